@@ -1,0 +1,265 @@
+"""The ``ls-clip`` command. Heavy imports happen inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
+
+from backend.errors import ClipError, SettingsError
+from backend.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from backend.connect import ConnectReport
+    from backend.doctor import Finding
+
+app = typer.Typer(
+    help="CLIP suggestions for multi-label image projects in Label Studio.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def main() -> None:
+    """Run the command line; an error that a person can mend is one message and exit code 1."""
+    try:
+        app()
+    except ClipError as error:
+        console.print(f"[bold red]Error:[/] {_plain(error.message)}", highlight=False)
+        if error.fix:
+            console.print(f"[bold]Fix:[/] {_plain(error.fix)}", highlight=False)
+        sys.exit(1)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _configure_logging(settings: Settings) -> None:
+    handler: logging.Handler = (
+        RichHandler(console=console, show_path=False)
+        if sys.stderr.isatty()
+        else logging.StreamHandler()
+    )
+    pattern = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=pattern, handlers=[handler], force=True)
+    logging.getLogger("backend").setLevel(settings.log_level)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Overrides LS_CLIP_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Overrides LS_CLIP_PORT.")] = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Serve the ML backend that Label Studio calls."""
+    from backend.serve import serve as run
+
+    settings = load_settings(host=host, port=port, encoder=encoder)
+    _configure_logging(settings)
+    run(settings)
+
+
+@app.command()
+def connect(
+    project: Annotated[int, typer.Argument(help="The project's number in Label Studio.")],
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Connect a project: backend, webhook, settings, and a prediction for every task.
+
+    Can be repeated at any time; only what is missing is done.
+    """
+    settings = load_settings(encoder=encoder)
+    _configure_logging(settings)
+    from backend.connect import connect as run
+    from backend.runtime import Runtime
+    from backend.studio import Studio
+
+    studio = Studio(settings)
+    studio.project(project)
+    with progress_bar() as progress:
+        progress("loading the encoder", 0, 1)
+        runtime = Runtime(settings)
+        report = run(settings, studio, runtime.predictor, project, progress)
+    if as_json:
+        typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
+    else:
+        _print_report(report)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _print_report(report: ConnectReport) -> None:
+    done = report.tasks - len(report.failures)
+    console.print(
+        f"[green]{done} of {report.tasks} tasks[/] show suggestions of "
+        f"[bold]{report.model_version}[/]; {report.imported} predictions are new."
+    )
+    for warning in report.warnings:
+        console.print(f"[yellow]Note:[/] {_plain(warning)}", highlight=False)
+    for task, reason in list(report.failures.items())[:10]:
+        console.print(f"[red]Task {task}:[/] {_plain(reason)}", highlight=False)
+    if len(report.failures) > 10:
+        console.print(f"... and {len(report.failures) - 10} more tasks without a prediction.")
+
+
+@app.command()
+def suggest(
+    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
+    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
+    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggest labels for image files, without Label Studio."""
+    settings = load_settings(encoder=encoder, threshold=threshold)
+    _configure_logging(settings)
+    from backend.suggest import print_suggestions
+    from backend.suggest import suggest as run
+
+    names = [label.strip() for label in labels.split(",") if label.strip()]
+    suggestions = run(settings, names, photos)
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in suggestions], ensure_ascii=False, indent=1))
+    else:
+        print_suggestions(suggestions, Console())
+    if any(one.error for one in suggestions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A folder with images/ and labels.json.")],
+    encoder: EncoderOption = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the encoder's probability table on this folder.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the suggestions on labelled images.
+
+    labels.json holds {"classes": [...], "images": {file: [label, ...]}}.
+    """
+    settings = load_settings(encoder=encoder)
+    _configure_logging(settings)
+    from backend.evaluate import evaluate as run
+    from backend.evaluate import print_evaluation
+
+    with progress_bar() as progress:
+        result = run(settings, folder, fit, progress)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_evaluation(result, Console())
+
+
+@app.command()
+def demo(
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify everything through Label Studio, then exit.")
+    ] = False,
+    directory: Annotated[
+        Path, typer.Option("--directory", help="Where the demo keeps its data.")
+    ] = Path("~/.cache/label-studio-clip/demo"),
+    tasks: Annotated[int, typer.Option(min=24, max=2000, help="Photo tasks to make.")] = 48,
+    port: Annotated[
+        int, typer.Option(help="Label Studio's port; the next free one is taken.")
+    ] = 8080,
+) -> None:
+    """Start Label Studio and the backend, and fill a project of photos with suggestions."""
+    settings = load_settings()
+    _configure_logging(settings)
+    from backend.demo import run_demo
+
+    raise typer.Exit(run_demo(directory.expanduser(), tasks, port, check, progress_bar))
+
+
+@app.command()
+def doctor(
+    project: Annotated[
+        int | None, typer.Argument(help="The project's number; without it the rest is examined.")
+    ] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out why there are no suggestions, and what mends it.
+
+    Exit code: 0 fine or notes only, 1 warnings, 2 errors.
+    """
+    # The findings say it better than the log would.
+    logging.getLogger("backend").setLevel(logging.CRITICAL)
+    from backend.doctor import Finding, exit_code
+    from backend.doctor import doctor as run
+
+    try:
+        findings = run(load_settings(encoder=encoder), project)
+    except SettingsError as error:
+        why = "No command starts like this."
+        findings = [Finding("settings", "error", error.message, why, error.fix)]
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in findings], ensure_ascii=False, indent=1))
+    else:
+        _print_findings(findings)
+    raise typer.Exit(exit_code(findings))
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+    table = Table.grid(padding=(0, 1))
+    for one in findings:
+        text = Text(one.what)
+        if one.why:
+            text.append(f" {one.why}", "dim")
+        if one.fix:
+            text.append(f" Fix: {one.fix}", "bold")
+        table.add_row(Text(one.severity, colours[one.severity]), Text(one.check), text)
+    Console().print(table)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, and a line a step elsewhere."""
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(what: str, done: int, total: int) -> None:
+            if what not in seen:
+                seen.add(what)
+                console.print(f"{what} ...")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console) as bar:
+        rows: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in rows:
+                rows[what] = bar.add_task(what, total=total)
+            bar.update(rows[what], completed=done, total=total)
+
+        yield update

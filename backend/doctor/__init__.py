@@ -1,0 +1,30 @@
+"""``ls-clip doctor``: finds what Label Studio does not say, and names what mends it."""
+
+from __future__ import annotations
+
+from backend.doctor import machine, project, studio, suggestions
+from backend.doctor.finding import Check, Finding, examine, exit_code
+from backend.doctor.patient import Patient
+from backend.settings import Settings
+
+__all__ = ["CHECKS", "Finding", "doctor", "exit_code"]
+
+CHECKS: tuple[Check, ...] = (
+    *machine.CHECKS,
+    *studio.CHECKS,
+    *project.CHECKS,
+    *suggestions.CHECKS,
+)
+"""In the order in which they are run and printed."""
+
+
+def doctor(settings: Settings, project: int | None = None) -> list[Finding]:
+    """Examine this machine and Label Studio, and the project if one is given.
+
+    Nothing is changed in Label Studio.
+
+    Args:
+        settings: those that ``ls-clip serve`` and ``ls-clip connect`` run with.
+        project: a project's number.
+    """
+    return examine(Patient(settings, project), CHECKS)

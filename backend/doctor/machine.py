@@ -1,0 +1,178 @@
+"""Checks of this machine: encoder, store, credentials, and the backend that should run."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+
+from backend.doctor.finding import Check, Finding
+from backend.doctor.patient import Patient
+from backend.errors import StoreError
+from backend.serve import check_bind
+
+MIN_FREE = 200_000_000
+LOW_FREE = 2_000_000_000
+HEALTH_SECONDS = 1.0
+SETUP_SECONDS = 3.0
+
+
+def encoder(patient: Patient) -> Iterator[Finding]:
+    """The encoder's weights can be had and read."""
+    patient.encoder.load()
+    yield from ()
+
+
+def store(patient: Patient) -> Iterator[Finding]:
+    """The store can be written, and there is room."""
+    uri = patient.store.uri
+    if "://" in uri:
+        patient.store.write_artefact("doctor/probe", {}, replace=True)
+        return
+    try:
+        with tempfile.TemporaryFile(dir=uri) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise StoreError(
+            f"The store at {uri} cannot be written: {error.strerror}.",
+            "Set LS_CLIP_STORE to a directory that this user may write to.",
+        ) from error
+    free = shutil.disk_usage(Path(uri)).free
+    if free < LOW_FREE:
+        yield Finding(
+            "store",
+            "error" if free < MIN_FREE else "warning",
+            f"The disk of {uri} has {free // 1_000_000} MB left.",
+            "Without room no embedding is kept, and every image is encoded again each time.",
+            "Free some space, or set LS_CLIP_STORE to another disk.",
+        )
+
+
+def credentials(patient: Patient) -> Iterator[Finding]:
+    """Who may call the backend."""
+    settings = patient.settings
+    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    secret = settings.webhook_secret.get_secret_value()
+    check_bind(settings)
+    if bool(user) != bool(password):
+        missing = "BASIC_AUTH_PASS" if user else "BASIC_AUTH_USER"
+        yield Finding(
+            "credentials",
+            "error",
+            f"{missing} is not set, and its counterpart is.",
+            "Label Studio logs in only with both, so the backend refuses all its calls.",
+            f"Set {missing}, restart ls-clip serve, then run ls-clip connect PROJECT.",
+        )
+    elif user and not secret:
+        yield Finding(
+            "credentials",
+            "warning",
+            "LS_CLIP_WEBHOOK_SECRET is not set, though a login is.",
+            "Label Studio's events carry no login, so the backend refuses them all.",
+            "Set LS_CLIP_WEBHOOK_SECRET, restart ls-clip serve, then run ls-clip connect PROJECT.",
+        )
+    elif not user:
+        yield Finding(
+            "credentials",
+            "note",
+            "The backend has no login.",
+            "Every program on this machine may use it, and it cannot be served to others.",
+            "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET.",
+        )
+
+
+def backend(patient: Patient) -> Iterator[Finding]:
+    """The backend answers, is ours, and is quick enough for Label Studio."""
+    url = patient.settings.backend_url
+    try:
+        answer = patient.ask("GET", f"{url}/health")
+    except requests.RequestException as error:
+        yield Finding(
+            "backend",
+            "error",
+            f"No backend answers at {url} ({type(error).__name__}).",
+            "New tasks get no suggestion, and events are lost.",
+            "Run ls-clip serve and keep it running; set LS_CLIP_PUBLIC_URL if it has another "
+            "address.",
+        )
+        return
+    ours = isinstance(answer.body, dict) and answer.body.get("model_class") == "ClipBackend"
+    if not ours:
+        yield Finding(
+            "backend",
+            "error",
+            f"What answers at {url} is not this backend (status {answer.status}).",
+            "Label Studio would be told to ask another program for suggestions.",
+            "Correct LS_CLIP_PORT or LS_CLIP_PUBLIC_URL, or stop the other program.",
+        )
+    elif answer.seconds > HEALTH_SECONDS:
+        yield _slow("/health", answer.seconds, HEALTH_SECONDS)
+
+
+def backend_login(patient: Patient) -> Iterator[Finding]:
+    """The backend takes the credentials that we would give Label Studio."""
+    try:
+        answer = patient.setup(of_project=False)
+    except requests.RequestException as error:
+        yield Finding(
+            "backend-login",
+            "error",
+            f"The backend does not answer /setup ({type(error).__name__}).",
+            "Label Studio calls it disconnected.",
+            "Read the log of ls-clip serve.",
+        )
+        return
+    if answer.status == 401:
+        yield Finding(
+            "backend-login",
+            "error",
+            "The running backend refuses BASIC_AUTH_USER and BASIC_AUTH_PASS.",
+            "ls-clip connect would tell Label Studio credentials that do not work.",
+            "Restart ls-clip serve with the same settings as ls-clip doctor.",
+        )
+        return
+    version = answer.body.get("model_version") if isinstance(answer.body, dict) else None
+    if answer.status != 200 or not isinstance(version, str) or not version:
+        told = answer.body.get("error", {}) if isinstance(answer.body, dict) else {}
+        yield Finding(
+            "backend-login",
+            "error",
+            f"The backend answers {answer.status} to /setup. {told.get('message', '')}".strip(),
+            "Without a model version Label Studio's label stream ends in an error.",
+            told.get("fix") or "Read the log of ls-clip serve.",
+        )
+    elif answer.seconds > SETUP_SECONDS:
+        yield _slow("/setup", answer.seconds, SETUP_SECONDS)
+
+
+def _slow(path: str, seconds: float, limit: float) -> Finding:
+    return Finding(
+        "backend" if path == "/health" else "backend-login",
+        "warning",
+        f"The backend took {seconds:.1f} s to answer {path}.",
+        f"Label Studio waits {limit:g} s and calls it disconnected after that.",
+        "Give the machine of ls-clip serve less to do, or more cores.",
+    )
+
+
+CHECKS = (
+    Check("encoder", "The encoder is there.", "Without it nothing can be suggested.", encoder),
+    Check("store", "The store can be written.", "Embeddings are kept there.", store),
+    Check(
+        "credentials",
+        "The backend asks for a login and a secret.",
+        "The backend does not start like this.",
+        credentials,
+    ),
+    Check("backend", "The backend answers.", "It makes the suggestions.", backend),
+    Check(
+        "backend-login",
+        "The backend takes the credentials.",
+        "Label Studio has to log in to it.",
+        backend_login,
+        ("backend",),
+    ),
+)

@@ -1,0 +1,317 @@
+"""Checks of one project: its config, its backend, its webhooks, and its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from backend.connect import TITLE
+from backend.doctor.finding import Check, Finding
+from backend.doctor.patient import Patient
+from backend.encoders.base import unreadable_labels
+from backend.errors import ImageError
+from backend.images import decode
+from backend.labels import CONFIG_FIX, EVIDENCE_NAME
+from backend.predictor import image_of
+from backend.studio import EVENT_ACTIONS, SECRET_HEADER
+
+SAMPLE = 12
+"""Tasks whose images are fetched on trial."""
+
+
+def project(patient: Patient) -> Iterator[Finding]:
+    """The project exists and may be seen."""
+    if not patient.project.get("task_number"):
+        yield Finding(
+            "project",
+            "note",
+            "The project has no tasks.",
+            "There is nothing to suggest anything for.",
+            f"Import images, then run ls-clip connect {patient.number}.",
+        )
+
+
+def config(patient: Patient) -> Iterator[Finding]:
+    """The labeling config has controls for us."""
+    found = patient.config
+    found.require_controls()
+    for reason in found.skipped:
+        yield Finding(
+            "config", "note", f"Left out: {reason}", "It gets no suggestions.", CONFIG_FIX
+        )
+
+
+def evidence(patient: Patient) -> Iterator[Finding]:
+    """The probabilities are shown while labeling."""
+    if patient.config.evidence is None:
+        yield Finding(
+            "evidence",
+            "note",
+            "The labeling config has no place for the probabilities.",
+            "People see ticked boxes and not how sure they are.",
+            f'Add <TextArea name="{EVIDENCE_NAME}" toName="{patient.config.controls[0].to_name}" '
+            'editable="false"/> to the labeling config.',
+        )
+
+
+def labels(patient: Patient) -> Iterator[Finding]:
+    """The text tower can read the labels."""
+    texts = [
+        text
+        for control in patient.config.controls
+        for label in control.labels
+        for text in (label.prompts or (label.text,))
+    ]
+    unreadable = unreadable_labels(patient.encoder, texts)
+    if unreadable:
+        yield Finding(
+            "labels",
+            "warning",
+            f"{patient.encoder.short} reads English only, and cannot read "
+            f"{len(unreadable)} labels: {', '.join(unreadable[:5])}.",
+            "What is suggested for them is chance.",
+            'Give each such <Choice> a model_prompt="a photo of ..." in English, or set '
+            "LS_CLIP_ENCODER to a multilingual model.",
+        )
+
+
+def registered(patient: Patient) -> Iterator[Finding]:
+    """The project has our backend, once."""
+    url = patient.settings.backend_url
+    mine = _ours(patient)
+    connect = f"Run ls-clip connect {patient.number}."
+    if not mine:
+        yield Finding(
+            "backend-registered",
+            "error",
+            "The project has no backend of ours.",
+            "Tasks that are opened or created later get no suggestion.",
+            connect,
+        )
+    elif len(mine) > 1:
+        yield Finding(
+            "backend-registered",
+            "warning",
+            f"The project has the backend {len(mine)} times.",
+            "Label Studio asks each of them, and keeps a prediction of each.",
+            connect,
+        )
+    elif mine[0]["url"].rstrip("/") != url:
+        yield Finding(
+            "backend-registered",
+            "warning",
+            f"The project's backend is at {mine[0]['url']}, the settings say {url}.",
+            "Label Studio asks another server than the one examined here.",
+            f"Correct LS_CLIP_PUBLIC_URL or LS_CLIP_PORT, or: {connect}",
+        )
+
+
+def state(patient: Patient) -> Iterator[Finding]:
+    """Label Studio reaches the backend and can log in to it."""
+    for one in _ours(patient):
+        if one.get("state") == "CO":
+            continue
+        told = str(one.get("error_message") or "").split("\n")[0][:200]
+        yield Finding(
+            "backend-state",
+            "error",
+            f"Label Studio calls the backend at {one['url']} "
+            f"{str(one.get('readable_state') or one.get('state')).lower()}. {told}".strip(),
+            "It does not ask it for suggestions, and tells nobody.",
+            "If ls-clip serve runs, its address must work from Label Studio's machine "
+            f"(LS_CLIP_PUBLIC_URL), and the login must be known there: ls-clip connect "
+            f"{patient.number}.",
+        )
+
+
+def webhook(patient: Patient) -> Iterator[Finding]:
+    """Our webhook is there, with the secret."""
+    url = f"{patient.settings.backend_url}/webhook?project={patient.number}"
+    fix = f"Run ls-clip connect {patient.number}."
+    mine = [hook for hook in patient.webhooks if hook["url"] == url]
+    if not mine:
+        yield Finding(
+            "webhook", "warning", "The project has no webhook of ours.", "Events never arrive.", fix
+        )
+        return
+    hook = mine[0]
+    if not hook["is_active"]:
+        yield Finding(
+            "webhook", "warning", "Our webhook is switched off.", "Events never arrive.", fix
+        )
+    secret = patient.settings.webhook_secret.get_secret_value()
+    sent = (hook.get("headers") or {}).get(SECRET_HEADER, "")
+    if secret and sent != secret:
+        yield Finding(
+            "webhook",
+            "warning",
+            f"Our webhook carries {'another' if sent else 'no'} secret.",
+            "The backend refuses its events, and Label Studio tells nobody.",
+            fix,
+        )
+    missing = sorted(EVENT_ACTIONS - set(hook["actions"]))
+    if missing and not hook["send_for_all_actions"]:
+        yield Finding(
+            "webhook",
+            "warning",
+            f"Our webhook leaves out {', '.join(missing)}.",
+            "These events never arrive.",
+            fix,
+        )
+    if not hook["send_payload"]:
+        yield Finding(
+            "webhook",
+            "warning",
+            "Our webhook sends the bare name of an event.",
+            "What was annotated has to be guessed.",
+            fix,
+        )
+
+
+def automatic_webhook(patient: Patient) -> Iterator[Finding]:
+    """The webhook that Label Studio makes by itself is gone."""
+    address = f"{patient.settings.backend_url}/webhook"
+    extra = [hook for hook in patient.webhooks if hook["url"].rstrip("/") == address]
+    if extra:
+        yield Finding(
+            "webhook-automatic",
+            "warning",
+            "The webhook that Label Studio made by itself is still there.",
+            "It carries no secret: each event is refused once, and delays the annotator.",
+            f"Run ls-clip connect {patient.number}, or delete it under Settings > Webhooks.",
+        )
+
+
+def images(patient: Patient) -> Iterator[Finding]:
+    """The images of a few tasks can be fetched and read."""
+    tasks = patient.studio.sample_tasks(patient.project_number, SAMPLE)
+    failures: dict[tuple[str, str], ImageError] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for task in tasks:
+        found = _failure(patient, task)
+        if found is not None:
+            host, error = found
+            failures.setdefault((host, error.reason), error)
+            counts[host, error.reason] += 1
+    for (host, reason), error in failures.items():
+        count = counts[host, reason]
+        yield Finding(
+            "images",
+            "error" if count == len(tasks) else "warning",
+            f"{count} of {len(tasks)} images tried cannot be had from {host} ({reason}): "
+            f"{error.message}",
+            "Their tasks stay without a suggestion.",
+            error.fix,
+        )
+
+
+def _failure(patient: Patient, task: dict[str, Any]) -> tuple[str, ImageError] | None:
+    """The host and the reason why an image of a task cannot be had."""
+    for control in patient.config.controls:
+        value = image_of(control, task)
+        if value is None:
+            missing = ImageError(
+                "no_image",
+                f"the data of task {task['id']} holds no address in {control.image_field!r}.",
+                "Correct the task's data, or the value of the <Image> tag.",
+            )
+            return "the task's data", missing
+        try:
+            decode(patient.fetcher.fetch(value), patient.settings.max_image_pixels)
+        except ImageError as error:
+            if value.startswith("data:"):
+                return "the task's data", error
+            return ("Label Studio" if value.startswith("/") else _host(value)), error
+    return None
+
+
+def _host(value: str) -> str:
+    try:
+        return urlsplit(value).hostname or "the task's data"
+    except ValueError:
+        return "the task's data"
+
+
+def _ours(patient: Patient) -> list[dict[str, Any]]:
+    url = patient.settings.backend_url
+    return [
+        one for one in patient.backends if one["title"] == TITLE or one["url"].rstrip("/") == url
+    ]
+
+
+CHECKS = (
+    Check(
+        "project",
+        "The project can be read.",
+        "Nothing can be said about it.",
+        project,
+        ("token",),
+        project=True,
+    ),
+    Check(
+        "config",
+        "The labeling config has something for us.",
+        "Without it nothing is suggested.",
+        config,
+        ("project",),
+        project=True,
+    ),
+    Check(
+        "evidence",
+        "The probabilities are shown while labeling.",
+        "People cannot see them.",
+        evidence,
+        ("config",),
+        project=True,
+    ),
+    Check(
+        "labels",
+        "The encoder can read the labels.",
+        "Suggestions start from them.",
+        labels,
+        ("config", "encoder"),
+        project=True,
+    ),
+    Check(
+        "backend-registered",
+        "The project has the backend.",
+        "Label Studio asks it.",
+        registered,
+        ("project", "ssrf"),
+        project=True,
+    ),
+    Check(
+        "backend-state",
+        "Label Studio reaches the backend.",
+        "It asks only connected ones.",
+        state,
+        ("project", "backend", "backend-registered"),
+        project=True,
+    ),
+    Check(
+        "webhook",
+        "Our webhook is there.",
+        "Events come through it.",
+        webhook,
+        ("project", "backend-registered"),
+        project=True,
+    ),
+    Check(
+        "webhook-automatic",
+        "No webhook without a secret is left.",
+        "Its events are refused.",
+        automatic_webhook,
+        ("project",),
+        project=True,
+    ),
+    Check(
+        "images",
+        "Images can be fetched and read.",
+        "Suggestions are made from them.",
+        images,
+        ("config",),
+        project=True,
+    ),
+)

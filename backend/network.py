@@ -1,0 +1,242 @@
+"""The only way from an image address to a socket.
+
+A host is resolved once, each of its addresses is checked, and the connection goes to a checked one,
+so that a name which resolves differently a moment later gains nothing. TLS and the Host header keep
+the name. A connection that is kept open needs no second check.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+from typing import Any, NoReturn
+
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util import Url
+
+from backend.errors import ImageError, SettingsError
+from backend.settings import Settings
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+# Azure's metadata and platform service answers inside each machine at this public address.
+_METADATA = IPv4Address("168.63.129.16")
+
+# Scheme, host (lower case, without brackets), port.
+Origin = tuple[str | None, str, int | None]
+_Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+
+# When the fetch that runs in this thread must be over, on the clock of time.monotonic().
+_deadline: ContextVar[float] = ContextVar("_deadline")
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let all that this thread reads from guarded sockets end within ``seconds``, in sum."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def remaining() -> float:
+    """What is left of the time limit, in seconds.
+
+    Raises:
+        TimeoutError: nothing is left.
+    """
+    left = _deadline.get() - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+# A socket's own time-out starts anew with each byte, which a slow host can use to hold a thread
+# for hours. These two give each read only what is left of the whole fetch.
+class _TimedSocket(socket.socket):
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(remaining())
+        return super().recv_into(*args, **kwargs)
+
+
+class _TimedTLSSocket(ssl.SSLSocket):
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        self.settimeout(remaining())
+        return super().recv_into(*args, **kwargs)
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Trusts the certificates of this machine (or SSL_CERT_FILE) and those that requests brings."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
+    context.sslsocket_class = _TimedTLSSocket
+    return context
+
+
+def guarded_pools(settings: Settings, trusted: Origin) -> PoolManager:
+    """Connection pools that refuse private addresses and, when offline, all unknown hosts.
+
+    Use them inside ``time_limit``. Proxies named in the environment are not used.
+
+    Args:
+        settings: connect_timeout, allowed_hosts, offline and fetch_workers are read.
+        trusted: may be reached whatever its address is.
+
+    Raises:
+        SettingsError: allowed_hosts has an entry with a slash that is no network.
+    """
+    pools = PoolManager(maxsize=settings.fetch_workers, ssl_context=tls_context())
+    pools.pool_classes_by_scheme = _pool_classes(_Gate(settings, trusted).connect)
+    return pools
+
+
+class _Gate:
+    def __init__(self, settings: Settings, trusted: Origin) -> None:
+        self._settings = settings
+        self._trusted = trusted
+        self._names, self._networks = _allowed(settings.allowed_host_list)
+        # A lookup cannot be interrupted, so it runs beside, where it can be left behind.
+        self._lookups = ThreadPoolExecutor(settings.fetch_workers, thread_name_prefix="lookup")
+
+    def connect(self, scheme: str, host: str, port: int) -> socket.socket:
+        """Connect to a checked address of ``host`` within ``connect_timeout``.
+
+        Raises:
+            ImageError: ``private_address``, ``offline``, ``timeout`` or ``unreachable``.
+        """
+        host = host.strip("[]")
+        until = time.monotonic() + min(self._settings.connect_timeout, remaining())
+        problem: Exception = OSError("it has no address")
+        try:
+            for family, kind, proto, _, place in self._addresses(scheme, host, port, until):
+                sock = _TimedSocket(family, kind, proto)
+                try:
+                    sock.settimeout(max(until - time.monotonic(), 0.001))
+                    sock.connect(place)
+                    sock.settimeout(remaining())
+                except OSError as error:
+                    sock.close()
+                    problem = error
+                else:
+                    return sock
+        except (OSError, UnicodeError) as error:
+            problem = error
+        if isinstance(problem, TimeoutError):
+            raise ImageError(
+                "timeout",
+                f"{host}:{port} did not accept a connection in time.",
+                "Check that the host is up and reachable from here, or raise "
+                "LS_CLIP_CONNECT_TIMEOUT.",
+            ) from problem
+        raise ImageError(
+            "unreachable",
+            f"No connection to {host}:{port} ({problem}).",
+            "Check the name and the port, and that the host is up.",
+        ) from problem
+
+    def _addresses(self, scheme: str, host: str, port: int, until: float) -> Sequence[_Address]:
+        """Resolve ``host``, once; every address in the answer may be connected to."""
+        trusted = (scheme, host, port) == self._trusted
+        named = host.rstrip(".") in self._names
+        if self._settings.offline and not (trusted or named or self._networks):
+            _refuse_offline(host)
+        lookup = self._lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        answer: Sequence[_Address] = lookup.result(timeout=max(until - time.monotonic(), 0.001))
+        for *_, place in [] if trusted or named else answer:
+            address = _unwrapped(ip_address(str(place[0]).partition("%")[0]))
+            if any(address in network for network in self._networks):
+                continue
+            if self._settings.offline:
+                _refuse_offline(host)
+            if not _is_public(address):
+                raise ImageError(
+                    "private_address",
+                    f"{host} is at {address}, which is not a public address.",
+                    f"If it may be fetched from, add {host} to LS_CLIP_ALLOWED_HOSTS.",
+                )
+        return answer
+
+
+def _pool_classes(connect: Callable[[str, str, int], socket.socket]) -> dict[str, Any]:
+    """The connection pools of urllib3, with ``connect`` as the only way to a socket."""
+
+    class PlainConnection(HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return connect("http", self._dns_host, self.port)
+
+    class TLSConnection(HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return connect("https", self._dns_host, self.port)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = PlainConnection
+
+    class TLSPool(HTTPSConnectionPool):
+        ConnectionCls = TLSConnection
+
+    return {"http": PlainPool, "https": TLSPool}
+
+
+def origin(url: Url) -> Origin:
+    """Where a URL leads to, with the default port filled in."""
+    default = {"http": 80, "https": 443}.get(url.scheme or "")
+    return url.scheme, (url.host or "").strip("[]"), url.port or default
+
+
+def _allowed(entries: list[str]) -> tuple[set[str], list[IPv4Network | IPv6Network]]:
+    names, networks = set(), []
+    for entry in entries:
+        try:
+            networks.append(ip_network(entry, strict=False))
+        except ValueError as error:
+            if "/" in entry:
+                raise SettingsError(
+                    f"LS_CLIP_ALLOWED_HOSTS: {entry} is not a network.",
+                    "Write host names, addresses or networks such as 10.1.0.0/16.",
+                ) from error
+            names.add(entry)
+    return names, networks
+
+
+def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address that an IPv6 address leads to, or the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_public(address: IPv4Address | IPv6Address) -> bool:
+    # Python counts multicast, and some reserved ranges, as global.
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not address.is_reserved
+        and address != _METADATA
+    )
+
+
+def _refuse_offline(host: str) -> NoReturn:
+    raise ImageError(
+        "offline",
+        f"{host} is not contacted: this backend is set to be offline.",
+        f"Upload the image to Label Studio, or add {host} to LS_CLIP_ALLOWED_HOSTS.",
+    )

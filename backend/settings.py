@@ -1,0 +1,194 @@
+"""Every setting, once: one name, one default, one line of documentation.
+
+Values come from the environment, then from a ``.env`` file in the working directory. The names
+below are the environment variables in lower case; docs/settings.md lists them all.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.errors import SettingsError
+
+DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
+
+
+def _names(name: str, *others: str) -> AliasChoices:
+    return AliasChoices(name, *others)
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Secrets never show in ``repr`` or in logs."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LS_CLIP_", env_file=".env", extra="ignore", populate_by_name=True
+    )
+
+    label_studio_url: str = Field(
+        "http://localhost:8080",
+        validation_alias=_names("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
+        description="Where Label Studio answers, as seen from the backend.",
+    )
+    label_studio_api_key: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("LS_CLIP_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
+        description="A personal access token or a legacy token of a Label Studio user.",
+    )
+    encoder: str = Field(
+        DEFAULT_ENCODER,
+        description="`open_clip:MODEL/TAG`, `open_clip:MODEL/CHECKPOINT`, `hf-hub:NAME`, "
+        "`local-dir:PATH` or `offline`.",
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+    precision: str = Field(
+        "auto",
+        description="`auto` (bfloat16 where the hardware has it), `float32` or `bfloat16`.",
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="Images encoded at once.")
+    regions: str = Field(
+        "auto",
+        description="What is scored beside the whole image: `none`, `cells` (3x3 of the one "
+        "feature map; offline encoder only), `tiles` (3x3 crops, ten encodes an image); `auto`: "
+        "cells, else tiles.",
+    )
+    store: str = Field(
+        "~/.cache/label-studio-clip/store",
+        description="Where embeddings live: a directory, or a URI that LanceDB knows (`s3://`).",
+    )
+    host: str = Field("127.0.0.1", description="The address `ls-clip serve` binds to.")
+    port: int = Field(9090, ge=0, le=65535, description="The port `ls-clip serve` binds to.")
+    threads: int = Field(64, ge=8, le=512, description="Request threads of `ls-clip serve`.")
+    public_url: str = Field(
+        "",
+        description="How Label Studio reaches this backend; default: `http://127.0.0.1:PORT`.",
+    )
+    basic_auth_user: str = Field(
+        "",
+        validation_alias=_names("LS_CLIP_BASIC_AUTH_USER", "BASIC_AUTH_USER"),
+        description="User name that Label Studio must send on /setup, /predict, START_TRAINING.",
+    )
+    basic_auth_pass: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("LS_CLIP_BASIC_AUTH_PASS", "BASIC_AUTH_PASS"),
+        description="The password for that user name.",
+    )
+    webhook_secret: SecretStr = Field(
+        SecretStr(""),
+        description="What the `X-Label-Studio-Clip-Secret` header of event webhooks must carry.",
+    )
+    threshold: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="Suggest labels from this probability on; default: the encoder's own table.",
+    )
+    predict_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=95,
+        description="A /predict call answers within this; what is not ready by then stays open.",
+    )
+    fetch_workers: int = Field(8, ge=1, le=64, description="Images fetched at the same time.")
+    connect_timeout: float = Field(3.0, gt=0, description="Seconds to connect to an image host.")
+    fetch_timeout: float = Field(20.0, gt=0, description="Seconds for one image, all in all.")
+    max_image_bytes: int = Field(50_000_000, ge=1024, description="A larger image file is refused.")
+    max_image_pixels: int = Field(
+        100_000_000, ge=1, description="An image with more pixels is refused before decoding."
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="Comma-separated host names, addresses or networks that images may come from "
+        "although they are private (`minio.internal,10.1.0.0/16`); a private MinIO needs it too.",
+    )
+    offline: bool = Field(
+        False,
+        description="Refuse every image host that is neither Label Studio nor in ALLOWED_HOSTS, "
+        "and every model hub.",
+    )
+    max_body_bytes: int = Field(
+        32_000_000, ge=1024, description="A larger request body is answered with 413."
+    )
+    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+
+    @field_validator("label_studio_url", "public_url")
+    @classmethod
+    def _is_http_url(cls, value: str) -> str:
+        value = value.strip().rstrip("/")
+        parts = urlsplit(value)
+        if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
+            raise ValueError("must start with http:// or https:// and name a host")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _is_level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("precision")
+    @classmethod
+    def _is_precision(cls, value: str) -> str:
+        if value not in {"auto", "float32", "bfloat16"}:
+            raise ValueError("must be auto, float32 or bfloat16")
+        return value
+
+    @field_validator("regions")
+    @classmethod
+    def _is_regions(cls, value: str) -> str:
+        if value not in {"auto", "none", "cells", "tiles"}:
+            raise ValueError("must be auto, none, cells or tiles")
+        return value
+
+    @property
+    def store_uri(self) -> str:
+        """``store`` with ``~`` resolved; object-store URIs are left as they are."""
+        return self.store if "://" in self.store else str(Path(self.store).expanduser().resolve())
+
+    @property
+    def backend_url(self) -> str:
+        """How Label Studio reaches this backend."""
+        return self.public_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def allowed_host_list(self) -> list[str]:
+        """``allowed_hosts`` as a list, lower case, without blanks."""
+        return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @classmethod
+    def environment_names(cls) -> dict[str, str]:
+        """Field name -> the environment variable that the documentation shows."""
+        return {name: f"LS_CLIP_{name.upper()}" for name in cls.model_fields}
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment, with ``overrides`` on top (``None`` values are ignored).
+
+    Raises:
+        SettingsError: naming each variable with a value that cannot work.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except UnicodeDecodeError as error:
+        raise SettingsError("The file .env is not UTF-8.", "Save it as UTF-8.") from error
+    except ValidationError as error:
+        names = Settings.environment_names()
+        wrong = []
+        for problem in error.errors():
+            place = str(problem["loc"][0]) if problem["loc"] else ""
+            wrong.append(f"{names.get(place.lower(), place)}: {problem['msg']}")
+        raise SettingsError(
+            "; ".join(wrong) + ".", "Correct the variable; docs/settings.md lists them all."
+        ) from error
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

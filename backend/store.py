@@ -1,0 +1,309 @@
+"""Embeddings and immutable artefacts under one URI: a directory, or an object store.
+
+Embeddings are LanceDB tables, one per encoder, keyed by the sha256 of the image file, float16. A
+second table maps an image's address to that key, so that an image seen once is not fetched again.
+Statistics are JSON files beside the tables, written once and never changed.
+
+Writers only append and readers take one row a key, so several processes may write at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+from numpy.typing import NDArray
+
+from backend.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+LOOKUP_KEYS = 500
+"""Keys asked for in one query: a longer IN list parses slowly."""
+COMPACT_EVERY = 64
+"""Appends between two compactions: each append leaves a small file behind."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One image's embeddings as stored.
+
+    Attributes:
+        image: float16 (dim,).
+        regions: float16 (9, dim), or None.
+    """
+
+    image: NDArray[np.float16]
+    regions: NDArray[np.float16] | None
+
+
+@dataclass(frozen=True)
+class NewEmbedding:
+    """An embedding to be stored: the address it came from, the content's key, the vectors."""
+
+    address: str
+    key: str
+    embedding: Embedding
+
+
+def content_key(data: bytes) -> str:
+    """The key of an image file: its sha256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Store:
+    """See the module. Thread-safe.
+
+    Args:
+        uri: a directory (made if missing) or a URI that LanceDB and Arrow know, e.g. ``s3://``.
+
+    Raises:
+        StoreError: the place cannot be opened.
+    """
+
+    def __init__(self, uri: str) -> None:
+        import lancedb
+
+        self.uri = uri.rstrip("/")
+        self._lock = threading.Lock()
+        self._tables: dict[str, Any] = {}
+        self._appends = 0
+        with self._errors("opened"):
+            if "://" in self.uri:
+                self._files, self._root = pyarrow.fs.FileSystem.from_uri(self.uri)
+            else:
+                Path(self.uri).mkdir(parents=True, exist_ok=True)
+                self._files, self._root = pyarrow.fs.LocalFileSystem(), self.uri
+            # Zero: what another process has just written is seen at the next read.
+            self._database = lancedb.connect(self.uri, read_consistency_interval=timedelta(0))
+
+    def keys_of(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Address -> content key, for the addresses that were seen before.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found: dict[str, str] = {}
+        for part in _chunks(sorted(set(addresses)), LOOKUP_KEYS):
+            rows = self._select(self._addresses(), "address", part, ["address", "key"])
+            found |= dict(zip(rows["address"].to_pylist(), rows["key"].to_pylist(), strict=True))
+        return found
+
+    def embeddings(self, encoder_id: str, dim: int, keys: Iterable[str]) -> dict[str, Embedding]:
+        """Content key -> embedding, for the keys that this encoder has embedded.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found: dict[str, Embedding] = {}
+        table = self._vectors(encoder_id, dim)
+        for part in _chunks(sorted(set(keys)), LOOKUP_KEYS):
+            rows = self._select(table, "key", part, ["key", "image", "regions"])
+            images = _matrix(rows["image"], dim)
+            regions = rows["regions"].combine_chunks()
+            for index, key in enumerate(rows["key"].to_pylist()):
+                cell = None
+                if regions[index].is_valid:
+                    values = regions[index].values.to_numpy(zero_copy_only=False)
+                    cell = values.astype(np.float16).reshape(-1, dim)
+                # Of rows that two processes wrote at once, everyone takes the first.
+                found.setdefault(key, Embedding(images[index], cell))
+        return found
+
+    def add(self, encoder_id: str, dim: int, rows: Sequence[NewEmbedding]) -> None:
+        """Append embeddings and the addresses they came from.
+
+        Raises:
+            StoreError: the store cannot be written, e.g. the disk is full.
+        """
+        if not rows:
+            return
+        table = self._vectors(encoder_id, dim)
+        images = np.stack([row.embedding.image for row in rows]).astype(np.float16)
+        regions = [
+            None if row.embedding.regions is None else row.embedding.regions.ravel() for row in rows
+        ]
+        schema = _vector_schema(encoder_id, dim)
+        vectors = pa.table(
+            {
+                "key": [row.key for row in rows],
+                "image": pa.FixedSizeListArray.from_arrays(pa.array(images.ravel()), dim),
+                "regions": pa.array(regions, schema.field("regions").type),
+            },
+            schema=schema,
+        )
+        addresses = pa.table(
+            {"address": [row.address for row in rows], "key": [row.key for row in rows]},
+            schema=_ADDRESSES,
+        )
+        with self._lock, self._errors("written"):
+            table.add(vectors)
+            self._appends += 1
+            compact = self._appends % COMPACT_EVERY == 0
+        self.remember(addresses)
+        if compact:
+            self.compact(encoder_id, dim)
+
+    def remember(self, addresses: pa.Table) -> None:
+        """Append rows (address, key) to the address index.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        table = self._addresses()
+        with self._lock, self._errors("written"):
+            table.add(addresses)
+
+    def compact(self, encoder_id: str, dim: int) -> None:
+        """Merge small files. Failing is harmless (another process may be at it) and logged."""
+        for table in (self._vectors(encoder_id, dim), self._addresses()):
+            try:
+                with self._lock:
+                    table.optimize()
+            except Exception as error:
+                log.warning("The store could not be compacted now: %s", _first_line(error))
+
+    def read_artefact(self, name: str) -> dict[str, Any] | None:
+        """The JSON artefact of this name, or None.
+
+        Raises:
+            StoreError: the file cannot be read, or is not JSON.
+        """
+        path = f"{self._root}/{name}.json"
+        with self._errors("read"):
+            if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
+                return None
+            with self._files.open_input_stream(path) as stream:
+                content: dict[str, Any] = json.loads(stream.read())
+                return content
+
+    def write_artefact(
+        self, name: str, content: dict[str, Any], replace: bool = False
+    ) -> dict[str, Any]:
+        """Write a JSON artefact once. If it exists already, that one stays and is returned.
+
+        Args:
+            name: path below the store, without ``.json``.
+            content: JSON-able.
+            replace: overwrite instead.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        path = f"{self._root}/{name}.json"
+        with self._lock:
+            existing = self.read_artefact(name)
+            if existing is not None and not replace:
+                return existing
+            with self._errors("written"):
+                self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
+                draft = f"{path}.{uuid4().hex}"
+                with self._files.open_output_stream(draft) as stream:
+                    stream.write(json.dumps(content, indent=1).encode())
+                if replace or not self._publish(draft, path):
+                    self._files.move(draft, path)
+            return content if replace else self.read_artefact(name) or content
+
+    def _publish(self, draft: str, path: str) -> bool:
+        """Name the draft without ever replacing what another process wrote in the meantime.
+
+        Only a local file system with hard links can tell; elsewhere the answer is False.
+        """
+        if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            return False
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            return False
+        self._files.delete_file(draft)
+        return True
+
+    def _vectors(self, encoder_id: str, dim: int) -> Any:
+        digest = hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
+        readable = re.sub(r"[^A-Za-z0-9]+", "_", encoder_id)[:40]
+        return self._table(f"embeddings_{readable}_{digest}", _vector_schema(encoder_id, dim))
+
+    def _addresses(self) -> Any:
+        return self._table("addresses", _ADDRESSES)
+
+    def _table(self, name: str, schema: pa.Schema) -> Any:
+        with self._lock:
+            if name not in self._tables:
+                with self._errors("opened"):
+                    self._tables[name] = self._database.create_table(
+                        name, schema=schema, exist_ok=True
+                    )
+            return self._tables[name]
+
+    def _select(self, table: Any, column: str, values: Sequence[str], want: list[str]) -> Any:
+        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        with self._errors("read"):
+            query = table.search().where(f"{column} IN ({quoted})").select(want)
+            return query.limit(2**31 - 1).to_arrow()
+
+    @contextlib.contextmanager
+    def _errors(self, action: str) -> Any:
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            # A table whose files are gone is opened, or made, anew the next time.
+            self._tables.clear()
+            raise StoreError(
+                f"The store at {self.uri} cannot be {action}: {_first_line(error)}",
+                "Check LS_CLIP_STORE, its permissions and the free space there.",
+            ) from error
+
+
+_ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
+
+
+def address_rows(pairs: Sequence[tuple[str, str]]) -> pa.Table:
+    """Rows for `Store.remember` from (address, key) pairs."""
+    return pa.table(
+        {"address": [pair[0] for pair in pairs], "key": [pair[1] for pair in pairs]},
+        schema=_ADDRESSES,
+    )
+
+
+def _vector_schema(encoder_id: str, dim: int) -> pa.Schema:
+    return pa.schema(
+        [
+            pa.field("key", pa.string()),
+            pa.field("image", pa.list_(pa.float16(), dim)),
+            pa.field("regions", pa.list_(pa.float16(), 9 * dim)),
+        ],
+        metadata={"encoder": encoder_id},
+    )
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float16]:
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: NDArray[np.float16] = values.astype(np.float16).reshape(-1, dim)
+    return matrix
+
+
+def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,402 @@
+"""All that talks to Label Studio: through its SDK, and by plain requests where the SDK has no call.
+
+Either kind of token works: a personal access token is exchanged for access tokens that live five
+minutes (the SDK does that), a legacy token is sent as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import httpx
+import requests
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from backend.errors import StudioError
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TOKEN_FIX = (
+    "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
+    "LABEL_STUDIO_API_KEY to it."
+)
+SECRET_HEADER = "X-Label-Studio-Clip-Secret"
+"""The header of our webhooks that carries the shared secret; Label Studio signs nothing."""
+EVENT_ACTIONS = frozenset(
+    {
+        "ANNOTATION_CREATED",
+        "ANNOTATIONS_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATIONS_DELETED",
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+        "PROJECT_UPDATED",
+    }
+)
+"""The webhook actions that Label Studio really sends."""
+SECONDS = 30.0
+IMPORT_SECONDS = 600.0
+
+
+class UnansweredError(StudioError):
+    """No answer came, or a gateway's: the call may have been carried out all the same."""
+
+
+class _BusyError(UnansweredError):
+    """Label Studio is overloaded or restarting: worth another try."""
+
+
+class Studio:
+    """One Label Studio, with one user's rights.
+
+    Args:
+        settings: URL and token.
+
+    Raises:
+        StudioError: no token is set, or it has expired.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.label_studio_url
+        key = settings.label_studio_api_key.get_secret_value().strip()
+        if not key:
+            raise StudioError("No Label Studio token is set.", TOKEN_FIX)
+        try:
+            self._client = LabelStudio(
+                base_url=self.url,
+                api_key=key,
+                # Neither a redirect nor a proxy may get to see the token.
+                httpx_client=httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False),
+            )
+        except ApiError as error:
+            raise StudioError("The Label Studio token has expired.", TOKEN_FIX) from error
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header for a request to Label Studio, and to nowhere else.
+
+        Raises:
+            StudioError: the token cannot be exchanged.
+        """
+        try:
+            sent: Mapping[str, str] = self._client._client_wrapper.get_headers()
+        except (ApiError, httpx.HTTPError, ValueError) as error:
+            # ValueError: the answer to the exchange of the token is not what it should be.
+            raise self._explained(error) from error
+        return {"Authorization": sent["Authorization"]}
+
+    def project(self, number: int) -> dict[str, Any]:
+        """The project as Label Studio describes it.
+
+        Raises:
+            StudioError: there is none, or Label Studio cannot be asked.
+        """
+        project: dict[str, Any] = self._call("GET", f"/api/projects/{number}/")
+        return project
+
+    def create_project(self, title: str, label_config: str, **fields: Any) -> dict[str, Any]:
+        """Make a project.
+
+        Raises:
+            StudioError: Label Studio refuses the config.
+        """
+        body = {"title": title, "label_config": label_config, **fields}
+        # Not repeated: a call whose answer was lost may have been carried out.
+        project: dict[str, Any] = self._call("POST", "/api/projects/", json=body, attempts=1)
+        return project
+
+    def update_project(self, number: int, **fields: Any) -> dict[str, Any]:
+        """PATCH a project's fields."""
+        project: dict[str, Any] = self._call("PATCH", f"/api/projects/{number}/", json=fields)
+        return project
+
+    def tasks(self, project: int, page_size: int = 2000) -> Iterator[dict[str, Any]]:
+        """All tasks, with id and data only: the listing that costs Label Studio least."""
+        page = 1
+        while True:
+            answer = self._call(
+                "GET",
+                "/api/tasks/",
+                params={
+                    "project": project,
+                    "page": page,
+                    "page_size": page_size,
+                    "fields": "all",
+                    "include": "id,data,total_annotations",
+                },
+                timeout=IMPORT_SECONDS,
+            )
+            yield from answer["tasks"]
+            if page * page_size >= answer["total"]:
+                return
+            page += 1
+
+    def create_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Import tasks and return their ids."""
+        answer = self._call(
+            "POST",
+            f"/api/projects/{project}/import",
+            params={"return_task_ids": "true"},
+            json=list(tasks),
+            timeout=IMPORT_SECONDS,
+            attempts=1,
+        )
+        return [int(number) for number in answer["task_ids"]]
+
+    def add_local_files(self, project: int, folder: str) -> None:
+        """Let a project use the images of a folder below Label Studio's document root.
+
+        Args:
+            project: its number.
+            folder: absolute; a strict sub-folder of the document root.
+        """
+        self._call(
+            "POST",
+            "/api/storages/localfiles/",
+            json={"project": project, "path": folder, "title": "photos", "use_blob_urls": True},
+        )
+
+    def predictions(self, project: int) -> list[dict[str, Any]]:
+        """Every prediction of a project: id, task, model_version, score, result."""
+        found: list[dict[str, Any]] = self._call(
+            "GET", "/api/predictions/", params={"project": project}, timeout=IMPORT_SECONDS
+        )
+        return found
+
+    def import_predictions(self, project: int, items: Sequence[Mapping[str, Any]]) -> int:
+        """Bulk-import predictions; returns how many Label Studio really made.
+
+        Label Studio drops items that it holds invalid without a word, so compare. It is not
+        retried here: a call that timed out may have been carried out.
+        """
+        answer = self._call(
+            "POST",
+            f"/api/projects/{project}/import/predictions",
+            json=list(items),
+            timeout=IMPORT_SECONDS,
+            attempts=1,
+        )
+        return int(answer["created"])
+
+    def model_versions(self, project: int) -> dict[str, int]:
+        """Model version -> number of predictions."""
+        versions: dict[str, int] = self._call("GET", f"/api/projects/{project}/model-versions/")
+        return versions
+
+    def backends(self, project: int) -> list[dict[str, Any]]:
+        """The ML backends of a project. Label Studio asks each for /health and /setup first."""
+        found: list[dict[str, Any]] = self._call("GET", "/api/ml/", params={"project": project})
+        return found
+
+    def save_backend(self, body: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
+        """Add an ML backend, or change the one with this number."""
+        method, path = ("POST", "/api/ml/") if number is None else ("PATCH", f"/api/ml/{number}")
+        saved: dict[str, Any] = self._call(method, path, json=dict(body))
+        return saved
+
+    def delete_backend(self, number: int) -> None:
+        """Remove an ML backend; its webhook stays."""
+        self._call("DELETE", f"/api/ml/{number}")
+
+    def webhooks(self, project: int) -> list[dict[str, Any]]:
+        """The webhooks of a project."""
+        found: list[dict[str, Any]] = self._call(
+            "GET", "/api/webhooks/", params={"project": project}
+        )
+        return found
+
+    def save_webhook(self, body: Mapping[str, Any], number: int | None = None) -> None:
+        """Add a webhook, or change the one with this number."""
+        if number is None:
+            self._call("POST", "/api/webhooks/", json=dict(body))
+        else:
+            self._call("PATCH", f"/api/webhooks/{number}/", json=dict(body))
+
+    def delete_webhook(self, number: int) -> None:
+        """Remove a webhook."""
+        self._call("DELETE", f"/api/webhooks/{number}/")
+
+    def views(self, project: int) -> list[dict[str, Any]]:
+        """The Data Manager's tabs."""
+        found: list[dict[str, Any]] = self._call(
+            "GET", "/api/dm/views/", params={"project": project}
+        )
+        return found
+
+    def save_view(
+        self, project: int, data: Mapping[str, Any], number: int | None = None
+    ) -> dict[str, Any]:
+        """Add a Data Manager tab, or change the one with this number."""
+        path = "/api/dm/views/" if number is None else f"/api/dm/views/{number}/"
+        body = {"project": project, "data": dict(data)}
+        method = "POST" if number is None else "PATCH"
+        saved: dict[str, Any] = self._call(method, path, params={"project": project}, json=body)
+        return saved
+
+    def columns(self, project: int) -> list[dict[str, Any]]:
+        """The columns that the Data Manager can show."""
+        found: list[dict[str, Any]] = self._call(
+            "GET", "/api/dm/columns/", params={"project": project}
+        )["columns"]
+        return found
+
+    def next_task(self, project: int) -> dict[str, Any]:
+        """The task that the label stream would open, with the predictions it would show."""
+        task: dict[str, Any] = self._call("GET", f"/api/projects/{project}/next")
+        return task
+
+    def version(self) -> str:
+        """Label Studio's release."""
+        return str(self._call("GET", "/api/version")["release"])
+
+    def user(self) -> dict[str, Any]:
+        """The user that the token belongs to, with ``email`` and ``permissions``.
+
+        Raises:
+            StudioError: the token is refused, or its user may use nothing.
+        """
+        user: dict[str, Any] = self._call("GET", "/api/current-user/whoami")
+        return user
+
+    def sample_tasks(self, project: int, count: int) -> list[dict[str, Any]]:
+        """Up to this many tasks, half of them the oldest and half the newest; id and data."""
+        found: dict[int, dict[str, Any]] = {}
+        for ordering in ("tasks:id", "-tasks:id"):
+            answer = self._call(
+                "GET",
+                "/api/tasks/",
+                params={
+                    "project": project,
+                    "page_size": max(1, count // 2),
+                    "include": "id,data",
+                    "query": json.dumps({"ordering": [ordering]}),
+                },
+            )
+            found |= {int(task["id"]): task for task in answer["tasks"]}
+        return list(found.values())
+
+    def why_no_backend(self, url: str) -> str:
+        """What Label Studio has against this address of an ML backend, in its own words.
+
+        The request lacks a project, so that it makes nothing; only the address is judged.
+        """
+        return self._refusal("/api/ml/", {"url": url})
+
+    def why_no_webhook(self, url: str) -> str:
+        """What Label Studio has against this address of a webhook, in its own words.
+
+        The request names an action that does not exist, so that it makes nothing.
+        """
+        return self._refusal("/api/webhooks/", {"url": url, "actions": ["NONE"]})
+
+    def _refusal(self, path: str, body: Mapping[str, Any]) -> str:
+        try:
+            self._call("POST", path, json=body, attempts=1)
+        except StudioError as error:
+            return error.message
+        return ""
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        timeout: float = SECONDS,
+        attempts: int = 4,
+    ) -> Any:
+        """One API call; repeated with back-off while Label Studio is busy or restarting."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_BusyError),
+            stop=stop_after_attempt(attempts),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            reraise=True,
+        )
+        return retrying(self._once, method, path, params, json, timeout)
+
+    def _once(
+        self, method: str, path: str, params: Mapping[str, Any] | None, json: Any, timeout: float
+    ) -> Any:
+        try:
+            answer = self._session.request(
+                method,
+                self.url + path,
+                params=params,
+                json=json,
+                headers=self.headers(),
+                timeout=(5.0, timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self._explained(error) from error
+        if answer.status_code in {429, 502, 503, 504}:
+            raise _BusyError(
+                f"Label Studio answers {answer.status_code} to {method} {path}.",
+                "Wait until it is up and less busy.",
+            )
+        if not answer.ok or answer.is_redirect:
+            raise StudioError(
+                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
+                _fix(answer),
+            )
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise StudioError(
+                f"{self.url} answers {method} {path} with something that is not JSON.",
+                "Is it Label Studio? Correct LABEL_STUDIO_URL.",
+            ) from error
+
+    def _explained(self, error: Exception) -> StudioError:
+        if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:
+            return StudioError(
+                f"Label Studio at {self.url} refuses the token ({error.status_code}).", TOKEN_FIX
+            )
+        kind = UnansweredError if isinstance(error, requests.Timeout) else _BusyError
+        return kind(
+            f"Label Studio at {self.url} does not answer ({type(error).__name__}).",
+            "Start it, or correct LABEL_STUDIO_URL.",
+        )
+
+
+def project_key(project: Mapping[str, Any]) -> str:
+    """``<id>.<unix time of creation>``: how Label Studio names a project to its backends."""
+    created = datetime.fromisoformat(str(project["created_at"]).replace("Z", "+00:00"))
+    return f"{project['id']}.{int(created.timestamp())}"
+
+
+def _detail(answer: requests.Response) -> str:
+    try:
+        content = answer.json()
+    except ValueError:
+        return answer.text.strip().splitlines()[0][:200] if answer.text.strip() else "no text"
+    if isinstance(content, dict):
+        wrong = content.get("validation_errors") or content.get("detail") or content
+        return str(wrong)[:500]
+    return str(content)[:500]
+
+
+def _fix(answer: requests.Response) -> str:
+    if answer.status_code == 401:
+        return TOKEN_FIX
+    if answer.status_code == 403:
+        if "reserved network" in answer.text or "resolves to" in answer.text:
+            return (
+                "Start Label Studio with ML_BLOCK_LOCAL_IP=false and "
+                "SSRF_PROTECTION_ENABLED=false (both), or give the backend a public address."
+            )
+        return "Use the token of a user who may change this project."
+    if answer.status_code == 404:
+        return "Check the project's number (it is in the address of its page) and the token's user."
+    if answer.is_redirect:
+        return "Set LABEL_STUDIO_URL to the address that Label Studio redirects to."
+    return ""

@@ -1,0 +1,23 @@
+"""What /metrics shows, each metric once (https://prometheus.io/docs/practices/naming/)."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Histogram
+
+REQUESTS = Counter("ls_clip_requests_total", "HTTP requests.", ["route", "status"])
+REQUEST_SECONDS = Histogram(
+    "ls_clip_request_seconds",
+    "Time to answer an HTTP request.",
+    ["route"],
+    buckets=(0.01, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100),
+)
+PREDICTIONS = Counter("ls_clip_predictions_total", "Tasks answered by /predict.", ["outcome"])
+IMAGES_ENCODED = Counter("ls_clip_images_encoded_total", "Images encoded.")
+CACHE_HITS = Counter("ls_clip_embedding_cache_hits_total", "Images whose embedding was stored.")
+IMAGE_FAILURES = Counter(
+    "ls_clip_image_failures_total", "Images that could not be had, by reason.", ["reason"]
+)
+STORE_FAILURES = Counter("ls_clip_store_failures_total", "Failed reads or writes of the store.")
+FETCH_SECONDS = Histogram("ls_clip_fetch_seconds", "Time to fetch one image.")
+ENCODE_SECONDS = Histogram("ls_clip_encode_seconds", "Time to encode one batch of images.")
+WEBHOOKS = Counter("ls_clip_webhooks_total", "Webhook calls, by action.", ["action"])

@@ -1,0 +1,312 @@
+"""From logits to honest probabilities, and from probabilities to decisions.
+
+Everything here is fitted on held-out predictions (`selection.Selection.held_out`, or images kept
+aside), never on rows that the head was fitted on: there a head is too sure of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from backend.vlpl.metrics import expected_calibration_error
+from backend.vlpl.pseudo_labels import lower_bound, stages
+
+Goal = Literal["precision", "recall", "f1"]
+SHRINK = 20.0
+"""Strength of the pull of a label's rates towards the global ones, in (pseudo-)labels."""
+NEVER = 2.0
+"""A threshold above every probability: the label is not suggested."""
+EVIDENCE = 20
+"""A precision measured on fewer suggestions than that is no evidence."""
+_NEWTON_STEPS = 50
+_MIN_SCALE = 0.05
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """p = sigmoid(scale * logit + shift); ECE on the rows it was fitted on, before and after."""
+
+    scale: float
+    shift: float
+    ece_before: float
+    ece_after: float
+
+
+def fit_platt(logits: Tensor, truth: Tensor) -> Calibration:
+    """Platt scaling with one scale and one shift for all labels, by Newton's method.
+
+    Minimises the cross-entropy of sigmoid(s l + t) with a weak pull towards s = 1, t = 0 (as if
+    one more image said so), so that it is defined when every label is negative. With z in place of
+    the logits the result is (a0, b0) of the zero-shot probability.
+
+    Args:
+        logits: (N, C) held-out.
+        truth: (N, C), 0 or 1.
+
+    Raises:
+        ValueError: shapes differ or there is nothing to fit.
+
+    Source: Platt 1999; for CLIP with few examples, arXiv 2402.07417.
+    """
+    if logits.shape != truth.shape or not logits.numel():
+        raise ValueError("logits and truth must be of one, non-empty shape")
+    x, y = logits.double().flatten(), truth.double().flatten()
+    pull = torch.tensor([1.0, 1.0], dtype=torch.float64)
+    centre = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    theta = centre.clone()
+
+    def value(at: Tensor) -> float:
+        line = at[0] * x + at[1]
+        data = (torch.nn.functional.softplus(line) - y * line).sum()
+        return float(data + 0.5 * (pull * (at - centre) ** 2).sum())
+
+    current = value(theta)
+    for _ in range(_NEWTON_STEPS):
+        p = torch.sigmoid(theta[0] * x + theta[1])
+        error, bend = p - y, p * (1.0 - p)
+        grad = torch.stack([(error * x).sum(), error.sum()]) + pull * (theta - centre)
+        cross = (bend * x).sum()
+        hessian = torch.stack(
+            [torch.stack([(bend * x * x).sum(), cross]), torch.stack([cross, bend.sum()])]
+        ) + torch.diag(pull)
+        step = torch.linalg.solve(hessian, grad)
+        size = 1.0
+        while size > 1e-6 and value(theta - size * step) > current:
+            size /= 2
+        theta = theta - size * step
+        previous, current = current, value(theta)
+        if abs(previous - current) < 1e-10 * abs(previous):
+            break
+    # A negative scale would turn the ranking around on the strength of noise.
+    scale, shift = max(float(theta[0]), _MIN_SCALE), float(theta[1])
+    before = expected_calibration_error(torch.sigmoid(x), y)
+    after = expected_calibration_error(torch.sigmoid(scale * x + shift), y)
+    return Calibration(scale, shift, before, after)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where a label is suggested, and where it is shown as "maybe" (not ticked).
+
+    ``suggest`` and ``maybe`` have one probability a label, maybe <= suggest; a value above 1 stands
+    for never. ``overall`` is the one threshold that meets the goal over all labels together.
+    """
+
+    suggest: tuple[float, ...]
+    maybe: tuple[float, ...]
+    overall: float
+    goal: str
+    target: float
+
+    def bands(self, probability: Tensor) -> tuple[Tensor, Tensor]:
+        """(suggested, maybe) as boolean (N, C); a label is in one band at most."""
+        suggested = probability >= torch.tensor(self.suggest)
+        return suggested, (probability >= torch.tensor(self.maybe)) & ~suggested
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "suggest": list(self.suggest),
+            "maybe": list(self.maybe),
+            "overall": self.overall,
+            "goal": self.goal,
+            "target": self.target,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Thresholds:
+        """Inverse of `as_dict`; raises KeyError where a field is missing."""
+        return cls(
+            tuple(data["suggest"]),
+            tuple(data["maybe"]),
+            float(data["overall"]),
+            str(data["goal"]),
+            float(data["target"]),
+        )
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What lies at or over each of T thresholds: labels kept, true ones among them, all true."""
+
+    kept: Tensor
+    hits: Tensor
+    true: Tensor
+
+    @classmethod
+    def of(cls, probability: Tensor, truth: Tensor, grid: Tensor) -> _Counts:
+        """``kept`` and ``hits`` are (T, C), ``true`` is (1, C); grid is ascending."""
+        place = torch.bucketize(probability, grid, right=True)
+        size = (len(grid) + 1, probability.shape[1])
+        empty = torch.zeros(size, dtype=torch.float64)
+        kept = empty.scatter_add(0, place, torch.ones_like(probability))
+        hits = empty.scatter_add(0, place, truth)
+        # A label in place k is at or over the thresholds 0 ... k - 1.
+        over = [part.flip(0).cumsum(0).flip(0)[1:] for part in (kept, hits)]
+        return cls(over[0], over[1], truth.sum(0, keepdim=True))
+
+    def ratio(self, goal: Goal) -> tuple[Tensor, Tensor]:
+        """Numerator and denominator of the goal's rate, (T, C)."""
+        if goal == "precision":
+            return self.hits, self.kept
+        if goal == "recall":
+            return self.hits, self.true.expand_as(self.hits)
+        return self.hits, (self.kept + self.true) / 2
+
+    def pooled(self) -> _Counts:
+        """All labels together, as one column."""
+        return _Counts(*(part.sum(1, keepdim=True) for part in (self.kept, self.hits, self.true)))
+
+
+def _grid(p: Tensor) -> Tensor:
+    """Ascending thresholds: 0, and values that keep a twentieth more labels each."""
+    values = p.flatten().sort(descending=True).values
+    picked = values[torch.tensor([size - 1 for size in stages(len(values), 1)])]
+    grid: Tensor = torch.cat([picked, picked.new_zeros(1)]).unique()
+    return grid
+
+
+def _first_failure(grid: Tensor, rate: Tensor, goal: Goal, target: float) -> Tensor:
+    """The threshold that serves a goal, for each column of rate (T, C): (C,).
+
+    Precision: from the first threshold that reaches the target, the strictest, downwards to the
+    last before one fails. Recall: from the laxest upwards. F1: the best.
+    """
+    if goal == "f1":
+        best: Tensor = grid[rate.argmax(0)]
+        return best
+    good = rate >= target
+    steps = torch.arange(len(grid))[:, None]
+    if goal == "recall":
+        bad = torch.where(good, len(grid), steps).amin(0)
+        highest: Tensor = grid[(bad - 1).clamp_min(0)]
+        return torch.where(bad > 0, highest, 0.0)
+    top = torch.where(good, steps, -1).amax(0)
+    bad = torch.where(~good & (steps < top), steps, -1).amax(0)
+    lowest: Tensor = grid[(bad + 1).clamp_max(len(grid) - 1)]
+    return torch.where(top >= 0, lowest, NEVER)
+
+
+def label_thresholds(
+    probability: Tensor,
+    truth: Tensor,
+    goal: Goal = "precision",
+    target: float = 0.9,
+    shrink: float = SHRINK,
+) -> tuple[Tensor, float]:
+    """Per-label thresholds for a goal, shrunk towards the global one for rare labels.
+
+    The global rate P(t), over all labels together, is not the measured one but its lower confidence
+    bound (Wilson, 90 % one-sided): a threshold fitted to the estimate of precision 0.9 misses 0.9
+    on half of all new images. Thresholds are tried from the strict end and the first failure ends
+    the search (from the lax end for recall), see `pseudo_labels.fit_threshold`. A label's counts at
+    t are pooled with ``shrink`` pseudo-counts at that bound, precision_c(t) = (tp_c + m P(t)) /
+    (suggested_c + m), likewise recall over positives and F1 over their mean, where P is the plain
+    rate. So a label that nobody has seen gets the global threshold, and one with many positives
+    its own. A precision counts from `EVIDENCE` suggestions on.
+
+    The goal is held on average over new images (mean over random splits), all labels together; a
+    single label or a single project may miss it.
+
+    Args:
+        probability: (N, C), calibrated, held-out.
+        truth: (N, C), 0 or 1.
+        goal: what to reach.
+        target: in (0, 1]; ignored for "f1".
+        shrink: m, >= 0.
+
+    Returns:
+        Thresholds (C,) float64 and the global one. `NEVER` where precision can't be reached, for
+        all labels if not for them together; 0 where recall can't.
+
+    Raises:
+        ValueError: shapes differ or there are no images.
+
+    Source: the shrinkage follows the warning of Lin and Lin, "On the thresholding strategy for
+    infrequent labels in multi-label classification", CIKM 2023.
+    """
+    if probability.ndim != 2 or probability.shape != truth.shape or not len(truth):
+        raise ValueError("probabilities and truth must be of one, non-empty (N, C) shape")
+    p, y = probability.double(), truth.double()
+    grid = _grid(p)
+    counts = _Counts.of(p, y, grid)
+    top, bottom = counts.pooled().ratio(goal)
+    rate = top / bottom.clamp_min(1e-9) if goal == "f1" else lower_bound(top, bottom)
+    if goal == "precision":
+        rate = rate.where(bottom >= EVIDENCE, 0.0)
+    overall = float(_first_failure(grid, rate, goal, target))
+    if overall > 1.0:
+        return torch.full((p.shape[1],), NEVER, dtype=torch.float64), overall
+    top, bottom = counts.ratio(goal)
+    shrunk = (top + shrink * rate) / (bottom + shrink).clamp_min(1e-9)
+    return _first_failure(grid, shrunk, goal, target), overall
+
+
+def fit_thresholds(
+    probability: Tensor,
+    truth: Tensor,
+    goal: Goal = "precision",
+    target: float = 0.9,
+    *,
+    maybe_recall: float = 0.9,
+    conformal: bool = False,
+) -> Thresholds:
+    """Both bands. The maybe band starts where ``maybe_recall`` of the true labels are shown.
+
+    Args:
+        probability: (N, C), calibrated, held-out.
+        truth: (N, C), 0 or 1.
+        goal: of the suggest band, see `label_thresholds`.
+        target: in (0, 1].
+        maybe_recall: share of true labels to show in either band.
+        conformal: let `conformal_threshold` set the maybe band: one threshold, with a guarantee.
+    """
+    suggest, overall = label_thresholds(probability, truth, goal, target)
+    if conformal:
+        maybe = torch.full_like(suggest, conformal_threshold(probability, truth, 1 - maybe_recall))
+    else:
+        maybe, _ = label_thresholds(probability, truth, "recall", maybe_recall)
+    return Thresholds(
+        tuple(suggest.tolist()),
+        tuple(torch.minimum(maybe, suggest).tolist()),
+        overall,
+        goal,
+        target,
+    )
+
+
+def conformal_threshold(probability: Tensor, truth: Tensor, risk: float = 0.1) -> float:
+    """Conformal risk control: at most ``risk`` of an image's true labels missed, in expectation.
+
+    The highest t with (sum_i loss_i(t) + 1) / (n + 1) <= risk, loss_i(t) the share of image i's
+    true labels with p < t (0 for an image without any). The bound holds for a new image from the
+    same population, whatever the probabilities are worth; the expectation is over calibration sets
+    too.
+
+    Args:
+        probability: (n, C), of images that neither head nor calibration was fitted on.
+        truth: (n, C), 0 or 1.
+        risk: in (0, 1).
+
+    Returns:
+        A threshold in [0, 1]; 0 (show everything) if n is too small for a promise, n < 1/risk - 1.
+
+    Source: Angelopoulos et al., "Conformal Risk Control", ICLR 2024, arXiv 2208.02814.
+    """
+    if probability.ndim != 2 or probability.shape != truth.shape:
+        raise ValueError("probabilities and truth must both be (N, C)")
+    budget = risk * (len(truth) + 1) - 1.0
+    if budget < 0:
+        return 0.0
+    present = truth.bool()
+    share = 1.0 / present.sum(1, keepdim=True).clamp_min(1).double()
+    values, order = probability.double()[present].sort()
+    spent = share.expand_as(probability)[present][order].cumsum(0)
+    # A label is missed when p < t, so t may equal the first value that would break the budget.
+    broken = (spent > budget + 1e-9).nonzero().squeeze(1)
+    return float(values[broken[0]]) if len(broken) else 1.0

@@ -1,0 +1,106 @@
+"""Arithmetic whose result does not depend on the batch, the thread count or the BLAS in use.
+
+Scores must be equal byte for byte whether an image is scored alone, live, or among ten thousand.
+Floating-point sums are not: a matrix product adds in an order that depends on its shape. So values
+are first rounded to a fixed grid, fine enough to lose nothing that matters and coarse enough that
+every partial sum is an integer multiple of the grid below 2^53. Such sums are exact in float64,
+hence the same in any order. Elementwise IEEE operations (+ - * / sqrt) are exact by rule.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EMBEDDING_GRID = 2.0**24
+"""1 / grid step of a stored embedding: float16's finest step, so a float16 loses nothing."""
+WEIGHT_GRID = 2.0**20
+"""1 / grid step of a head's weights."""
+TEXT_GRID = 2.0**26
+MOMENT_GRID = 2.0**12
+MAX_NORM = 2.0
+MAX_WEIGHT_NORM = 2.0**8
+ROWS = 512
+
+_LN2 = 0.6931471805599453
+_EXP_TERMS = 14
+
+
+def on_grid(values: Tensor, grid: float) -> Tensor:
+    """Round to multiples of 1 / grid, in float64."""
+    return torch.round(values.double() * grid) / grid
+
+
+def stored(embedding: Tensor) -> Tensor:
+    """An embedding as the store keeps it (float16), in float64.
+
+    Raises:
+        ValueError: a value is not finite, or a vector is longer than ``MAX_NORM`` (embeddings are
+            L2-normalised; beyond that bound sums would no longer be exact).
+    """
+    values = embedding.half().double()
+    norms = squared_norm(values)
+    # Written so that NaN fails it too.
+    if not bool((norms <= MAX_NORM**2).all()):
+        raise ValueError("embeddings must be finite and L2-normalised")
+    return values
+
+
+def squared_norm(values: Tensor) -> Tensor:
+    """Sum of squares over the last dimension; exact for vectors up to ``MAX_NORM``.
+
+    Squares are taken on a 2^-24 grid, so they lie on 2^-48 and sum to at most 2^50 steps.
+    """
+    coarse = torch.round(values * EMBEDDING_GRID)
+    return (coarse * coarse).sum(-1) / EMBEDDING_GRID**2
+
+
+def product(embedding: Tensor, weights: Tensor) -> Tensor:
+    """Exact ``embedding @ weights.T`` in float64.
+
+    Args:
+        embedding: (..., D) from `stored`, |x| <= 2.
+        weights: (C, D) on a grid, such that |x| |w| grid_x grid_w < 2^53 for every row.
+
+    Returns:
+        (..., C).
+    """
+    return embedding @ weights.T
+
+
+def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the last dimension, order-independent.
+
+    Args:
+        values: (N, C), |value| < 2^14 and C < 2^14.
+
+    Returns:
+        Two (N, 1) float64 tensors, taken from values rounded to 2^-12.
+    """
+    steps = torch.round(values.clamp(-(2.0**7), 2.0**7) * MOMENT_GRID)
+    count = values.shape[-1]
+    mean = steps.sum(-1, keepdim=True) / count
+    square = (steps * steps).sum(-1, keepdim=True) / count
+    variance = (square - mean * mean).clamp_min(0.0)
+    return mean / MOMENT_GRID, variance / MOMENT_GRID**2
+
+
+def exp(values: Tensor) -> Tensor:
+    """e^x in float64 for |x| <= 80 (clamped), from elementwise IEEE operations only.
+
+    Library exponentials may differ in the last bit between their vectorised body and their tail,
+    which makes a result depend on its position. Relative error below 1e-14.
+    """
+    x = values.double().clamp(-80.0, 80.0)
+    power = torch.round(x / _LN2)
+    rest = x - power * _LN2
+    total = torch.ones_like(rest)
+    for term in range(_EXP_TERMS, 0, -1):
+        total = total * rest / term + 1.0
+    twos = torch.tensor([2.0**k for k in range(-120, 121)], dtype=torch.float64, device=x.device)
+    return total * twos[power.long() + 120]
+
+
+def sigmoid(values: Tensor) -> Tensor:
+    """1 / (1 + e^-x) in float64, in (0, 1); see `exp`."""
+    return 1.0 / (1.0 + exp(-values))

@@ -1,0 +1,243 @@
+"""A head anchored at zero-shot: logit = a z + x W + b, per label.
+
+It starts as (a0, b0, W = 0), which is the zero-shot probability sigmoid(a0 z + b0), and training
+moves it only as far as the annotations pay for (`backend.vlpl.training`). After CLAP (Silva-
+Rodriguez et al., CVPR 2024, arXiv 2312.12730), with one sigmoid a label instead of a softmax.
+Scores are batch-invariant to the bit, see `backend.vlpl.exact`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from backend.vlpl import exact
+from backend.vlpl.zero_shot import Statistics
+
+PROVENANCE_WEIGHTS: dict[str, float] = {"blind": 1.0, "edited": 0.8, "accepted": 0.5}
+"""How much a reviewed row counts: a suggestion that was accepted unchanged may have been waved
+through, one that was edited was looked at, a blind review saw no suggestion at all."""
+
+
+class HeadError(ValueError):
+    """A stored head is damaged, or belongs to another encoder, label set or version."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a head was made from; everything JSON-able. Written beside the tensors.
+
+    ``statistics`` is `statistics_hash` of the frozen statistics; ``created`` an ISO 8601 time that
+    the caller gives (the method reads no clock); ``constants``, ``counts`` and ``objective`` are
+    those of `training.describe`; ``table`` holds every candidate of the cross-validation.
+    """
+
+    labels: tuple[str, ...]
+    encoder: str
+    statistics: str
+    objective: str = "zero-shot"
+    constants: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    table: tuple[Mapping[str, Any], ...] = ()
+    created: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "labels": list(self.labels),
+            "encoder": self.encoder,
+            "statistics": self.statistics,
+            "objective": self.objective,
+            "constants": dict(self.constants),
+            "counts": dict(self.counts),
+            "metrics": dict(self.metrics),
+            "table": [dict(row) for row in self.table],
+            "created": self.created,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Card:
+        """Inverse of `as_dict`; raises KeyError where a field is missing."""
+        return cls(
+            tuple(data["labels"]),
+            str(data["encoder"]),
+            str(data["statistics"]),
+            str(data["objective"]),
+            dict(data["constants"]),
+            dict(data["counts"]),
+            dict(data["metrics"]),
+            tuple(dict(row) for row in data["table"]),
+            str(data["created"]),
+        )
+
+
+@dataclass(frozen=True)
+class Head:
+    """Parameters of C labels over D-dimensional embeddings.
+
+    Attributes:
+        weight: (C, D) float32, W transposed, multiples of 2^-20.
+        slope: (C,) float64, a: logits a unit of z.
+        offset: (C,) float64, b: logits.
+        card: what it was made from.
+    """
+
+    weight: Tensor
+    slope: Tensor
+    offset: Tensor
+    card: Card
+
+    def logits(self, image: Tensor, z: Tensor) -> Tensor:
+        """a z + x W + b.
+
+        Args:
+            image: (N, D), L2-normalised; rounded to float16, as the store keeps it.
+            z: (N, C) from `zero_shot.fuse`.
+
+        Returns:
+            (N, C) float64.
+
+        Raises:
+            ValueError: shapes do not fit, or an embedding is not finite and normalised.
+        """
+        if image.ndim != 2 or z.shape != (len(image), len(self.slope)):
+            raise ValueError(f"{tuple(z.shape)} scores for {len(self.slope)} labels")
+        anchor = self.slope * z.double() + self.offset
+        if not bool(self.weight.any()):
+            return anchor
+        weight = self.weight.double()
+        for start in range(0, len(image), exact.ROWS):
+            block = exact.stored(image[start : start + exact.ROWS])
+            anchor[start : start + exact.ROWS] += exact.product(block, weight)
+        return anchor
+
+    def probabilities(self, image: Tensor, z: Tensor) -> Tensor:
+        """sigmoid of `logits`: (N, C) float32 in [0, 1]."""
+        return exact.sigmoid(self.logits(image, z)).float()
+
+    def rescaled(self, scale: float, shift: float) -> Head:
+        """The head whose logit is scale * logit + shift: how a calibration is folded in."""
+        return replace(
+            self,
+            weight=on_weight_grid(self.weight.double() * scale),
+            slope=self.slope * scale,
+            offset=self.offset * scale + shift,
+        )
+
+    def carried_over(self, labels: Sequence[str], a0: float, b0: float) -> Head:
+        """The head for another label set: labels that stayed keep what was learnt, in the new
+        order; new ones start at zero-shot (a0, b0).
+        """
+        place = {label: index for index, label in enumerate(self.card.labels)}
+        weight = torch.zeros(len(labels), self.weight.shape[1])
+        slope = torch.full((len(labels),), a0, dtype=torch.float64)
+        offset = torch.full((len(labels),), b0, dtype=torch.float64)
+        for index, label in enumerate(labels):
+            if label in place:
+                old = place[label]
+                weight[index] = self.weight[old]
+                slope[index], offset[index] = self.slope[old], self.offset[old]
+        gone = set(self.card.labels) - set(labels)
+        counts = {label: n for label, n in self.card.counts.items() if label not in gone}
+        return Head(weight, slope, offset, replace(self.card, labels=tuple(labels), counts=counts))
+
+    def to_bytes(self) -> tuple[bytes, bytes]:
+        """(safetensors, JSON card); the card holds the sha256 of the tensors and of itself.
+
+        Same head, same bytes.
+        """
+        tensors = safetensors.torch.save(
+            {"weight": self.weight.contiguous(), "slope": self.slope, "offset": self.offset}
+        )
+        card = self.card.as_dict()
+        digest = hashlib.sha256(tensors + _canonical(card)).hexdigest()
+        return tensors, json.dumps({**card, "sha256": digest}, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def from_bytes(cls, tensors: bytes, card: bytes) -> Head:
+        """Inverse of `to_bytes`, verified.
+
+        Raises:
+            HeadError: the checksum differs, a field is missing, or shapes and labels disagree.
+        """
+        try:
+            data = json.loads(card)
+            expected = data.pop("sha256")
+            if hashlib.sha256(tensors + _canonical(data)).hexdigest() != expected:
+                raise HeadError("the head does not match its checksum")
+            parts = safetensors.torch.load(tensors)
+            head = cls(parts["weight"], parts["slope"], parts["offset"], Card.from_dict(data))
+        except HeadError:
+            raise
+        except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise HeadError(f"the head cannot be read: {error!r}") from error
+        count = len(head.card.labels)
+        if head.weight.ndim != 2 or {len(head.weight), len(head.slope), len(head.offset)} != {
+            count
+        }:
+            raise HeadError("the head's tensors and its label list differ in length")
+        return head
+
+    def verify(self, labels: Sequence[str], encoder: str, statistics: str) -> None:
+        """Refuse to score with a head that was made for something else.
+
+        Raises:
+            HeadError: labels, encoder id or statistics hash differ from the card's.
+        """
+        for name, mine, theirs in (
+            ("labels", list(self.card.labels), list(labels)),
+            ("encoder", self.card.encoder, encoder),
+            ("statistics", self.card.statistics, statistics),
+        ):
+            if mine != theirs:
+                raise HeadError(f"the head was made for other {name}: {mine!r}, not {theirs!r}")
+
+
+def _canonical(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+
+
+def statistics_hash(statistics: Statistics | None) -> str:
+    """Sha256 over the canonical JSON of the statistics; "none" without any."""
+    if statistics is None:
+        return "none"
+    return hashlib.sha256(_canonical(statistics.as_dict())).hexdigest()
+
+
+def on_weight_grid(weight: Tensor) -> Tensor:
+    """float32 multiples of 2^-20, rows no longer than 2^7, so that scores stay exact sums."""
+    length = weight.double().norm(dim=1, keepdim=True).clamp_min(1e-12)
+    shrunk = weight.double() * (exact.MAX_WEIGHT_NORM / 2 / length).clamp_max(1.0)
+    return exact.on_grid(shrunk, exact.WEIGHT_GRID).float()
+
+
+def zero_shot_head(card: Card, dim: int, a0: float, b0: float) -> Head:
+    """The head before any annotation: its probabilities are zero-shot's, byte for byte."""
+    count = len(card.labels)
+    return Head(
+        torch.zeros(count, dim),
+        torch.full((count,), a0, dtype=torch.float64),
+        torch.full((count,), b0, dtype=torch.float64),
+        card,
+    )
+
+
+def row_weights(provenance: Sequence[str]) -> Tensor:
+    """Training weight of each row, (N,) float32, from how it was reviewed.
+
+    Args:
+        provenance: a key of `PROVENANCE_WEIGHTS` a row.
+
+    Raises:
+        KeyError: another value.
+    """
+    return torch.tensor([PROVENANCE_WEIGHTS[kind] for kind in provenance], dtype=torch.float32)

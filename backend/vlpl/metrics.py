@@ -1,0 +1,193 @@
+"""Measures of multi-label suggestions. All take (N, C) tensors; truth is 0/1 or boolean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Precision, recall and F1, each in [0, 1]; 0 where undefined."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+def _pair(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    if scores.ndim != 2 or scores.shape != truth.shape:
+        raise ValueError(f"{tuple(scores.shape)} scores for {tuple(truth.shape)} labels")
+    return scores.double(), truth.bool()
+
+
+def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
+    """Area under each label's precision-recall curve, as in scikit-learn.
+
+    AP = sum over thresholds (R_n - R_(n-1)) P_n; tied scores form one threshold.
+
+    Args:
+        scores: (N, C), any real values.
+        truth: (N, C), 0 or 1.
+
+    Returns:
+        (C,) float64 in [0, 1]; NaN for a label without positives.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    scores, truth = _pair(scores, truth)
+    ordered, order = scores.sort(dim=0, descending=True, stable=True)
+    hits = truth.gather(0, order).double()
+    found = hits.cumsum(0)
+    precision = found / torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
+    # Within a run of ties only the precision at its end counts: carry it back over the run.
+    last = torch.ones_like(truth)
+    last[:-1] = ordered[:-1] != ordered[1:]
+    index = torch.arange(len(scores), device=scores.device)[:, None].expand_as(last)
+    ends = torch.where(last, index, len(scores)).flip(0).cummin(0).values.flip(0)
+    return (hits * precision.gather(0, ends)).sum(0) / found[-1] if len(scores) else found.sum(0)
+
+
+def mean_average_precision(scores: Tensor, truth: Tensor, min_positives: int = 1) -> float:
+    """Mean of `average_precision` over the labels with ``min_positives`` positives or more.
+
+    Returns:
+        In [0, 1]; NaN if no label has enough.
+    """
+    kept = truth.bool().sum(0) >= max(min_positives, 1)
+    if not bool(kept.any()):
+        return float("nan")
+    return float(average_precision(scores, truth)[kept].mean())
+
+
+def _rates(hit: Tensor, suggested: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall, F1 from counts, 0 where the denominator is 0."""
+    precision = hit / suggested.clamp_min(1)
+    recall = hit / true.clamp_min(1)
+    return precision, recall, 2 * hit / (suggested + true).clamp_min(1)
+
+
+def _mean_rates(predicted: Tensor, truth: Tensor, dim: int | None) -> Rates:
+    predicted, truth = predicted.bool(), truth.bool()
+    if predicted.ndim != 2 or predicted.shape != truth.shape:
+        raise ValueError(f"{tuple(predicted.shape)} suggestions for {tuple(truth.shape)} labels")
+    both = (predicted & truth, predicted, truth)
+    counts = [part.double().sum() if dim is None else part.double().sum(dim) for part in both]
+    precision, recall, f1 = (float(part.mean()) for part in _rates(*counts))
+    return Rates(precision, recall, f1)
+
+
+def micro(predicted: Tensor, truth: Tensor) -> Rates:
+    """Rates over all (image, label) pairs together.
+
+    Args:
+        predicted: (N, C) boolean, label suggested.
+        truth: (N, C), 0 or 1.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    return _mean_rates(predicted, truth, None)
+
+
+def macro(predicted: Tensor, truth: Tensor) -> Rates:
+    """Rates of each label, averaged over labels; a label that is nowhere counts as 0."""
+    return _mean_rates(predicted, truth, 0)
+
+
+def per_sample(predicted: Tensor, truth: Tensor) -> Rates:
+    """Rates of each image, averaged over images."""
+    return _mean_rates(predicted, truth, 1)
+
+
+def label_rates(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Precision, recall and F1 of every label, three (C,) float64 tensors."""
+    predicted, truth = predicted.bool(), truth.bool()
+    both = (predicted & truth, predicted, truth)
+    return _rates(*(part.double().sum(0) for part in both))
+
+
+def expected_calibration_error(probability: Tensor, truth: Tensor, bins: int = 15) -> float:
+    """ECE = sum over bins n_b / n |mean truth - mean probability| (Naeini et al., AAAI 2015).
+
+    Args:
+        probability: any shape, in [0, 1].
+        truth: the same shape, 0 or 1.
+        bins: equal-width bins over [0, 1].
+
+    Returns:
+        In [0, 1].
+    """
+    p, y = probability.double().flatten(), truth.double().flatten()
+    if p.shape != y.shape or not len(p):
+        raise ValueError("probabilities and truth must be of one, non-empty shape")
+    index = (p * bins).long().clamp(0, bins - 1)
+    gap = torch.zeros(bins, dtype=torch.float64, device=p.device).index_add_(0, index, y - p)
+    return float(gap.abs().sum() / len(p))
+
+
+@dataclass(frozen=True)
+class PseudoQuality:
+    """How good pseudo-labels are. All in [0, 1]; precision is NaN where there are none.
+
+    ``coverage`` is the share of unobserved (image, label) pairs that received a pseudo-label,
+    ``positive_recall`` the share of true positives among them that became pseudo-positive.
+    """
+
+    positive_precision: float
+    positive_recall: float
+    negative_precision: float
+    coverage: float
+    positives_per_image: float
+
+
+def expected_clicks(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Clicks an image needs: labels to add plus labels to remove, and labels from nothing.
+
+    Returns:
+        (clicks with suggestions, clicks from an empty task), both means over images.
+    """
+    predicted, truth = predicted.bool(), truth.bool()
+    if predicted.shape != truth.shape or not len(truth):
+        raise ValueError("suggestions and truth must be of one, non-empty shape")
+    wrong = (predicted ^ truth).sum(1).double().mean()
+    return float(wrong), float(truth.sum(1).double().mean())
+
+
+def bootstrap_interval(
+    metric: Callable[[Tensor, Tensor], float],
+    scores: Tensor,
+    truth: Tensor,
+    *,
+    resamples: int = 200,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap over images (Efron 1979).
+
+    Args:
+        metric: of resampled (N, C) scores and truth.
+        level: coverage, in (0, 1).
+
+    Returns:
+        (low, high). Resamples where the metric is NaN are left out; NaN if all are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count = len(truth)
+    values = torch.tensor(
+        [
+            metric(scores[rows], truth[rows])
+            for rows in torch.randint(count, (resamples, count), generator=generator)
+        ],
+        dtype=torch.float64,
+    )
+    values = values[~values.isnan()]
+    if not len(values):
+        return float("nan"), float("nan")
+    tail = (1 - level) / 2
+    low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high

@@ -1,0 +1,191 @@
+"""Choosing a head's objective and penalty by cross-validation on reviewed images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.vlpl import objectives
+from backend.vlpl.head import Card, Head
+from backend.vlpl.metrics import average_precision
+from backend.vlpl.objectives import POSITIVE
+from backend.vlpl.training import (
+    BCE,
+    DEFAULT_L2,
+    OBJECTIVES,
+    ZERO_SHOT,
+    Objective,
+    Training,
+    fit,
+    objective,
+    reviewed_rows,
+)
+
+L2_GRID = (3.0, 1.0, 0.3, 0.1, 0.03)
+MANY = 500
+"""From so many reviewed images on three folds do, below it is five."""
+AUTO_GRID = (1.0, 0.3, 0.1)
+"""Penalties where several objectives compete."""
+MIN_REVIEWED = 12
+"""Fewer exhaustively reviewed images than this cannot choose anything."""
+MIN_POSITIVES = 2
+TIE = 0.002
+"""mAP differences up to this are a tie; see `select`."""
+_SEARCH_TOLERANCE = 1e-3
+_SEARCH_ITERATIONS = 30
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What cross-validation chose, and everything it saw.
+
+    Attributes:
+        objective: the chosen one.
+        l2: the chosen penalty; None stands for zero-shot itself.
+        table: one row a candidate: objective, l2, map (in [0, 1]), chosen.
+        held_out: logits (n, C) of the reviewed rows from fits that did not see them.
+        rows: (n,) indices of those rows.
+        reason: why it is so, in words.
+    """
+
+    objective: Objective
+    l2: float | None
+    table: tuple[dict[str, Any], ...]
+    held_out: Tensor
+    rows: Tensor
+    reason: str
+
+
+def allowed(labels: Tensor) -> tuple[Objective, ...]:
+    """The objectives that make sense for these labels.
+
+    All rows reviewed: BCE alone (all the others equal it). Else all; VLPL only where there are
+    pseudo-labels.
+    """
+    known = labels[(labels.abs() == POSITIVE).any(1)]
+    if not len(known) or bool(reviewed_rows(known).all()):
+        return (BCE,)
+    pseudo = bool((labels.abs() > POSITIVE).any())
+    return tuple(goal for goal in OBJECTIVES if pseudo or goal.function is not objectives.vlpl)
+
+
+def _folds(rows: Tensor, folds: int, seed: int) -> list[Tensor]:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return [rows[order[start::folds]].sort().values for start in range(folds)]
+
+
+def select(
+    training: Training,
+    goals: Sequence[Objective] | None = None,
+    grid: Sequence[float] | None = None,
+    *,
+    seed: int = 0,
+) -> Selection:
+    """Choose objective and penalty by cross-validated mAP on the exhaustively reviewed rows.
+
+    Rows that are only partly known are in every training fold and in no test fold. Zero-shot is a
+    candidate too. Tie rule: of all candidates within 0.002 mAP of the best, the first in the order
+    of `OBJECTIVES`, within an objective the largest penalty, and zero-shot last.
+
+    A label's AP is taken within each fold that has a positive of it, and averaged over folds.
+    Ranking the folds together would be wrong: a fold that holds more of a label's positives leaves
+    fewer to train on, so its scores are lower just where the positives are, and every fit looks
+    worse than none.
+
+    Args:
+        training: the data; only rows given here are ever looked at.
+        goals: candidates; default `allowed`.
+        grid: penalties, largest first; default `L2_GRID`, or `AUTO_GRID` for several objectives.
+        seed: of the fold assignment.
+    """
+    labels = training.labels
+    candidates = tuple(allowed(labels) if goals is None else goals)
+    rows = reviewed_rows(labels).nonzero().squeeze(1)
+    truth = labels[rows] == POSITIVE
+    enough = (truth.sum(0) >= MIN_POSITIVES) & ((~truth).sum(0) >= MIN_POSITIVES)
+    if len(rows) < MIN_REVIEWED or not bool(enough.any()):
+        partly = next((goal for goal in candidates if goal.name == "wan"), candidates[0])
+        reason = f"{len(rows)} reviewed images cannot choose; default objective and penalty"
+        return Selection(partly, DEFAULT_L2, (), training.anchor()[rows], rows, reason)
+    folds = 3 if len(rows) >= MANY else 5
+    penalties = grid or (L2_GRID if len(candidates) == 1 else AUTO_GRID)
+    parts = _folds(rows, folds, seed)
+    place = torch.full((len(labels),), -1)
+    place[rows] = torch.arange(len(rows))
+    every = torch.arange(len(labels))
+    rest = [every[~torch.isin(every, part)] for part in parts]
+
+    places = [place[part] for part in parts]
+
+    def score(logits: Tensor) -> float:
+        by_fold = torch.stack(
+            [average_precision(logits[at][:, enough], truth[at][:, enough]) for at in places]
+        )
+        return float(by_fold.nanmean(0).nanmean())
+
+    zero = training.anchor()[rows]
+    results: list[tuple[Objective, float | None, float, Tensor]] = []
+    for goal in candidates:
+        starts: list[Tensor | None] = [None] * folds
+        for l2 in penalties:
+            held_out = torch.empty_like(zero)
+            for fold, (train, test) in enumerate(zip(rest, parts, strict=True)):
+                theta = training.solve(
+                    goal,
+                    l2,
+                    train,
+                    start=starts[fold],
+                    tolerance=_SEARCH_TOLERANCE,
+                    max_iterations=_SEARCH_ITERATIONS,
+                ).theta
+                starts[fold] = theta
+                held_out[place[test]] = training.predict(theta, test)
+            results.append((goal, l2, score(held_out), held_out))
+    results.append((candidates[0], None, score(zero), zero))
+    best = max(result[2] for result in results)
+    chosen = next(i for i, result in enumerate(results) if result[2] >= best - TIE)
+    table = tuple(
+        {
+            "objective": ZERO_SHOT if l2 is None else goal.name,
+            "l2": l2,
+            "map": value,
+            "chosen": index == chosen,
+        }
+        for index, (goal, l2, value, _) in enumerate(results)
+    )
+    winner = results[chosen]
+    reason = f"mAP {winner[2]:.4f} on held-out reviewed images, best {best:.4f}, ties within {TIE}"
+    return Selection(winner[0], winner[1], table, winner[3], rows, reason)
+
+
+def fit_selected(training: Training, selection: Selection, card: Card) -> Head:
+    """The head with the selected objective and penalty, on all rows; its card shows the table."""
+    metrics = dict(card.metrics)
+    for row in selection.table:
+        if row["chosen"]:
+            metrics["cross-validated mAP"] = row["map"]
+        if row["objective"] == ZERO_SHOT:
+            metrics["zero-shot mAP"] = row["map"]
+    card = replace(card, table=selection.table, metrics=metrics)
+    return fit(training, card, selection.objective, selection.l2)
+
+
+def train(training: Training, card: Card, goal: str = "auto", *, seed: int = 0) -> Head:
+    """Cross-validate, then fit.
+
+    Args:
+        training: the data.
+        card: labels, encoder, statistics and time; the rest is filled in.
+        goal: the name of one of `OBJECTIVES`, whose penalty alone is chosen then, or ``auto``:
+            every objective that the data allows competes, see `select`.
+        seed: of the fold assignment.
+
+    Raises:
+        KeyError: no such objective.
+    """
+    goals = None if goal == "auto" else [objective(goal)]
+    return fit_selected(training, select(training, goals, seed=seed), card)

@@ -1,0 +1,273 @@
+"""Zero-shot scores: how well each label's text fits an image, made comparable across labels.
+
+Cosines of an image with the label texts are biased twice: some labels score high on every image,
+some images score high on every label. So the score of the whole image and of its best cell are
+standardised per label, summed, and standardised per image (SPARC, CVPR 2025, does the same to CLIP
+scores). Per-image standardisation over a handful of labels would erase the answer (with one label
+everything becomes 0, with two always +1 and -1), so the image's mean and variance are shrunk
+towards their population values as if `PRIOR_LABELS` neutral labels had been scored beside.
+
+All functions are batch-invariant to the bit, see `backend.vlpl.exact`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backend.vlpl import exact
+
+PRIOR_LABELS = 20.0
+"""Strength of the shrinkage of per-image mean and variance, in labels."""
+MIN_STD = 1e-3
+"""Floor of a cosine's standard deviation: images that are all alike must not blow z up."""
+_MIN_NORM = 1e-6
+DEFAULT_SPREAD = 0.05
+"""Standard deviation of a cosine over labels where nothing has been measured yet."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Frozen per-label standardisation: part of a version, replaced only by a new one.
+
+    All lists have one entry a label. Units are cosines; ``spread`` is the standard deviation of
+    the summed standardised scores over images and labels. ``cell_*`` are None where the encoder
+    gives no cells.
+    """
+
+    global_mean: tuple[float, ...]
+    global_std: tuple[float, ...]
+    cell_mean: tuple[float, ...] | None
+    cell_std: tuple[float, ...] | None
+    spread: float
+    count: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; floats survive the round trip exactly."""
+        return {
+            "global_mean": list(self.global_mean),
+            "global_std": list(self.global_std),
+            "cell_mean": None if self.cell_mean is None else list(self.cell_mean),
+            "cell_std": None if self.cell_std is None else list(self.cell_std),
+            "spread": self.spread,
+            "count": self.count,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Statistics:
+        """Inverse of `as_dict`.
+
+        Raises:
+            KeyError: a field is missing.
+            ValueError: the lists differ in length.
+        """
+
+        def floats(name: str) -> tuple[float, ...] | None:
+            values = data[name]
+            return None if values is None else tuple(float(value) for value in values)
+
+        mean, std = floats("global_mean"), floats("global_std")
+        cell_mean, cell_std = floats("cell_mean"), floats("cell_std")
+        if mean is None or std is None or (cell_mean is None) != (cell_std is None):
+            raise ValueError("statistics need a mean and a standard deviation together")
+        if len({len(x) for x in (mean, std, cell_mean, cell_std) if x is not None}) != 1:
+            raise ValueError("statistics differ in their number of labels")
+        return cls(mean, std, cell_mean, cell_std, float(data["spread"]), int(data["count"]))
+
+    def select(self, labels: Sequence[int]) -> Statistics:
+        """The statistics of these labels, in this order."""
+
+        def pick(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(values[index] for index in labels)
+
+        return Statistics(
+            pick(self.global_mean),
+            pick(self.global_std),
+            None if self.cell_mean is None else pick(self.cell_mean),
+            None if self.cell_std is None else pick(self.cell_std),
+            self.spread,
+            self.count,
+        )
+
+
+def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Cosine similarities of whole images and of their best cells with each text.
+
+    Embeddings are rounded to float16 first, as the store keeps them, so that a fresh and a stored
+    embedding give the same bytes.
+
+    Args:
+        image: (N, D), L2-normalised.
+        cells: (N, K, D), L2-normalised, or None.
+        text: (C, D), L2-normalised.
+
+    Returns:
+        Global scores (N, C) and best-cell scores (N, C) or None; float32 in [-1, 1].
+
+    Raises:
+        ValueError: shapes do not fit, or embeddings are not finite and normalised.
+    """
+    if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1]:
+        raise ValueError(f"cannot score {tuple(image.shape)} against {tuple(text.shape)}")
+    if cells is not None and (
+        cells.ndim != 3 or cells.shape[::2] != image.shape or cells.shape[1] == 0
+    ):
+        raise ValueError(f"cells {tuple(cells.shape)} do not fit images {tuple(image.shape)}")
+    weights = exact.on_grid(text, exact.TEXT_GRID)
+    text_norm = exact.squared_norm(weights).sqrt()
+    if not bool((text_norm <= exact.MAX_NORM).all()):
+        raise ValueError("text embeddings must be finite and L2-normalised")
+    return (
+        _cosines(image, weights, text_norm),
+        None if cells is None else _best_cosines(cells, weights, text_norm),
+    )
+
+
+def _cosines(vectors: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
+    result = vectors.new_empty((*vectors.shape[:-1], len(weights)), dtype=torch.float32)
+    for start in range(0, len(vectors), exact.ROWS):
+        block = exact.stored(vectors[start : start + exact.ROWS])
+        norm = exact.squared_norm(block).sqrt()
+        scale = (norm[..., None] * text_norm).clamp_min(_MIN_NORM)
+        cosine = exact.product(block, weights) / scale
+        result[start : start + exact.ROWS] = cosine.clamp(-1.0, 1.0).float()
+    return result
+
+
+def _best_cosines(cells: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
+    result = cells.new_empty((len(cells), len(weights)), dtype=torch.float32)
+    for start in range(0, len(cells), exact.ROWS):
+        block = _cosines(cells[start : start + exact.ROWS], weights, text_norm)
+        result[start : start + exact.ROWS] = block.amax(dim=1)
+    return result
+
+
+def fit_statistics(global_: Tensor, cells: Tensor | None) -> Statistics:
+    """Measure the per-label mean and standard deviation of both scores over a set of images.
+
+    Args:
+        global_: (N, C) from `raw_scores`, N >= 2; 25 images already do.
+        cells: (N, C) or None.
+
+    Raises:
+        ValueError: fewer than two images, or shapes that differ.
+    """
+    if global_.ndim != 2 or len(global_) < 2:
+        raise ValueError("statistics need at least two images")
+    if cells is not None and cells.shape != global_.shape:
+        raise ValueError("global and cell scores differ in shape")
+    mean, std = _moments(global_)
+    total = (global_.double() - mean) / std
+    cell_mean: tuple[float, ...] | None = None
+    cell_std: tuple[float, ...] | None = None
+    if cells is not None:
+        c_mean, c_std = _moments(cells)
+        total = total + (cells.double() - c_mean) / c_std
+        cell_mean, cell_std = tuple(c_mean.tolist()), tuple(c_std.tolist())
+    spread = max(float(total.square().mean().sqrt()), MIN_STD)
+    return Statistics(
+        tuple(mean.tolist()), tuple(std.tolist()), cell_mean, cell_std, spread, len(global_)
+    )
+
+
+def _moments(scores: Tensor) -> tuple[Tensor, Tensor]:
+    values = scores.double()
+    return values.mean(0), values.std(0, correction=0).clamp_min(MIN_STD)
+
+
+def fuse(
+    global_: Tensor,
+    cells: Tensor | None,
+    statistics: Statistics | None = None,
+    spread: float = DEFAULT_SPREAD,
+) -> Tensor:
+    """One score a label and image from the global and the best-cell score.
+
+    With statistics (u the sum of both scores standardised per label, m and v its mean and
+    variance over the image's C labels, k = `PRIOR_LABELS`, s = ``statistics.spread``):
+
+        z = (u - m C / (C + k)) / sqrt((C v + k s^2) / (C + k))
+
+    Without: the mean of both scores, centred on the image's mean, in units of a standard deviation
+    shrunk towards ``spread`` in the same way. With a single label and no statistics there is
+    nothing to compare with, and z is 0.
+
+    Args:
+        global_: (N, C) cosines.
+        cells: (N, C) cosines or None.
+        statistics: of these C labels.
+        spread: used without statistics only; a cosine's usual standard deviation over labels.
+
+    Returns:
+        z (N, C) float32; about zero mean and unit variance.
+
+    Raises:
+        ValueError: shapes or label counts differ.
+    """
+    if global_.ndim != 2 or (cells is not None and cells.shape != global_.shape):
+        raise ValueError("global and cell scores must both be (N, C)")
+    labels = global_.shape[1]
+    if labels == 0:
+        return global_.float()
+    if statistics is None:
+        total = global_.double() if cells is None else (global_.double() + cells.double()) / 2
+        total = total / spread
+        mean, variance = exact.row_moments(total)
+        shrunk = (labels * variance + PRIOR_LABELS) / (labels + PRIOR_LABELS)
+        return ((total - mean) / shrunk.sqrt()).float()
+    if len(statistics.global_mean) != labels:
+        raise ValueError(f"statistics of {len(statistics.global_mean)} labels for {labels} labels")
+    total = _standardise(global_, statistics.global_mean, statistics.global_std)
+    if statistics.cell_mean is not None and statistics.cell_std is not None:
+        if cells is None:
+            raise ValueError("these statistics need cell scores")
+        total = total + _standardise(cells, statistics.cell_mean, statistics.cell_std)
+    total = total / statistics.spread
+    mean, variance = exact.row_moments(total)
+    weight = labels + PRIOR_LABELS
+    shrunk = (labels * variance + PRIOR_LABELS) / weight
+    return ((total - mean * labels / weight) / shrunk.sqrt()).float()
+
+
+def _standardise(scores: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    centre = torch.tensor(mean, dtype=torch.float64, device=scores.device)
+    width = torch.tensor(std, dtype=torch.float64, device=scores.device)
+    return (scores.double() - centre) / width
+
+
+def probabilities(z: Tensor, a0: float, b0: float) -> Tensor:
+    """Zero-shot probability sigmoid(a0 z + b0).
+
+    Args:
+        z: (N, C) from `fuse`.
+        a0: slope, logits a unit of z.
+        b0: offset, logits.
+
+    Returns:
+        (N, C) float32 in [0, 1].
+    """
+    return exact.sigmoid(a0 * z.double() + b0).float()
+
+
+def reference_probabilities(
+    cosine: Tensor, logit_scale: float, logit_bias: float | None = None
+) -> Tensor:
+    """What open_clip's own example code computes from cosines, to compare with.
+
+    CLIP: softmax over labels of logit_scale cos. SigLIP (a bias is given): sigmoid of
+    logit_scale cos + logit_bias. ``logit_scale`` is the factor itself, not its logarithm.
+
+    Args:
+        cosine: (N, C).
+
+    Returns:
+        (N, C) float32 in [0, 1].
+    """
+    logits = cosine.float() * logit_scale
+    if logit_bias is not None:
+        return torch.sigmoid(logits + logit_bias)
+    return logits.softmax(dim=-1)

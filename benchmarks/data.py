@@ -1,0 +1,164 @@
+"""Data of the benchmark: a folder of photos with labels, and stored CLIP scores.
+
+A folder holds ``images/`` and ``labels.json``: ``{"classes": [...], "images": {file: [label,
+...]}}``, and optionally ``"test": [file, ...]`` where the split is given (VOC, COCO, NUS-WIDE and
+CUB have an official one). Without it, half of the photos chosen by the seed are the test set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from backend.encoders import Encoder
+from backend.encoders.base import label_embeddings, label_texts
+from backend.vlpl import zero_shot
+
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that the benchmark computes from.
+
+    Attributes:
+        name: for the tables.
+        classes: C label names.
+        truth: (N, C) int64, 0 or 1.
+        image: (N, D) float32 embeddings as stored, or None where only scores are known.
+        whole: (N, C) cosines of whole images.
+        best: (N, C) cosines of the best cell or tile.
+        test: (n,) indices of an official test set, or None.
+        encoder: id of the encoder.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    truth: Tensor
+    image: Tensor | None
+    whole: Tensor
+    best: Tensor
+    test: Tensor | None
+    encoder: str
+
+    def split(self, seed: int) -> tuple[Tensor, Tensor]:
+        """(train, test) indices: the official split in a seeded order, or seeded halves."""
+        generator = torch.Generator().manual_seed(seed)
+        count = len(self.truth)
+        if self.test is not None:
+            rest = torch.arange(count)[~torch.isin(torch.arange(count), self.test)]
+            return rest[torch.randperm(len(rest), generator=generator)], self.test
+        order = torch.randperm(count, generator=generator)
+        return order[: count // 2], order[count // 2 :]
+
+    def select(self, labels: Tensor) -> Dataset:
+        """The same images with these labels only."""
+        return replace(
+            self,
+            classes=tuple(self.classes[int(index)] for index in labels),
+            truth=self.truth[:, labels],
+            whole=self.whole[:, labels],
+            best=self.best[:, labels],
+        )
+
+
+def cache_folder() -> Path:
+    """Where embeddings are kept between runs, outside the project."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "label-studio-clip" / "benchmark"
+
+
+def load_folder(folder: Path, encoder: Encoder, limit: int | None = None) -> Dataset:
+    """Read and embed a folder of photos; embeddings are cached by encoder and file list.
+
+    Args:
+        folder: see the module.
+        encoder: loaded when something is not cached.
+        limit: take so many photos only, spread evenly over the sorted names.
+    """
+    content = json.loads((folder / "labels.json").read_text())
+    classes = tuple(content["classes"])
+    files = sorted(content["images"])
+    if limit is not None and limit < len(files):
+        files = [files[index * len(files) // limit] for index in range(limit)]
+    place = {label: index for index, label in enumerate(classes)}
+    truth = torch.zeros(len(files), len(classes), dtype=torch.int64)
+    for row, file in enumerate(files):
+        for label in content["images"][file]:
+            truth[row, place[label]] = 1
+    image, cells = _embeddings(folder / "images", files, encoder)
+    texts = [label_texts(encoder, label) for label in classes]
+    whole, best = zero_shot.raw_scores(
+        image, cells, torch.from_numpy(label_embeddings(encoder, texts))
+    )
+    official = content.get("test")
+    test = None
+    if official is not None and limit is None:
+        row_of = {file: row for row, file in enumerate(files)}
+        test = torch.tensor([row_of[file] for file in official])
+    return Dataset(
+        folder.name,
+        classes,
+        truth,
+        image.float(),
+        whole,
+        whole if best is None else best,
+        test,
+        encoder.id,
+    )
+
+
+def _embeddings(folder: Path, files: list[str], encoder: Encoder) -> tuple[Tensor, Tensor | None]:
+    stamp = hashlib.sha256(encoder.id.encode())
+    for file in files:
+        stamp.update(f"{file}:{(folder / file).stat().st_size}".encode())
+    path = cache_folder() / f"{stamp.hexdigest()[:32]}.npz"
+    if path.exists():
+        stored = np.load(path)
+        cells = torch.from_numpy(stored["cells"]) if "cells" in stored else None
+        return torch.from_numpy(stored["image"]), cells
+    wholes, parts = [], []
+    for start in range(0, len(files), CHUNK):
+        photos = []
+        for file in files[start : start + CHUNK]:
+            with Image.open(folder / file) as photo:
+                photos.append(photo.convert("RGB"))
+        encoded = encoder.encode_images(photos)
+        wholes.append(encoded.image.astype(np.float16))
+        if encoded.regions is not None:
+            parts.append(encoded.regions.astype(np.float16))
+        print(f"\rembedding {min(start + CHUNK, len(files))}/{len(files)}", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    arrays = {"image": np.concatenate(wholes)}
+    if parts:
+        arrays["cells"] = np.concatenate(parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".part.npz")
+    np.savez(partial, allow_pickle=False, **arrays)
+    partial.replace(path)
+    cells = torch.from_numpy(arrays["cells"]) if parts else None
+    return torch.from_numpy(arrays["image"]), cells
+
+
+def load_scores(path: Path) -> Dataset:
+    """Stored CLIP cosines: ``cosine``, ``tile_max_cosine``, ``labels`` (N, C) and ``classes``."""
+    stored = np.load(path)
+    return Dataset(
+        path.parent.name,
+        tuple(str(name) for name in stored["classes"]),
+        torch.from_numpy(stored["labels"].astype(np.int64)),
+        None,
+        torch.from_numpy(stored["cosine"]),
+        torch.from_numpy(stored["tile_max_cosine"]),
+        None,
+        "stored CLIP RN50x64 cosines",
+    )

@@ -1,0 +1,249 @@
+"""One real Label Studio and one real backend, shared by all end-to-end tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from backend.demo_photos import LABELS, make_photos
+from backend.local_studio import LocalBackend, LocalStudio, find_uv, free_port, new_secret
+from backend.runtime import Runtime
+from backend.settings import Settings, load_settings
+from backend.studio import SECRET_HEADER, Studio
+
+EMAIL = "admin@example.com"
+PHOTOS = 30
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def skip_or_fail(reason: str) -> None:
+    """Skip on a person's machine; fail where everything has to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class House:
+    """The running servers and how to get in."""
+
+    studio_url: str
+    password: str
+    settings: Settings
+    files: Path
+    backend: LocalBackend
+    label_studio: LocalStudio
+
+
+@contextmanager
+def all_logged(path: Path) -> Iterator[None]:
+    """Write what this process logs to a file, at the finest level that our own modules have."""
+    handler = logging.FileHandler(path)
+    ours, before = logging.getLogger("backend"), logging.getLogger("backend").level
+    logging.getLogger().addHandler(handler)
+    ours.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        ours.setLevel(before)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def leaks(text: str, settings: Settings, password: str) -> list[str]:
+    """Lines of a log that hold a secret, a header that carries one, or a part of a body."""
+    user, secret = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    forbidden = [
+        password,
+        secret,
+        base64.b64encode(f"{user}:{secret}".encode()).decode(),
+        settings.label_studio_api_key.get_secret_value(),
+        settings.webhook_secret.get_secret_value(),
+        # The start of every JSON web token.
+        "eyJ",
+        "Authorization",
+        SECRET_HEADER + ":",
+        "<View",
+        "label_config",
+        "access_token",
+        '"tasks"',
+    ]
+    return [line for line in text.splitlines() if any(word in line for word in forbidden)]
+
+
+@pytest.fixture(scope="package")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    try:
+        find_uv()
+    except Exception as error:
+        skip_or_fail(str(error))
+    folder = tmp_path_factory.mktemp("house")
+    make_photos(folder / "files" / "images", PHOTOS)
+    password, token = new_secret(), new_secret()
+    studio_port = free_port(18080)
+    backend_port = free_port(19090)
+    with LocalStudio(
+        folder / "label-studio",
+        studio_port,
+        email=EMAIL,
+        password=password,
+        token=token,
+        photos=folder / "files",
+    ) as label_studio:
+        settings = load_settings(
+            label_studio_url=label_studio.url,
+            label_studio_api_key=token,
+            encoder="offline",
+            store=str(folder / "store"),
+            host="127.0.0.1",
+            port=backend_port,
+            public_url=f"http://127.0.0.1:{backend_port}",
+            basic_auth_user="label-studio",
+            basic_auth_pass=new_secret(),
+            webhook_secret=new_secret(),
+            log_level="DEBUG",
+        )
+        with (
+            LocalBackend(settings, folder / "backend.log") as backend,
+            all_logged(folder / "tests.log"),
+        ):
+            label_studio.wait()
+            backend.wait()
+            yield House(
+                label_studio.url, password, settings, folder / "files", backend, label_studio
+            )
+        # The last thing of the end-to-end tests.
+        for log in (backend.log, folder / "tests.log"):
+            assert leaks(log.read_text(errors="replace"), settings, password) == []
+
+
+@pytest.fixture(scope="package")
+def settings(house: House) -> Settings:
+    return house.settings
+
+
+@pytest.fixture(scope="package")
+def studio(settings: Settings) -> Studio:
+    return Studio(settings)
+
+
+@pytest.fixture(scope="package")
+def runtime(settings: Settings) -> Runtime:
+    return Runtime(settings)
+
+
+@pytest.fixture(scope="package")
+def label_config() -> str:
+    choices = "".join(f'<Choice value="{label}"/>' for label in LABELS)
+    return (
+        '<View><Choices name="tags" toName="image" choice="multiple">'
+        f"{choices}</Choices>"
+        '<TextArea name="clip_evidence" toName="image" editable="false"/>'
+        '<Image name="image" value="$image"/></View>'
+    )
+
+
+MakeProject = Callable[..., int]
+
+
+@pytest.fixture
+def make_project(house: House, studio: Studio, label_config: str) -> MakeProject:
+    """Make a project with the first photos as tasks; returns its number."""
+
+    def make(photos: int = PHOTOS, config: str | None = None, extra: list[Any] = []) -> int:  # noqa: B006
+        project = int(studio.create_project("test", config or label_config)["id"])
+        studio.add_local_files(project, str(house.files / "images"))
+        names = sorted(path.name for path in (house.files / "images").iterdir())[:photos]
+        tasks = [{"data": {"image": f"/data/local-files/?d=images/{name}"}} for name in names]
+        if tasks or extra:
+            studio.create_tasks(project, tasks + extra)
+        return project
+
+    return make
+
+
+@pytest.fixture(scope="package")
+def api(settings: Settings) -> Callable[..., Any]:
+    """Label Studio's API as anyone may call it."""
+    token = settings.label_studio_api_key.get_secret_value()
+
+    def call(method: str, path: str, **arguments: Any) -> Any:
+        answer = requests.request(
+            method,
+            settings.label_studio_url + path,
+            headers={"Authorization": f"Token {token}"},
+            timeout=120,
+            **arguments,
+        )
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
+        return answer.json() if answer.content else None
+
+    return call
+
+
+@pytest.fixture(scope="package")
+def personal_token(api: Callable[..., Any]) -> str:
+    """A personal access token; Label Studio gives a user only one at a time."""
+    return str(api("POST", "/api/token/")["token"])
+
+
+@pytest.fixture(scope="package")
+def chromium() -> Iterator[Any]:
+    """A headless browser."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        skip_or_fail("Chromium is not installed. Enable this test with: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any, house: House) -> Iterator[Any]:
+    """A page logged in to Label Studio."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(f"{house.studio_url}/user/login/")
+    page.fill("input[name=email]", EMAIL)
+    page.fill("input[name=password]", house.password)
+    page.click("button[type=submit]")
+    page.wait_for_url(lambda url: "login" not in url)
+    yield page
+    context.close()
+
+
+def choices_of(prediction: dict[str, Any], control: str = "tags") -> list[Any]:
+    """What a prediction ticks in a control."""
+    for item in prediction["result"]:
+        if item["from_name"] == control:
+            value = item["value"]
+            return list(value.get("choices") or value.get("taxonomy"))
+    return []
+
+
+def read_truth(house: House) -> dict[str, list[str]]:
+    """File -> labels of the photos."""
+    content = json.loads((house.files / "labels.json").read_text())
+    return dict(content["images"])

@@ -1,0 +1,51 @@
+"""What a person sees: a task opens with boxes ticked, and Submit accepts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from backend.connect import connect
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.studio import Studio
+from tests.e2e.conftest import House, MakeProject, choices_of
+
+
+def ticked(page: Any) -> list[str]:
+    """The labels of the ticked boxes, without their shortcut keys."""
+    boxes = page.locator("label:has(input[type=checkbox]:checked)")
+    return [text.split("[")[0].strip() for text in boxes.all_inner_texts()]
+
+
+def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
+    house: House,
+    page: Any,
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+    api: Callable[..., Any],
+) -> None:
+    project = make_project()
+    connect(settings, studio, runtime.predictor, project)
+    task = studio.next_task(project)
+    expected = choices_of(task["predictions"][0])
+
+    page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+    submit = page.get_by_test_id("bottombar-submit-button")
+    submit.wait_for(timeout=60_000)
+    page.get_by_text("suggested: ").first.wait_for(timeout=60_000)
+
+    assert sorted(ticked(page)) == sorted(expected)
+    assert page.get_by_text("not calibrated yet").first.is_visible()
+
+    with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
+        submit.click()
+    assert saved.value.ok
+
+    annotations = api("GET", f"/api/tasks/{task['id']}/annotations/")
+    item = next(one for one in annotations[0]["result"] if one["from_name"] == "tags")
+    assert item["origin"] == "prediction"
+    assert item["value"]["choices"] == expected
+    assert annotations[0]["parent_prediction"] == task["predictions"][0]["id"]

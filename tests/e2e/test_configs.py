@@ -1,0 +1,110 @@
+"""Labeling configs of many kinds, through Label Studio's own silent validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backend.connect import connect
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.studio import Studio
+from tests.e2e.conftest import House, MakeProject, choices_of
+
+IMAGE = '<Image name="image" value="$image"/>'
+THINGS = '<Choice value="cat"/><Choice value="coffee"/><Choice value="rocket"/>'
+CONFIGS = {
+    "single": f'<View>{IMAGE}<Choices name="tags" toName="image">{THINGS}</Choices></View>',
+    "alias": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
+    '<Choice value="cat" alias="C-1"/><Choice value="rocket" alias="R-1" hint="flies"/>'
+    "</Choices></View>",
+    "nested": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
+    '<Choice value="animal"><Choice value="cat"/></Choice>'
+    '<Choice value="vehicle"><Choice value="rocket"/></Choice></Choices></View>',
+    "taxonomy": f'<View>{IMAGE}<Taxonomy name="tags" toName="image">'
+    '<Choice value="animal"><Choice value="cat"/></Choice>'
+    '<Choice value="vehicle"><Choice value="rocket"/></Choice></Taxonomy></View>',
+    "several": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">{THINGS}'
+    '</Choices><Choices name="mood" toName="image"><Choice value="bright"/>'
+    '<Choice value="dark"/></Choices></View>',
+    "japanese": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
+    '<Choice value="猫" model_prompt="a photo of a cat"/>'
+    '<Choice value="ロケット" model_prompt="a photo of a rocket"/></Choices></View>',
+    "one label": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
+    '<Choice value="cat"/></Choices></View>',
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_label_studio_keeps_every_prediction_of_each_kind_of_config(
+    kind: str,
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+) -> None:
+    project = make_project(photos=30, config=CONFIGS[kind])
+    report = connect(settings, studio, runtime.predictor, project)
+    assert (report.imported, report.failures) == (30, {})
+    assert any(choices_of(one) for one in studio.predictions(project))
+
+
+def test_labels_that_the_model_cannot_read_are_named_with_the_ways_out(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    config = CONFIGS["japanese"].replace(' model_prompt="a photo of a cat"', "")
+    report = connect(settings, studio, runtime.predictor, make_project(photos=1, config=config))
+    warning = next(one for one in report.warnings if "猫" in one)
+    assert "ロケット" not in warning
+    assert "model_prompt" in warning
+    assert "xlm-roberta" in warning
+
+
+def test_labels_from_the_tasks_data_are_predicted_per_task(
+    house: House,
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+) -> None:
+    config = (
+        f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple" value="$options"/>'
+        "</View>"
+    )
+    names = sorted(path.name for path in (house.files / "images").iterdir())[:2]
+    options: list[list[Any]] = [["cat", "rocket"], [{"value": "coffee"}, {"value": "flower"}]]
+    tasks = [
+        {"data": {"image": f"/data/local-files/?d=images/{name}", "options": labels}}
+        for name, labels in zip(names, options, strict=True)
+    ]
+    project = make_project(photos=0, config=config, extra=tasks)
+    low = settings.model_copy(update={"threshold": 0.0})
+
+    report = connect(low, studio, Runtime(low).predictor, project)
+
+    assert report.failures == {}
+    found = [
+        choices_of(one) for one in sorted(studio.predictions(project), key=lambda p: p["task"])
+    ]
+    assert found == [["cat", "rocket"], ["coffee", "flower"]]
+
+
+def test_nested_choices_survive_the_label_stream_and_its_submit(
+    house: House,
+    page: Any,
+    settings: Settings,
+    studio: Studio,
+    make_project: MakeProject,
+) -> None:
+    project = make_project(photos=1, config=CONFIGS["nested"])
+    low = settings.model_copy(update={"threshold": 0.0})
+    connect(low, studio, Runtime(low).predictor, project)
+
+    page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+    page.locator("input[type=checkbox]:checked").first.wait_for(timeout=60_000)
+    with page.expect_request(lambda request: "/annotations" in request.url) as sent:
+        page.get_by_test_id("bottombar-submit-button").click()
+
+    item = sent.value.post_data_json["result"][0]
+    assert item["value"]["choices"] == ["animal", "cat", "vehicle", "rocket"]

@@ -1,0 +1,294 @@
+"""Connecting a project of a real Label Studio, and what it shows afterwards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pydantic import SecretStr
+
+from backend.connect import VIEW_TITLE, connect
+from backend.errors import LabelConfigError, StudioError
+from backend.labels import parse_config
+from backend.runtime import Runtime
+from backend.settings import Settings, load_settings
+from backend.studio import EVENT_ACTIONS, SECRET_HEADER, Studio, project_key
+from tests.e2e.conftest import PHOTOS, House, MakeProject, choices_of, read_truth
+
+Api = Callable[..., Any]
+CONFIGS = Path(__file__).parents[2] / "plugin_config"
+
+
+def shown(studio: Studio, project: int, version: str) -> Counter[int]:
+    """How many predictions of the version each task has."""
+    return Counter(
+        item["task"] for item in studio.predictions(project) if item["model_version"] == version
+    )
+
+
+def test_connecting_twice_changes_nothing_the_second_time(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    project = make_project()
+    first = connect(settings, studio, runtime.predictor, project)
+    second = connect(settings, studio, runtime.predictor, project)
+
+    assert (first.tasks, first.imported, first.failures) == (PHOTOS, PHOTOS, {})
+    assert (second.tasks, second.imported, second.failures) == (PHOTOS, 0, {})
+    assert first.model_version == second.model_version
+    assert set(shown(studio, project, first.model_version).values()) == {1}
+    assert len(shown(studio, project, first.model_version)) == PHOTOS
+    state = studio.project(project)
+    assert state["model_version"] == first.model_version
+    assert state["show_collab_predictions"] is True
+    assert state["sampling"] == "Uncertainty sampling"
+    assert len(studio.backends(project)) == 1
+    assert [view["data"]["title"] for view in studio.views(project)].count(VIEW_TITLE) == 1
+    hidden = studio.views(project)[0]["data"]["hiddenColumns"]["explore"]
+    assert "tasks:predictions_score" not in hidden
+    assert "tasks:predictions_results" in hidden
+
+
+def test_two_connects_at_once_import_every_prediction_once(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    project = make_project()
+
+    def run(_: int) -> str:
+        try:
+            return connect(settings, studio, runtime.predictor, project).model_version
+        except StudioError as error:
+            return error.message
+
+    with ThreadPoolExecutor(3) as pool:
+        ends = list(pool.map(run, range(3)))
+
+    versions = {end for end in ends if end.startswith("offline-")}
+    refused = [end for end in ends if not end.startswith("offline-")]
+    assert len(versions) == 1
+    assert all("being connected already" in message for message in refused)
+    assert list(shown(studio, project, versions.pop()).values()) == [1] * PHOTOS
+
+
+def test_the_webhook_without_a_secret_is_replaced_by_one_with_it(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    project = make_project(photos=2)
+    connect(settings, studio, runtime.predictor, project)
+
+    hooks = studio.webhooks(project)
+    assert len(hooks) == 1
+    assert hooks[0]["url"].endswith(f"/webhook?project={project}")
+    assert hooks[0]["headers"] == {SECRET_HEADER: settings.webhook_secret.get_secret_value()}
+    assert set(hooks[0]["actions"]) == EVENT_ACTIONS
+
+
+def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
+    house: House,
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+) -> None:
+    project = make_project()
+    report = connect(settings, studio, runtime.predictor, project)
+
+    task = studio.next_task(project)
+
+    assert [one["model_version"] for one in task["predictions"]] == [report.model_version]
+    prediction = task["predictions"][0]
+    file = task["data"]["image"].rpartition("/")[2]
+    assert set(choices_of(prediction)) & set(read_truth(house)[file])
+    texts = [item["value"]["text"] for item in prediction["result"] if item["type"] == "textarea"]
+    assert texts[0][0].startswith("suggested: ")
+    assert texts[0][-1].endswith("not calibrated yet")
+    scores = {one["task"]: one["score"] for one in studio.predictions(project)}
+    assert scores[task["id"]] == min(scores.values())
+
+
+def test_setup_and_predict_agree_on_the_version_and_a_new_task_is_answered_live(
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+    api: Api,
+) -> None:
+    project = make_project()
+    report = connect(settings, studio, runtime.predictor, project)
+    imported = {one["task"]: (one["score"], one["result"]) for one in studio.predictions(project)}
+    image = next(studio.tasks(project))["data"]["image"]
+    task = studio.create_tasks(project, [{"data": {"image": image}}])[0]
+
+    api(
+        "POST",
+        "/api/dm/actions",
+        params={"id": "retrieve_tasks_predictions", "project": project},
+        json={"selectedItems": {"all": True, "excluded": []}},
+    )
+
+    live = [one for one in studio.predictions(project) if one["task"] == task]
+    assert [one["model_version"] for one in live] == [report.model_version]
+    twin = next(one["id"] for one in studio.tasks(project) if one["data"]["image"] == image)
+    assert (live[0]["score"], live[0]["result"]) == imported[twin]
+    assert set(shown(studio, project, report.model_version).values()) == {1}
+
+
+def test_a_broken_and_a_missing_image_leave_only_their_own_tasks_open(
+    house: House,
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+) -> None:
+    (house.files / "broken").mkdir(exist_ok=True)
+    (house.files / "broken" / "cut.jpg").write_bytes(
+        next((house.files / "images").iterdir()).read_bytes()[:900]
+    )
+    bad = ["/data/local-files/?d=broken/cut.jpg", "/data/local-files/?d=images/missing.jpg", ""]
+    project = make_project(photos=5, extra=[{"data": {"image": address}} for address in bad])
+    studio.add_local_files(project, str(house.files / "broken"))
+
+    report = connect(settings, studio, runtime.predictor, project)
+
+    assert (report.tasks, report.imported, len(report.failures)) == (8, 5, 3)
+    assert sorted(shown(studio, project, report.model_version).values()) == [1] * 5
+    assert all("Fix:" in reason for reason in report.failures.values())
+
+
+def test_uploaded_images_are_predicted_with_a_personal_access_token(
+    house: House,
+    settings: Settings,
+    studio: Studio,
+    make_project: MakeProject,
+    api: Api,
+    personal_token: str,
+    tmp_path: Path,
+) -> None:
+    project = make_project(photos=0)
+    names = sorted((house.files / "images").iterdir())[:3]
+    # Label Studio takes one file a field.
+    handles = {
+        f"file{index}": (path.name, path.read_bytes(), "image/jpeg")
+        for index, path in enumerate(names)
+    }
+    api("POST", f"/api/projects/{project}/import", files=handles)
+    mine = load_settings(
+        **{
+            **{name: value for name, value in settings},
+            "label_studio_api_key": personal_token,
+            "store": str(tmp_path / "store"),
+        }
+    )
+
+    report = connect(mine, Studio(mine), Runtime(mine).predictor, project)
+
+    assert (report.imported, report.failures) == (3, {})
+
+
+def test_new_labels_give_a_new_version_and_the_old_predictions_stay(
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+    label_config: str,
+) -> None:
+    project = make_project(photos=4)
+    before = connect(settings, studio, runtime.predictor, project)
+    changed = label_config.replace("</Choices>", '<Choice value="tractor"/></Choices>')
+    studio.update_project(project, label_config=changed)
+
+    after = connect(settings, studio, runtime.predictor, project)
+
+    assert after.model_version != before.model_version
+    assert studio.model_versions(project) == {before.model_version: 4, after.model_version: 4}
+    assert studio.project(project)["model_version"] == after.model_version
+
+
+def test_a_config_with_nothing_for_us_is_refused_before_anything_is_changed(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    project = make_project(
+        photos=1,
+        config='<View><Image name="image" value="$image"/>'
+        '<RectangleLabels name="box" toName="image"><Label value="cat"/></RectangleLabels></View>',
+    )
+    with pytest.raises(LabelConfigError, match="nothing for us"):
+        connect(settings, studio, runtime.predictor, project)
+    assert studio.backends(project) == []
+    assert studio.webhooks(project) == []
+
+
+def test_a_backend_that_is_down_is_named_with_the_way_to_start_it(
+    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    project = make_project(photos=1)
+    down = settings.model_copy(update={"public_url": "http://127.0.0.1:9"})
+    with pytest.raises(StudioError) as caught:
+        connect(down, studio, runtime.predictor, project)
+    assert "ls-clip serve" in caught.value.fix
+    assert studio.backends(project) == []
+
+
+def test_a_project_that_does_not_exist_says_so(studio: Studio) -> None:
+    with pytest.raises(StudioError, match="404"):
+        studio.project(987654)
+
+
+def test_a_wrong_token_names_the_setting(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"label_studio_api_key": SecretStr("x" * 40)})
+    with pytest.raises(StudioError) as caught:
+        Studio(wrong).project(1)
+    assert "LABEL_STUDIO_API_KEY" in caught.value.fix
+
+
+def test_events_of_label_studio_pass_with_the_secret(
+    settings: Settings,
+    studio: Studio,
+    runtime: Runtime,
+    make_project: MakeProject,
+    api: Api,
+) -> None:
+    project = make_project(photos=1)
+    connect(settings, studio, runtime.predictor, project)
+    task = next(studio.tasks(project))["id"]
+
+    def counted(action: str) -> float:
+        text = requests.get(f"{settings.backend_url}/metrics", timeout=10).text
+        rows = [line for line in text.splitlines() if f'webhooks_total{{action="{action}"' in line]
+        return sum(float(line.split()[-1]) for line in rows)
+
+    before = counted("ANNOTATION_CREATED"), counted("START_TRAINING")
+    result = [
+        {
+            "from_name": "tags",
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": ["cat"]},
+        }
+    ]
+    api("POST", f"/api/tasks/{task}/annotations/", json={"result": result, "lead_time": 1.5})
+    api("POST", f"/api/ml/{studio.backends(project)[0]['id']}/train")
+    after = counted("ANNOTATION_CREATED"), counted("START_TRAINING")
+    assert after == (before[0] + 1, before[1] + 1)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.xml")), ids=lambda path: path.stem)
+def test_the_ready_labeling_configs_pass_label_studios_validation(
+    path: Path, studio: Studio, api: Api
+) -> None:
+    config = path.read_text()
+    api("POST", "/api/projects/validate/", json={"label_config": config})
+    parsed = parse_config(config)
+    parsed.require_controls()
+    assert parsed.evidence is not None
+
+
+def test_bulk_and_live_use_the_same_project_key(studio: Studio, make_project: MakeProject) -> None:
+    project = studio.project(make_project(photos=0))
+    number, _, created = project_key(project).partition(".")
+    assert (int(number), created.isdigit()) == (project["id"], True)

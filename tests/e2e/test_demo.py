@@ -1,0 +1,101 @@
+"""The README's first command, as a new user types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from backend.local_studio import free_port
+
+COMMAND = [sys.executable, "-c", "from backend.cli import main; main()", "demo"]
+
+
+def children_of(folder: Path) -> list[str]:
+    """Command lines of processes that work in this folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            environment = (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in environment and b"pytest" not in command and command:
+            found.append(command.replace(b"\0", b" ").decode())
+    return found
+
+
+def test_the_demo_checks_itself_starts_again_and_leaves_nothing_running(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    port = free_port(28080)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        arguments = ["--directory", str(folder), "--tasks", "24", "--port", str(port)]
+        first = subprocess.run(
+            [*COMMAND, "--check", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        assert first.returncode == 0, first.stdout + first.stderr
+        assert "precision" in first.stdout
+        assert "Collages are easier than photos" in first.stderr
+        assert "every task shows exactly one prediction" in first.stderr
+        assert f"127.0.0.1:{port}/" not in first.stderr
+        assert children_of(folder) == []
+
+        second = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert second.stderr is not None
+        seen = []
+        for line in second.stderr:
+            seen.append(line)
+            if "Ctrl-C" in line:
+                break
+        assert "making the project" not in "".join(seen)
+        again = subprocess.run(
+            [*COMMAND, "--check", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert again.returncode == 1
+        assert "running" in again.stderr
+        assert "Traceback" not in again.stderr
+        second.send_signal(signal.SIGINT)
+        second.communicate(timeout=60)
+        assert second.returncode == 130
+        assert children_of(folder) == []
+
+
+def test_the_demo_killed_outright_takes_its_servers_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    process = subprocess.Popen(
+        [*COMMAND, "--directory", str(folder), "--port", str(free_port(28180))],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while len(children_of(folder)) < 2:
+        assert time.monotonic() < deadline, "the servers did not start"
+        time.sleep(0.5)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while children_of(folder):
+        assert time.monotonic() < deadline, children_of(folder)
+        time.sleep(0.5)

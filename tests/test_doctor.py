@@ -1,0 +1,244 @@
+"""The doctor's own rules: one cause is told once, and nothing makes it fall over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
+from backend.doctor.finding import Check, examine
+from backend.doctor.patient import Answer, Patient
+from backend.errors import StudioError
+from tests.conftest import ROOT, make_settings, run_cli, served
+
+Usage = namedtuple("Usage", "total used free")
+PASSWORDS = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s"}
+
+
+def check(name: str, look: Any, *needs: str, project: bool = False) -> Check:
+    return Check(name, "fine", "why", look, needs, project)
+
+
+def nothing(patient: Patient) -> Iterator[Finding]:
+    yield from ()
+
+
+def failing(patient: Patient) -> Iterator[Finding]:
+    raise StudioError("It is down.", "Start it.")
+
+
+def crashing(patient: Patient) -> Iterator[Finding]:
+    yield Finding("c", "note", "first", "why", "fix")
+    raise KeyError("no such key")
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Patient:
+    return Patient(make_settings(tmp_path / "store"), None)
+
+
+# Running checks
+
+
+def test_a_check_that_crashes_is_a_finding_and_the_others_still_run(patient: Patient):
+    findings = examine(patient, [check("a", crashing), check("b", nothing)])
+    assert [(one.check, one.severity) for one in findings] == [("a", "error"), ("b", "ok")]
+    assert "KeyError" in findings[0].what
+    assert "Traceback" not in findings[0].what
+
+
+def test_what_depends_on_a_failure_is_one_line(patient: Patient):
+    checks = [
+        check("a", failing),
+        check("b", nothing, "a"),
+        check("c", nothing, "b"),
+        check("d", nothing),
+    ]
+    findings = examine(patient, checks)
+    assert [one.check for one in findings] == ["a", "d", "skipped"]
+    assert "b, c" in findings[-1].what
+    assert (findings[0].what, findings[0].fix) == ("It is down.", "Start it.")
+
+
+def test_the_same_failure_met_twice_is_told_once(patient: Patient):
+    findings = examine(patient, [check("a", failing), check("b", failing)])
+    assert [one.check for one in findings] == ["a", "skipped"]
+
+
+def test_checks_of_a_project_need_one(patient: Patient):
+    assert examine(patient, [check("a", failing, project=True)]) == []
+
+
+def test_every_need_is_a_check_that_runs_before():
+    seen: set[str] = set()
+    for one in CHECKS:
+        assert set(one.needs) <= seen, one.id
+        assert one.id not in seen
+        seen.add(one.id)
+
+
+@pytest.mark.parametrize(
+    ("severities", "code"),
+    [([], 0), (["ok", "note"], 0), (["note", "warning"], 1), (["error", "warning"], 2)],
+)
+def test_the_exit_code_follows_the_worst_finding(severities: list[Any], code: int):
+    assert exit_code([Finding("x", severity, "what") for severity in severities]) == code
+
+
+# This machine
+
+
+def credentials(tmp_path: Path, **values: Any) -> list[Finding]:
+    settings = make_settings(tmp_path / "store", **values)
+    return [
+        one
+        for one in examine(Patient(settings, None), machine.CHECKS)
+        if one.check == "credentials"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "said"),
+    [
+        (PASSWORDS, "ok", "login"),
+        ({}, "note", "no login"),
+        (PASSWORDS | {"basic_auth_pass": ""}, "error", "BASIC_AUTH_PASS"),
+        (PASSWORDS | {"basic_auth_user": ""}, "error", "BASIC_AUTH_USER"),
+        (PASSWORDS | {"webhook_secret": ""}, "warning", "LS_CLIP_WEBHOOK_SECRET"),
+        ({"host": "0.0.0.0"}, "error", "0.0.0.0"),
+    ],
+)
+def test_missing_credentials_are_weighed(
+    tmp_path: Path, values: dict[str, Any], severity: str, said: str
+):
+    (found,) = credentials(tmp_path, port=1, **values)
+    assert found.severity == severity
+    assert said in found.what
+
+
+@pytest.mark.parametrize(("free", "severity"), [(10**8, "error"), (10**9, "warning")])
+def test_a_disk_that_fills_up_is_told(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch, free: int, severity: str
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, free))
+    (found,) = machine.store(patient)
+    assert found.severity == severity
+    assert f"{free // 10**6} MB" in found.what
+
+
+def test_a_store_that_cannot_be_written_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch):
+    def refuse(dir: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    (found,) = examine(patient, [one for one in machine.CHECKS if one.id == "store"])
+    assert found.severity == "error"
+    assert "cannot be written: Permission denied" in found.what
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seconds", "said"),
+    [
+        (200, {"model_version": "v"}, 9.0, "took 9.0 s"),
+        (200, {"model_version": None}, 0.1, "answers 200"),
+        (503, {"error": {"message": "No weights.", "fix": "Get some."}}, 0.1, "No weights."),
+        (200, None, 0.1, "answers 200"),
+    ],
+)
+def test_a_setup_that_label_studio_cannot_use_is_told(
+    patient: Patient,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: Any,
+    seconds: float,
+    said: str,
+):
+    answer = Answer(status, body, "", "", seconds)
+    monkeypatch.setattr(Patient, "setup", lambda self, of_project: answer)
+    (found,) = machine.backend_login(patient)
+    assert said in found.what
+    assert found.fix
+
+
+def test_a_slow_health_answer_is_told(patient: Patient, monkeypatch: pytest.MonkeyPatch):
+    answer = Answer(200, {"model_class": "ClipBackend"}, "", "", 4.0)
+    monkeypatch.setattr(Patient, "ask", lambda *_: answer)
+    (found,) = machine.backend(patient)
+    assert (found.check, found.severity) == ("backend", "warning")
+
+
+# The command
+
+
+def test_json_is_all_that_is_printed_and_the_exit_code_says_error(tmp_path: Path):
+    with served(tmp_path) as (url, _):
+        done = run_cli(
+            *("doctor", "1", "--json"),
+            cwd=tmp_path,
+            LS_CLIP_ENCODER="offline",
+            LS_CLIP_STORE=str(tmp_path / "store"),
+            LS_CLIP_PUBLIC_URL=url,
+            LABEL_STUDIO_URL="http://127.0.0.1:9",
+            LABEL_STUDIO_API_KEY="x",
+        )
+    assert done.returncode == 2
+    findings = {one["check"]: one for one in json.loads(done.stdout)}
+    assert set(findings["studio"]) == {"check", "severity", "what", "why", "fix"}
+    assert findings["studio"]["severity"] == "error"
+    assert findings["backend"]["severity"] == "ok"
+    assert findings["backend-login"]["severity"] == "ok"
+    assert "predictions-missing" in findings["skipped"]["what"]
+    assert done.stderr == ""
+
+
+def test_people_get_a_line_a_finding(tmp_path: Path):
+    done = run_cli(
+        "doctor",
+        cwd=tmp_path,
+        LS_CLIP_ENCODER="offline",
+        LS_CLIP_PORT="1",
+        LS_CLIP_STORE=str(tmp_path / "store"),
+        LABEL_STUDIO_URL="http://127.0.0.1:9",
+    )
+    assert done.returncode == 2
+    assert "error studio" in done.stdout
+    assert "Fix:" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_setting_that_cannot_work_is_a_finding(tmp_path: Path):
+    done = run_cli("doctor", "--json", cwd=tmp_path, LABEL_STUDIO_URL="localhost:8080")
+    assert done.returncode == 2
+    (found,) = json.loads(done.stdout)
+    assert (found["check"], found["severity"]) == ("settings", "error")
+    assert "LS_CLIP_LABEL_STUDIO_URL" in found["what"]
+
+
+def test_a_redirect_and_another_program_are_told_from_label_studio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = make_settings(tmp_path / "store", label_studio_url="http://a.example")
+    for answer, said in [
+        (Answer(301, None, "", "https://a.example/", 0.1), "redirects to https://a.example/"),
+        (Answer(503, None, "", "", 0.1), "answers 503"),
+        (Answer(200, {"x": 1}, "", "", 0.1), "is not Label Studio"),
+    ]:
+        monkeypatch.setattr(Patient, "ask", lambda *_, answer=answer: answer)
+        found = next(one for one in doctor(settings) if one.check == "studio")
+        assert said in found.what
+        assert "LABEL_STUDIO_URL" in found.fix or "Wait" in found.fix
+
+
+# The documentation
+
+
+@pytest.mark.parametrize("name", [*(one.id for one in CHECKS), "settings", "skipped"])
+def test_every_check_is_in_the_troubleshooting_page(name: str):
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert f"| `{name}` |" in page

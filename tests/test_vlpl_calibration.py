@@ -1,0 +1,140 @@
+"""Calibration, thresholds and the conformal promise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from backend.vlpl import calibration as cal
+from backend.vlpl.metrics import micro
+
+
+def _population(count: int, seed: int, labels: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, labels, generator=generator) - 1.5
+    truth = (torch.rand(count, labels, generator=generator) < torch.sigmoid(logits)).long()
+    return logits, truth
+
+
+def test_platt_undoes_a_distortion_and_lowers_the_error() -> None:
+    logits, truth = _population(3000, 0)
+    fitted = cal.fit_platt((logits - 1.0) * 3.0, truth)
+    assert (fitted.scale, fitted.shift) == pytest.approx((1 / 3, 1.0), abs=0.08)
+    assert fitted.ece_after < 0.02 < fitted.ece_before
+
+
+def test_platt_is_logistic_regression() -> None:
+    logits, truth = _population(2000, 1)
+    fitted = cal.fit_platt(logits, truth)
+    reference = LogisticRegression(C=1e6).fit(logits.flatten()[:, None], truth.flatten())
+    assert fitted.scale == pytest.approx(reference.coef_[0, 0], abs=0.01)
+    assert fitted.shift == pytest.approx(reference.intercept_[0], abs=0.01)
+
+
+def test_platt_survives_one_class_and_never_turns_the_ranking_around() -> None:
+    logits, truth = _population(50, 2)
+    assert cal.fit_platt(logits, torch.zeros_like(truth)).scale > 0
+    assert cal.fit_platt(-logits, truth).scale > 0
+
+
+@pytest.mark.parametrize("rows", [300, 3000])
+def test_precision_goal_is_held_on_new_images_on_average(rows: int) -> None:
+    fresh, fresh_truth = _population(20_000, 999)
+    kept, shown = [], []
+    for seed in range(40):
+        logits, truth = _population(rows, seed)
+        fitted = cal.fit_thresholds(torch.sigmoid(logits), truth, "precision", 0.9)
+        suggested, maybe = fitted.bands(torch.sigmoid(fresh))
+        assert not bool((suggested & maybe).any())
+        shown.append(micro(suggested | maybe, fresh_truth).recall)
+        if bool(suggested.any()):
+            kept.append(micro(suggested, fresh_truth).precision)
+    assert len(kept) > 20
+    assert sum(kept) / len(kept) > 0.9 - 0.01
+    assert sum(shown) / len(shown) > 0.9 - 0.01
+
+
+def test_the_bound_asks_for_more_than_the_estimate() -> None:
+    """A threshold at the measured precision of 0.9 would miss 0.9 on half of all new images."""
+    fresh, fresh_truth = _population(20_000, 999)
+    short = {"estimate": 0, "bound": 0}
+    for seed in range(40):
+        logits, truth = _population(1000, seed)
+        probability = torch.sigmoid(logits)
+        p, order = probability.flatten().sort(descending=True)
+        precision = truth.flatten()[order].cumsum(0) / torch.arange(1, len(p) + 1)
+        lowest = float(p[int((precision >= 0.9).nonzero().max())])
+        _, overall = cal.label_thresholds(probability, truth, "precision", 0.9)
+        for name, threshold in (("estimate", lowest), ("bound", overall)):
+            rates = micro(torch.sigmoid(fresh) >= threshold, fresh_truth)
+            short[name] += overall <= 1 and rates.precision < 0.9
+    assert short["bound"] <= 8 and short["estimate"] >= 14, short
+
+
+def test_a_label_never_seen_gets_the_global_threshold() -> None:
+    logits, truth = _population(3000, 12)
+    probability = torch.sigmoid(logits)
+    probability[:, 0], truth[:, 0] = 0.0, 0
+    for goal in ("precision", "recall"):
+        each, overall = cal.label_thresholds(probability, truth, goal, 0.9)
+        assert float(each[0]) == overall
+
+
+def test_recall_and_f1_goals() -> None:
+    logits, truth = _population(3000, 5)
+    probability = torch.sigmoid(logits)
+    recall, _ = cal.label_thresholds(probability, truth, "recall", 0.9)
+    assert micro(probability >= recall, truth).recall > 0.88
+    best, _ = cal.label_thresholds(probability, truth, "f1")
+    half = micro(probability >= 0.5, truth).f1
+    assert micro(probability >= best, truth).f1 >= half - 0.01
+
+
+def test_a_rare_labels_threshold_is_shrunk_to_the_global_one() -> None:
+    logits, truth = _population(500, 6)
+    truth[:, 0] = 0
+    truth[7, 0] = 1
+    probability = torch.sigmoid(logits)
+    probability[:, 0] = 0.01
+    probability[7, 0] = 0.02
+    shrunk, overall = cal.label_thresholds(probability, truth, "f1", shrink=1e6)
+    assert shrunk.tolist() == pytest.approx([overall] * 6)
+    free, _ = cal.label_thresholds(probability, truth, "f1", shrink=0.0)
+    assert float(free[0]) < overall
+
+
+def test_an_unreachable_precision_suggests_nothing() -> None:
+    probability = torch.rand(200, 3)
+    fitted = cal.fit_thresholds(probability, torch.zeros(200, 3), "precision", 0.9)
+    assert fitted.suggest == (cal.NEVER,) * 3
+    suggested, _ = fitted.bands(probability)
+    assert not bool(suggested.any())
+
+
+def test_thresholds_survive_json() -> None:
+    logits, truth = _population(100, 7)
+    fitted = cal.fit_thresholds(torch.sigmoid(logits), truth)
+    assert cal.Thresholds.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
+
+
+def test_conformal_control_keeps_its_promise_over_200_splits() -> None:
+    logits, truth = _population(1200, 8)
+    probability = torch.sigmoid(logits)
+    missed = []
+    for seed in range(200):
+        order = torch.randperm(1200, generator=torch.Generator().manual_seed(seed))
+        first, second = order[:200], order[200:]
+        threshold = cal.conformal_threshold(probability[first], truth[first], 0.1)
+        lost = ((probability[second] < threshold) & truth[second].bool()).sum(1)
+        missed.append(float((lost / truth[second].sum(1).clamp_min(1)).mean()))
+    mean = sum(missed) / len(missed)
+    assert 0.08 < mean <= 0.1 + 2 * float(torch.tensor(missed).std()) / 200**0.5
+
+
+def test_conformal_control_promises_nothing_from_too_few_images() -> None:
+    logits, truth = _population(8, 9)
+    assert cal.conformal_threshold(torch.sigmoid(logits), truth, 0.1) == 0.0
