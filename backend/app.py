@@ -15,13 +15,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from flask import Flask, Response, g, jsonify, request
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from werkzeug.exceptions import HTTPException
 
 from backend import telemetry
 from backend.errors import ClipError, ImageError, RequestError
+from backend.housekeeping import Housekeeping
 from backend.model import ClipBackend
 from backend.predictor import Prediction
+from backend.run_routes import QueueDepth, add_run_routes, start_for_the_rest
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER
@@ -29,6 +31,8 @@ from backend.studio import EVENT_ACTIONS, SECRET_HEADER
 log = logging.getLogger(__name__)
 
 TRAIN_ACTION = "START_TRAINING"
+LATE = frozenset({"timeout", "busy"})
+"""Failures of a task that time would mend."""
 VERSIONS_SHOWN = 100
 SPARE_THREADS = 4
 """Request threads that /predict never takes, so that /health always has one."""
@@ -41,6 +45,7 @@ def create_app(runtime: Runtime) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     predicting = threading.BoundedSemaphore(settings.threads - SPARE_THREADS)
     served: dict[str, None] = {}
+    housekeeping = Housekeeping(runtime)
 
     def backend(body: Mapping[str, Any], config_field: str) -> ClipBackend:
         config = body.get(config_field)
@@ -85,6 +90,10 @@ def create_app(runtime: Runtime) -> Flask:
         version = predictions[0].model_version if predictions else model.version
         remember(version)
         _count(predictions)
+        late = sum(1 for one in predictions if one.failure and one.failure.reason in LATE)
+        if late and len(tasks) > 1:
+            start_for_the_rest(settings, model.project, late)
+        housekeeping.remember(model.project, predictions)
         return jsonify(
             {"results": [one.as_item() for one in predictions], "model_version": version}
         )
@@ -94,6 +103,15 @@ def create_app(runtime: Runtime) -> Flask:
         _require_basic_auth(settings)
         return jsonify({"versions": list(served)})
 
+    _hear_webhooks(app, settings, housekeeping)
+    _show_metrics(app, settings)
+    add_run_routes(app, settings, lambda: _require_basic_auth(settings), _body)
+    _observe(app)
+    _explain_errors(app)
+    return app
+
+
+def _hear_webhooks(app: Flask, settings: Settings, housekeeping: Housekeeping) -> None:
     @app.post("/webhook")
     def webhook() -> tuple[Response, int]:
         if not _has_basic_auth(settings):
@@ -115,15 +133,19 @@ def create_app(runtime: Runtime) -> Flask:
             request.args.get("project", "(not named)")[:20],
             "noted" if known else "ignored",
         )
+        if action == "TASKS_DELETED":
+            housekeeping.forget(body)
         return jsonify({"status": "noted" if known else "ignored"}), 200
+
+
+def _show_metrics(app: Flask, settings: Settings) -> None:
+    of_the_queue = CollectorRegistry()
+    of_the_queue.register(QueueDepth(settings))
 
     @app.get("/metrics")
     def metrics() -> Response:
-        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
-
-    _observe(app)
-    _explain_errors(app)
-    return app
+        content = generate_latest() + generate_latest(of_the_queue)
+        return Response(content, content_type=CONTENT_TYPE_LATEST)
 
 
 def _observe(app: Flask) -> None:

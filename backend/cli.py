@@ -5,19 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
 from backend.errors import ClipError, SettingsError
-from backend.settings import Settings, load_settings
+from backend.logs import configure_logging
+from backend.run_commands import runs_app
+from backend.settings import load_settings
+from backend.terminal import (
+    EncoderOption,
+    JsonOption,
+    ProjectArgument,
+    console,
+    plain,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from backend.connect import ConnectReport
@@ -29,11 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(stderr=True)
-EncoderOption = Annotated[
-    str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+app.add_typer(runs_app)
 
 
 def main() -> None:
@@ -41,25 +44,10 @@ def main() -> None:
     try:
         app()
     except ClipError as error:
-        console.print(f"[bold red]Error:[/] {_plain(error.message)}", highlight=False)
+        console.print(f"[bold red]Error:[/] {plain(error.message)}", highlight=False)
         if error.fix:
-            console.print(f"[bold]Fix:[/] {_plain(error.fix)}", highlight=False)
+            console.print(f"[bold]Fix:[/] {plain(error.fix)}", highlight=False)
         sys.exit(1)
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
-def _configure_logging(settings: Settings) -> None:
-    handler: logging.Handler = (
-        RichHandler(console=console, show_path=False)
-        if sys.stderr.isatty()
-        else logging.StreamHandler()
-    )
-    pattern = "%(message)s" if sys.stderr.isatty() else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(level=logging.WARNING, format=pattern, handlers=[handler], force=True)
-    logging.getLogger("backend").setLevel(settings.log_level)
 
 
 @app.command()
@@ -72,13 +60,13 @@ def serve(
     from backend.serve import serve as run
 
     settings = load_settings(host=host, port=port, encoder=encoder)
-    _configure_logging(settings)
+    configure_logging(settings)
     run(settings)
 
 
 @app.command()
 def connect(
-    project: Annotated[int, typer.Argument(help="The project's number in Label Studio.")],
+    project: ProjectArgument,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,7 +75,7 @@ def connect(
     Can be repeated at any time; only what is missing is done.
     """
     settings = load_settings(encoder=encoder)
-    _configure_logging(settings)
+    configure_logging(settings)
     from backend.connect import connect as run
     from backend.runtime import Runtime
     from backend.studio import Studio
@@ -113,9 +101,9 @@ def _print_report(report: ConnectReport) -> None:
         f"[bold]{report.model_version}[/]; {report.imported} predictions are new."
     )
     for warning in report.warnings:
-        console.print(f"[yellow]Note:[/] {_plain(warning)}", highlight=False)
+        console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
     for task, reason in list(report.failures.items())[:10]:
-        console.print(f"[red]Task {task}:[/] {_plain(reason)}", highlight=False)
+        console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
     if len(report.failures) > 10:
         console.print(f"... and {len(report.failures) - 10} more tasks without a prediction.")
 
@@ -130,7 +118,7 @@ def suggest(
 ) -> None:
     """Suggest labels for image files, without Label Studio."""
     settings = load_settings(encoder=encoder, threshold=threshold)
-    _configure_logging(settings)
+    configure_logging(settings)
     from backend.suggest import print_suggestions
     from backend.suggest import suggest as run
 
@@ -158,7 +146,7 @@ def evaluate(
     labels.json holds {"classes": [...], "images": {file: [label, ...]}}.
     """
     settings = load_settings(encoder=encoder)
-    _configure_logging(settings)
+    configure_logging(settings)
     from backend.evaluate import evaluate as run
     from backend.evaluate import print_evaluation
 
@@ -185,7 +173,7 @@ def demo(
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
     settings = load_settings()
-    _configure_logging(settings)
+    configure_logging(settings)
     from backend.demo import run_demo
 
     raise typer.Exit(run_demo(directory.expanduser(), tasks, port, check, progress_bar))
@@ -231,35 +219,3 @@ def _print_findings(findings: list[Finding]) -> None:
             text.append(f" Fix: {one.fix}", "bold")
         table.add_row(Text(one.severity, colours[one.severity]), Text(one.check), text)
     Console().print(table)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on a terminal, and a line a step elsewhere."""
-    if not console.is_terminal:
-        seen: set[str] = set()
-
-        def line(what: str, done: int, total: int) -> None:
-            if what not in seen:
-                seen.add(what)
-                console.print(f"{what} ...")
-
-        yield line
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    ]
-    with Progress(*columns, console=console) as bar:
-        rows: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bar.add_task(what, total=total)
-            bar.update(rows[what], completed=done, total=total)
-
-        yield update

@@ -24,7 +24,8 @@ from backend.connect import ConnectReport, connect
 from backend.demo_photos import LABELS, DemoPhoto, make_photos
 from backend.errors import ClipError, SettingsError, StudioError
 from backend.labels import parse_config
-from backend.local_studio import LocalBackend, LocalProcess, LocalStudio, free_port, new_secret
+from backend.local_servers import LocalBackend, LocalStudio, new_secret
+from backend.processes import LocalProcess, free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import Studio

@@ -8,14 +8,14 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, urlsplit
 
 import numpy as np
-from PIL import Image
 
 from backend import telemetry
 from backend.encoders.base import Encoder
@@ -34,12 +34,26 @@ DRAFT_SIZE = 896
 """JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
 
 
+Step = Callable[[int, int, int], None]
+"""Called after each batch with the images that were there, encoded and failed so far; may raise to
+stop."""
+
+
 @dataclass(frozen=True)
 class _Fetched:
     value: str
     address: str
     key: str
-    image: Image.Image | None
+    prepared: Any
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What came of `Embedder.fill`: images encoded, images that were there, and the rest."""
+
+    embedded: int
+    cached: int
+    failures: Failures
 
 
 class Source(Protocol):
@@ -96,6 +110,34 @@ class Embedder:
             telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
         return found | fresh, failures
 
+    def fill(self, values: Sequence[str], step: Step = lambda cached, done, failed: None) -> Filled:
+        """Make sure that the store has these images' embeddings, however long it takes.
+
+        Memory stays flat: nothing is returned, and only so many images wait decoded.
+
+        Args:
+            values: what stands in the tasks' data.
+            step: see `Step`.
+
+        Raises:
+            StoreError: the store cannot be read, or could not be written.
+        """
+        addresses = {value: self.address(value) for value in dict.fromkeys(values)}
+        keys = self._store.keys_of(addresses.values())
+        there = self._store.has(self._encoder.id, self._encoder.dim, keys.values())
+        missing = {
+            value: address for value, address in addresses.items() if keys.get(address) not in there
+        }
+        cached = len(addresses) - len(missing)
+        telemetry.CACHE_HITS.inc(cached)
+        step(cached, 0, 0)
+        fresh, failures = self._encode_missing(
+            missing, None, lambda done, failed: step(cached, done, failed)
+        )
+        for failure in failures.values():
+            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
+        return Filled(len(fresh), cached, failures)
+
     def address(self, value: str) -> str:
         """A name for the image that stays the same from request to request.
 
@@ -138,12 +180,16 @@ class Embedder:
         }
 
     def _encode_missing(
-        self, missing: dict[str, str], deadline: float | None
+        self,
+        missing: dict[str, str],
+        deadline: float | None,
+        step: Callable[[int, int], None] | None = None,
     ) -> tuple[dict[str, Embedding], Failures]:
+        """With a ``step`` the store is what counts: its failures are raised then, else logged."""
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
         jobs: dict[Future[_Fetched], str] = {}
-        queue = list(missing.items())
+        queue = deque(missing.items())
         ready: list[_Fetched] = []
         # Only so many images wait decoded: memory stays flat however long the list is.
         size = (
@@ -152,27 +198,35 @@ class Embedder:
             else min(URGENT, self._settings.batch_size)
         )
         in_flight = self._settings.fetch_workers + size
-        while (queue or jobs) and not _passed(deadline):
-            while queue and len(jobs) < in_flight:
-                value, address = queue.pop(0)
-                jobs[self._pool.submit(self._fetch, value, address)] = value
-            done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
-            for job in done:
-                value = jobs.pop(job)
-                try:
-                    ready.append(job.result())
-                except Exception as error:
-                    failures[value] = _as_image_error(error)
-                    log.warning("image %s: %s (%s)", _shown(value), error, failures[value].reason)
-            # Where someone waits, an image that is there does not wait for one that is not.
-            enough = size if deadline is None else 1
-            while len(ready) >= enough and not _passed(deadline):
-                batch, ready = ready[:size], ready[size:]
-                self._encode(batch, deadline, embeddings, failures)
-        if not _passed(deadline):
-            self._encode(ready, deadline, embeddings, failures)
-        for job in jobs:
-            job.cancel()
+        try:
+            while (queue or jobs) and not _passed(deadline):
+                while queue and len(jobs) < in_flight:
+                    value, address = queue.popleft()
+                    jobs[self._pool.submit(self._fetch, value, address)] = value
+                done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
+                for job in done:
+                    value = jobs.pop(job)
+                    try:
+                        ready.append(job.result())
+                    except Exception as error:
+                        failures[value] = as_image_error(error)
+                        log.warning(
+                            "image %s: %s (%s)", shown(value), error, failures[value].reason
+                        )
+                # Where someone waits, an image that is there does not wait for one that is not.
+                enough = size if deadline is None else 1
+                while len(ready) >= enough and not _passed(deadline):
+                    batch, ready = ready[:size], ready[size:]
+                    self._encode(batch, deadline, step is not None, embeddings, failures)
+                    if step is not None:
+                        step(len(embeddings), len(failures))
+            if not _passed(deadline):
+                self._encode(ready, deadline, step is not None, embeddings, failures)
+        finally:
+            for job in jobs:
+                job.cancel()
+        if step is not None:
+            step(len(embeddings), len(failures))
         for value in missing:
             if value not in embeddings and value not in failures:
                 failures[value] = ImageError(
@@ -183,16 +237,17 @@ class Embedder:
         return embeddings, failures
 
     def _fetch(self, value: str, address: str) -> _Fetched:
-        started = time.monotonic()
-        data = self._fetcher.fetch(value)
-        telemetry.FETCH_SECONDS.observe(time.monotonic() - started)
-        image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
-        return _Fetched(value, address, content_key(data), image)
+        with telemetry.FETCH_SECONDS.time():
+            data = self._fetcher.fetch(value)
+        with telemetry.DECODE_SECONDS.time():
+            image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
+            return _Fetched(value, address, content_key(data), self._encoder.prepare(image))
 
     def _encode(
         self,
         batch: list[_Fetched],
         deadline: float | None,
+        strict: bool,
         embeddings: dict[str, Embedding],
         failures: Failures,
     ) -> None:
@@ -203,48 +258,71 @@ class Embedder:
         if not batch or not self._encoding.acquire(timeout=-1 if left is None else left):
             return
         try:
-            embeddings |= self._encode_alone(batch)
-        except Exception as error:
-            log.exception("%d images could not be encoded", len(batch))
-            failure = _as_image_error(error)
-            failures |= {one.value: failure for one in batch}
+            embeddings |= self._encode_alone(batch, failures, strict)
         finally:
             self._encoding.release()
 
-    def _encode_alone(self, batch: list[_Fetched]) -> dict[str, Embedding]:
+    def _encode_alone(
+        self, batch: list[_Fetched], failures: Failures, strict: bool
+    ) -> dict[str, Embedding]:
         encoder = self._encoder
         try:
             known = self._store.embeddings(encoder.id, encoder.dim, [one.key for one in batch])
         except StoreError as error:
-            log.error("%s", error)
-            telemetry.STORE_FAILURES.inc()
+            self._store_failed(error, strict)
             known = {}
         fresh = list({one.key: one for one in batch if one.key not in known}.values())
-        rows: list[NewEmbedding] = []
+        started = time.monotonic()
+        rows, broken = self._rows_of(fresh)
         if fresh:
-            started = time.monotonic()
-            encoded = encoder.encode_images([one.image for one in fresh if one.image is not None])
             telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
-            telemetry.IMAGES_ENCODED.inc(len(fresh))
-            for index, one in enumerate(fresh):
-                regions = None if encoded.regions is None else encoded.regions[index]
-                embedding = Embedding(
-                    encoded.image[index].astype(np.float16),
-                    None if regions is None else regions.astype(np.float16),
-                )
-                rows.append(NewEmbedding(one.address, one.key, embedding))
-                known[one.key] = embedding
+            telemetry.IMAGES_ENCODED.inc(len(rows))
+        known |= {row.key: row.embedding for row in rows}
+        failures |= {one.value: broken[one.key] for one in batch if one.key in broken}
         stored = {row.address for row in rows}
-        again = [(one.address, one.key) for one in batch if one.address not in stored]
+        again = [
+            (one.address, one.key)
+            for one in batch
+            if one.address not in stored and one.key not in broken
+        ]
         try:
             self._store.add(encoder.id, encoder.dim, rows)
             if again:
                 self._store.remember(address_rows(again))
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
-            log.error("%s", error)
-            telemetry.STORE_FAILURES.inc()
-        return {one.value: known[one.key] for one in batch}
+            self._store_failed(error, strict)
+        return {one.value: known[one.key] for one in batch if one.key in known}
+
+    def _rows_of(self, fresh: list[_Fetched]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
+        """Encode; a batch that fails is halved until the image is found that it fails on."""
+        if not fresh:
+            return [], {}
+        try:
+            encoded = self._encoder.encode_prepared([one.prepared for one in fresh])
+        except Exception as error:
+            if len(fresh) == 1:
+                log.exception("image %s cannot be encoded", shown(fresh[0].value))
+                return [], {fresh[0].key: as_image_error(error)}
+            middle = len(fresh) // 2
+            rows, broken = self._rows_of(fresh[:middle])
+            more_rows, more_broken = self._rows_of(fresh[middle:])
+            return rows + more_rows, broken | more_broken
+        rows = []
+        for index, one in enumerate(fresh):
+            regions = None if encoded.regions is None else encoded.regions[index]
+            embedding = Embedding(
+                encoded.image[index].astype(np.float16),
+                None if regions is None else regions.astype(np.float16),
+            )
+            rows.append(NewEmbedding(one.address, one.key, embedding))
+        return rows, {}
+
+    def _store_failed(self, error: StoreError, strict: bool) -> None:
+        telemetry.STORE_FAILURES.inc()
+        if strict:
+            raise error
+        log.error("%s", error)
 
 
 def resolvable(value: str, task: int | None) -> str:
@@ -255,7 +333,7 @@ def resolvable(value: str, task: int | None) -> str:
     return value
 
 
-def _as_image_error(error: Exception) -> ImageError:
+def as_image_error(error: Exception) -> ImageError:
     """Whatever went wrong with an image is this image's failure and no other's."""
     if isinstance(error, ImageError):
         return error
@@ -273,7 +351,7 @@ def _left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def _shown(value: str) -> str:
+def shown(value: str) -> str:
     """An address fit for a log: no query and no login, which are secrets, and on one line."""
     if value.startswith("data:"):
         return value[:40] + "…"

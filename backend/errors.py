@@ -65,6 +65,13 @@ class StudioError(ClipError):
     status = 502
 
 
+class QueueError(ClipError):
+    """The queue is not set, cannot be reached, or knows nothing of what is asked for."""
+
+    code = "queue"
+    status = 503
+
+
 class ImageError(ClipError):
     """One image cannot be had. ``reason`` is a short slug, used as a metric label.
 

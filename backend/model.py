@@ -34,9 +34,9 @@ class ClipBackend(LabelStudioMLBase):
     ) -> None:
         self._predictor: Predictor = kwargs.pop("predictor", None) or runtime().predictor
         self._config = _config(label_config)
-        self._project = str(project_id or kwargs.get("project") or "")
+        self.project = str(project_id or kwargs.get("project") or "")
         if hasattr(LabelStudioMLBase, "setup"):
-            super().__init__(project_id=self._project, label_config=label_config)
+            super().__init__(project_id=self.project, label_config=label_config)
         else:
             super().__init__(**kwargs)
             self.label_config = label_config
@@ -45,7 +45,7 @@ class ClipBackend(LabelStudioMLBase):
     @property
     def version(self) -> str:
         """The version that `predict` answers with now."""
-        return self._predictor.scorer(self._config, self._project).model_version
+        return self._predictor.scorer(self._config, self.project).model_version
 
     def setup(self) -> None:
         """Called by 2.x at the end of its construction: tell it the version."""
@@ -55,7 +55,7 @@ class ClipBackend(LabelStudioMLBase):
         self, tasks: Sequence[Mapping[str, Any]], seconds: float | None = None
     ) -> list[Prediction]:
         """One prediction a task, in order; see `Predictor.predict`."""
-        scorer = self._predictor.scorer(self._config, self._project)
+        scorer = self._predictor.scorer(self._config, self.project)
         return self._predictor.predict(scorer, tasks, seconds)
 
     def predict(

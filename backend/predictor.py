@@ -50,6 +50,7 @@ class Prediction:
         score: the task's confidence in [0, 1], low = a person should look first.
         probabilities: control name -> label key -> probability.
         failure: why ``result`` is None.
+        images: addresses of the images that were looked at, as they stand in the task's data.
     """
 
     task: int | None
@@ -58,6 +59,7 @@ class Prediction:
     score: float | None
     probabilities: dict[str, dict[str, float]]
     failure: ImageError | None = None
+    images: tuple[str, ...] = ()
 
     def as_item(self) -> dict[str, Any]:
         """An item of the reply to /predict.
@@ -73,6 +75,10 @@ class Prediction:
             "score": self.score,
             "result": self.result,
         }
+
+    def as_import(self) -> dict[str, Any]:
+        """An item of Label Studio's bulk import."""
+        return {"task": self.task, **self.as_item()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,11 @@ class Predictor:
         self.store.write_artefact(f"tables/{self._encoder_digest}", table.as_dict(), replace=True)
 
     def freeze_statistics(
-        self, config: LabelConfig, project: str, tasks: Sequence[Mapping[str, Any]]
+        self,
+        config: LabelConfig,
+        project: str,
+        tasks: Sequence[Mapping[str, Any]],
+        seconds: float | None = None,
     ) -> bool:
         """Measure the standardisation statistics from a project's first images, once.
 
@@ -165,6 +175,7 @@ class Predictor:
             config: the project's labeling config.
             project: as for `scorer`.
             tasks: the project's first tasks; their images should be in the store by now.
+            seconds: time limit for images that are not; 0 takes what is stored.
 
         Returns:
             Whether a control has statistics afterwards.
@@ -179,7 +190,7 @@ class Predictor:
                 continue
             images = (image_of(control, task) for task in tasks)
             values = [value for value in images if value is not None][:STATISTICS_UP_TO]
-            embeddings, _ = self.embedder.embed(values)
+            embeddings, _ = self.embedder.embed(values, seconds)
             found = list(
                 {value: embeddings[value] for value in values if value in embeddings}.values()
             )
@@ -319,8 +330,15 @@ class Predictor:
             }
             for one in scored
         }
-        score = confidence(scored)
-        return Prediction(number, scorer.model_version, result, score, probabilities)
+        found = {image_of(one.control, task) for one in scored}
+        return Prediction(
+            number,
+            scorer.model_version,
+            result,
+            confidence(scored),
+            probabilities,
+            images=tuple(sorted(image for image in found if image is not None)),
+        )
 
     def _thresholds(self, scorer: Scorer, control: Control) -> list[float]:
         default = self._row(scorer, control).threshold

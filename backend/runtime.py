@@ -1,4 +1,4 @@
-"""The parts of one process, put together once: encoder, store, fetcher, predictor."""
+"""The parts of one process, put together once: encoder, store, snapshots, fetcher, predictor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from backend.errors import StudioError
 from backend.fetch import ImageFetcher
 from backend.predictor import Predictor
 from backend.settings import Settings, settings
+from backend.snapshots import Snapshots
 from backend.store import Store
 from backend.studio import Studio
 
@@ -33,6 +34,7 @@ class Runtime:
         self.settings = settings
         self.encoder: Encoder = get_encoder(settings)
         self.store = Store(settings.store_uri)
+        self.snapshots = Snapshots(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
         self.embedder = Embedder(settings, self.encoder, self.store, fetcher)
         self.predictor = Predictor(settings, self.encoder, self.store, self.embedder)

@@ -110,6 +110,25 @@ class Settings(BaseSettings):
         description="Refuse every image host that is neither Label Studio nor in ALLOWED_HOSTS, "
         "and every model hub.",
     )
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=_names("LS_CLIP_REDIS_URL", "REDIS_URL"),
+        description="Redis or Valkey with the queue, `redis://HOST:6379/0`; empty: no workers, "
+        "and `connect` predicts by itself.",
+    )
+    shard_size: int = Field(512, ge=16, le=4096, description="Tasks that a worker takes at once.")
+    import_size: int = Field(
+        20_000, ge=1, le=200_000, description="Predictions sent to Label Studio in one request."
+    )
+    worker_jobs: int = Field(
+        200, ge=1, description="A worker process is replaced by a fresh one after so many jobs."
+    )
+    worker_grace: float = Field(
+        30.0, ge=1, description="Seconds that a worker which is told to stop has for its batch."
+    )
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Where a worker shows its /metrics; 0: nowhere."
+    )
     max_body_bytes: int = Field(
         32_000_000, ge=1024, description="A larger request body is answered with 413."
     )
@@ -122,6 +141,14 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
             raise ValueError("must start with http:// or https:// and name a host")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis_url(cls, value: SecretStr) -> SecretStr:
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if value.get_secret_value() and scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must start with redis://, rediss:// or unix://")
         return value
 
     @field_validator("log_level")

@@ -16,7 +16,8 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -124,6 +125,18 @@ class Store:
                 found.setdefault(key, Embedding(images[index], cell))
         return found
 
+    def has(self, encoder_id: str, dim: int, keys: Iterable[str]) -> set[str]:
+        """Those of the content keys that this encoder has embedded.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found: set[str] = set()
+        table = self._vectors(encoder_id, dim)
+        for part in _chunks(sorted(set(keys)), LOOKUP_KEYS):
+            found |= set(self._select(table, "key", part, ["key"])["key"].to_pylist())
+        return found
+
     def add(self, encoder_id: str, dim: int, rows: Sequence[NewEmbedding]) -> None:
         """Append embeddings and the addresses they came from.
 
@@ -170,12 +183,107 @@ class Store:
 
     def compact(self, encoder_id: str, dim: int) -> None:
         """Merge small files. Failing is harmless (another process may be at it) and logged."""
-        for table in (self._vectors(encoder_id, dim), self._addresses()):
+        self._vectors(encoder_id, dim)
+        self._addresses()
+        for name, table in list(self._tables.items()):
             try:
                 with self._lock:
                     table.optimize()
             except Exception as error:
-                log.warning("The store could not be compacted now: %s", _first_line(error))
+                log.warning("%s could not be compacted now: %s", name, _first_line(error))
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """Append rows to a table of this name, which is made with their schema if need be.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        table = self._table(name, rows.schema)
+        with self._lock, self._errors("written"):
+            table.add(rows)
+
+    def rows(
+        self, name: str, schema: pa.Schema, where: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a table for which a condition (SQL) holds.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        table = self._table(name, schema)
+        with self._errors("read"):
+            query = table.search().where(where).limit(2**31 - 1)
+            return (query if columns is None else query.select(list(columns))).to_arrow()
+
+    def erase(self, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
+        """Delete rows so that their bytes leave the disk, not only the table.
+
+        Lance hides deleted rows and keeps them in old files. Touching a row that stays gives it a
+        second file, with which the first is merged, and then nothing old is kept.
+
+        Args:
+            name: of the table.
+            schema: its schema.
+            wheres: conditions (SQL); a row goes if one holds.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        table = self._table(name, schema)
+        with self._lock, self._errors("written"):
+            for where in wheres:
+                table.delete(where)
+            column = schema.names[0]
+            kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
+            if kept:
+                table.update(where=f"{column} = {quoted(kept[0])}", values={column: kept[0]})
+            with warnings.catch_warnings():
+                # Other readers of an old version fail, and ask again.
+                warnings.simplefilter("ignore", UserWarning)
+                table.optimize(cleanup_older_than=timedelta(0))
+
+    def erase_images(self, addresses: Iterable[str]) -> int:
+        """Erase these addresses, and the embeddings that no other address leads to.
+
+        Returns:
+            How many images are gone.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        keys = self.keys_of(addresses)
+        if not keys:
+            return 0
+        self.erase("addresses", _ADDRESSES, _in("address", keys))
+        gone = set(keys.values())
+        for where in _in("key", gone):
+            left = self.rows("addresses", _ADDRESSES, where, ["key"])
+            gone -= set(left["key"].to_pylist())
+        with self._errors("read"):
+            tables = [name for name in self._database.table_names() if name.startswith(_VECTORS)]
+        for name in tables if gone else []:
+            with self._errors("opened"):
+                schema = self._database.open_table(name).schema
+            self.erase(name, schema, _in("key", gone))
+        return len(gone)
+
+    def erase_artefacts(self, folder: str, which: Callable[[str], bool]) -> None:
+        """Delete the artefacts and folders directly below ``folder`` with names of this kind.
+
+        Raises:
+            StoreError: they cannot be deleted.
+        """
+        path = f"{self._root}/{folder}"
+        with self._errors("written"):
+            if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
+                return
+            for entry in self._files.get_file_info(pyarrow.fs.FileSelector(path)):
+                if not which(entry.base_name):
+                    continue
+                if entry.type == pyarrow.fs.FileType.Directory:
+                    self._files.delete_dir(entry.path)
+                else:
+                    self._files.delete_file(entry.path)
 
     def read_artefact(self, name: str) -> dict[str, Any] | None:
         """The JSON artefact of this name, or None.
@@ -237,7 +345,7 @@ class Store:
     def _vectors(self, encoder_id: str, dim: int) -> Any:
         digest = hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9]+", "_", encoder_id)[:40]
-        return self._table(f"embeddings_{readable}_{digest}", _vector_schema(encoder_id, dim))
+        return self._table(f"{_VECTORS}{readable}_{digest}", _vector_schema(encoder_id, dim))
 
     def _addresses(self) -> Any:
         return self._table("addresses", _ADDRESSES)
@@ -252,9 +360,8 @@ class Store:
             return self._tables[name]
 
     def _select(self, table: Any, column: str, values: Sequence[str], want: list[str]) -> Any:
-        quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
         with self._errors("read"):
-            query = table.search().where(f"{column} IN ({quoted})").select(want)
+            query = table.search().where(f"{column} IN ({listed(values)})").select(want)
             return query.limit(2**31 - 1).to_arrow()
 
     @contextlib.contextmanager
@@ -272,6 +379,23 @@ class Store:
             ) from error
 
 
+def quoted(value: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def listed(values: Iterable[str | int]) -> str:
+    """Values for SQL's IN (...)."""
+    return ", ".join(str(one) if isinstance(one, int) else quoted(one) for one in values)
+
+
+def _in(column: str, values: Iterable[str]) -> list[str]:
+    """Conditions that together hold for all these values."""
+    parts = _chunks(sorted(values), LOOKUP_KEYS)
+    return [f"{column} IN ({listed(part)})" for part in parts]
+
+
+_VECTORS = "embeddings_"
 _ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
 
 

@@ -191,6 +191,20 @@ class Studio:
         versions: dict[str, int] = self._call("GET", f"/api/projects/{project}/model-versions/")
         return versions
 
+    def delete_prediction(self, number: int) -> None:
+        """Delete one prediction."""
+        self._call("DELETE", f"/api/predictions/{number}/")
+
+    def delete_version(self, project: int, model_version: str) -> None:
+        """Delete all predictions of a version; 200 a second, and nobody can submit meanwhile."""
+        self._call(
+            "DELETE",
+            f"/api/projects/{project}/model-versions/",
+            json={"model_version": model_version},
+            timeout=IMPORT_SECONDS,
+            attempts=1,
+        )
+
     def backends(self, project: int) -> list[dict[str, Any]]:
         """The ML backends of a project. Label Studio asks each for /health and /setup first."""
         found: list[dict[str, Any]] = self._call("GET", "/api/ml/", params={"project": project})

@@ -19,5 +19,14 @@ IMAGE_FAILURES = Counter(
 )
 STORE_FAILURES = Counter("ls_clip_store_failures_total", "Failed reads or writes of the store.")
 FETCH_SECONDS = Histogram("ls_clip_fetch_seconds", "Time to fetch one image.")
+DECODE_SECONDS = Histogram("ls_clip_decode_seconds", "Time to decode and prepare one image.")
 ENCODE_SECONDS = Histogram("ls_clip_encode_seconds", "Time to encode one batch of images.")
+SHARD_SECONDS = Histogram(
+    "ls_clip_shard_seconds",
+    "Time to embed one shard of a run.",
+    buckets=(0.1, 1, 10, 30, 60, 120, 300, 600, 1800),
+)
+JOBS = Counter(
+    "ls_clip_jobs_total", "Jobs that a worker has ended, by kind and outcome.", ["kind", "outcome"]
+)
 WEBHOOKS = Counter("ls_clip_webhooks_total", "Webhook calls, by action.", ["action"])

@@ -115,7 +115,13 @@ class StubEncoder:
     def load(self) -> None:
         """Nothing to read."""
 
+    def prepare(self, image: Image.Image) -> Image.Image:
+        return image
+
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
+        return self.encode_prepared(images)
+
+    def encode_prepared(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
         self.before()
         self.images += len(images)
         self.batches += 1

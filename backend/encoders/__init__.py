@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 import threading
 
 from backend.encoders.base import Encoder
@@ -12,6 +14,8 @@ __all__ = ["Encoder", "get_encoder"]
 
 _loaded: dict[tuple[object, ...], Encoder] = {}
 _lock = threading.Lock()
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
 
 
 def get_encoder(settings: Settings) -> Encoder:
@@ -32,8 +36,23 @@ def get_encoder(settings: Settings) -> Encoder:
     )
     with _lock:
         if key not in _loaded:
+            _keep_freed_memory()
             _loaded[key] = _make(settings)
         return _loaded[key]
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what is freed instead of giving it back to the kernel (mallopt(3)).
+
+    A forward pass on the CPU allocates the same large blocks again and again, and the kernel clears
+    each anew: that was more than half of the offline encoder's time (benchmarks/bulk.py).
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _make(settings: Settings) -> Encoder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +69,34 @@ class Encoder(Protocol):
             EncoderError: the weights cannot be had or do not fit.
         """
 
+    def prepare(self, image: Image.Image) -> Any:
+        """What the model reads of an RGB image of any size: pixels, scaled and cropped its way.
+
+        Apart from `encode_prepared`, so that it can run in many threads while the device works.
+        """
+
+    def encode_prepared(self, prepared: Sequence[Any]) -> ImageEmbeddings:
+        """Embed what `prepare` gave. An empty sequence gives arrays of length 0."""
+
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
-        """Embed RGB images of any size. An empty sequence gives arrays of length 0."""
+        """`prepare` and `encode_prepared` in one."""
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are, without a template: float32 (C, dim), rows L2-normalised."""
+
+
+def in_batches(encoder: Encoder, images: Sequence[Image.Image], batch_size: int) -> ImageEmbeddings:
+    """Prepare and encode so many images at once, and no more: the pixels of all would not fit."""
+    starts = range(0, max(1, len(images)), batch_size)
+    parts = [
+        encoder.encode_prepared([encoder.prepare(image) for image in images[start:][:batch_size]])
+        for start in starts
+    ]
+    regions = [part.regions for part in parts if part.regions is not None]
+    return ImageEmbeddings(
+        np.concatenate([part.image for part in parts]),
+        np.concatenate(regions) if regions else None,
+    )
 
 
 def normalise(rows: Floats) -> Floats:

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from backend.encoders.base import REGIONS, Floats, ImageEmbeddings, normalise, tiles
+from backend.encoders.base import (
+    REGIONS,
+    Floats,
+    ImageEmbeddings,
+    in_batches,
+    normalise,
+    tiles,
+)
 from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError
 
@@ -98,7 +105,8 @@ class OfflineEncoder:
             )
         # The file comes from another implementation: same tensors, same order, other names.
         network.load_state_dict(dict(zip(names, weights.values(), strict=True)))
-        self._network: Any = network.eval()
+        # Convolutions are a third faster on a CPU with the channels innermost.
+        self._network: Any = network.eval().to(memory_format=torch.channels_last)
         folder = str(_text_weights())
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._language: Any = AutoModel.from_pretrained(folder, local_files_only=True).eval()
@@ -107,30 +115,41 @@ class OfflineEncoder:
         self._class_names = self._sentences(IMAGENET_CLASSNAMES)
         self._loaded = True
 
-    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
-        """Embed RGB images, squashed to 224 x 224 without a crop."""
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image, and its crops if those are asked for: float32 (1 or 10, 3, 224, 224)."""
+        import torch
+
+        crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
+        return torch.stack([_to_tensor(crop) for crop in crops])
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
+        """Embed the images, whose cells cost nothing: they are of the same feature map."""
         import torch
 
         self.load()
-        whole: list[Floats] = [np.zeros((0, DIM), np.float32)]
-        regions: list[Floats] = [np.zeros((0, REGIONS, DIM), np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
+        empty = np.zeros((0, REGIONS, DIM), np.float32)
+        whole: list[Floats] = [empty[:, 0]]
+        regions: list[Floats] = [empty]
+        for start in range(0, len(prepared), self.batch_size):
+            pixels = torch.stack(list(prepared[start : start + self.batch_size]))
             with self._lock, torch.inference_mode():
-                pooled, cells = self._forward(batch)
+                pooled, cells = self._forward(pixels[:, 0])
                 whole.append(pooled)
                 if self.regions == "cells":
                     regions.append(cells)
                 elif self.regions == "tiles":
-                    parts = [self._forward(tiles(image))[0] for image in batch]
-                    regions.append(np.stack(parts))
+                    regions.append(np.stack([self._forward(crops)[0] for crops in pixels[:, 1:]]))
         joined = np.concatenate(regions) if self.regions != "none" else None
         return ImageEmbeddings(np.concatenate(whole), joined)
 
-    def _forward(self, images: Sequence[Image.Image]) -> tuple[Floats, Floats]:
+    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
+        """Embed RGB images, squashed to 224 x 224 without a crop."""
+        return in_batches(self, images, self.batch_size)
+
+    def _forward(self, pixels: torch.Tensor) -> tuple[Floats, Floats]:
         import torch
 
-        pixels = torch.stack([_to_tensor(image) for image in images])
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self._network.forward_features(pixels)
         pooled = features.mean(dim=(2, 3)).numpy()
         cells = torch.nn.functional.adaptive_avg_pool2d(features, 3).flatten(2).transpose(1, 2)

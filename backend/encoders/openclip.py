@@ -5,19 +5,32 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from backend.encoders.base import REGIONS, Floats, ImageEmbeddings, normalise, tiles
+from backend.encoders.base import (
+    REGIONS,
+    Floats,
+    ImageEmbeddings,
+    in_batches,
+    normalise,
+    tiles,
+)
 from backend.encoders.weights import fingerprint, prepare_hub
 from backend.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
 
 WEIGHTS_FIX = (
     "Point LS_CLIP_ENCODER at a file you have (open_clip:MODEL/PATH), or fill the hub's cache on "
@@ -149,26 +162,50 @@ class OpenClipEncoder:
             )
         self._loaded = True
 
-    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
-        """Embed RGB images with the model's own preprocessing."""
-        self.load()
-        whole: list[Floats] = [np.zeros((0, self.dim), np.float32)]
-        regions: list[Floats] = [np.zeros((0, REGIONS, self.dim), np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            batch = list(images[start : start + self.batch_size])
-            whole.append(self._forward(batch))
-            if self.regions == "tiles":
-                regions += [self._forward(tiles(image))[None] for image in batch]
-        joined = np.concatenate(regions) if self.regions == "tiles" else None
-        return ImageEmbeddings(np.concatenate(whole), joined)
-
-    def _forward(self, images: list[Image.Image]) -> Floats:
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image and its regions as the model reads them: float32 (1 or 10, 3, H, W)."""
         import torch
 
-        pixels = torch.stack([self._preprocess(image) for image in images])
-        with self._lock, torch.inference_mode(), self._autocast():
-            embedded = self._model.encode_image(pixels.to(self._device))
-        return normalise(embedded.float().cpu().numpy())
+        self.load()
+        crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
+        return torch.stack([self._preprocess(crop) for crop in crops])
+
+    def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
+        """Embed the crops of all images together."""
+        import torch
+
+        tiled = self.regions == "tiles"
+        if not prepared:
+            empty = np.zeros((0, REGIONS, self.dim), np.float32)
+            return ImageEmbeddings(empty[:, 0], empty if tiled else None)
+        rows = self._forward(torch.cat(list(prepared)))
+        rows = rows.reshape(len(prepared), -1, self.dim)
+        return ImageEmbeddings(rows[:, 0], rows[:, 1:] if tiled else None)
+
+    def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
+        """Embed RGB images with the model's own preprocessing."""
+        return in_batches(self, images, self.batch_size)
+
+    def _forward(self, pixels: torch.Tensor) -> Floats:
+        import torch
+
+        parts: list[Floats] = []
+        while len(pixels):
+            batch = pixels[: self.batch_size]
+            try:
+                with self._lock, torch.inference_mode(), self._autocast():
+                    embedded = self._model.encode_image(batch.to(self._device))
+                parts.append(normalise(embedded.float().cpu().numpy()))
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                torch.cuda.empty_cache()
+                # For good: the next batch would only fail again.
+                self.batch_size = len(batch) // 2
+                log.warning("The device is out of memory: batches of %d now.", self.batch_size)
+                continue
+            pixels = pixels[len(batch) :]
+        return np.concatenate(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are."""

@@ -17,7 +17,8 @@ import pytest
 import requests
 
 from backend.demo_photos import LABELS, make_photos
-from backend.local_studio import LocalBackend, LocalStudio, find_uv, free_port, new_secret
+from backend.local_servers import LocalBackend, LocalStudio, find_uv, new_secret
+from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import SECRET_HEADER, Studio

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from backend.local_studio import free_port
+from backend.processes import free_port
 
 COMMAND = [sys.executable, "-c", "from backend.cli import main; main()", "demo"]
 

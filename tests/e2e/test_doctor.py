@@ -17,16 +17,14 @@ from pydantic import SecretStr
 
 from backend.connect import TITLE, connect
 from backend.doctor import CHECKS, Finding, doctor, exit_code
-from backend.local_studio import (
-    _STRAY_NAMES,
+from backend.local_servers import (
+    STRAY_NAMES,
     VERSION,
     LocalBackend,
-    LocalProcess,
     find_uv,
-    free_port,
     new_secret,
-    wait_for,
 )
+from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import SECRET_HEADER, Studio
@@ -175,7 +173,7 @@ def second_studio(house: House, folder: Path, **variables: str) -> Iterator[str]
         new.close()
     port = free_port(18180)
     environment = {
-        **{name: value for name, value in os.environ.items() if name not in _STRAY_NAMES},
+        **{name: value for name, value in os.environ.items() if name not in STRAY_NAMES},
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
         "COLLECT_ANALYTICS": "False",
         "LATEST_VERSION_CHECK": "False",
@@ -190,7 +188,7 @@ def second_studio(house: House, folder: Path, **variables: str) -> Iterator[str]
     ]
     with LocalProcess(command, environment, folder / "label-studio.log") as process:
         url = f"http://127.0.0.1:{port}"
-        wait_for(process, f"{url}/health", "Label Studio", 240)
+        wait_for(process, answers_ok(f"{url}/health"), "Label Studio", 240)
         yield url
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.local_studio import LocalProcess, wait_for
+from backend.processes import LocalProcess, answers_ok, wait_for
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.e2e.conftest import House, MakeProject
@@ -104,7 +104,7 @@ def test_the_steps_to_connect_a_project_work(
     more = {"LS_CLIP_STORE": str(desk / "store"), "LS_CLIP_PORT": "29191"}
     command = ["bash", "-c", f"cd {desk} && exec {SERVE}"]
     with LocalProcess(command, environment(**more), desk / "serve.log") as server:
-        wait_for(server, "http://127.0.0.1:29191/health", "ls-clip serve", 120)
+        wait_for(server, answers_ok("http://127.0.0.1:29191/health"), "ls-clip serve", 120)
         done = type_in(CONNECT.replace("connect 1", f"connect {project}"), desk, **more)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 tasks" in done.stderr

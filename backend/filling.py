@@ -1,0 +1,188 @@
+"""Predictions for all tasks of a project: by the workers, or here where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.errors import StudioError
+from backend.importer import Importer, predicted, show
+from backend.labels import LabelConfig, parse_config
+from backend.predictor import Prediction, Predictor, Scorer, image_of
+from backend.settings import Settings
+from backend.snapshots import Snapshots
+from backend.studio import Studio, project_key
+from jobs import orders, queues
+from jobs.runs import DONE, IMPORTING, Run, Runs
+from jobs.waiting import require_workers, wait
+
+SHARD = 256
+"""Tasks embedded or scored at once: bounds the memory, whatever the project's size."""
+SHOWN = {"show_collab_predictions": True, "sampling": "Uncertainty sampling"}
+"""A connected project's settings: boxes are ticked, and the least certain tasks come first."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass
+class FillReport:
+    """What came of it.
+
+    Attributes:
+        tasks: tasks of the project.
+        imported: predictions made by this call.
+        model_version: what the project now shows.
+        failures: task id -> why it has no prediction.
+    """
+
+    tasks: int = 0
+    imported: int = 0
+    model_version: str = ""
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+def fill_by_workers(
+    settings: Settings, studio: Studio, number: int, progress: Progress
+) -> FillReport:
+    """Start a run, or join the one that is going on, and wait for its end.
+
+    Raises:
+        QueueError: Redis does not answer, or no worker listens.
+        StudioError: the run failed or was cancelled.
+    """
+    runs = Runs(queues.connect(settings))
+    require_workers(settings, runs)
+    asked, _ = orders.start(runs, number, "missing", "connect")
+
+    def told(run: Run) -> None:
+        if run.state == IMPORTING:
+            progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
+        else:
+            progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
+
+    run = wait(runs, asked.id, told)
+    if run.state != DONE:
+        error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
+        raise StudioError(error["message"], error["fix"])
+    failures = {task: why.get("message", "") for task, why in runs.failures(run.id).items()}
+    tasks = int(studio.project(number)["task_number"])
+    if len(failures) < tasks:
+        studio.update_project(number, **SHOWN)
+    return FillReport(tasks, run.imported, run.model_version, failures)
+
+
+def fill_here(
+    settings: Settings,
+    studio: Studio,
+    predictor: Predictor,
+    project: Mapping[str, Any],
+    progress: Progress,
+) -> FillReport:
+    """Embed, score and import what is missing in this process.
+
+    Raises:
+        StudioError: Label Studio refuses a step, or lost predictions.
+        StoreError: the store cannot be read or written.
+    """
+    number, key = int(project["id"]), project_key(project)
+    config = parse_config(project["label_config"])
+    tasks = list(studio.tasks(number))
+    # Already predicted under today's version: nothing to fetch, encode or even load.
+    there = predicted(studio, number, predictor.scorer(config, key).model_version)
+    _embed(predictor, config, _without(tasks, there), progress)
+    predictor.freeze_statistics(config, key, tasks)
+    scorer = predictor.scorer(config, key)
+    importer = Importer(studio, number, scorer.model_version)
+    predictions = _predict(predictor, scorer, _without(tasks, importer.there), progress)
+    report = FillReport(len(tasks), 0, scorer.model_version)
+    report.failures = {
+        one.task: str(one.failure)
+        for one in predictions
+        if one.result is None and one.task is not None
+    }
+    _remember(predictor, key, predictions)
+    _import(importer, predictions, settings.import_size, progress)
+    report.imported = importer.created
+    if parse_config(studio.project(number)["label_config"]).digest != config.digest:
+        raise StudioError(
+            "The labeling config was changed while the tasks were predicted.",
+            "Run ls-clip connect again.",
+        )
+    if len(report.failures) < len(tasks):
+        # Tasks that were deleted meanwhile are nobody's fault.
+        still_there = {int(task["id"]) for task in studio.tasks(number)}
+        expected = ({int(task["id"]) for task in tasks} & still_there) - set(report.failures)
+        importer.verify(expected)
+        show(studio, number, scorer.model_version, **SHOWN)
+    return report
+
+
+def _remember(predictor: Predictor, key: str, predictions: Sequence[Prediction]) -> None:
+    """Keep what is shown, and which images it is shown for."""
+    snapshots = Snapshots(predictor.store)
+    snapshots.add(key, predictions)
+    snapshots.tie(key, images_of(predictor, predictions))
+
+
+def images_of(predictor: Predictor, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
+    """Task id and image address of what these predictions looked at."""
+    return [
+        (one.task, predictor.embedder.address(image))
+        for one in predictions
+        if one.task is not None
+        for image in one.images
+    ]
+
+
+def _import(
+    importer: Importer, predictions: Sequence[Prediction], size: int, progress: Progress
+) -> None:
+    items = [one.as_import() for one in predictions if one.result is not None]
+    for start in range(0, len(items), size):
+        progress("importing predictions", start, len(items))
+        importer.add(items[start : start + size])
+    progress("importing predictions", len(items), len(items))
+    if importer.dropped:
+        task, reason = next(iter(importer.dropped.items()))
+        raise StudioError(
+            f"{len(importer.dropped)} predictions are not there; task {task}: {reason}",
+            "Check that nobody changed the labels meanwhile, then run ls-clip connect again.",
+        )
+
+
+def _without(tasks: Sequence[Mapping[str, Any]], done: set[int]) -> list[Mapping[str, Any]]:
+    return [task for task in tasks if task["id"] not in done]
+
+
+def _embed(
+    predictor: Predictor,
+    config: LabelConfig,
+    tasks: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> None:
+    for start in range(0, len(tasks), SHARD):
+        progress("embedding images", start, len(tasks))
+        images = [
+            value
+            for task in tasks[start : start + SHARD]
+            for control in config.controls
+            if (value := image_of(control, task)) is not None
+        ]
+        predictor.embedder.embed(images)
+    progress("embedding images", len(tasks), len(tasks))
+
+
+def _predict(
+    predictor: Predictor,
+    scorer: Scorer,
+    tasks: Sequence[Mapping[str, Any]],
+    progress: Progress,
+) -> list[Prediction]:
+    predictions: list[Prediction] = []
+    for start in range(0, len(tasks), SHARD):
+        progress("scoring", start, len(tasks))
+        predictions += predictor.predict(scorer, tasks[start : start + SHARD])
+    progress("scoring", len(tasks), len(tasks))
+    return predictions

@@ -1,0 +1,270 @@
+"""The commands around runs: worker, predict, runs, prune, forget."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.errors import QueueError, SettingsError
+from backend.logs import configure_logging
+from backend.settings import Settings, load_settings
+from backend.terminal import EncoderOption, JsonOption, ProjectArgument, console, plain
+
+if TYPE_CHECKING:
+    from jobs.runs import Run, Runs
+
+runs_app = typer.Typer()
+LINE_SECONDS = 5.0
+"""Without a terminal, progress is a line so often."""
+
+
+@runs_app.command()
+def worker(
+    queues: Annotated[
+        str, typer.Option(help="Comma-separated; the first goes before the others.")
+    ] = "predict,train",
+    device: Annotated[
+        str | None, typer.Option(help="Overrides LS_CLIP_DEVICE, e.g. cuda:1.")
+    ] = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Work on runs: any number of these, on any number of machines."""
+    settings = load_settings(device=device, encoder=encoder)
+    configure_logging(settings)
+    from jobs.queues import QUEUES
+    from jobs.worker import supervise
+
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    unknown = [name for name in names if name not in QUEUES]
+    if unknown or not names:
+        raise SettingsError(
+            f"There is no queue {', '.join(map(repr, unknown)) or 'named'}.",
+            f"Give --queues some of: {', '.join(QUEUES)}.",
+        )
+    given = {"LS_CLIP_DEVICE": device, "LS_CLIP_ENCODER": encoder}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(supervise(settings, names, overrides))
+
+
+@runs_app.command()
+def predict(
+    project: ProjectArgument,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="missing: tasks without a prediction of today's version; unlabelled: of those, "
+            "the ones without an annotation; all: look at every task again."
+        ),
+    ] = "missing",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the progress until it is done.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the workers for suggestions for a whole project.
+
+    One run a project at a time: asked twice, the second call joins the first. With --wait the exit
+    code is 1 if the run fails or leaves a task without a prediction.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from jobs.orders import start
+    from jobs.runs import ONLY
+
+    if only not in ONLY:
+        raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
+    runs = _runs(settings)
+    run, fresh = start(runs, project, only, "cli")
+    if not fresh:
+        console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
+    _warn_without_workers(settings, runs)
+    if wait:
+        run = follow(runs, run)
+    if as_json:
+        typer.echo(json.dumps(run.as_dict(), ensure_ascii=False))
+    elif wait:
+        print_outcome(runs, run)
+    else:
+        console.print(f"Run [bold]{run.id}[/]; see it with: ls-clip runs {project}")
+    if wait and (run.state != "done" or run.failed):
+        raise typer.Exit(1)
+
+
+@runs_app.command()
+def runs(
+    project: ProjectArgument,
+    cancel: Annotated[str | None, typer.Option(help="Stop the run with this id.")] = None,
+    show: Annotated[
+        str | None, typer.Option(help="Show the run with this id, and why tasks failed.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a project's runs, look into one, or cancel one."""
+    settings = load_settings()
+    configure_logging(settings)
+    from jobs import orders, queues
+
+    known = _runs(settings)
+    with queues.explained():
+        if cancel is not None:
+            run = known.require(project, cancel)
+            if not orders.cancel(known, run):
+                console.print(f"Run {run.id} has ended already ({run.state}).")
+        found = [known.require(project, show)] if show else known.of_project(project)
+        failures = known.failures(show) if show else {}
+    if as_json:
+        told: Any = [run.as_dict() for run in found]
+        if show:
+            told = {**found[0].as_dict(), "failures": {str(t): why for t, why in failures.items()}}
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
+        return
+    if show:
+        print_outcome(known, found[0])
+        return
+    table = Table("run", "asked by", "only", "state", "tasks", "imported", "failed", "when")
+    for run in found:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
+        state = run.state + (f" (waits: {run.waits_for})" if run.waits_for else "")
+        numbers = map(str, (run.listed, run.imported, run.failed))
+        table.add_row(run.id, run.asked_by, run.only, state, *numbers, when)
+    Console().print(table)
+
+
+@runs_app.command()
+def prune(
+    project: ProjectArgument,
+    version: Annotated[
+        str | None, typer.Option(help="Delete the predictions of this model version.")
+    ] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Delete all but one of equal predictions.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
+) -> None:
+    """Delete old predictions in Label Studio: the only command that deletes there.
+
+    Without an option it lists the versions. Label Studio deletes about 200 a second, and nobody can
+    submit meanwhile.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.prune import delete, doomed
+    from backend.studio import Studio
+
+    studio = Studio(settings)
+    shown = studio.project(project)["model_version"]
+    versions = studio.model_versions(project)
+    if version is None and not duplicates:
+        table = Table("model version", "predictions", "shown")
+        for name, count in versions.items():
+            table.add_row(name, str(count), "yes" if name == shown else "")
+        Console().print(table)
+        return
+    what = doomed(studio, project, version, duplicates)
+    if what.count == 0:
+        console.print("There is nothing to delete.")
+        return
+    console.print(
+        f"{what.count} predictions of project {project} will be deleted in Label Studio. That "
+        f"takes about {max(1, round(what.seconds))} s, during which nobody can submit there. Which "
+        "prediction an annotation came from is kept in our store, not in Label Studio."
+    )
+    if not yes and not typer.confirm("Delete them?"):
+        raise typer.Exit(1)
+    console.print(f"{delete(studio, project, what)} predictions deleted.")
+
+
+@runs_app.command()
+def forget(
+    project: ProjectArgument,
+    task: Annotated[
+        list[int] | None, typer.Option(help="Only this task; can be given several times.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
+) -> None:
+    """Erase what is kept of a project or of some tasks: embeddings, addresses, snapshots.
+
+    Nothing in Label Studio is changed. Embeddings of images that another task has too stay.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.snapshots import Snapshots
+    from backend.store import Store
+
+    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks"
+    if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
+        raise typer.Exit(1)
+    gone = Snapshots(Store(settings.store_uri)).forget(f"{project}.", task or None)
+    console.print(f"Erased: embeddings of {gone.images} images, {gone.snapshots} snapshots.")
+
+
+def follow(runs: Runs, run: Run) -> Run:
+    """Show how far a run is until it has ended."""
+    from jobs.waiting import wait
+
+    if not console.is_terminal:
+        said, when = "", 0.0
+
+        def line(now: Run) -> None:
+            nonlocal said, when
+            text = _told(now)
+            if text != said and time.monotonic() - when > LINE_SECONDS:
+                said, when = text, time.monotonic()
+                console.print(text, highlight=False)
+
+        return wait(runs, run.id, line)
+    with console.status("") as status:
+        return wait(runs, run.id, lambda now: status.update(_told(now)))
+
+
+def _told(run: Run) -> str:
+    parts = [
+        f"{run.state}: {run.listed} listed",
+        f"{run.embedded} embedded",
+        f"{run.cached} cached",
+        f"{run.failed} failed",
+        f"{run.imported} imported",
+    ]
+    if run.embedded:
+        parts.append(f"{run.images_per_second:.1f} images/s")
+    if run.seconds_left is not None:
+        parts.append(f"{run.seconds_left:.0f} s left")
+    if run.waits_for:
+        parts.append(f"waits: {plain(run.waits_for)}")
+    return ", ".join(parts)
+
+
+def print_outcome(runs: Runs, run: Run) -> None:
+    """What came of a run: one line, and the tasks without a prediction."""
+    colour = {"done": "green", "failed": "red", "cancelled": "yellow"}.get(run.state, "cyan")
+    console.print(f"[{colour}]{_told(run)}[/]; version {run.model_version or '(none)'}")
+    if run.error is not None:
+        console.print(f"[bold red]Error:[/] {plain(run.error['message'])}", highlight=False)
+        console.print(f"[bold]Fix:[/] {plain(run.error['fix'])}", highlight=False)
+    failures = runs.failures(run.id)
+    for task, why in list(failures.items())[:10]:
+        console.print(f"[red]Task {task}:[/] {plain(why.get('message', ''))}", highlight=False)
+    if len(failures) > 10:
+        rest = f"ls-clip runs {run.project} --show {run.id} --json"
+        console.print(f"... and {len(failures) - 10} more; all of them: {rest}")
+
+
+def _runs(settings: Settings) -> Runs:
+    from jobs import queues
+    from jobs.runs import Runs
+
+    return Runs(queues.connect(settings))
+
+
+def _warn_without_workers(settings: Settings, runs: Runs) -> None:
+    from jobs.waiting import require_workers
+
+    try:
+        require_workers(settings, runs)
+    except QueueError as error:
+        console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)

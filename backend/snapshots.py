@@ -1,0 +1,178 @@
+"""What each task was shown, and which images it has: our own memory of Label Studio's predictions.
+
+Label Studio forgets which prediction an annotation came from as soon as predictions are deleted,
+and says of a deleted task only its number. Both are kept in the store, by project.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from backend.predictor import Prediction
+from backend.store import Store, listed, quoted
+
+LOOKUP_TASKS = 2000
+_SHOWN = pa.schema(
+    [
+        pa.field("project", pa.string()),
+        pa.field("task", pa.int64()),
+        pa.field("model_version", pa.string()),
+        pa.field("score", pa.float64()),
+        pa.field("choices", pa.string()),
+    ]
+)
+_IMAGES = pa.schema(
+    [
+        pa.field("project", pa.string()),
+        pa.field("task", pa.int64()),
+        pa.field("address", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One prediction as a person got to see it.
+
+    Attributes:
+        task: the task's id.
+        model_version: the version.
+        score: its confidence in [0, 1].
+        choices: control name -> what was ticked, as Label Studio stores it.
+    """
+
+    task: int
+    model_version: str
+    score: float
+    choices: Mapping[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """What `Snapshots.forget` removed."""
+
+    snapshots: int
+    images: int
+
+
+class Snapshots:
+    """See the module. Thread-safe.
+
+    Args:
+        store: where they are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def tie(self, project: str, images: Iterable[tuple[int, str]]) -> None:
+        """Remember which images (addresses) belong to which tasks.
+
+        Args:
+            project: ``<id>.<unix time of creation>``.
+            images: task id and address; what is known is not stored twice.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        wanted = set(images)
+        known: set[tuple[int, str]] = set()
+        for tasks in _parts(sorted({task for task, _ in wanted})):
+            rows = self._store.rows("task_images", _IMAGES, _of(project, tasks))
+            known |= set(zip(rows["task"].to_pylist(), rows["address"].to_pylist(), strict=True))
+        fresh = sorted(wanted - known)
+        if fresh:
+            columns = [[project] * len(fresh), *map(list, zip(*fresh, strict=True))]
+            self._store.append("task_images", pa.table(columns, schema=_IMAGES))
+
+    def add(self, project: str, predictions: Sequence[Prediction]) -> None:
+        """Remember predictions; those without a result or a task are left out.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        items = [
+            one.as_import()
+            for one in predictions
+            if one.result is not None and one.task is not None
+        ]
+        if not items:
+            return
+        columns = [
+            [project] * len(items),
+            [item["task"] for item in items],
+            [item["model_version"] for item in items],
+            [item["score"] for item in items],
+            [json.dumps(_choices(item["result"]), ensure_ascii=False) for item in items],
+        ]
+        self._store.append("snapshots", pa.table(columns, schema=_SHOWN))
+
+    def of_tasks(self, project: str, tasks: Iterable[int]) -> dict[tuple[int, str], Snapshot]:
+        """What these tasks were shown: (task, model version) -> snapshot.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        found: dict[tuple[int, str], Snapshot] = {}
+        for part in _parts(sorted(set(tasks))):
+            for row in self._store.rows("snapshots", _SHOWN, _of(project, part)).to_pylist():
+                found[row["task"], row["model_version"]] = Snapshot(
+                    row["task"], row["model_version"], row["score"], json.loads(row["choices"])
+                )
+        return found
+
+    def forget(self, project: str, tasks: Sequence[int] | None = None) -> Forgotten:
+        """Erase what is kept of a project or of some of its tasks: snapshots, and embeddings of
+        images that no other task has.
+
+        Args:
+            project: ``<id>.<unix time of creation>``, or ``<id>.`` for all of that number.
+            tasks: their ids; None: the whole project, its frozen statistics included.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        parts = [None] if tasks is None else list(_parts(sorted(set(tasks))))
+        wheres = [_of(project, part) for part in parts]
+        addresses: set[str] = set()
+        snapshots = 0
+        for where in wheres:
+            tied = self._store.rows("task_images", _IMAGES, where, ["address"])
+            addresses |= set(tied["address"].to_pylist())
+            snapshots += len(self._store.rows("snapshots", _SHOWN, where, ["task"]))
+        if snapshots:
+            self._store.erase("snapshots", _SHOWN, wheres)
+        if addresses:
+            self._store.erase("task_images", _IMAGES, wheres)
+        for some in _parts(sorted(addresses)):
+            others = self._store.rows("task_images", _IMAGES, f"address IN ({listed(some)})")
+            addresses -= set(others["address"].to_pylist())
+        images = self._store.erase_images(addresses)
+        if tasks is None:
+            self._store.erase_artefacts("statistics", lambda name: name.startswith(project))
+        return Forgotten(snapshots, images)
+
+
+def _choices(result: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {
+        item["from_name"]: item["value"][item["type"]]
+        for item in result
+        if item["type"] in {"choices", "taxonomy"}
+    }
+
+
+def _of(project: str, tasks: Sequence[int] | None) -> str:
+    mine = f"project = {quoted(project)}"
+    if project.endswith("."):
+        mine = f"starts_with(project, {quoted(project)})"
+    return mine if tasks is None else f"{mine} AND task IN ({listed(tasks)})"
+
+
+def _parts(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    for start in range(0, len(values), LOOKUP_TASKS):
+        yield values[start : start + LOOKUP_TASKS]

@@ -1,0 +1,204 @@
+"""A run's jobs: list and cut, embed each shard, and one import at the end.
+
+Each may be repeated at any time: what is embedded is in the store, what is imported is in Label
+Studio, and only the difference is done. A job that raises is tried again later (`jobs.tend`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from redis.exceptions import RedisError
+from rq import Retry
+
+from backend import telemetry
+from backend.errors import ClipError, ImageError, QueueError, StoreError
+from backend.importer import predicted
+from backend.labels import parse_config
+from backend.runtime import Runtime, runtime
+from backend.studio import Studio, UnansweredError, project_key
+from jobs import projects, queues
+from jobs.listing import Task, by_image, shards, wanted
+from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
+from jobs.promotion import promote
+from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
+from jobs.stopping import stop_requested
+
+log = logging.getLogger(__name__)
+
+CAREFUL_AFTER = 3
+"""A shard that has failed so often is taken image by image, to find the one that kills workers."""
+OUTAGE_REASONS = frozenset({"unreachable", "timeout", "http_status"})
+"""Failures of an image that may be Label Studio's being away."""
+WORTH_ANOTHER_TRY = (UnansweredError, StoreError, QueueError, RedisError)
+
+
+class _StoppedError(Exception):
+    """The worker was told to stop, or the run has ended."""
+
+
+def plan(run_id: str) -> None:
+    """List the project's tasks once, cut them into shards, and enqueue each as it comes."""
+    with _job(run_id, LISTING) as (runs, run):
+        if run is None:
+            return
+        house = runtime()
+        studio = Studio(house.settings)
+        project = studio.project(run.project)
+        config = parse_config(project["label_config"])
+        config.require_controls()
+        _sweep(runs, house)
+        key = project_key(project)
+        version = house.predictor.scorer(config, key).model_version
+        there = set() if run.only == "all" else predicted(studio, run.project, version)
+        runs.note(run_id, config=config.digest, key=key, model_version=version)
+        number = listed = 0
+        tasks = wanted(studio, run.project, run.only, config, there)
+        for shard in shards(tasks, house.settings.shard_size):
+            house.store.write_artefact(_file(run_id, number), {"tasks": shard}, replace=True)
+            runs.add_shard(run_id, Shard(number, len(shard)))
+            listed += len(shard)
+            runs.note(run_id, listed=listed)
+            enqueue_shard(runs, run_id, number)
+            number += 1
+        log.info("run %s: %d tasks in %d shards", run_id, listed, number)
+        runs.move(run_id, EMBEDDING)
+        enqueue_finish_if_complete(runs, run_id)
+
+
+def embed(run_id: str, number: int) -> Retry | None:
+    """Make sure that the store has the embeddings of a shard's images."""
+    try:
+        with _job(run_id) as (runs, run):
+            if run is not None:
+                with telemetry.SHARD_SECONDS.time():
+                    _embed(runs, run, number)
+                enqueue_finish_if_complete(runs, run_id)
+    except _StoppedError:
+        if stop_requested():
+            log.info("run %s shard %d: stopped between two batches", run_id, number)
+            # Back into the queue; what is embedded so far is in the store.
+            return Retry(max=1_000_000, enqueue_at_front=True)
+    return None
+
+
+def finish(run_id: str) -> None:
+    """Score everything, import what Label Studio lacks, verify it, and show it."""
+    with _job(run_id, IMPORTING) as (runs, run):
+        if run is None:
+            return
+        with projects.importing(runs.connection, run.project):
+            house = runtime()
+            parts = (tasks_of(house, run_id, number) for number in range(run.shards))
+            promote(runs, run, house, parts)
+        runs.end(run_id, DONE)
+        _sweep(runs, house)
+
+
+def tasks_of(house: Runtime, run_id: str, number: int) -> list[Task]:
+    """The tasks of a shard: ``id``, and of ``data`` what the labeling config uses.
+
+    Raises:
+        StoreError: they are not in the store.
+    """
+    content = house.store.read_artefact(_file(run_id, number))
+    if content is None:
+        raise StoreError(
+            f"The tasks of run {run_id} shard {number} are not in the store.",
+            "Give all workers the same LS_CLIP_STORE.",
+        )
+    tasks: list[Task] = content["tasks"]
+    return tasks
+
+
+@contextmanager
+def _job(run_id: str, state: str = "") -> Iterator[tuple[Runs, Run | None]]:
+    """The run, moved to a state; None if it has ended. What goes wrong inside is put down there."""
+    house = runtime()
+    runs = Runs(queues.connect(house.settings, patience=8))
+    run = runs.get(run_id)
+    if run is None or run.state in ENDED or (state and not runs.move(run_id, state, waits_for="")):
+        yield runs, None
+        return
+    try:
+        yield runs, run
+    except WORTH_ANOTHER_TRY as error:
+        with suppress(RedisError):
+            runs.note(run_id, waits_for=str(error))
+        raise
+    except ClipError as error:
+        log.error("run %s has failed: %s", run_id, error)
+        runs.end(run_id, FAILED, error)
+
+
+def _embed(runs: Runs, run: Run, number: int) -> None:
+    house = runtime()
+    tasks = tasks_of(house, run.id, number)
+    images = by_image(tasks)
+    house.snapshots.tie(
+        run.key,
+        ((task, house.embedder.address(value)) for value, of in images.items() for task in of),
+    )
+    former = next((one for one in runs.shards(run.id) if one.number == number), None)
+    before = former.embedded if former is not None else 0
+
+    def step(cached: int, done: int, failed: int) -> None:
+        now = Shard(number, len(tasks), before + done, max(0, cached - before), failed)
+        if runs.progress(run.id, now) in ENDED or stop_requested():
+            raise _StoppedError
+
+    failures: dict[str, ImageError] = {}
+    if runs.attempts(run.id, shard_id(run.id, number)) >= CAREFUL_AFTER:
+        failures = _one_by_one(runs, run, number, list(images))
+    filled = house.embedder.fill([value for value in images if value not in failures], step)
+    failures |= filled.failures
+    late = [value for value, one in failures.items() if one.reason in OUTAGE_REASONS]
+    if late:
+        # Rather wait for Label Studio than leave its images out.
+        Studio(house.settings).version()
+        again = house.embedder.fill(late).failures
+        failures = {value: one for value, one in failures.items() if value not in late} | again
+    bad = {task: one for value, one in failures.items() for task in images[value]}
+    for task, failure in bad.items():
+        log.warning("run %s shard %d task %d: %s", run.id, number, task, failure)
+    runs.record_failures(run.id, {task: failure.as_dict() for task, failure in bad.items()})
+    cached = max(0, filled.cached - before)
+    embedded = len(images) - len(failures) - cached
+    runs.progress(run.id, Shard(number, len(tasks), embedded, cached, len(failures), done=True))
+
+
+def _one_by_one(runs: Runs, run: Run, number: int, images: Sequence[str]) -> dict[str, ImageError]:
+    """Take images singly, each noted before it is touched; what killed a worker is left out."""
+    embedder = runtime().embedder
+    failures: dict[str, ImageError] = {}
+    deadly = runs.deadly(run.id, number)
+    for value in images:
+        address = embedder.address(value)
+        if address in deadly:
+            failures[value] = ImageError(
+                "worker_died",
+                "The worker's process died whenever it touched this image.",
+                "Save the image anew with an image editor; the worker's log may tell more.",
+            )
+            continue
+        runs.hold(run.id, number, address)
+        failures |= embedder.fill([value]).failures
+        runs.hold(run.id, number, None)
+        if stop_requested():
+            raise _StoppedError
+    return failures
+
+
+def _file(run_id: str, number: int) -> str:
+    return f"runs/{run_id}/{number}"
+
+
+def _sweep(runs: Runs, house: Runtime) -> None:
+    """Delete the lists of tasks of runs that have ended."""
+    active = {run.id for run in runs.active()}
+    try:
+        house.store.erase_artefacts("runs", lambda name: name not in active)
+    except StoreError as error:
+        log.warning("old lists of tasks stay: %s", error)

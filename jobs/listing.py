@@ -1,0 +1,66 @@
+"""A project's tasks as a run needs them: id, the data that the config uses, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from backend.labels import LabelConfig
+from backend.predictor import image_of
+from backend.studio import Studio
+
+Task = dict[str, Any]
+"""``id``, ``data``, and ``images``: the addresses of its images as they stand in the data."""
+
+
+def wanted(
+    studio: Studio, project: int, only: str, config: LabelConfig, there: Collection[int]
+) -> Iterator[Task]:
+    """The tasks that a run is about.
+
+    Args:
+        studio: the Label Studio.
+        project: its number.
+        only: ``unlabelled`` leaves out tasks with an annotation.
+        config: decides which fields of a task's data are kept.
+        there: tasks that are left out.
+    """
+    fields = {control.image_field for control in config.controls}
+    fields |= {control.options_field for control in config.controls if control.options_field}
+    kept = fields | {field.split(".")[0] for field in fields}
+    seen: set[int] = set()
+    for task in studio.tasks(project):
+        number = int(task["id"])
+        # A task that is made while we list may move another one to the next page.
+        if number in there or number in seen:
+            continue
+        if only == "unlabelled" and task["total_annotations"]:
+            continue
+        seen.add(number)
+        images = (image_of(control, task) for control in config.controls)
+        yield {
+            "id": number,
+            "data": {name: value for name, value in task["data"].items() if name in kept},
+            "images": sorted({value for value in images if value is not None}),
+        }
+
+
+def shards(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
+    """Tasks by so many; the last may be fewer."""
+    shard: list[Task] = []
+    for task in tasks:
+        shard.append(task)
+        if len(shard) == size:
+            yield shard
+            shard = []
+    if shard:
+        yield shard
+
+
+def by_image(tasks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Image address -> the tasks that have it."""
+    found: dict[str, list[int]] = {}
+    for task in tasks:
+        for value in task["images"]:
+            found.setdefault(value, []).append(int(task["id"]))
+    return found

@@ -1,0 +1,128 @@
+"""From embeddings to what annotators see: score, remember, import, verify, show, in this order.
+
+The order makes every step repeatable, and nobody is shown a version that is not complete. What all
+processes take for the current version changes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from backend.errors import LabelConfigError
+from backend.importer import Importer, show
+from backend.labels import LabelConfig, parse_config
+from backend.predictor import STATISTICS_UP_TO, Prediction, Scorer
+from backend.runtime import Runtime
+from backend.studio import Studio, project_key
+from jobs import projects
+from jobs.listing import Task, shards, wanted
+from jobs.runs import Run, Runs
+
+
+def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -> None:
+    """Give each task its prediction of the current version, and let the project show it.
+
+    Args:
+        runs: of all projects.
+        run: whose tasks; its project is locked for imports by the caller.
+        house: of this process.
+        parts: the run's tasks; their images are in the store as far as they can be had.
+
+    Raises:
+        LabelConfigError: the labels were changed since the run began.
+        StudioError: Label Studio refuses a step, or does not answer.
+        StoreError: the store cannot be read or written.
+    """
+    studio = Studio(house.settings)
+    project = studio.project(run.project)
+    config = parse_config(project["label_config"])
+    if config.digest != run.config:
+        raise LabelConfigError(
+            "The labeling config was changed while the tasks were predicted.",
+            f"Run ls-clip predict {run.project} again; what is embedded stays.",
+        )
+    waiting = iter(parts)
+    first: list[list[Task]] = []
+    while sum(map(len, first)) < STATISTICS_UP_TO and (part := next(waiting, None)):
+        first.append(part)
+    key = project_key(project)
+    house.predictor.freeze_statistics(config, key, [*chain(*first)], seconds=0)
+    scorer = house.predictor.scorer(config, key)
+    version = scorer.model_version
+    importer = Importer(studio, run.project, version)
+    if run.sending:
+        # A process that died has sent something that Label Studio may still be working on.
+        importer.settle(len(importer.there) + run.sending)
+    delivery = _Delivery(runs, run, house, scorer, importer)
+    for part in chain(first, waiting):
+        delivery.take(part, seconds=0)
+    if version != run.model_version and run.only != "all":
+        # The statistics were frozen just now: tasks that had a prediction need a new one.
+        for part in _rest(studio, run, config, delivery, house.settings.shard_size):
+            delivery.take(part, seconds=None)
+    delivery.close()
+    if not importer.there:
+        return
+    expected = delivery.seen - set(delivery.failures)
+    if not importer.is_complete(expected):
+        # Tasks that were deleted meanwhile are nobody's fault.
+        alive = {int(task["id"]) for task in studio.tasks(run.project)}
+        importer.verify(expected & alive)
+    show(studio, run.project, version)
+    projects.set_current_version(runs.connection, run.project, version)
+
+
+class _Delivery:
+    """Scores tasks and sends their predictions, many at once."""
+
+    def __init__(
+        self, runs: Runs, run: Run, house: Runtime, scorer: Scorer, importer: Importer
+    ) -> None:
+        self._runs, self._run, self._house = runs, run, house
+        self._scorer, self._importer = scorer, importer
+        self._waiting: list[Prediction] = []
+        self.seen: set[int] = set()
+        self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
+
+    def take(self, tasks: list[Task], seconds: float | None) -> None:
+        """Score those that have no prediction yet; with 0 seconds nothing is fetched for it."""
+        self.seen |= {task["id"] for task in tasks}
+        missing = [task for task in tasks if task["id"] not in self._importer.there]
+        for one in self._house.predictor.predict(self._scorer, missing, seconds):
+            assert one.task is not None
+            if one.result is not None:
+                self._waiting.append(one)
+                self.failures.pop(one.task, None)
+            elif one.task not in self.failures:
+                # What could not be embedded has its reason already.
+                self.failures[one.task] = one.failure.as_dict() if one.failure else {}
+        if len(self._waiting) >= self._house.settings.import_size:
+            self._send()
+
+    def close(self) -> None:
+        """Send what is left, and put down why tasks have no prediction."""
+        self._send()
+        for task in self._importer.there:
+            self.failures.pop(task, None)
+        for task, reason in self._importer.dropped.items():
+            self.failures[task] = {"code": "dropped", "message": reason, "fix": ""}
+        self._runs.set_failures(self._run.id, self.failures)
+
+    def _send(self) -> None:
+        if not self._waiting:
+            return
+        self._house.snapshots.add(self._run.key, self._waiting)
+        self._runs.note(
+            self._run.id, model_version=self._scorer.model_version, sending=len(self._waiting)
+        )
+        self._importer.add([one.as_import() for one in self._waiting])
+        made = self._run.imported + self._importer.created
+        self._runs.note(self._run.id, imported=made, sending=0)
+        self._waiting = []
+
+
+def _rest(
+    studio: Studio, run: Run, config: LabelConfig, delivery: _Delivery, size: int
+) -> Iterator[list[Task]]:
+    return shards(wanted(studio, run.project, run.only, config, frozenset(delivery.seen)), size)

@@ -1,0 +1,408 @@
+"""Runs: what was asked for, how far it is, and what came of it. Kept in Redis, read by everyone.
+
+A run lists a project's tasks, cuts them into shards, and ends with one import. Each field here is
+written by one job at a time and may be written again with the same value, so that a job that is
+repeated after a time-out or a death counts nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from redis import Redis
+
+from backend.errors import ClipError, QueueError
+
+if TYPE_CHECKING:
+    from redis.client import Pipeline
+
+QUEUED, LISTING, EMBEDDING, IMPORTING = "queued", "listing", "embedding", "importing"
+DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
+ENDED = frozenset({DONE, FAILED, CANCELLED})
+ONLY = ("missing", "unlabelled", "all")
+KEPT_RUNS = 50
+"""Runs of a project that are remembered."""
+KEPT_SECONDS = 30 * 24 * 3600
+FAILURES_SHOWN = 1000
+
+PREFIX = "ls-clip:"
+"""Of all our keys in Redis; RQ's begin with ``rq:``."""
+
+_PARTS = ("", "shards", "failures", "attempts", "later", "held", "deadly")
+_ACTIVE = f"{PREFIX}active"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some tasks of a run.
+
+    Attributes:
+        number: from 0.
+        tasks: how many.
+        embedded: images encoded for it.
+        cached: images whose embedding was there.
+        failed: images that could not be had.
+        done: whether it needs no more work.
+    """
+
+    number: int
+    tasks: int
+    embedded: int = 0
+    cached: int = 0
+    failed: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run stands.
+
+    Attributes:
+        id: letters and digits.
+        project: its number in Label Studio.
+        only: one of `ONLY`.
+        asked_by: ``cli``, ``http``, ``connect`` or ``label-studio``.
+        state: ``queued``, ``listing``, ``embedding``, ``importing``; ``done``, ``failed`` or
+            ``cancelled``.
+        created: unix time.
+        updated: unix time of the last sign of life.
+        ended: unix time; 0 while it goes on.
+        model_version: what it gives the tasks, once known.
+        listed: tasks that need a prediction.
+        embedded: images encoded.
+        cached: images whose embedding was there.
+        imported: predictions made in Label Studio.
+        failed: tasks without a prediction.
+        shards: how many there are.
+        shards_done: of them.
+        error: why it failed, in the one shape of all errors.
+        notes: what a person should know, one sentence each.
+        waits_for: what it cannot go on without at the moment; empty if it goes on.
+        working: seconds since its first image.
+        key: the project as Label Studio names it to backends, ``<id>.<unix time of creation>``.
+        config: digest of the labeling config that it was cut for.
+        sending: predictions that were sent last, if no answer has come to them; else 0.
+    """
+
+    id: str
+    project: int
+    only: str
+    asked_by: str
+    state: str
+    created: float
+    updated: float
+    ended: float = 0.0
+    model_version: str = ""
+    listed: int = 0
+    embedded: int = 0
+    cached: int = 0
+    imported: int = 0
+    failed: int = 0
+    shards: int = 0
+    shards_done: int = 0
+    error: Mapping[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    waits_for: str = ""
+    working: float = 0.0
+    key: str = ""
+    config: str = ""
+    sending: int = 0
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the images that had to be encoded."""
+        return self.embedded / self.working if self.working > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the last image is embedded, at the speed so far; None if nothing tells."""
+        looked_at = self.embedded + self.cached
+        if self.state != EMBEDDING or not looked_at or self.working <= 0:
+            return None
+        return max(0, self.listed - looked_at) * self.working / looked_at
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; docs/workers.md describes the fields."""
+        left = self.seconds_left
+        inner = {"working", "key", "config", "sending"}
+        return {
+            **{name: value for name, value in vars(self).items() if name not in inner},
+            "notes": list(self.notes),
+            "images_per_second": round(self.images_per_second, 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+
+class Runs:
+    """The runs of all projects.
+
+    Args:
+        connection: to Redis.
+    """
+
+    def __init__(self, connection: Redis) -> None:
+        self.connection = connection
+
+    def start(self, project: int, only: str, asked_by: str) -> tuple[Run, bool]:
+        """A new run, or the one that this project has going.
+
+        Returns:
+            The run, and whether it is new.
+        """
+        mine = uuid4().hex[:12]
+        now = time.time()
+        fields = {
+            "project": project,
+            "only": only,
+            "asked_by": asked_by,
+            "state": QUEUED,
+            "created": now,
+            "updated": now,
+        }
+        # Before the slot is taken, so that whoever finds it taken finds the run.
+        self.connection.hset(_key(mine), mapping=fields)
+        while not self.connection.set(_slot(project), mine, nx=True):
+            going = self._text(self.connection.get(_slot(project)))
+            run = self.get(going) if going else None
+            if run is not None and run.state not in ENDED:
+                self.connection.delete(_key(mine))
+                self.connection.sadd(_ACTIVE, going)
+                return run, False
+            self._release(project, going)
+        self.connection.sadd(_ACTIVE, mine)
+        self.connection.zadd(_list(project), {mine: now})
+        self._forget_old(project)
+        run = self.get(mine)
+        assert run is not None
+        return run, True
+
+    def get(self, run_id: str) -> Run | None:
+        """The run as it stands now, or None."""
+        with self.connection.pipeline(transaction=False) as pipe:
+            pipe.hgetall(_key(run_id))
+            pipe.hgetall(_key(run_id, "shards"))
+            pipe.hlen(_key(run_id, "failures"))
+            raw, shards, failed = pipe.execute()
+        if not raw:
+            return None
+        content = {key.decode(): value.decode() for key, value in raw.items()}
+        parts = [json.loads(value) for value in shards.values()]
+        number = {name: float(content.get(name, 0)) for name in ("created", "updated", "ended")}
+        first, last = float(content.get("first_image", 0)), float(content.get("last_image", 0))
+        return Run(
+            run_id,
+            int(content["project"]),
+            content["only"],
+            content["asked_by"],
+            content["state"],
+            number["created"],
+            number["updated"],
+            number["ended"],
+            content.get("model_version", ""),
+            int(content.get("listed", 0)),
+            sum(part["embedded"] for part in parts),
+            sum(part["cached"] for part in parts),
+            int(content.get("imported", 0)),
+            int(failed),
+            len(parts),
+            sum(part["done"] for part in parts),
+            json.loads(content["error"]) if "error" in content else None,
+            tuple(json.loads(content.get("notes", "[]"))),
+            content.get("waits_for", ""),
+            max(0.0, last - first) if first else 0.0,
+            content.get("key", ""),
+            content.get("config", ""),
+            int(content.get("sending", 0)),
+        )
+
+    def require(self, project: int, run_id: str) -> Run:
+        """The run of this project.
+
+        Raises:
+            QueueError: there is none; with status 404.
+        """
+        run = self.get(run_id) if run_id.isalnum() else None
+        if run is None or run.project != project:
+            error = QueueError(
+                f"Project {project} has no run {run_id[:40]!r}.",
+                "ls-clip runs PROJECT lists those that are remembered.",
+            )
+            error.status = 404
+            raise error
+        return run
+
+    def of_project(self, project: int) -> list[Run]:
+        """Its runs, newest first."""
+        ids = [value.decode() for value in self.connection.zrevrange(_list(project), 0, -1)]
+        return [run for run in map(self.get, ids) if run is not None]
+
+    def active(self) -> list[Run]:
+        """Runs that have not ended, of all projects."""
+        found = []
+        for value in self.connection.smembers(_ACTIVE):
+            run = self.get(value.decode())
+            if run is None:
+                self.connection.srem(_ACTIVE, value)
+            else:
+                found.append(run)
+        return found
+
+    def move(self, run_id: str, state: str, **fields: Any) -> bool:
+        """Give a run another state, unless it has ended.
+
+        Returns:
+            Whether it had not.
+        """
+
+        def change(pipe: Pipeline) -> bool:
+            now: Any = pipe.hget(_key(run_id), "state")
+            pipe.multi()
+            if now is None or now.decode() in ENDED:
+                return False
+            pipe.hset(_key(run_id), mapping={"state": state, "updated": time.time(), **fields})
+            return True
+
+        moved: bool = self.connection.transaction(change, _key(run_id), value_from_callable=True)
+        return moved
+
+    def end(self, run_id: str, state: str, error: ClipError | None = None, **fields: Any) -> bool:
+        """Close a run: ``done``, ``failed`` or ``cancelled``. What has ended stays as it is."""
+        if error is not None:
+            fields["error"] = json.dumps(error.as_dict())
+        run = self.get(run_id)
+        if run is None or not self.move(run_id, state, ended=time.time(), waits_for="", **fields):
+            return False
+        self._release(run.project, run_id)
+        self.connection.srem(_ACTIVE, run_id)
+        for name in _PARTS:
+            self.connection.expire(_key(run_id, name), KEPT_SECONDS)
+        return True
+
+    def note(self, run_id: str, **fields: Any) -> None:
+        """Set fields of a run, which also shows that it lives."""
+        self.connection.hset(_key(run_id), mapping={"updated": time.time(), **fields})
+
+    # Shards
+
+    def add_shard(self, run_id: str, shard: Shard) -> None:
+        """A shard that is to be worked on."""
+        self._put(run_id, shard)
+
+    def shards(self, run_id: str) -> list[Shard]:
+        """All shards, by number."""
+        raw = self.connection.hgetall(_key(run_id, "shards"))
+        found = [Shard(int(number), **json.loads(value)) for number, value in raw.items()]
+        return sorted(found, key=lambda shard: shard.number)
+
+    def progress(self, run_id: str, shard: Shard) -> str:
+        """Say how far a shard is.
+
+        Returns:
+            The run's state, so that a worker learns that it was cancelled.
+        """
+        now = time.time()
+        with self.connection.pipeline(transaction=False) as pipe:
+            if shard.embedded or shard.cached:
+                pipe.hsetnx(_key(run_id), "first_image", now)
+                pipe.hset(_key(run_id), "last_image", now)
+            pipe.hset(_key(run_id), "updated", now)
+            pipe.hget(_key(run_id), "state")
+            state = pipe.execute()[-1]
+        if state is None:
+            return CANCELLED
+        self._put(run_id, shard)
+        return self._text(state)
+
+    def begin(self, run_id: str) -> None:
+        """The first image of a run is about to be fetched."""
+        self.connection.hsetnx(_key(run_id), "first_image", time.time())
+
+    def _put(self, run_id: str, shard: Shard) -> None:
+        content = {name: value for name, value in vars(shard).items() if name != "number"}
+        self.connection.hset(_key(run_id, "shards"), str(shard.number), json.dumps(content))
+
+    # Failures
+
+    def record_failures(self, run_id: str, failures: Mapping[int, Mapping[str, str]]) -> None:
+        """Task id -> why it has no prediction."""
+        if failures:
+            content = {str(task): json.dumps(dict(why)) for task, why in failures.items()}
+            self.connection.hset(_key(run_id, "failures"), mapping=content)
+
+    def set_failures(self, run_id: str, failures: Mapping[int, Mapping[str, str]]) -> None:
+        """Replace all that was recorded."""
+        self.connection.delete(_key(run_id, "failures"))
+        self.record_failures(run_id, failures)
+
+    def failures(self, run_id: str) -> dict[int, dict[str, str]]:
+        """Task id -> why it has no prediction, by task."""
+        raw = self.connection.hgetall(_key(run_id, "failures"))
+        return {int(task): json.loads(raw[task]) for task in sorted(raw, key=int)}
+
+    # What happens to jobs
+
+    def attempts(self, run_id: str, job: str) -> int:
+        """How often this job of the run has failed or was lost."""
+        return int(self.connection.hget(_key(run_id, "attempts"), job) or 0)
+
+    def count_attempt(self, run_id: str, job: str) -> int:
+        """One more; returns how many there are."""
+        return int(self.connection.hincrby(_key(run_id, "attempts"), job, 1))
+
+    def not_before(self, run_id: str, job: str, moment: float | None = None) -> float:
+        """The unix time from which a failed job may be tried again; sets it where given."""
+        if moment is not None:
+            self.connection.hset(_key(run_id, "later"), job, moment)
+            return moment
+        return float(self.connection.hget(_key(run_id, "later"), job) or 0)
+
+    def hold(self, run_id: str, shard: int, address: str | None) -> None:
+        """Note which image a worker is about to touch, in case that kills it; None: none."""
+        if address is None:
+            self.connection.hdel(_key(run_id, "held"), str(shard))
+        else:
+            self.connection.hset(_key(run_id, "held"), str(shard), address)
+
+    def deadly(self, run_id: str, shard: int) -> set[str]:
+        """The images that a worker touched and never came back from."""
+        held = self.connection.hget(_key(run_id, "held"), str(shard))
+        if held is not None:
+            self.connection.sadd(_key(run_id, "deadly"), held)
+            self.hold(run_id, shard, None)
+        return {value.decode() for value in self.connection.smembers(_key(run_id, "deadly"))}
+
+    def _release(self, project: int, run_id: str) -> None:
+        def free(pipe: Pipeline) -> None:
+            now: Any = pipe.get(_slot(project))
+            pipe.multi()
+            if now is not None and now.decode() == run_id:
+                pipe.delete(_slot(project))
+
+        self.connection.transaction(free, _slot(project))
+
+    def _forget_old(self, project: int) -> None:
+        for value in self.connection.zrange(_list(project), 0, -KEPT_RUNS - 1):
+            run_id = value.decode()
+            self.connection.delete(*(_key(run_id, name) for name in _PARTS))
+            self.connection.zrem(_list(project), run_id)
+
+    @staticmethod
+    def _text(value: Any) -> str:
+        return value.decode() if value is not None else ""
+
+
+def _key(run_id: str, part: str = "") -> str:
+    return f"{PREFIX}run:{run_id}" + (f":{part}" if part else "")
+
+
+def _list(project: int) -> str:
+    return f"{PREFIX}project:{project}:runs"
+
+
+def _slot(project: int) -> str:
+    return f"{PREFIX}project:{project}:running"

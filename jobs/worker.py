@@ -1,0 +1,239 @@
+"""Workers: a process that keeps the encoder and takes jobs, and a supervisor that watches it.
+
+RQ's own worker forks for each job, which breaks CUDA and loads the model anew. So jobs run in the
+worker's process, its heartbeat comes from a thread, and a light parent replaces it after so many
+jobs or when it dies. The parent keeps runs alive (`jobs.tend`), whatever the child is busy with.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Event, Thread
+from types import FrameType
+from typing import Any
+
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.exceptions import DeserializationError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from backend import telemetry
+from backend.errors import ClipError, QueueError, SettingsError
+from backend.processes import die_with_parent
+from backend.settings import Settings
+from jobs import queues
+from jobs.stopping import request_stop
+from jobs.tend import EVERY_SECONDS, tend
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 10
+JOB_TTL = 35
+"""A job whose worker has sent no heartbeat for so long is taken over."""
+WORKER_TTL = 30
+RUNNABLE = "jobs."
+START_FAILED = 4
+"""The exit code of a worker that another try would not help."""
+RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
+"""Seconds before a process that died is replaced: longer each time it dies young."""
+YOUNG_SECONDS = 60.0
+
+
+class KnownJob(Job):
+    """Runs nothing but this project's own jobs: Redis may be written by others."""
+
+    def perform(self) -> Any:  # noqa: D102
+        if not str(self.func_name).startswith(RUNNABLE):
+            raise DeserializationError(f"{self.func_name} is no job of label-studio-clip")
+        return super().perform()
+
+
+class ClipWorker(SimpleWorker):
+    """RQ's worker with a heartbeat during jobs and a prompt, clean stop."""
+
+    job_class = KnownJob
+
+    def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
+        """Seconds without a heartbeat after which the job may be taken over."""
+        return JOB_TTL
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job in this process while a thread sends heartbeats."""
+        execution = self.prepare_execution(job)
+        done = Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                try:
+                    self.maintain_heartbeats(job, execution)
+                except RedisError as error:
+                    log.warning("Redis is away: %s", error)
+
+        heart = Thread(target=beat, daemon=True)
+        heart.start()
+        try:
+            good = self.perform_job(job, queue, execution)
+        finally:
+            done.set()
+            heart.join()
+        kind = job.id.split("-")[1] if "-" in job.id else "other"
+        telemetry.JOBS.labels(kind, "done" if good else "failed").inc()
+        self.set_state("idle")
+
+    def handle_warm_shutdown_request(self) -> None:
+        """Called on SIGTERM: the running job ends at its next batch."""
+        request_stop()
+        super().handle_warm_shutdown_request()
+
+
+def work(settings: Settings, names: Sequence[str]) -> None:
+    """Take jobs until told to stop, or until it is time for a fresh process.
+
+    Raises:
+        ClipError: the encoder or the store cannot be used.
+    """
+    from backend.runtime import runtime
+
+    if queues.PREDICT in names:
+        runtime().encoder.load()
+    if settings.worker_metrics_port:
+        _show_metrics(settings)
+    connection = queues.connect(settings, patience=8)
+    worker = ClipWorker(
+        [queues.queue(connection, name) for name in names],
+        connection=connection,
+        serializer=JSONSerializer,
+        worker_ttl=WORKER_TTL,
+        job_monitoring_interval=HEARTBEAT_SECONDS,
+        log_job_description=False,
+    )
+    log.info("worker %s listens on %s", worker.name[:8], ", ".join(names))
+    worker.work(max_jobs=settings.worker_jobs, logging_level="WARNING")
+
+
+def _show_metrics(settings: Settings) -> None:
+    from prometheus_client import start_http_server
+
+    try:
+        start_http_server(settings.worker_metrics_port, settings.host)
+    except OSError as error:
+        raise SettingsError(
+            f"LS_CLIP_WORKER_METRICS_PORT={settings.worker_metrics_port} cannot be used: "
+            f"{error.strerror}.",
+            "Give each worker of a machine a port of its own, or 0.",
+        ) from error
+
+
+def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, str]) -> int:
+    """Keep one worker process going until told to stop; keep all runs alive meanwhile.
+
+    Args:
+        settings: of this process.
+        names: queues to listen on, the first one first.
+        overrides: environment variables for the worker on top of our own.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        QueueError: Redis cannot be reached at the start.
+    """
+    connection = queues.connect(settings)
+    with queues.explained():
+        connection.ping()
+    stop = Event()
+    with _on_signals(stop):
+        deaths = 0
+        while not stop.wait(RESTART_PAUSES[min(deaths, len(RESTART_PAUSES) - 1)]):
+            started = time.monotonic()
+            child = _spawn(names, overrides)
+            try:
+                while child.poll() is None and not stop.wait(EVERY_SECONDS / 5):
+                    _tend(connection)
+            finally:
+                _end(child, settings.worker_grace)
+            if child.returncode == START_FAILED:
+                return 1
+            if not stop.is_set() and child.returncode != 0:
+                log.error("the worker process died (%s); it is replaced", child.returncode)
+            young = time.monotonic() - started < YOUNG_SECONDS
+            deaths = (deaths + 1 if child.returncode else 1) if young else 0
+    return 0
+
+
+def _spawn(names: Sequence[str], overrides: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A fresh interpreter: neither CUDA nor LanceDB survives a fork."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "jobs.worker", *names],
+        env={**os.environ, **overrides},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+    )
+
+
+def _end(child: subprocess.Popen[bytes], grace: float) -> None:
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(grace)
+    except subprocess.TimeoutExpired:
+        log.warning("the worker did not stop within %.0f s and is killed", grace)
+        child.kill()
+        child.wait()
+
+
+def _tend(connection: Any) -> None:
+    try:
+        tend(connection)
+    except RedisError as error:
+        log.warning("Redis is away: %s", error)
+    except Exception:
+        log.exception("runs could not be looked after")
+
+
+@contextmanager
+def _on_signals(stop: Event) -> Iterator[None]:
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main() -> int:
+    """The worker process: ``python -m jobs.worker QUEUE ...``."""
+    from backend.logs import configure_logging
+    from backend.settings import settings
+
+    configure_logging(settings())
+    try:
+        work(settings(), sys.argv[1:])
+    except (QueueError, RedisError) as error:
+        log.error("%s", error)
+        return 1
+    except ClipError as error:
+        log.error("%s", error)
+        return START_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    # Threads inside the model's libraries may abort a normal exit.
+    os._exit(code)
