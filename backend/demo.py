@@ -1,4 +1,4 @@
-"""The demo: a real Label Studio, the backend, and a project of photos filled with suggestions."""
+"""The demo: a real Label Studio, the backend, a worker, and a project of photos filled by a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -24,7 +24,7 @@ from backend.connect import ConnectReport, connect
 from backend.demo_photos import LABELS, DemoPhoto, make_photos
 from backend.errors import ClipError, SettingsError, StudioError
 from backend.labels import parse_config
-from backend.local_servers import LocalBackend, LocalStudio, new_secret
+from backend.local_servers import LocalBackend, LocalStudio, LocalValkey, LocalWorker, new_secret
 from backend.processes import LocalProcess, free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
@@ -94,14 +94,19 @@ def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: 
                     photos=directory / "files",
                 )
             )
-            settings = _settings(directory, state, label_studio.url, backend_port)
+            queue_port = free_port(16379)
+            valkey = stack.enter_context(LocalValkey(directory / "valkey", queue_port))
+            settings = _settings(directory, state, label_studio.url, backend_port, valkey.url)
             backend = stack.enter_context(LocalBackend(settings, directory / "backend.log"))
+            valkey.wait()
+            worker = stack.enter_context(LocalWorker(settings, directory / "worker.log"))
             first = "" if state.project else " (about a minute the first time)"
             label_studio.wait(
                 lambda seconds: progress(f"waiting for Label Studio{first}", int(seconds), 60)
             )
             progress(f"waiting for Label Studio{first}", 60, 60)
             backend.wait()
+            worker.wait()
             studio = Studio(settings)
             project = _project(studio, state, directory / "files" / "images", photos, progress)
             _save_state(directory, state)
@@ -120,7 +125,13 @@ def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: 
         if check:
             console.print("[green]Checked:[/] every task shows exactly one prediction.")
             return 0
-        _wait(label_studio, backend, console)
+        servers = {
+            "Label Studio": label_studio,
+            "The backend": backend,
+            "Valkey": valkey,
+            "The worker": worker,
+        }
+        _wait(servers, console)
     return 0
 
 
@@ -131,7 +142,9 @@ def _make_photos(directory: Path, count: int, progress: Waiting) -> list[DemoPho
     return photos
 
 
-def _settings(directory: Path, state: _State, studio_url: str, port: int) -> Settings:
+def _settings(
+    directory: Path, state: _State, studio_url: str, port: int, redis_url: str
+) -> Settings:
     encoder = os.environ.get("LS_CLIP_ENCODER", "offline")
     return load_settings(
         label_studio_url=studio_url,
@@ -144,6 +157,7 @@ def _settings(directory: Path, state: _State, studio_url: str, port: int) -> Set
         basic_auth_user="label-studio",
         basic_auth_pass=state.backend_password,
         webhook_secret=state.webhook_secret,
+        redis_url=redis_url,
     )
 
 
@@ -218,11 +232,11 @@ def _print_words(console: Console, url: str, project: int, state: _State) -> Non
     console.print(f"[bold]Login  :[/] {EMAIL} / {state.password}")
 
 
-def _wait(label_studio: LocalProcess, backend: LocalProcess, console: Console) -> None:
-    console.print("Ctrl-C ends Label Studio and the backend; the data stays for the next start.")
+def _wait(servers: Mapping[str, LocalProcess], console: Console) -> None:
+    console.print("Ctrl-C ends all of its servers; the data stays for the next start.")
     while True:
         time.sleep(1)
-        for name, process in (("Label Studio", label_studio), ("The backend", backend)):
+        for name, process in servers.items():
             if not process.running:
                 raise StudioError(
                     f"{name} has ended. Its last words:\n{process.last_lines()}",

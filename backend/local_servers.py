@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from backend.errors import ClipError
 from backend.processes import LocalProcess, answers_ok, wait_for
 from backend.settings import Settings
+from jobs import queues
 
 VERSION = "1.23.2"
 START_SECONDS = 420.0
@@ -166,6 +167,28 @@ class LocalBackend(LocalCommand):
             StudioError: it ended, or did not answer in time; with the end of its log.
         """
         wait_for(self, answers_ok(f"{self.url}/health"), "The backend", BACKEND_SECONDS)
+
+
+class LocalWorker(LocalCommand):
+    """``ls-clip worker``; see `LocalCommand`."""
+
+    def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
+        self._settings = settings
+        super().__init__(settings, log, "worker", *arguments)
+
+    def wait(self) -> None:
+        """Wait until a worker listens on the queue for runs.
+
+        Raises:
+            StudioError: it ended, or did not listen in time; with the end of its log.
+        """
+        connection = queues.connect(self._settings)
+        wait_for(
+            self,
+            lambda: queues.workers(connection, queues.PREDICT) > 0,
+            "The worker",
+            BACKEND_SECONDS,
+        )
 
 
 def find_uv() -> list[str]:

@@ -32,11 +32,17 @@ class LocalProcess:
 
     def __init__(self, command: Sequence[str], env: dict[str, str], log: Path) -> None:
         self.log = log
+        self._command = command
+        self._env = env
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again after `stop`."""
+        with self.log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
-                env=env,
+                self._command,
+                env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -44,6 +50,11 @@ class LocalProcess:
                 # No other thread of ours holds a lock that the child could need.
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of its group."""
+        return self._process.pid
 
     @property
     def running(self) -> bool:

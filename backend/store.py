@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 from numpy.typing import NDArray
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from backend.errors import StoreError
 
@@ -229,6 +230,16 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
+        retrying = Retrying(
+            # Another process that writes or compacts at the same moment makes Lance refuse.
+            retry=retry_if_exception_type(StoreError),
+            stop=stop_after_attempt(5),
+            wait=wait_random(0.1, 0.5),
+            reraise=True,
+        )
+        retrying(self._erase, name, schema, wheres)
+
+    def _erase(self, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
         table = self._table(name, schema)
         with self._lock, self._errors("written"):
             for where in wheres:
@@ -260,8 +271,10 @@ class Store:
             left = self.rows("addresses", _ADDRESSES, where, ["key"])
             gone -= set(left["key"].to_pylist())
         with self._errors("read"):
-            tables = [name for name in self._database.table_names() if name.startswith(_VECTORS)]
+            tables = self._database.list_tables(limit=1000).tables
         for name in tables if gone else []:
+            if not name.startswith(_VECTORS):
+                continue
             with self._errors("opened"):
                 schema = self._database.open_table(name).schema
             self.erase(name, schema, _in("key", gone))

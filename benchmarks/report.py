@@ -44,6 +44,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def put(page: Path, start: str, end: str, text: str) -> None:
+    """Replace what stands between two markers of a document.
+
+    Raises:
+        ValueError: a marker is not there.
+    """
+    head, found, rest = page.read_text().partition(start)
+    _, closed, tail = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{page} lacks {start if not found else end}")
+    page.write_text(f"{head}{start}\n\n{text}\n\n{end}{tail}")
+
+
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()

@@ -163,10 +163,7 @@ def write(sections: list[Section]) -> None:
         if title in plots:
             part += f"\n\n![{title}](img/{plots[title]})"
         parts.append(part)
-    page = ROOT / "docs" / "benchmark.md"
-    text = page.read_text()
-    head, tail = text.split(START)[0], text.split(END)[1]
-    page.write_text(f"{head}{START}\n\n" + "\n\n".join(parts) + f"\n\n{END}{tail}")
+    report.put(ROOT / "docs" / "benchmark.md", START, END, "\n\n".join(parts))
 
 
 def main() -> None:

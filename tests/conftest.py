@@ -20,16 +20,18 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from redis import Redis
 
 from backend.encoders.base import ImageEmbeddings, normalise
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.weights import fingerprint
+from backend.local_servers import LocalValkey
 from backend.runtime import Runtime
 from backend.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = Path(__file__).parent / "contract"
-OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_")
+OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
 LABELS = ("cat", "dog", "outdoor")
 
 
@@ -177,6 +179,31 @@ def make_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRuntime
         return Runtime(make_settings(store, **values))
 
     return make
+
+
+# Queue
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
+    """A real Valkey."""
+    with LocalValkey(tmp_path_factory.mktemp("valkey"), free_port()) as server:
+        server.wait()
+        yield server
+
+
+@pytest.fixture
+def connection(valkey: LocalValkey) -> Iterator[Redis]:
+    """A connection to an empty Valkey."""
+    with Redis.from_url(valkey.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def queue_settings(valkey: LocalValkey, connection: Redis, tmp_path: Path) -> Settings:
+    """Settings with an empty queue."""
+    return make_settings(tmp_path / "store", redis_url=valkey.url)
 
 
 # Processes

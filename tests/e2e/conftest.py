@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import SECRET_HEADER, Studio
+from tests.e2e.guard import Guard
 
 EMAIL = "admin@example.com"
 PHOTOS = 30
@@ -205,6 +207,36 @@ def api(settings: Settings) -> Callable[..., Any]:
 def personal_token(api: Callable[..., Any]) -> str:
     """A personal access token; Label Studio gives a user only one at a time."""
     return str(api("POST", "/api/token/")["token"])
+
+
+@dataclass
+class FirstDemo:
+    """What the README's first command did in a new directory, with the network guarded."""
+
+    guard: Guard
+    directory: Path
+    port: int
+    output: str
+    words: str
+
+
+@pytest.fixture(scope="package")
+def first_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstDemo]:
+    """The demo on a machine without a way out; its first port is taken, and stays so."""
+    guard = Guard(tmp_path_factory.mktemp("first-demo"))
+    port = free_port(28080)
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        directory = guard.folder / "demo"
+        done = guard.run_cli(
+            *("demo", "--check", "--directory", str(directory), "--tasks", "24"),
+            *("--port", str(port)),
+            LS_CLIP_OFFLINE="1",
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield FirstDemo(guard, directory, port, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="package")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from backend.processes import free_port
+from tests.e2e.conftest import FirstDemo
 
 COMMAND = [sys.executable, "-c", "from backend.cli import main; main()", "demo"]
 
@@ -29,57 +29,47 @@ def children_of(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_checks_itself_starts_again_and_leaves_nothing_running(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    port = free_port(28080)
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        arguments = ["--directory", str(folder), "--tasks", "24", "--port", str(port)]
-        first = subprocess.run(
-            [*COMMAND, "--check", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert first.returncode == 0, first.stdout + first.stderr
-        assert "precision" in first.stdout
-        assert "Collages are easier than photos" in first.stderr
-        assert "every task shows exactly one prediction" in first.stderr
-        assert f"127.0.0.1:{port}/" not in first.stderr
-        assert children_of(folder) == []
+def test_the_demo_checks_itself_and_prints_its_table(first_demo: FirstDemo) -> None:
+    assert "precision" in first_demo.output
+    assert "Collages are easier than photos" in first_demo.words
+    assert "every task shows exactly one prediction" in first_demo.words
+    assert f"127.0.0.1:{first_demo.port}/" not in first_demo.words
+    assert children_of(first_demo.directory) == []
 
-        second = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-        assert second.stderr is not None
-        seen = []
-        for line in second.stderr:
-            seen.append(line)
-            if "Ctrl-C" in line:
-                break
-        assert "making the project" not in "".join(seen)
-        again = subprocess.run(
-            [*COMMAND, "--check", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert again.returncode == 1
-        assert "running" in again.stderr
-        assert "Traceback" not in again.stderr
-        second.send_signal(signal.SIGINT)
-        second.communicate(timeout=60)
-        assert second.returncode == 130
-        assert children_of(folder) == []
+
+def test_a_second_start_reuses_the_first_and_ctrl_c_leaves_nothing_running(
+    first_demo: FirstDemo,
+) -> None:
+    folder = first_demo.directory
+    arguments = ["--directory", str(folder), "--tasks", "24", "--port", str(first_demo.port)]
+    second = subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert second.stderr is not None
+    seen = []
+    for line in second.stderr:
+        seen.append(line)
+        if "Ctrl-C" in line:
+            break
+    assert "making the project" not in "".join(seen)
+    again = subprocess.run(
+        [*COMMAND, "--check", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert "running" in again.stderr
+    assert "Traceback" not in again.stderr
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=60)
+    assert second.returncode == 130
+    assert children_of(folder) == []
 
 
 def test_the_demo_killed_outright_takes_its_servers_with_it(tmp_path: Path) -> None:

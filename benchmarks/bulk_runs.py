@@ -1,0 +1,308 @@
+"""Whole runs through a worker against the same machine without us; used by benchmarks/bulk.py.
+
+Each function measures both sides in one call and gives the rows of a table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import requests
+
+from backend.embedder import Embedder
+from backend.encoders import Encoder, get_encoder
+from backend.images import decode
+from backend.local_servers import LocalCommand
+from backend.settings import Settings
+from backend.store import Embedding, NewEmbedding, Store, content_key
+from benchmarks.bulk_house import (
+    Disk,
+    House,
+    Meter,
+    PeakMemory,
+    address,
+    cores,
+    ratio,
+    worker_process,
+)
+from benchmarks.bulk_stages import SAMPLE, Stages, batches
+from jobs import queues
+from jobs.orders import start
+from jobs.runs import DONE, Run, Runs
+from jobs.waiting import wait
+
+Row = dict[str, Any]
+OTHER_THRESHOLD = 0.31
+"""Any value that is not the default: the version changes with it, and no embedding does."""
+COPIES = 10
+"""Addresses of each photo where there are more tasks than photos."""
+LISTING = {"fields": "all", "include": "id,data,total_annotations", "page_size": 2000}
+"""As `Studio.tasks` asks for it."""
+UNALIKE = 0.02
+"""Noise on made-up embeddings, so that no two are equal."""
+
+
+def run_through(settings: Settings, project: int) -> Run:
+    """One run from asking to showing, by a worker that listens.
+
+    Raises:
+        RuntimeError: it failed, or left tasks out.
+    """
+    runs = Runs(queues.connect(settings))
+    run, _ = start(runs, project, "missing", "cli")
+    return _good(wait(runs, run.id, lambda now: None))
+
+
+def _good(run: Run) -> Run:
+    if run.state != DONE or run.failed:
+        raise RuntimeError(f"The run ended as {run.state}, {run.failed} tasks failed: {run.error}")
+    return run
+
+
+def wall(run: Run) -> float:
+    """Seconds from asking to showing."""
+    return run.ended - run.created
+
+
+# End to end
+
+
+def end_to_end(house: House, stages: Stages) -> tuple[list[Row], str]:
+    """A run over all photos, as a share of what the cores allow; the same without Label Studio."""
+    count = len(house.names)
+    settings = house.with_store("end-to-end")
+    number, _ = house.project([address(name) for name in house.names])
+    with (
+        house.worker(settings) as worker,
+        Meter(worker=worker, studio=house.label_studio, queue=house.valkey) as meter,
+    ):
+        run = run_through(settings, number)
+    allowed = cores() / stages.core_seconds
+    free = (cores() - meter.others) / stages.core_seconds
+    whole = count / wall(run)
+    used = (sum(meter.cpu.values()) + meter.own) / count
+    encoder = get_encoder(settings)
+    alone, filled = _from_disk(house, settings, encoder)
+    decode_and_encode = sum(stage.used.total for stage in stages.stages[1:3])
+    rows = [
+        _speed("the cores allow by the sum of the stages", allowed, 1.0),
+        _speed("the cores that others left free allow", free, free / allowed),
+        _speed("a run, from asking to showing", whole, whole / allowed, "0.9"),
+        _speed("the same, of what others left free", whole, whole / free),
+        _speed("while it embeds", run.images_per_second, run.images_per_second / allowed),
+        _speed("the encoder alone, in this process", alone, 1.0),
+        _speed("files on disk, in this process", filled, filled / alone),
+    ]
+    note = (
+        f"{count} photos, {wall(run):.1f} s. CPU seconds of an image: {1000 * used:.1f} ms in the "
+        f"run (worker {1000 * meter.cpu['worker'] / count:.1f}, Label Studio "
+        f"{1000 * meter.cpu['studio'] / count:.1f}, Valkey {1000 * meter.cpu['queue'] / count:.1f})"
+        f", {1000 * stages.core_seconds:.1f} ms by the sum of the stages. From the disk, by the "
+        f"stages, {cores() / decode_and_encode:.1f} images/s are possible, as decoding takes cores "
+        f"from the encoder. Other programs took {meter.others:.2f} cores meanwhile."
+    )
+    return rows, note
+
+
+def _speed(what: str, speed: float, share: float, goal: str = "") -> Row:
+    return {"what": what, "images/s": f"{speed:.1f}", "share": ratio(share, goal)}
+
+
+def _from_disk(house: House, settings: Settings, encoder: Encoder) -> tuple[float, float]:
+    """Images/s of the encoder alone on prepared batches, before and after, and of `fill`."""
+    names = house.names[:SAMPLE]
+    prepared = [
+        encoder.prepare(decode(house.read(address(name)), settings.max_image_pixels))
+        for name in names
+    ]
+    parts = [*batches(prepared, settings.batch_size)]
+    encoder.encode_prepared(parts[0])
+
+    def alone() -> float:
+        with Meter() as meter:
+            for part in parts:
+                encoder.encode_prepared(part)
+        return meter.seconds
+
+    fresh = house.with_store("disk")
+    embedder = Embedder(fresh, encoder, Store(fresh.store_uri), Disk(house))
+    before = alone()
+    with Meter() as meter:
+        filled = embedder.fill([address(name) for name in house.names])
+    if filled.failures:
+        raise RuntimeError(f"{len(filled.failures)} photos could not be embedded from the disk.")
+    return 2 * len(names) / (before + alone()), len(house.names) / meter.seconds
+
+
+# Memory
+
+
+def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
+    """Peak memory and CPU seconds of a fresh worker for few and for many tasks.
+
+    Both have `COPIES` addresses of each photo, so that both encode the same share of their tasks.
+    """
+    rows: list[Row] = []
+    peaks = []
+    for size in sizes:
+        photos = house.names[: max(1, size // COPIES)]
+        copies = -(-size // len(photos))
+        values = [address(name, copy) for copy in range(copies) for name in photos][:size]
+        settings = house.with_store(f"memory-{size}")
+        number, _ = house.project(values)
+        with (
+            house.worker(settings) as worker,
+            PeakMemory(worker_process(worker)) as seen,
+            Meter(worker=worker, studio=house.label_studio) as meter,
+        ):
+            run = run_through(settings, number)
+        known = Store(settings.store_uri).keys_of(settings.label_studio_url + one for one in values)
+        if len(known) != size or len(set(known.values())) != len(photos):
+            raise RuntimeError("Copies were to be other addresses with the same content.")
+        peaks.append(seen.peak)
+        rows.append(
+            {
+                "tasks": size,
+                "photos": len(photos),
+                "seconds": f"{wall(run):.0f}",
+                "memory before, MB": f"{seen.start / 1e6:.0f}",
+                "peak memory, MB": f"{seen.peak / 1e6:.0f}",
+                "peak / smallest run's": ratio(seen.peak / peaks[0]),
+                "worker CPU s a 1,000 tasks": f"{1000 * meter.cpu['worker'] / size:.1f}",
+                "Label Studio CPU s a 1,000": f"{1000 * meter.cpu['studio'] / size:.1f}",
+            }
+        )
+    growth = (peaks[-1] - peaks[0]) / 1e6
+    per_task = [float(row["worker CPU s a 1,000 tasks"]) for row in rows]
+    note = (
+        f"The peak grows by {growth:.0f} MB (goal: less than 200) and the worker's CPU seconds by "
+        f"task to {per_task[-1] / per_task[0]:.2f} of the smallest run's (goal: no more than 1). "
+        f"Each photo has {COPIES} addresses, which Label Studio serves one by one; a photo is "
+        "encoded once."
+    )
+    return rows, note
+
+
+# A large project
+
+
+def large(house: House, count: int) -> tuple[list[Row], str]:
+    """A project whose images are all embedded, against the same listing and import by requests."""
+    settings = house.with_store("large")
+    encoder = get_encoder(settings)
+    values = [address(house.names[i % len(house.names)], i) for i in range(count)]
+    _make_up(house, settings, encoder, values)
+    mine, _ = house.project(values)
+    theirs, tasks = house.project(values)
+    rows: list[Row] = []
+    notes = []
+    for what, threshold in (("first version", None), ("a new version", OTHER_THRESHOLD)):
+        changed = settings.model_copy(update={"threshold": threshold})
+        with house.worker(changed):
+            with Meter() as meter:
+                run, phases = _command(house, changed, mine)
+            if run.embedded or run.imported != count:
+                raise RuntimeError(f"{run.embedded} encoded, {run.imported} of {count} imported.")
+        items = [item for item in house.studio.predictions(mine) if _is_of(item, run)]
+        order = sorted(items, key=lambda item: item["task"])
+        payload = [
+            {"task": task, **{name: item[name] for name in ("model_version", "score", "result")}}
+            for task, item in zip(tasks, order, strict=True)
+        ]
+        listing, importing = _directly(house, theirs, payload)
+        direct = listing + importing
+        goal = "at most 1.25" if threshold is not None else ""
+        rows += [
+            {"what": f"{what}: by requests alone", "seconds": f"{direct:.1f}", "ratio": ratio(1.0)},
+            {
+                "what": f"{what}: ls-clip predict --wait",
+                "seconds": f"{meter.seconds:.1f}",
+                "ratio": ratio(meter.seconds / direct, goal),
+            },
+        ]
+        notes.append(
+            f"{what}: by requests listing {listing:.1f} s and import {importing:.1f} s; the "
+            f"command's phases were {phases}; other programs took {meter.others:.2f} cores or less"
+        )
+    return rows, f"{count} tasks. " + "; ".join(notes) + "."
+
+
+def _is_of(item: dict[str, Any], run: Run) -> bool:
+    return bool(item["model_version"] == run.model_version)
+
+
+def _make_up(house: House, settings: Settings, encoder: Encoder, values: Sequence[str]) -> None:
+    """Store an embedding for each address, all different, in batches as a run leaves them."""
+    store = Store(settings.store_uri)
+    photos = house.names[:64]
+    pixels = [decode(house.read(address(name)), settings.max_image_pixels) for name in photos]
+    encoded = encoder.encode_images(pixels)
+    chance = np.random.default_rng(0)
+    for part in batches([*enumerate(values)], settings.batch_size):
+        rows = []
+        for index, value in part:
+            at = index % len(photos)
+            regions = None if encoded.regions is None else encoded.regions[at]
+            embedding = Embedding(
+                _near(encoded.image[at], chance),
+                None if regions is None else _near(regions, chance),
+            )
+            key = content_key(value.encode())
+            rows.append(NewEmbedding(settings.label_studio_url + value, key, embedding))
+        store.add(encoder.id, encoder.dim, rows)
+
+
+def _near(rows: np.ndarray[Any, Any], chance: np.random.Generator) -> np.ndarray[Any, Any]:
+    noisy = rows + UNALIKE * chance.standard_normal(rows.shape) / np.sqrt(rows.shape[-1])
+    noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
+    return noisy.astype(np.float16)
+
+
+def _command(house: House, settings: Settings, project: int) -> tuple[Run, str]:
+    """``ls-clip predict --wait``, and how long its run was in each state."""
+    runs = Runs(queues.connect(settings))
+    known = {run.id for run in runs.of_project(project)}
+    since: dict[str, float] = {"start": time.perf_counter()}
+    log = house.folder / "predict.log"
+    with LocalCommand(settings, log, "predict", str(project), "--wait") as command:
+        while command.running:
+            for run in islice(runs.of_project(project), 1):
+                if run.id not in known:
+                    since.setdefault(run.state, time.perf_counter())
+            time.sleep(0.05)
+    since["end"] = time.perf_counter()
+    run = _good(runs.of_project(project)[0])
+    names, moments = [*since], [*since.values()]
+    phases = zip(names, moments, moments[1:], strict=False)
+    return run, ", ".join(f"{name} {until - at:.1f} s" for name, at, until in phases)
+
+
+def _directly(house: House, project: int, payload: Sequence[Row]) -> tuple[float, float]:
+    """Seconds of Label Studio's listing, and of its import of these predictions."""
+    url = house.settings.label_studio_url
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers.update(house.studio.headers())
+        started = time.perf_counter()
+        page, seen = 1, 0
+        while True:
+            query = {**LISTING, "project": project, "page": page}
+            answer = session.get(f"{url}/api/tasks/", params=query, timeout=600)
+            answer.raise_for_status()
+            content = answer.json()
+            seen += len(content["tasks"])
+            if seen >= content["total"]:
+                break
+            page += 1
+        listed = time.perf_counter()
+        answer = session.post(
+            f"{url}/api/projects/{project}/import/predictions", json=[*payload], timeout=600
+        )
+        answer.raise_for_status()
+        if answer.json()["created"] != len(payload):
+            raise RuntimeError("Label Studio dropped predictions that were sent directly.")
+    return listed - started, time.perf_counter() - listed

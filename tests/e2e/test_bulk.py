@@ -1,0 +1,447 @@
+"""Whole projects through workers, on a real Label Studio and a real Valkey, while things break."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from backend.connect import connect
+from backend.local_servers import LocalBackend, LocalValkey, LocalWorker
+from backend.processes import free_port
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.snapshots import Snapshots
+from backend.store import Store
+from backend.studio import Studio, project_key
+from jobs import orders, projects, queues
+from jobs.runs import DONE, EMBEDDING, ENDED, Run, Runs
+from jobs.waiting import wait
+from tests.conftest import photo
+from tests.e2e.conftest import House
+
+MANY = 200
+LOCAL = "/data/local-files/?d=many/"
+
+
+@pytest.fixture(scope="module")
+def many(house: House) -> list[str]:
+    """Two hundred photos that differ, as Label Studio serves them."""
+    folder = house.files / "many"
+    folder.mkdir(exist_ok=True)
+    for number in range(MANY):
+        photo(1000 + number, 320, 240).save(folder / f"{number:03}.jpg")
+    return [f"{LOCAL}{number:03}.jpg" for number in range(MANY)]
+
+
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
+    """A Valkey of this module's own, since it is restarted."""
+    with LocalValkey(tmp_path_factory.mktemp("queue"), free_port(26379)) as server:
+        server.wait()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bulk(
+    settings: Settings, queue: LocalValkey, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """The house's settings with a queue, small shards and a store of their own."""
+    values: dict[str, Any] = {
+        **dict(settings),
+        "redis_url": queue.url,
+        "store": str(tmp_path_factory.mktemp("store")),
+        "shard_size": 32,
+        "batch_size": 8,
+    }
+    return Settings(_env_file=None, **values)
+
+
+@pytest.fixture(scope="module")
+def workers(
+    house: House, bulk: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[LocalWorker]]:
+    """Two workers, each with its supervisor."""
+    folder = tmp_path_factory.mktemp("workers")
+    with (
+        LocalWorker(bulk, folder / "1.log") as one,
+        LocalWorker(bulk, folder / "2.log") as two,
+    ):
+        connection = queues.connect(bulk)
+        until(lambda: queues.workers(connection, queues.PREDICT) == 2)
+        yield [one, two]
+
+
+@pytest.fixture
+def runs(bulk: Settings, workers: list[LocalWorker]) -> Runs:
+    return Runs(queues.connect(bulk, patience=8))
+
+
+@pytest.fixture
+def project(
+    house: House, studio: Studio, many: list[str], label_config: str, bulk: Settings
+) -> Callable[..., int]:
+    """Make a project of images, none of which is in the store."""
+
+    def make(images: list[str] | None = None) -> int:
+        shutil.rmtree(bulk.store, ignore_errors=True)
+        number = int(studio.create_project("bulk", label_config)["id"])
+        studio.add_local_files(number, str(house.files / "many"))
+        studio.create_tasks(
+            number, [{"data": {"image": one}} for one in (many if images is None else images)]
+        )
+        return number
+
+    return make
+
+
+def until(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def processes_of(worker: LocalWorker) -> list[int]:
+    pid = str(worker.pid)
+    done = subprocess.run(["pgrep", "-P", pid], capture_output=True, text=True, check=False)
+    return [int(line) for line in done.stdout.split()]
+
+
+def ended(runs: Runs, run: Run, seconds: float = 150) -> Run:
+    deadline = time.monotonic() + seconds
+
+    def told(now: Run) -> None:
+        assert time.monotonic() < deadline, now
+
+    return wait(runs, run.id, told)
+
+
+def exactly_one_each(studio: Studio, project: int, run: Run, bad: int = 0) -> None:
+    """By Label Studio's own API: each good task has one prediction of the version, and shows it."""
+    tasks = {int(task["id"]) for task in studio.tasks(project)}
+    found = Counter(
+        int(one["task"])
+        for one in studio.predictions(project)
+        if one["model_version"] == run.model_version
+    )
+    assert set(found.values()) == {1}
+    assert len(found) == len(tasks) - bad
+    assert studio.project(project)["model_version"] == run.model_version
+
+
+def begun(runs: Runs, run: Run, images: int = 20) -> Run:
+    """The run in the middle of its shards."""
+
+    def far_enough() -> Run | None:
+        now = runs.get(run.id)
+        assert now is not None
+        assert now.state not in ENDED
+        return now if now.embedded >= images and now.state == EMBEDDING else None
+
+    found: Run = until(far_enough)
+    return found
+
+
+def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
+    studio: Studio, runs: Runs, project: Callable[..., int], bulk: Settings
+) -> None:
+    number = project()
+    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert (run.state, run.error) == (DONE, None)
+    assert (run.listed, run.embedded, run.cached, run.imported) == (MANY, MANY, 0, MANY)
+    assert (run.shards, run.failed) == (7, 0)
+    exactly_one_each(studio, number, run)
+    assert projects.current_version(runs.connection, number) == run.model_version
+
+    nothing = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert (nothing.listed, nothing.imported) == (0, 0)
+    again = ended(runs, orders.start(runs, number, "all", "http")[0])
+    assert (again.listed, again.embedded, again.cached) == (MANY, 0, MANY)
+    assert again.imported == 0
+    exactly_one_each(studio, number, run)
+
+    tasks = [int(task["id"]) for task in studio.tasks(number)]
+    kept = Snapshots(Store(bulk.store_uri)).of_tasks(project_key(studio.project(number)), tasks)
+    assert len(kept) == MANY
+    assert not [path for path in (Path(bulk.store) / "runs").glob("*")]
+
+
+def test_a_worker_killed_in_mid_shard_is_replaced_and_nothing_is_doubled(
+    studio: Studio, runs: Runs, project: Callable[..., int], workers: list[LocalWorker]
+) -> None:
+    number = project()
+    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    victim = processes_of(workers[0])[0]
+    os.kill(victim, signal.SIGKILL)
+    run = ended(runs, run)
+    assert (run.state, run.imported) == (DONE, MANY)
+    exactly_one_each(studio, number, run)
+    until(lambda: processes_of(workers[0]) not in ([], [victim]))
+
+
+def test_a_cancelled_run_imports_nothing_and_the_next_goes_on_from_there(
+    studio: Studio, runs: Runs, project: Callable[..., int]
+) -> None:
+    number = project()
+    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    assert orders.cancel(runs, run)
+    until(lambda: not queues.depth(runs.connection, queues.PREDICT))
+    time.sleep(2)
+    assert studio.predictions(number) == []
+    resumed = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert (resumed.state, resumed.imported) == (DONE, MANY)
+    assert resumed.cached >= 20
+    exactly_one_each(studio, number, resumed)
+
+
+def test_the_same_run_asked_for_by_many_at_once_is_one(
+    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+) -> None:
+    number = project(many[:40])
+    with ThreadPoolExecutor(8) as pool:
+        asked = list(
+            pool.map(lambda _: orders.start(runs, number, "missing", "http")[0].id, range(16))
+        )
+    assert len(set(asked)) == 1
+    run = runs.get(asked[0])
+    assert run is not None
+    exactly_one_each(studio, number, ended(runs, run))
+
+
+def test_bad_images_are_named_and_stop_nobody(
+    house: House, studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+) -> None:
+    folder = house.files / "many"
+    (folder / "broken.jpg").write_bytes((folder / "000.jpg").read_bytes()[:500])
+    Image.new("L", (1, 1)).save(folder / "huge.png")
+    huge = bytearray((folder / "huge.png").read_bytes())
+    huge[16:24] = (50_000).to_bytes(4, "big") * 2
+    (folder / "huge.png").write_bytes(bytes(huge))
+    bad = [f"{LOCAL}broken.jpg", f"{LOCAL}huge.png", f"{LOCAL}missing.jpg", "ftp://x/y.jpg"]
+    number = project([*many[:20], *bad, *many[20:40]])
+
+    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
+
+    assert (run.state, run.failed, run.imported) == (DONE, 4, 40)
+    exactly_one_each(studio, number, run, bad=4)
+    tasks = {int(task["id"]): task["data"]["image"] for task in studio.tasks(number)}
+    failures = runs.failures(run.id)
+    assert {tasks[task] for task in failures} == set(bad)
+    assert all(why["message"] and why["fix"] for why in failures.values())
+    # Once the file is there, only what was missing is done.
+    shutil.copy(folder / "000.jpg", folder / "missing.jpg")
+    later = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert (later.listed, later.imported, later.failed) == (4, 1, 3)
+    (folder / "missing.jpg").unlink()
+
+
+def test_a_run_survives_a_restart_of_the_queue(
+    studio: Studio, runs: Runs, project: Callable[..., int], queue: LocalValkey
+) -> None:
+    number = project()
+    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    queue.stop()
+    time.sleep(2)
+    queue.start()
+    queue.wait()
+    run = ended(runs, run)
+    assert (run.state, run.imported) == (DONE, MANY)
+    exactly_one_each(studio, number, run)
+
+
+def test_a_run_waits_for_label_studio_and_goes_on(
+    house: House, studio: Studio, runs: Runs, project: Callable[..., int]
+) -> None:
+    number = project()
+    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    house.label_studio.stop()
+    try:
+
+        def waits() -> bool:
+            now = runs.get(run.id)
+            assert now is not None
+            assert now.state not in ENDED
+            return bool(now.waits_for)
+
+        until(waits)
+    finally:
+        house.label_studio.start()
+        house.label_studio.wait()
+    run = ended(runs, run, 240)
+    assert (run.state, run.imported, run.failed) == (DONE, MANY, 0)
+    exactly_one_each(studio, number, run)
+
+
+def test_labels_changed_in_mid_run_are_told_and_the_next_run_uses_them(
+    studio: Studio, runs: Runs, project: Callable[..., int], label_config: str
+) -> None:
+    number = project()
+    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    changed = label_config.replace("</Choices>", '<Choice value="new"/></Choices>')
+    studio.update_project(number, label_config=changed)
+    run = ended(runs, run)
+    assert run.state == "failed"
+    assert run.error is not None
+    assert "labeling config was changed" in run.error["message"]
+    assert studio.predictions(number) == []
+    again = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert (again.state, again.embedded) == (DONE, 0)
+    exactly_one_each(studio, number, again)
+
+
+def test_tasks_that_come_later_are_the_only_ones_done(
+    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+) -> None:
+    number = project(many[:10])
+    first = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    studio.create_tasks(number, [{"data": {"image": one}} for one in many[10:40]])
+    second = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    # With 40 images there are statistics, so the version changes and the first ten come along.
+    assert (second.listed, second.imported) == (30, 40)
+    assert first.model_version != second.model_version
+    found = Counter((one["task"], one["model_version"]) for one in studio.predictions(number))
+    assert set(found.values()) == {1}
+    assert len(found) == 50
+    assert studio.project(number)["model_version"] == second.model_version
+
+
+def test_connect_lets_the_workers_predict(
+    house: House,
+    studio: Studio,
+    runs: Runs,
+    project: Callable[..., int],
+    many: list[str],
+    bulk: Settings,
+    tmp_path: Path,
+) -> None:
+    number = project([*many[:30], f"{LOCAL}missing.jpg"])
+    report = connect(bulk, studio, Runtime(bulk).predictor, number)
+    assert (report.tasks, report.imported, len(report.failures)) == (31, 30, 1)
+    assert studio.project(number)["sampling"] == "Uncertainty sampling"
+    assert [run.asked_by for run in runs.of_project(number)] == ["connect"]
+    run = runs.of_project(number)[0]
+    exactly_one_each(studio, number, run, bad=1)
+
+
+@contextmanager
+def backend_of(bulk: Settings, folder: Path, **values: Any) -> Iterator[Settings]:
+    port = free_port(29190)
+    url = f"http://127.0.0.1:{port}"
+    mine = bulk.model_copy(update={"port": port, "public_url": url, **values})
+    with LocalBackend(mine, folder / "backend.log") as backend:
+        backend.wait()
+        yield mine
+
+
+def test_runs_over_http_and_label_studios_own_button(
+    house: House,
+    studio: Studio,
+    runs: Runs,
+    project: Callable[..., int],
+    many: list[str],
+    bulk: Settings,
+    api: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    number = project(many[:60])
+    # So little time that a call of sixty tasks cannot be answered.
+    with backend_of(bulk, tmp_path, predict_seconds=0.3) as mine:
+        base = f"{mine.backend_url}/projects/{number}"
+        login = (mine.basic_auth_user, mine.basic_auth_pass.get_secret_value())
+        assert requests.post(f"{base}/predict", timeout=10).status_code == 401
+        wrong = requests.post(f"{base}/predict", json={"only": "x"}, auth=login, timeout=10)
+        assert (wrong.status_code, wrong.json()["error"]["code"]) == (422, "bad_field")
+        gone = requests.get(f"{base}/runs/nothing", auth=login, timeout=10)
+        assert (gone.status_code, gone.json()["error"]["code"]) == (404, "queue")
+
+        studio.save_backend(
+            {
+                "project": number,
+                "url": mine.backend_url,
+                "title": "clip",
+                "auth_method": "BASIC_AUTH",
+                "basic_auth_user": login[0],
+                "basic_auth_pass": login[1],
+            }
+        )
+        api(
+            "POST",
+            f"/api/dm/actions?id=retrieve_tasks_predictions&project={number}",
+            json={"selectedItems": {"all": True, "excluded": []}},
+        )
+        listed = until(
+            lambda: requests.get(f"{base}/runs", auth=login, timeout=10).json()["runs"], 30
+        )
+        assert [run["asked_by"] for run in listed] == ["label-studio"]
+        joined = requests.post(f"{base}/predict", auth=login, timeout=10)
+        assert joined.status_code == 202
+        run = runs.get(joined.json()["id"])
+        assert run is not None
+        run = ended(runs, run)
+        exactly_one_each(studio, number, run)
+        shown = requests.get(f"{base}/runs/{run.id}", auth=login, timeout=10).json()
+        assert (shown["state"], shown["failures"]) == ("done", {})
+        cancelled = requests.delete(f"{base}/runs/{run.id}", auth=login, timeout=10)
+        assert cancelled.json()["state"] == "done"
+        metrics = requests.get(f"{mine.backend_url}/metrics", timeout=10).text
+        assert 'ls_clip_workers{queue="predict"} 2.0' in metrics
+    assert "had no time: run" in (tmp_path / "backend.log").read_text()
+
+
+def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
+    studio: Studio,
+    runs: Runs,
+    project: Callable[..., int],
+    many: list[str],
+    bulk: Settings,
+    api: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    number = project(many[:30])
+    with backend_of(bulk, tmp_path) as mine:
+        connect(mine, studio, Runtime(mine).predictor, number)
+        store = Store(bulk.store_uri)
+        address = f"{bulk.label_studio_url}{many[0]}"
+        assert store.keys_of([address])
+        task = next(t["id"] for t in studio.tasks(number) if t["data"]["image"] == many[0])
+        api(
+            "POST",
+            f"/api/dm/actions?id=delete_tasks&project={number}",
+            json={"selectedItems": {"all": False, "included": [task]}},
+        )
+        until(lambda: not Store(bulk.store_uri).keys_of([address]), 30)
+    key = project_key(studio.project(number))
+    assert Snapshots(Store(bulk.store_uri)).of_tasks(key, [task]) == {}
+
+
+def test_prune_deletes_duplicates_and_versions_and_nothing_else(
+    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+) -> None:
+    from backend.prune import delete, doomed
+
+    number = project(many[:30])
+    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    double = studio.predictions(number)[0]
+    keys = ("task", "result", "score", "model_version")
+    studio.import_predictions(number, [{key: double[key] for key in keys}])
+    old = [{"task": double["task"], "result": [], "score": 0.1, "model_version": "old"}]
+    studio.import_predictions(number, old)
+
+    assert doomed(studio, number, None, duplicates=False).count == 0
+    assert delete(studio, number, doomed(studio, number, None, duplicates=True)) == 1
+    assert delete(studio, number, doomed(studio, number, "old", duplicates=False)) == 1
+    exactly_one_each(studio, number, run)

@@ -1,0 +1,221 @@
+"""Runs as Redis keeps them: one a project, nothing counted twice, what has ended stays ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+
+from backend.errors import QueueError, StudioError
+from jobs import orders, projects, queues
+from jobs.runs import (
+    CANCELLED,
+    DONE,
+    EMBEDDING,
+    FAILED,
+    IMPORTING,
+    KEPT_RUNS,
+    LISTING,
+    QUEUED,
+    Runs,
+    Shard,
+)
+
+
+@pytest.fixture
+def runs(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def test_who_asks_again_joins_the_run_that_is_going_on(runs: Runs):
+    first, fresh = orders.start(runs, 1, "missing", "cli")
+    again, new = orders.start(runs, 1, "all", "http")
+    assert (fresh, new, again.id, again.only) == (True, False, first.id, "missing")
+    assert queues.depth(runs.connection, queues.PREDICT) == 1
+
+
+def test_twenty_at_once_get_one_run(runs: Runs):
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: orders.start(runs, 7, "missing", "http"), range(20)))
+    assert len({run.id for run, _ in found}) == 1
+    assert sum(fresh for _, fresh in found) == 1
+    assert len(runs.of_project(7)) == 1
+
+
+def test_two_projects_have_a_run_each(runs: Runs):
+    one, _ = runs.start(1, "missing", "cli")
+    two, _ = runs.start(2, "missing", "cli")
+    assert {run.id for run in runs.active()} == {one.id, two.id}
+
+
+@pytest.mark.parametrize("state", [DONE, FAILED, CANCELLED])
+def test_after_the_end_of_a_run_the_next_may_begin(runs: Runs, state: str):
+    first, _ = runs.start(1, "missing", "cli")
+    assert runs.end(first.id, state)
+    second, fresh = runs.start(1, "missing", "cli")
+    assert fresh
+    assert [run.id for run in runs.of_project(1)] == [second.id, first.id]
+    assert [run.id for run in runs.active()] == [second.id]
+
+
+def test_a_slot_whose_run_is_gone_is_free(runs: Runs):
+    first, _ = runs.start(1, "missing", "cli")
+    runs.connection.delete(f"ls-clip:run:{first.id}")
+    assert runs.start(1, "missing", "cli")[1]
+    assert len(runs.active()) == 1
+
+
+def test_what_has_ended_stays_as_it_is(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    assert runs.end(run.id, CANCELLED)
+    assert not runs.move(run.id, EMBEDDING)
+    assert not runs.end(run.id, DONE)
+    ended = runs.get(run.id)
+    assert ended is not None
+    assert (ended.state, ended.ended > 0) == (CANCELLED, True)
+
+
+def test_progress_written_twice_counts_once(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.move(run.id, EMBEDDING, listed=5)
+    for _ in range(3):
+        runs.progress(run.id, Shard(0, 3, embedded=2, cached=1, done=True))
+        assert runs.progress(run.id, Shard(1, 2, embedded=1, failed=1)) == EMBEDDING
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.embedded, now.cached, now.shards, now.shards_done) == (3, 1, 2, 1)
+
+
+def test_a_worker_learns_from_its_progress_that_the_run_was_cancelled(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, CANCELLED)
+    assert runs.progress(run.id, Shard(0, 1)) == CANCELLED
+    assert runs.progress("gone", Shard(0, 1)) == CANCELLED
+
+
+def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, FAILED, StudioError("It says no.", "Ask nicely."))
+    now = runs.get(run.id)
+    assert now is not None
+    assert now.as_dict()["error"] == {
+        "code": "label_studio",
+        "message": "It says no.",
+        "fix": "Ask nicely.",
+    }
+
+
+def test_failures_are_kept_by_task_and_can_be_replaced(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.record_failures(run.id, {9: {"code": "image"}, 10: {"code": "image"}})
+    assert list(runs.failures(run.id)) == [9, 10]
+    runs.set_failures(run.id, {10: {"code": "dropped"}})
+    assert runs.failures(run.id) == {10: {"code": "dropped"}}
+    now = runs.get(run.id)
+    assert now is not None
+    assert now.failed == 1
+
+
+def test_time_left_follows_from_the_speed_so_far(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.move(run.id, EMBEDDING, listed=100, first_image=1000.0, last_image=1010.0)
+    runs.add_shard(run.id, Shard(0, 100, embedded=20))
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.images_per_second, now.seconds_left) == (2.0, 40.0)
+
+
+def test_old_runs_are_forgotten(runs: Runs):
+    for _ in range(KEPT_RUNS + 3):
+        run, _ = runs.start(1, "missing", "cli")
+        runs.end(run.id, DONE)
+    assert len(runs.of_project(1)) == KEPT_RUNS
+
+
+@pytest.mark.parametrize("name", ["nothing", "../../x", "*", ""])
+def test_a_run_that_there_is_not_is_404(runs: Runs, name: str):
+    with pytest.raises(QueueError) as caught:
+        runs.require(1, name)
+    assert caught.value.status == 404
+
+
+def test_a_run_of_another_project_is_404(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    with pytest.raises(QueueError):
+        runs.require(2, run.id)
+
+
+def test_cancelling_takes_what_waits_out_of_the_queue(runs: Runs):
+    run, _ = orders.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    for number in range(3):
+        runs.add_shard(run.id, Shard(number, 1))
+        orders.enqueue_shard(runs, run.id, number)
+    now = runs.get(run.id)
+    assert now is not None
+    assert orders.cancel(runs, now)
+    assert queues.depth(runs.connection, queues.PREDICT) == 0
+    assert not orders.cancel(runs, now)
+
+
+@pytest.mark.parametrize(
+    ("state", "done", "expected"),
+    [(QUEUED, 2, 0), (LISTING, 2, 0), (EMBEDDING, 1, 0), (EMBEDDING, 2, 1), (IMPORTING, 2, 1)],
+)
+def test_the_import_is_asked_for_once_when_all_is_embedded(
+    runs: Runs, state: str, done: int, expected: int
+):
+    run, _ = runs.start(1, "missing", "cli")
+    for number in range(2):
+        runs.add_shard(run.id, Shard(number, 1, done=number < done))
+    if state != QUEUED:
+        runs.move(run.id, state)
+    for _ in range(3):
+        orders.enqueue_finish_if_complete(runs, run.id)
+    assert queues.depth(runs.connection, queues.PREDICT) == expected
+
+
+def test_one_at_a_time_imports_into_a_project(connection: Redis):
+    inside: list[str] = []
+
+    def second() -> None:
+        with projects.importing(connection, 1):
+            inside.append("second")
+
+    with projects.importing(connection, 1):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with projects.importing(connection, 2):
+            inside.append("other project")
+        time.sleep(0.3)
+        inside.append("first")
+    thread.join(10)
+    assert inside == ["other project", "first", "second"]
+
+
+def test_the_lock_is_kept_for_as_long_as_it_takes(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jobs.projects.LOCK_SECONDS", 0.4)
+    with projects.importing(connection, 1):
+        time.sleep(1.2)
+        assert connection.exists("ls-clip:project:1:importing")
+    assert not connection.exists("ls-clip:project:1:importing")
+
+
+def test_the_lock_of_a_process_that_died_frees_itself(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    connection.set("ls-clip:project:1:importing", "of the dead", px=300)
+    started = time.monotonic()
+    with projects.importing(connection, 1):
+        assert time.monotonic() - started > 0.1
+
+
+def test_the_current_version_is_what_was_set_last(connection: Redis):
+    assert projects.current_version(connection, 1) == ""
+    projects.set_current_version(connection, 1, "clip-z-1")
+    assert projects.current_version(connection, 1) == "clip-z-1"

@@ -1,0 +1,147 @@
+"""No run goes on for ever: lost and failed jobs come again, and in the end the run is given up."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from jobs import orders, queues
+from jobs.runs import CANCELLED, EMBEDDING, FAILED, IMPORTING, Run, Runs, Shard
+from jobs.tend import ATTEMPTS, OUTAGE_ATTEMPTS, tend
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("jobs.tend.time", clock)
+    return clock
+
+
+@pytest.fixture
+def runs(connection: Redis) -> Runs:
+    return Runs(connection)
+
+
+def round_of(runs: Runs) -> None:
+    """One round, also straight after another."""
+    runs.connection.delete("ls-clip:tending")
+    tend(runs.connection)
+
+
+def waiting(runs: Runs) -> list[str]:
+    return [
+        name.removeprefix(run.id).lstrip("-")
+        for name in queues.queue(runs.connection, queues.PREDICT).get_job_ids()
+        for run in runs.active()
+    ]
+
+
+def lose_the_queue(runs: Runs) -> None:
+    for key in runs.connection.keys("rq:*"):
+        runs.connection.delete(key)
+
+
+def embedding(runs: Runs, shards: int) -> Run:
+    run, _ = orders.start(runs, 1, "missing", "cli")
+    lose_the_queue(runs)
+    for number in range(shards):
+        runs.add_shard(run.id, Shard(number, 1))
+    runs.move(run.id, EMBEDDING)
+    return run
+
+
+def test_a_listing_that_was_lost_comes_again_after_a_pause(runs: Runs, clock: Clock):
+    orders.start(runs, 1, "missing", "cli")
+    lose_the_queue(runs)
+    round_of(runs)
+    assert waiting(runs) == []
+    clock.now += 3
+    round_of(runs)
+    assert waiting(runs) == ["plan"]
+
+
+def test_only_the_shards_that_are_not_done_come_again(runs: Runs, clock: Clock):
+    run = embedding(runs, 3)
+    runs.progress(run.id, Shard(1, 1, done=True))
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["shard-0", "shard-2"]
+
+
+def test_an_import_that_was_lost_comes_again(runs: Runs, clock: Clock):
+    run = embedding(runs, 1)
+    runs.progress(run.id, Shard(0, 1, done=True))
+    runs.move(run.id, IMPORTING)
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert waiting(runs) == ["finish"]
+
+
+def test_jobs_that_are_on_their_way_are_left_alone(runs: Runs, clock: Clock):
+    run, _ = orders.start(runs, 1, "missing", "cli")
+    for _ in range(5):
+        round_of(runs)
+        clock.now += 100
+    assert waiting(runs) == ["plan"]
+    assert runs.attempts(run.id, orders.plan_id(run.id)) == 0
+
+
+@pytest.mark.parametrize(("waits", "limit"), [("", ATTEMPTS), ("no answer", OUTAGE_ATTEMPTS)])
+def test_a_run_that_fails_again_and_again_is_given_up_with_a_reason(
+    runs: Runs, clock: Clock, waits: str, limit: int
+):
+    run = embedding(runs, 1)
+    runs.note(run.id, waits_for=waits)
+    for _ in range(2 * limit + 2):
+        lose_the_queue(runs)
+        round_of(runs)
+        clock.now += 100
+    ended = runs.get(run.id)
+    assert ended is not None
+    assert ended.state == FAILED
+    assert ended.error is not None
+    assert waits in ended.error["message"]
+    assert "ls-clip predict 1" in ended.error["fix"]
+    assert runs.attempts(run.id, orders.shard_id(run.id, 0)) == limit
+
+
+def test_pauses_grow_and_then_stay(runs: Runs, clock: Clock):
+    run = embedding(runs, 1)
+    job = orders.shard_id(run.id, 0)
+    pauses = []
+    for _ in range(8):
+        lose_the_queue(runs)
+        round_of(runs)
+        pauses.append(runs.not_before(run.id, job) - clock.now)
+        clock.now += pauses[-1] + 1
+        round_of(runs)
+    assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_run_that_has_ended_is_left_alone(runs: Runs, clock: Clock):
+    run = embedding(runs, 2)
+    runs.end(run.id, CANCELLED)
+    for _ in range(3):
+        round_of(runs)
+        clock.now += 100
+    assert queues.depth(runs.connection, queues.PREDICT) == 0
+
+
+def test_of_two_supervisors_one_does_the_round(runs: Runs, clock: Clock):
+    embedding(runs, 1)
+    round_of(runs)
+    clock.now += 100
+    tend(runs.connection)
+    assert waiting(runs) == []
