@@ -13,7 +13,7 @@ from PIL import Image
 from backend.encoders import Encoder, get_encoder
 from backend.encoders.base import label_embeddings, label_texts
 from backend.labels import parse_config
-from benchmarks.bulk_house import House, address, ratio
+from benchmarks.bulk_house import House, Meter, address, ratio
 from benchmarks.bulk_runs import OTHER_THRESHOLD, Row, run_through, wall
 from benchmarks.bulk_stages import post
 
@@ -34,7 +34,10 @@ def upstream(house: House, count: int) -> tuple[list[Row], str]:
     one.predict(tasks[-1], values[-1])
     one.forget()
     seconds = one.time(pairs[: count // 2])
-    with house.worker(settings):
+    with (
+        house.worker(settings) as worker,
+        Meter(worker=worker, studio=house.label_studio, queue=house.valkey) as meter,
+    ):
         cold = run_through(settings, number)
     changed = settings.model_copy(update={"threshold": OTHER_THRESHOLD})
     with house.worker(changed):
@@ -52,7 +55,8 @@ def upstream(house: House, count: int) -> tuple[list[Row], str]:
     note = (
         f"One at a time: {len(pairs)} of {len(values)} tasks, half before and half after our runs, "
         f"extrapolated by task ({one.parts()}). Our runs: all {len(values)}, "
-        f"{wall(cold):.1f} s and {wall(again):.1f} s."
+        f"{wall(cold):.1f} s and {wall(again):.1f} s. During the first of them other programs took "
+        f"{meter.others:.2f} cores."
     )
     return rows, note
 

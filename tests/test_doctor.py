@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
 from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
+from backend.doctor import queue as doctor_queue
 from backend.doctor.finding import Check, examine
 from backend.doctor.patient import Answer, Patient
 from backend.errors import StudioError
-from tests.conftest import ROOT, make_settings, run_cli, served
+from backend.settings import Settings
+from jobs.runs import Runs
+from tests.conftest import ROOT, free_port, make_settings, run_cli, served
 
 Usage = namedtuple("Usage", "total used free")
 PASSWORDS = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s"}
@@ -242,3 +246,68 @@ def test_a_redirect_and_another_program_are_told_from_label_studio(
 def test_every_check_is_in_the_troubleshooting_page(name: str):
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert f"| `{name}` |" in page
+
+
+# The queue, on a real Valkey
+
+
+def queue_findings(settings: Settings, project: int | None = None) -> dict[str, Finding]:
+    found = examine(Patient(settings, project), doctor_queue.CHECKS)
+    return {one.check: one for one in found if one.severity != "ok"}
+
+
+def test_without_a_queue_nothing_is_said_about_it(tmp_path: Path):
+    assert queue_findings(make_settings(tmp_path / "store"), 1) == {}
+
+
+def test_a_queue_that_is_down_is_one_error_that_names_the_setting(tmp_path: Path):
+    settings = make_settings(tmp_path / "store", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    found = queue_findings(settings, 1)
+    assert set(found) == {"queue", "skipped"}
+    assert found["queue"].severity == "error"
+    assert "LS_CLIP_REDIS_URL" in found["queue"].fix
+
+
+def test_a_queue_without_workers_and_one_that_forgets_are_named(
+    queue_settings: Settings, connection: Redis
+):
+    found = queue_findings(queue_settings)
+    assert set(found) == {"workers"}
+    assert "ls-clip worker" in found["workers"].fix
+    connection.config_set("appendonly", "no")
+    try:
+        assert set(queue_findings(queue_settings)) == {"workers", "queue"}
+    finally:
+        connection.config_set("appendonly", "yes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "severity", "said"),
+    [
+        ({}, "failed", "warning", "It says no."),
+        ({"waits_for": "Label Studio does not answer."}, "", "warning", "does not answer"),
+        ({"updated": 1.0}, "", "warning", "not got on"),
+        ({}, "left out", "note", "1 tasks"),
+    ],
+)
+def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
+    queue_settings: Settings,
+    connection: Redis,
+    fields: dict[str, Any],
+    end: str,
+    severity: str,
+    said: str,
+):
+    runs = Runs(connection)
+    run, _ = runs.start(4, "missing", "cli")
+    if end == "failed":
+        runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
+    elif end == "left out":
+        runs.record_failures(run.id, {7: {"code": "image"}})
+        runs.end(run.id, "done")
+    else:
+        runs.note(run.id, **fields)
+    found = queue_findings(queue_settings, 4)["run"]
+    assert found.severity == severity
+    assert said in found.what
+    assert found.why and found.fix

@@ -145,6 +145,27 @@ def test_regions_are_the_embeddings_of_the_tiles(request: pytest.FixtureRequest)
     assert np.abs(regions[0] - expected).max() < 1e-5
 
 
+def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    expected = encoder_of("clip", request, batch_size=4).encode_images(PHOTOS[:4])
+    encoder = encoder_of("clip", request, batch_size=32)
+    encoder.load()
+    encode, sizes = encoder._model.encode_image, []
+
+    def tight(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(pixels)
+
+    monkeypatch.setattr(encoder._model, "encode_image", tight)
+    found = encoder.encode_images(PHOTOS[:4])
+    assert np.abs(found.image - expected.image).max() < 1e-5
+    assert encoder.batch_size == 8
+    assert max(sizes[3:]) <= 8
+
+
 def test_nothing_to_encode_gives_nothing(request: pytest.FixtureRequest):
     encoder = encoder_of("clip", request)
     assert encoder.encode_images([]).image.shape == (0, 48)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.doctor import machine, project, studio, suggestions
+from backend.doctor import machine, project, queue, studio, suggestions
 from backend.doctor.finding import Check, Finding, examine, exit_code
 from backend.doctor.patient import Patient
 from backend.settings import Settings
@@ -11,6 +11,7 @@ __all__ = ["CHECKS", "Finding", "doctor", "exit_code"]
 
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS,
+    *queue.CHECKS,
     *studio.CHECKS,
     *project.CHECKS,
     *suggestions.CHECKS,

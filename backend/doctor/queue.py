@@ -1,0 +1,111 @@
+"""Checks of the queue and its workers, where there is one, and of the project's last run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+
+from redis.exceptions import RedisError
+
+from backend.doctor.finding import Check, Finding
+from backend.doctor.patient import Patient
+from jobs import queues
+from jobs.runs import ENDED, FAILED, Runs
+
+SILENT_SECONDS = 300.0
+
+
+def queue(patient: Patient) -> Iterator[Finding]:
+    """Redis answers, and keeps what it is told over a restart."""
+    if not _is_set(patient):
+        return
+    connection = queues.connect(patient.settings, patience=0)
+    with queues.explained():
+        connection.ping()
+    try:
+        kept = connection.config_get("appendonly").get("appendonly") == "yes"
+        kept = kept or bool(connection.config_get("save").get("save"))
+    except RedisError:
+        # Hosted services do not tell.
+        return
+    if not kept:
+        yield Finding(
+            "queue",
+            "warning",
+            f"The Redis at {queues.place(patient.settings)} keeps nothing on its disk.",
+            "When it restarts, runs that are going on are forgotten.",
+            "Start it with --appendonly yes.",
+        )
+
+
+def workers(patient: Patient) -> Iterator[Finding]:
+    """Somebody works on runs."""
+    if not _is_set(patient):
+        return
+    with queues.explained():
+        connection = queues.connect(patient.settings, patience=0)
+        live = queues.workers(connection, queues.PREDICT)
+        waiting = queues.depth(connection, queues.PREDICT)
+    if not live:
+        yield Finding(
+            "workers",
+            "warning",
+            f"No worker listens on the queue, in which {waiting} jobs wait.",
+            "ls-clip predict and ls-clip connect wait for one.",
+            "Run ls-clip worker and keep it running.",
+        )
+
+
+def last_run(patient: Patient) -> Iterator[Finding]:
+    """The project's last run came to a good end, or is getting on."""
+    if not _is_set(patient):
+        return
+    with queues.explained():
+        found = Runs(queues.connect(patient.settings, patience=0)).of_project(
+            patient.project_number
+        )
+    if not found:
+        return
+    run = found[0]
+    again = f"Mend that, then run ls-clip predict {run.project}; what is embedded stays."
+    finding = partial(Finding, "run")
+    if run.state == FAILED and run.error is not None:
+        why = f"{run.listed - run.imported} of its {run.listed} tasks got no prediction from it."
+        fix = f"{run.error['fix']} {again}".strip()
+        yield finding("warning", f"The last run failed: {run.error['message']}", why, fix)
+    elif run.state not in ENDED and run.waits_for:
+        why = f"The run {run.id} has been going since then without getting on."
+        yield finding("warning", f"The run waits: {run.waits_for}", why, again)
+    elif run.state not in ENDED and time.time() - run.updated > SILENT_SECONDS:
+        minutes = round((time.time() - run.updated) / 60)
+        what = f"The run {run.id} has not got on for {minutes} minutes ({run.state})."
+        yield finding("warning", what, "Its tasks wait.", "Is ls-clip worker running? " + again)
+    elif run.failed:
+        why = "They open without a suggestion."
+        fix = f"ls-clip runs {run.project} --show {run.id} names them and why."
+        yield finding("note", f"The last run left {run.failed} tasks out.", why, fix)
+
+
+def _is_set(patient: Patient) -> bool:
+    return bool(patient.settings.redis_url.get_secret_value())
+
+
+CHECKS = (
+    Check("queue", "The queue answers, or none is set.", "Runs are kept there.", queue),
+    Check(
+        "workers",
+        "Workers listen, or no queue is set.",
+        "They do what a run asks for.",
+        workers,
+        ("queue",),
+    ),
+    Check(
+        "run",
+        "The project's last run, if there is one, went well.",
+        "It tells why tasks are without a suggestion.",
+        last_run,
+        ("queue",),
+        project=True,
+    ),
+)
