@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from backend.predictor import Prediction
 from backend.store import Store, listed, quoted
+from backend.upkeep import erase, erase_images
 
 LOOKUP_TASKS = 2000
 _SHOWN = pa.schema(
@@ -146,13 +147,13 @@ class Snapshots:
             addresses |= set(tied["address"].to_pylist())
             snapshots += len(self._store.rows("snapshots", _SHOWN, where, ["task"]))
         if snapshots:
-            self._store.erase("snapshots", _SHOWN, wheres)
+            erase(self._store, "snapshots", _SHOWN, wheres)
         if addresses:
-            self._store.erase("task_images", _IMAGES, wheres)
+            erase(self._store, "task_images", _IMAGES, wheres)
         for some in _parts(sorted(addresses)):
             others = self._store.rows("task_images", _IMAGES, f"address IN ({listed(some)})")
             addresses -= set(others["address"].to_pylist())
-        images = self._store.erase_images(addresses)
+        images = erase_images(self._store, addresses)
         if tasks is None:
             self._store.erase_artefacts("statistics", lambda name: name.startswith(project))
         return Forgotten(snapshots, images)

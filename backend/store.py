@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,7 +27,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs
 from numpy.typing import NDArray
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from backend.errors import StoreError
 
@@ -81,17 +79,17 @@ class Store:
         import lancedb
 
         self.uri = uri.rstrip("/")
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._tables: dict[str, Any] = {}
         self._appends = 0
-        with self._errors("opened"):
+        with self.errors("opened"):
             if "://" in self.uri:
                 self._files, self._root = pyarrow.fs.FileSystem.from_uri(self.uri)
             else:
                 Path(self.uri).mkdir(parents=True, exist_ok=True)
                 self._files, self._root = pyarrow.fs.LocalFileSystem(), self.uri
             # Zero: what another process has just written is seen at the next read.
-            self._database = lancedb.connect(self.uri, read_consistency_interval=timedelta(0))
+            self.database = lancedb.connect(self.uri, read_consistency_interval=timedelta(0))
 
     def keys_of(self, addresses: Iterable[str]) -> dict[str, str]:
         """Address -> content key, for the addresses that were seen before.
@@ -100,8 +98,8 @@ class Store:
             StoreError: the store cannot be read.
         """
         found: dict[str, str] = {}
-        for part in _chunks(sorted(set(addresses)), LOOKUP_KEYS):
-            rows = self._select(self._addresses(), "address", part, ["address", "key"])
+        for part in chunks(sorted(set(addresses)), LOOKUP_KEYS):
+            rows = self._select(self.addresses(), "address", part, ["address", "key"])
             found |= dict(zip(rows["address"].to_pylist(), rows["key"].to_pylist(), strict=True))
         return found
 
@@ -112,8 +110,8 @@ class Store:
             StoreError: the store cannot be read.
         """
         found: dict[str, Embedding] = {}
-        table = self._vectors(encoder_id, dim)
-        for part in _chunks(sorted(set(keys)), LOOKUP_KEYS):
+        table = self.vectors(encoder_id, dim)
+        for part in chunks(sorted(set(keys)), LOOKUP_KEYS):
             rows = self._select(table, "key", part, ["key", "image", "regions"])
             images = _matrix(rows["image"], dim)
             regions = rows["regions"].combine_chunks()
@@ -133,8 +131,8 @@ class Store:
             StoreError: the store cannot be read.
         """
         found: set[str] = set()
-        table = self._vectors(encoder_id, dim)
-        for part in _chunks(sorted(set(keys)), LOOKUP_KEYS):
+        table = self.vectors(encoder_id, dim)
+        for part in chunks(sorted(set(keys)), LOOKUP_KEYS):
             found |= set(self._select(table, "key", part, ["key"])["key"].to_pylist())
         return found
 
@@ -146,7 +144,7 @@ class Store:
         """
         if not rows:
             return
-        table = self._vectors(encoder_id, dim)
+        table = self.vectors(encoder_id, dim)
         images = np.stack([row.embedding.image for row in rows]).astype(np.float16)
         regions = [
             None if row.embedding.regions is None else row.embedding.regions.ravel() for row in rows
@@ -162,9 +160,9 @@ class Store:
         )
         addresses = pa.table(
             {"address": [row.address for row in rows], "key": [row.key for row in rows]},
-            schema=_ADDRESSES,
+            schema=ADDRESSES,
         )
-        with self._lock, self._errors("written"):
+        with self.lock, self.errors("written"):
             table.add(vectors)
             self._appends += 1
             compact = self._appends % COMPACT_EVERY == 0
@@ -178,17 +176,17 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        table = self._addresses()
-        with self._lock, self._errors("written"):
+        table = self.addresses()
+        with self.lock, self.errors("written"):
             table.add(addresses)
 
     def compact(self, encoder_id: str, dim: int) -> None:
         """Merge small files. Failing is harmless (another process may be at it) and logged."""
-        self._vectors(encoder_id, dim)
-        self._addresses()
+        self.vectors(encoder_id, dim)
+        self.addresses()
         for name, table in list(self._tables.items()):
             try:
-                with self._lock:
+                with self.lock:
                     table.optimize()
             except Exception as error:
                 log.warning("%s could not be compacted now: %s", name, _first_line(error))
@@ -199,8 +197,8 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        table = self._table(name, rows.schema)
-        with self._lock, self._errors("written"):
+        table = self.table(name, rows.schema)
+        with self.lock, self.errors("written"):
             table.add(rows)
 
     def rows(
@@ -211,74 +209,10 @@ class Store:
         Raises:
             StoreError: the store cannot be read.
         """
-        table = self._table(name, schema)
-        with self._errors("read"):
+        table = self.table(name, schema)
+        with self.errors("read"):
             query = table.search().where(where).limit(2**31 - 1)
             return (query if columns is None else query.select(list(columns))).to_arrow()
-
-    def erase(self, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
-        """Delete rows so that their bytes leave the disk, not only the table.
-
-        Lance hides deleted rows and keeps them in old files. Touching a row that stays gives it a
-        second file, with which the first is merged, and then nothing old is kept.
-
-        Args:
-            name: of the table.
-            schema: its schema.
-            wheres: conditions (SQL); a row goes if one holds.
-
-        Raises:
-            StoreError: the store cannot be written.
-        """
-        retrying = Retrying(
-            # Another process that writes or compacts at the same moment makes Lance refuse.
-            retry=retry_if_exception_type(StoreError),
-            stop=stop_after_attempt(5),
-            wait=wait_random(0.1, 0.5),
-            reraise=True,
-        )
-        retrying(self._erase, name, schema, wheres)
-
-    def _erase(self, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
-        table = self._table(name, schema)
-        with self._lock, self._errors("written"):
-            for where in wheres:
-                table.delete(where)
-            column = schema.names[0]
-            kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
-            if kept:
-                table.update(where=f"{column} = {quoted(kept[0])}", values={column: kept[0]})
-            with warnings.catch_warnings():
-                # Other readers of an old version fail, and ask again.
-                warnings.simplefilter("ignore", UserWarning)
-                table.optimize(cleanup_older_than=timedelta(0))
-
-    def erase_images(self, addresses: Iterable[str]) -> int:
-        """Erase these addresses, and the embeddings that no other address leads to.
-
-        Returns:
-            How many images are gone.
-
-        Raises:
-            StoreError: the store cannot be read or written.
-        """
-        keys = self.keys_of(addresses)
-        if not keys:
-            return 0
-        self.erase("addresses", _ADDRESSES, _in("address", keys))
-        gone = set(keys.values())
-        for where in _in("key", gone):
-            left = self.rows("addresses", _ADDRESSES, where, ["key"])
-            gone -= set(left["key"].to_pylist())
-        with self._errors("read"):
-            tables = self._database.list_tables(limit=1000).tables
-        for name in tables if gone else []:
-            if not name.startswith(_VECTORS):
-                continue
-            with self._errors("opened"):
-                schema = self._database.open_table(name).schema
-            self.erase(name, schema, _in("key", gone))
-        return len(gone)
 
     def erase_artefacts(self, folder: str, which: Callable[[str], bool]) -> None:
         """Delete the artefacts and folders directly below ``folder`` with names of this kind.
@@ -287,7 +221,7 @@ class Store:
             StoreError: they cannot be deleted.
         """
         path = f"{self._root}/{folder}"
-        with self._errors("written"):
+        with self.errors("written"):
             if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
                 return
             for entry in self._files.get_file_info(pyarrow.fs.FileSelector(path)):
@@ -305,7 +239,7 @@ class Store:
             StoreError: the file cannot be read, or is not JSON.
         """
         path = f"{self._root}/{name}.json"
-        with self._errors("read"):
+        with self.errors("read"):
             if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
                 return None
             with self._files.open_input_stream(path) as stream:
@@ -326,11 +260,11 @@ class Store:
             StoreError: the file cannot be written.
         """
         path = f"{self._root}/{name}.json"
-        with self._lock:
+        with self.lock:
             existing = self.read_artefact(name)
             if existing is not None and not replace:
                 return existing
-            with self._errors("written"):
+            with self.errors("written"):
                 self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
                 draft = f"{path}.{uuid4().hex}"
                 with self._files.open_output_stream(draft) as stream:
@@ -355,30 +289,34 @@ class Store:
         self._files.delete_file(draft)
         return True
 
-    def _vectors(self, encoder_id: str, dim: int) -> Any:
+    def vectors(self, encoder_id: str, dim: int) -> Any:
+        """The LanceDB table of an encoder's embeddings."""
         digest = hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
         readable = re.sub(r"[^A-Za-z0-9]+", "_", encoder_id)[:40]
-        return self._table(f"{_VECTORS}{readable}_{digest}", _vector_schema(encoder_id, dim))
+        return self.table(f"{VECTORS}{readable}_{digest}", _vector_schema(encoder_id, dim))
 
-    def _addresses(self) -> Any:
-        return self._table("addresses", _ADDRESSES)
+    def addresses(self) -> Any:
+        """The LanceDB table of addresses."""
+        return self.table("addresses", ADDRESSES)
 
-    def _table(self, name: str, schema: pa.Schema) -> Any:
-        with self._lock:
+    def table(self, name: str, schema: pa.Schema) -> Any:
+        """The LanceDB table of this name, made if need be."""
+        with self.lock:
             if name not in self._tables:
-                with self._errors("opened"):
-                    self._tables[name] = self._database.create_table(
+                with self.errors("opened"):
+                    self._tables[name] = self.database.create_table(
                         name, schema=schema, exist_ok=True
                     )
             return self._tables[name]
 
     def _select(self, table: Any, column: str, values: Sequence[str], want: list[str]) -> Any:
-        with self._errors("read"):
+        with self.errors("read"):
             query = table.search().where(f"{column} IN ({listed(values)})").select(want)
             return query.limit(2**31 - 1).to_arrow()
 
     @contextlib.contextmanager
-    def _errors(self, action: str) -> Any:
+    def errors(self, action: str) -> Any:
+        """Turn whatever goes wrong inside into a StoreError."""
         try:
             yield
         except StoreError:
@@ -402,21 +340,22 @@ def listed(values: Iterable[str | int]) -> str:
     return ", ".join(str(one) if isinstance(one, int) else quoted(one) for one in values)
 
 
-def _in(column: str, values: Iterable[str]) -> list[str]:
+def conditions(column: str, values: Iterable[str]) -> list[str]:
     """Conditions that together hold for all these values."""
-    parts = _chunks(sorted(values), LOOKUP_KEYS)
+    parts = chunks(sorted(values), LOOKUP_KEYS)
     return [f"{column} IN ({listed(part)})" for part in parts]
 
 
-_VECTORS = "embeddings_"
-_ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
+VECTORS = "embeddings_"
+"""How the names of the tables of embeddings begin."""
+ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
 
 
 def address_rows(pairs: Sequence[tuple[str, str]]) -> pa.Table:
     """Rows for `Store.remember` from (address, key) pairs."""
     return pa.table(
         {"address": [pair[0] for pair in pairs], "key": [pair[1] for pair in pairs]},
-        schema=_ADDRESSES,
+        schema=ADDRESSES,
     )
 
 
@@ -437,7 +376,8 @@ def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float16]:
     return matrix
 
 
-def _chunks(values: list[str], size: int) -> Iterable[list[str]]:
+def chunks(values: list[Any], size: int) -> Iterable[list[Any]]:
+    """The values by so many; the last part may be shorter."""
     for start in range(0, len(values), size):
         yield values[start : start + size]
 

@@ -19,6 +19,7 @@ from backend.importer import predicted
 from backend.labels import parse_config
 from backend.runtime import Runtime, runtime
 from backend.studio import Studio, UnansweredError, project_key
+from backend.upkeep import dedupe
 from jobs import projects, queues
 from jobs.listing import Task, by_image, shards, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
@@ -94,7 +95,7 @@ def finish(run_id: str) -> None:
             parts = (tasks_of(house, run_id, number) for number in range(run.shards))
             promote(runs, run, house, parts)
         runs.end(run_id, DONE)
-        _sweep(runs, house)
+        _tidy(runs, house)
 
 
 def tasks_of(house: Runtime, run_id: str, number: int) -> list[Task]:
@@ -193,6 +194,18 @@ def _one_by_one(runs: Runs, run: Run, number: int, images: Sequence[str]) -> dic
 
 def _file(run_id: str, number: int) -> str:
     return f"runs/{run_id}/{number}"
+
+
+def _tidy(runs: Runs, house: Runtime) -> None:
+    """Leave the store in order after a run; that failing harms nobody."""
+    _sweep(runs, house)
+    encoder = house.encoder
+    try:
+        gone = dedupe(house.store, encoder.id, encoder.dim)
+    except StoreError as error:
+        log.warning("the store is not deduped now: %s", error)
+    else:
+        log.info("the store is in order; %d double rows are gone", gone)
 
 
 def _sweep(runs: Runs, house: Runtime) -> None:

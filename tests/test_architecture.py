@@ -24,7 +24,7 @@ LAYERS = [
     ["jobs.listing", "runtime"],
     ["importer", "prune", "snapshots"],
     ["predictor"],
-    ["embedder", "evidence", "studio"],
+    ["embedder", "evidence", "studio", "upkeep"],
     ["demo_photos", "encoders", "fetch", "images", "labels", "network", "processes", "store"],
     ["vlpl"],
     ["jobs.orders", "jobs.projects", "jobs.waiting"],

@@ -12,6 +12,7 @@ import pytest
 
 from backend.errors import StoreError
 from backend.store import COMPACT_EVERY, Embedding, NewEmbedding, Store, address_rows, content_key
+from backend.upkeep import dedupe
 
 ENCODER, DIM = "an-encoder", 16
 
@@ -144,17 +145,36 @@ def _write_keys(uri: str, start: int, stop: int) -> None:
 def test_processes_that_write_the_same_keys_lose_nothing(uri: str):
     Store(uri)
     spawn = multiprocessing.get_context("spawn")
-    spans = [(0, 20), (0, 20), (10, 30)]
+    spans = [(0, 20), (0, 20), (10, 30), (0, 30)]
     writers = [spawn.Process(target=_write_keys, args=(uri, *span)) for span in spans]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(60)
-    assert [writer.exitcode for writer in writers] == [0, 0, 0]
-    found = Store(uri).embeddings(ENCODER, DIM, [f"key{seed}" for seed in range(30)])
+    assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
+    keys = [f"key{seed}" for seed in range(30)]
+    found = Store(uri).embeddings(ENCODER, DIM, keys)
     assert len(found) == 30
     for seed in (0, 15, 29):
         assert_same(found[f"key{seed}"], embedding(seed))
+
+    # Ninety rows were written; one a key stays, the one that readers took before.
+    assert dedupe(Store(uri), ENCODER, DIM) >= 60
+    assert dedupe(Store(uri), ENCODER, DIM) == 0
+    after = Store(uri).embeddings(ENCODER, DIM, keys)
+    for key in keys:
+        assert_same(after[key], found[key])
+
+
+def test_deduping_keeps_what_readers_take(uri: str):
+    store = Store(uri)
+    first, second = embedding(1), embedding(2)
+    for one in (first, second):
+        store.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", one)])
+    store.remember(address_rows([("a.jpg", "newer")]))
+    assert dedupe(store, ENCODER, DIM) == 3
+    assert_same(store.embeddings(ENCODER, DIM, ["key"])["key"], first)
+    assert store.keys_of(["a.jpg"]) == {"a.jpg": "newer"}
 
 
 # Artefacts
