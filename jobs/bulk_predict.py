@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from rq import Retry
 
 from backend import telemetry
-from backend.errors import ClipError, ImageError, QueueError, StoreError
+from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.importer import predicted
 from backend.labels import parse_config
 from backend.runtime import Runtime, runtime
@@ -54,7 +54,13 @@ def plan(run_id: str) -> None:
         key = project_key(project)
         version = house.predictor.scorer(config, key).model_version
         there = set() if run.only == "all" else predicted(studio, run.project, version)
-        runs.note(run_id, config=config.digest, key=key, model_version=version)
+        runs.note(
+            run_id,
+            config=config.digest,
+            key=key,
+            encoder=house.encoder.id,
+            model_version=version,
+        )
         number = listed = 0
         tasks = wanted(studio, run.project, run.only, config, there)
         for shard in shards(tasks, house.settings.shard_size):
@@ -90,8 +96,9 @@ def finish(run_id: str) -> None:
     with _job(run_id, IMPORTING) as (runs, run):
         if run is None:
             return
+        house = runtime()
+        _require_the_same_encoder(house, run)
         with projects.importing(runs.connection, run.project):
-            house = runtime()
             parts = (tasks_of(house, run_id, number) for number in range(run.shards))
             promote(runs, run, house, parts)
         runs.end(run_id, DONE)
@@ -136,6 +143,7 @@ def _job(run_id: str, state: str = "") -> Iterator[tuple[Runs, Run | None]]:
 
 def _embed(runs: Runs, run: Run, number: int) -> None:
     house = runtime()
+    _require_the_same_encoder(house, run)
     tasks = tasks_of(house, run.id, number)
     images = by_image(tasks)
     house.snapshots.tie(
@@ -168,6 +176,15 @@ def _embed(runs: Runs, run: Run, number: int) -> None:
     cached = max(0, filled.cached - before)
     embedded = len(images) - len(failures) - cached
     runs.progress(run.id, Shard(number, len(tasks), embedded, cached, len(failures), done=True))
+
+
+def _require_the_same_encoder(house: Runtime, run: Run) -> None:
+    if run.encoder != house.encoder.id:
+        raise SettingsError(
+            f"The run was begun with {run.encoder}, and this worker has {house.encoder.id}.",
+            "Give all workers the same LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION "
+            "(set it to float32 where some have a GPU and some have not).",
+        )
 
 
 def _one_by_one(runs: Runs, run: Run, number: int, images: Sequence[str]) -> dict[str, ImageError]:

@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 PLAN = "jobs.bulk_predict.plan"
 EMBED = "jobs.bulk_predict.embed"
 FINISH = "jobs.bulk_predict.finish"
+RUNNABLE = frozenset({PLAN, EMBED, FINISH})
+"""All that a worker runs, whatever stands in the queue."""
 
 
 def start(runs: Runs, project: int, only: str, asked_by: str) -> tuple[Run, bool]:

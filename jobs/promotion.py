@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from backend.errors import LabelConfigError
+from backend.errors import ImageError, LabelConfigError
 from backend.importer import Importer, show
 from backend.labels import LabelConfig, parse_config
 from backend.predictor import STATISTICS_UP_TO, Prediction, Scorer
@@ -17,7 +17,7 @@ from backend.runtime import Runtime
 from backend.studio import Studio, project_key
 from jobs import projects
 from jobs.listing import Task, shards, wanted
-from jobs.runs import Run, Runs
+from jobs.runs import ENDED, Run, Runs
 
 
 def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -> None:
@@ -62,7 +62,9 @@ def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -
         for part in _rest(studio, run, config, delivery, house.settings.shard_size):
             delivery.take(part, seconds=None)
     delivery.close()
-    if not importer.there:
+    now = runs.get(run.id)
+    if not importer.there or now is None or now.state in ENDED:
+        # Nothing to show, or cancelled meanwhile: what was imported stays unseen.
         return
     expected = delivery.seen - set(delivery.failures)
     if not importer.is_complete(expected):
@@ -96,7 +98,10 @@ class _Delivery:
                 self.failures.pop(one.task, None)
             elif one.task not in self.failures:
                 # What could not be embedded has its reason already.
-                self.failures[one.task] = one.failure.as_dict() if one.failure else {}
+                failure = one.failure
+                if failure is None or failure.reason == "timeout":
+                    failure = _GONE
+                self.failures[one.task] = failure.as_dict()
         if len(self._waiting) >= self._house.settings.import_size:
             self._send()
 
@@ -120,6 +125,13 @@ class _Delivery:
         made = self._run.imported + self._importer.created
         self._runs.note(self._run.id, imported=made, sending=0)
         self._waiting = []
+
+
+_GONE = ImageError(
+    "not_stored",
+    "The embedding of the task's image is not in the store any more.",
+    "Give all workers the same LS_CLIP_STORE, then run ls-clip predict again.",
+)
 
 
 def _rest(

@@ -86,6 +86,7 @@ class Run:
         working: seconds since its first image.
         key: the project as Label Studio names it to backends, ``<id>.<unix time of creation>``.
         config: digest of the labeling config that it was cut for.
+        encoder: id of the encoder that it was begun with.
         sending: predictions that were sent last, if no answer has come to them; else 0.
     """
 
@@ -111,6 +112,7 @@ class Run:
     working: float = 0.0
     key: str = ""
     config: str = ""
+    encoder: str = ""
     sending: int = 0
 
     @property
@@ -129,7 +131,7 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; docs/workers.md describes the fields."""
         left = self.seconds_left
-        inner = {"working", "key", "config", "sending"}
+        inner = {"working", "key", "config", "encoder", "sending"}
         return {
             **{name: value for name, value in vars(self).items() if name not in inner},
             "notes": list(self.notes),
@@ -217,6 +219,7 @@ class Runs:
             max(0.0, last - first) if first else 0.0,
             content.get("key", ""),
             content.get("config", ""),
+            content.get("encoder", ""),
             int(content.get("sending", 0)),
         )
 

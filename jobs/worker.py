@@ -30,6 +30,7 @@ from backend.errors import ClipError, QueueError, SettingsError
 from backend.processes import die_with_parent
 from backend.settings import Settings
 from jobs import queues
+from jobs.orders import RUNNABLE
 from jobs.stopping import request_stop
 from jobs.tend import EVERY_SECONDS, tend
 
@@ -39,7 +40,6 @@ HEARTBEAT_SECONDS = 10
 JOB_TTL = 35
 """A job whose worker has sent no heartbeat for so long is taken over."""
 WORKER_TTL = 30
-RUNNABLE = "jobs."
 START_FAILED = 4
 """The exit code of a worker that another try would not help."""
 RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
@@ -51,7 +51,7 @@ class KnownJob(Job):
     """Runs nothing but this project's own jobs: Redis may be written by others."""
 
     def perform(self) -> Any:  # noqa: D102
-        if not str(self.func_name).startswith(RUNNABLE):
+        if self.func_name not in RUNNABLE:
             raise DeserializationError(f"{self.func_name} is no job of label-studio-clip")
         return super().perform()
 

@@ -79,7 +79,7 @@ def shard_of(house: Runtime, runs: Runs, images: list[str], number: int = 0) -> 
     runs.add_shard(run.id, Shard(number, len(tasks)))
     # A second shard that nobody works on keeps the run from its import.
     runs.add_shard(run.id, Shard(99, 1))
-    runs.move(run.id, EMBEDDING, listed=len(tasks), key="1.5")
+    runs.move(run.id, EMBEDDING, listed=len(tasks), key="1.5", encoder=house.encoder.id)
     orders.enqueue_shard(runs, run.id, number)
     return run
 
@@ -206,6 +206,19 @@ def test_a_store_that_fails_leaves_the_shard_undone_and_says_so(
     assert "No space left" in now.waits_for
 
 
+def test_a_worker_with_another_encoder_fails_the_run_and_says_why(
+    house: Runtime, runs: Runs, work: Callable[[], None]
+):
+    run = shard_of(house, runs, [data_uri(1)])
+    runs.note(run.id, encoder="another")
+    work()
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.state, now.shards_done) == ("failed", 0)
+    assert now.error is not None
+    assert "LS_CLIP_ENCODER" in now.error["fix"]
+
+
 def test_a_pickle_in_the_queue_is_refused(
     house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path
 ):
@@ -222,7 +235,9 @@ def test_a_pickle_in_the_queue_is_refused(
     assert connection.hget("rq:job:a", "status") == b"failed"
 
 
-@pytest.mark.parametrize("function", ["os.getpid", "subprocess.getoutput", "builtins.exec"])
+@pytest.mark.parametrize(
+    "function", ["os.getpid", "subprocess.getoutput", "builtins.exec", "jobs.runs.Runs"]
+)
 def test_a_function_that_is_not_ours_is_refused(
     house: Runtime, connection: Redis, work: Callable[[], None], function: str, tmp_path: Path
 ):

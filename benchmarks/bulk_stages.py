@@ -1,0 +1,290 @@
+"""What one image costs at each stage alone, in CPU seconds; used by benchmarks/bulk.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from backend.embedder import DRAFT_SIZE, Embedder
+from backend.encoders import Encoder, get_encoder
+from backend.fetch import ImageFetcher
+from backend.images import decode
+from backend.importer import Importer
+from backend.labels import parse_config
+from backend.predictor import Prediction, Predictor
+from backend.settings import Settings
+from backend.store import Store, content_key
+from backend.studio import project_key
+from benchmarks.bulk_house import Disk, House, Meter, address, ratio
+
+SAMPLE = 128
+"""Photos for a stage: enough for the means to stand still."""
+TILED = 8
+"""Photos for a transformer that encodes ten crops of each."""
+ROUNDS = 3
+"""Times that a stage is weighed. The least counts: other programs only add to it, most of all where
+threads wait for each other by spinning."""
+SINGLE = 24
+"""Photos and predictions where one takes long alone."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of one image at one stage.
+
+    Attributes:
+        ours: in our process.
+        studio: in Label Studio's.
+    """
+
+    ours: float
+    studio: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Of both."""
+        return self.ours + self.studio
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage taken one image at a time, and the way a worker takes it."""
+
+    name: str
+    how: str
+    alone: Cost
+    used: Cost
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of the offline encoder, which the end-to-end run is compared with.
+
+    Attributes:
+        stages: fetch, decode, encode, import.
+        more: the same for other encoders.
+        others: cores that other programs took at most.
+    """
+
+    stages: list[Stage]
+    more: list[Stage]
+    others: float
+
+    @property
+    def core_seconds(self) -> float:
+        """Of one image, all stages of a worker together, Label Studio's share included."""
+        return sum(stage.used.total for stage in self.stages)
+
+
+def measure(house: House, with_clip: bool = True) -> Stages:
+    """Measure every stage alone.
+
+    Args:
+        house: with the photos.
+        with_clip: also decode and encode with ViT-B-32 at random weights.
+    """
+    scale = _Scale(house)
+    settings = house.with_store("stages")
+    encoder = get_encoder(settings)
+    encoder.load()
+    stages = [
+        _fetch(scale, house.names[:SAMPLE]),
+        *_encoder(scale, "offline", encoder, SAMPLE, SINGLE),
+        _import(scale, encoder),
+    ]
+    more = []
+    if with_clip:
+        weights = _random_weights(house.folder / "vit-b-32.pt")
+        for regions, count in (("none", SAMPLE // 2), ("tiles", TILED)):
+            clip = _clip(settings, weights, regions)
+            few = TILED // 4 if regions == "tiles" else SINGLE
+            more += _encoder(scale, f"ViT-B-32 {regions}", clip, count, few)
+    return Stages(stages, more, scale.others)
+
+
+class _Scale:
+    """Weighs code in CPU seconds an image."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.others = 0.0
+
+    def weigh(self, images: int, work: Callable[[], object]) -> Cost:
+        """The least of some rounds, in this process alone."""
+        rounds = [self._weigh(images, work, Meter()) for _ in range(ROUNDS)]
+        return min(rounds, key=lambda cost: cost.total)
+
+    def weigh_both(self, images: int, work: Callable[[], object]) -> Cost:
+        """In this process and in Label Studio's, once."""
+        return self._weigh(images, work, Meter(studio=self.house.label_studio))
+
+    def least_of_both(self, images: int, work: Callable[[], object]) -> Cost:
+        """The same, the least of some rounds."""
+        rounds = [self.weigh_both(images, work) for _ in range(ROUNDS)]
+        return min(rounds, key=lambda cost: cost.total)
+
+    def _weigh(self, images: int, work: Callable[[], object], meter: Meter) -> Cost:
+        with meter:
+            work()
+        self.others = max(self.others, meter.others)
+        return Cost(meter.own / images, meter.cpu.get("studio", 0.0) / images)
+
+
+def outcome(found: Stages) -> tuple[list[dict[str, Any]], str]:
+    """Rows for the document, in thousandths of a core-second, and a note."""
+    total = Stage(
+        "sum (offline)",
+        "",
+        _summed([stage.alone for stage in found.stages]),
+        _summed([stage.used for stage in found.stages]),
+    )
+    note = (
+        "CPU milliseconds of an image, Label Studio's included. `alone / worker` says how many "
+        "times as much one image at a time costs; for import that is one POST a prediction. Of "
+        f"{ROUNDS} rounds the cheapest counts (import: one round). "
+        f"Other programs took {found.others:.2f} cores meanwhile."
+    )
+    return [_row(stage) for stage in (*found.stages, total, *found.more)], note
+
+
+def _summed(costs: Sequence[Cost]) -> Cost:
+    return Cost(sum(cost.ours for cost in costs), sum(cost.studio for cost in costs))
+
+
+def _row(stage: Stage) -> dict[str, Any]:
+    return {
+        "stage": stage.name,
+        "as a worker does it": stage.how,
+        "one image alone": f"{1000 * stage.alone.total:.1f}",
+        "as a worker": f"{1000 * stage.used.total:.1f}",
+        "of that Label Studio": f"{1000 * stage.used.studio:.1f}" if stage.used.studio else "",
+        "alone / worker": ratio(stage.alone.total / stage.used.total),
+    }
+
+
+def _fetch(scale: _Scale, names: Sequence[str]) -> Stage:
+    house = scale.house
+    fetcher = ImageFetcher(house.settings, house.studio.headers)
+    # Label Studio serves local files to those who have a project with that folder.
+    house.project([address(names[0])])
+    values = [address(name) for name in names]
+    fetcher.fetch(values[0])
+    threads = house.settings.fetch_workers
+    alone = scale.least_of_both(len(values), lambda: _drop(map(fetcher.fetch, values)))
+    with ThreadPoolExecutor(threads) as pool:
+        used = scale.least_of_both(len(values), lambda: _drop(pool.map(fetcher.fetch, values)))
+    fetcher.close()
+    return Stage("fetch", f"{threads} threads", alone, used)
+
+
+def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -> list[Stage]:
+    settings = scale.house.settings
+    data = [scale.house.read(address(one)) for one in scale.house.names[:count]]
+
+    def prepare(one: bytes) -> Any:
+        image = decode(one, settings.max_image_pixels, DRAFT_SIZE)
+        content_key(one)
+        return encoder.prepare(image)
+
+    prepared = [*map(prepare, data)]
+    parts = [*batches(prepared, settings.batch_size)]
+    # The first pass of a size allocates memory that later ones find.
+    for warm in (parts[0], prepared[:1]):
+        encoder.encode_prepared(warm)
+    threads = settings.fetch_workers
+    alone = scale.weigh(len(data), lambda: _drop(map(prepare, data)))
+    with ThreadPoolExecutor(threads) as pool:
+        used = scale.weigh(len(data), lambda: _drop(pool.map(prepare, data)))
+    decoding = Stage(f"decode, prepare ({name})", f"{threads} threads", alone, used)
+    singles = [[one] for one in prepared[:few]]
+    alone = scale.weigh(len(singles), lambda: _drop(map(encoder.encode_prepared, singles)))
+    used = scale.weigh(len(prepared), lambda: _drop(map(encoder.encode_prepared, parts)))
+    encoding = Stage(f"encode ({name})", f"batches of {settings.batch_size}", alone, used)
+    return [decoding, encoding]
+
+
+def _import(scale: _Scale, encoder: Encoder) -> Stage:
+    """Predictions of the sample's photos, given to as many tasks as the run will have."""
+    house = scale.house
+    addresses = [address(name) for name in house.names]
+    number, tasks = house.project(addresses)
+    made = predictions(house, number, encoder)
+    few = [one.as_import() for one in spread_over(made, tasks[:SINGLE])]
+    with requests.Session() as session:
+        session.trust_env = False
+        alone = scale.weigh_both(len(few), lambda: _drop(post(session, house, one) for one in few))
+    number, tasks = house.project(addresses)
+    items = [one.as_import() for one in spread_over(made, tasks)]
+    importer = Importer(house.studio, number, made[0].model_version)
+
+    def send() -> None:
+        importer.add(items)
+        if not importer.is_complete(set(tasks)):
+            raise RuntimeError("Label Studio lacks predictions that were sent.")
+
+    used = scale.weigh_both(len(items), send)
+    return Stage("import", f"{len(items)} at once", alone, used)
+
+
+def predictions(house: House, number: int, encoder: Encoder) -> list[Prediction]:
+    """Real predictions of the sample's photos for a project."""
+    settings = house.with_store("stages")
+    store = Store(settings.store_uri)
+    embedder = Embedder(settings, encoder, store, Disk(house))
+    predictor = Predictor(settings, encoder, store, embedder)
+    project = house.studio.project(number)
+    config = parse_config(project["label_config"])
+    tasks = [
+        {"id": index, "data": {"image": address(name)}}
+        for index, name in enumerate(house.names[:SAMPLE])
+    ]
+    predictor.freeze_statistics(config, project_key(project), tasks)
+    return predictor.predict(predictor.scorer(config, project_key(project)), tasks)
+
+
+def spread_over(made: Sequence[Prediction], tasks: Sequence[int]) -> list[Prediction]:
+    """These predictions for other tasks, over and over again."""
+    return [replace(made[index % len(made)], task=task) for index, task in enumerate(tasks)]
+
+
+def post(session: requests.Session, house: House, item: dict[str, Any]) -> None:
+    """One request for one prediction, as the examples of label-studio-ml-backend do it."""
+    answer = session.post(
+        f"{house.settings.label_studio_url}/api/predictions/",
+        json=item,
+        headers=house.studio.headers(),
+        timeout=60,
+    )
+    answer.raise_for_status()
+
+
+def batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """So many at once; the last may be fewer."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _clip(settings: Settings, weights: Path, regions: str) -> Encoder:
+    changes = {"encoder": f"open_clip:ViT-B-32/{weights}", "regions": regions, "device": "cpu"}
+    encoder = get_encoder(settings.model_copy(update=changes))
+    encoder.load()
+    return encoder
+
+
+def _random_weights(path: Path) -> Path:
+    """A checkpoint of ViT-B-32: what it costs does not depend on what it has learned."""
+    import open_clip
+    import torch
+
+    torch.save(open_clip.create_model("ViT-B-32").state_dict(), path)
+    return path
+
+
+def _drop(items: Iterable[Any]) -> None:
+    for _ in items:
+        pass
