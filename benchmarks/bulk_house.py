@@ -205,7 +205,10 @@ class PeakMemory:
 
     Attributes:
         start: bytes at the start.
-        peak: bytes.
+        peaks: phase (see `enter`) -> bytes.
+
+    Args:
+        process: to be watched.
     """
 
     def __init__(self, process: psutil.Process) -> None:
@@ -213,8 +216,18 @@ class PeakMemory:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
+    @property
+    def peak(self) -> int:
+        """Bytes, of all phases."""
+        return max(self.start, *self.peaks.values())
+
+    def enter(self, phase: str) -> None:
+        """Say what the process does from now on."""
+        self._phase = phase
+
     def __enter__(self) -> Self:
-        self.start = self.peak = self._process.memory_info().rss
+        self.start = self._process.memory_info().rss
+        self._phase, self.peaks = "", {"": self.start}
         self._thread.start()
         return self
 
@@ -224,7 +237,8 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.05):
-            self.peak = max(self.peak, self._process.memory_info().rss)
+            now = self._process.memory_info().rss
+            self.peaks[self._phase] = max(now, self.peaks.get(self._phase, 0))
 
 
 def machine() -> str:

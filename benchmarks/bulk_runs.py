@@ -6,7 +6,7 @@ Each function measures both sides in one call and gives the rows of a table.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,7 +32,7 @@ from benchmarks.bulk_house import (
 from benchmarks.bulk_stages import SAMPLE, Stages, batches
 from jobs import queues
 from jobs.orders import start
-from jobs.runs import DONE, Run, Runs
+from jobs.runs import DONE, EMBEDDING, IMPORTING, Run, Runs
 from jobs.waiting import wait
 
 Row = dict[str, Any]
@@ -46,15 +46,22 @@ UNALIKE = 0.02
 """Noise on made-up embeddings, so that no two are equal."""
 
 
-def run_through(settings: Settings, project: int) -> Run:
+def run_through(
+    settings: Settings, project: int, told: Callable[[Run], None] = lambda now: None
+) -> Run:
     """One run from asking to showing, by a worker that listens.
+
+    Args:
+        settings: of the worker.
+        project: its number.
+        told: called about twice a second with how it stands.
 
     Raises:
         RuntimeError: it failed, or left tasks out.
     """
     runs = Runs(queues.connect(settings))
     run, _ = start(runs, project, "missing", "cli")
-    return _good(wait(runs, run.id, lambda now: None))
+    return _good(wait(runs, run.id, told))
 
 
 def _good(run: Run) -> Run:
@@ -159,7 +166,7 @@ def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
             PeakMemory(worker_process(worker)) as seen,
             Meter(worker=worker, studio=house.label_studio) as meter,
         ):
-            run = run_through(settings, number)
+            run = run_through(settings, number, lambda now: seen.enter(now.state))
         known = Store(settings.store_uri).keys_of(settings.label_studio_url + one for one in values)
         if len(known) != size or len(set(known.values())) != len(photos):
             raise RuntimeError("Copies were to be other addresses with the same content.")
@@ -171,7 +178,9 @@ def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
                 "photos": len(photos),
                 "seconds": f"{wall(run):.0f}",
                 "memory before, MB": f"{seen.start / 1e6:.0f}",
-                "peak memory, MB": f"{seen.peak / 1e6:.0f}",
+                "embedding": f"{seen.peaks.get(EMBEDDING, 0) / 1e6:.0f}",
+                "importing": f"{seen.peaks.get(IMPORTING, 0) / 1e6:.0f}",
+                "peak, MB": f"{seen.peak / 1e6:.0f}",
                 "peak / smallest run's": ratio(seen.peak / peaks[0]),
                 "worker CPU s a 1,000 tasks": f"{1000 * meter.cpu['worker'] / size:.1f}",
                 "Label Studio CPU s a 1,000": f"{1000 * meter.cpu['studio'] / size:.1f}",
