@@ -98,6 +98,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of torch, here and in the worker")
     parser.add_argument("--no-write", action="store_true", help="leave docs/ as they are")
     options = parser.parse_args(arguments)
+    options.data = options.data.resolve()
     options.part = options.part or [*PARTS]
     return options
 
