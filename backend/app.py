@@ -22,7 +22,7 @@ from backend import telemetry
 from backend.errors import ClipError, ImageError, RequestError
 from backend.housekeeping import Housekeeping
 from backend.model import ClipBackend
-from backend.predictor import Prediction
+from backend.prediction import Prediction
 from backend.run_routes import QueueDepth, add_run_routes, start_for_the_rest
 from backend.runtime import Runtime
 from backend.settings import Settings
@@ -270,7 +270,7 @@ def _busy(version: str) -> Prediction:
         "Too many predictions are being made at once.",
         "Open the task again later, or raise LS_CLIP_THREADS.",
     )
-    return Prediction(None, version, None, None, {}, failure)
+    return Prediction(None, version, None, None, (), failure)
 
 
 def _count(predictions: list[Prediction]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,47 +26,49 @@ class ScoredControl:
     thresholds: Sequence[float]
 
     @cached_property
-    def _ticked(self) -> list[int]:
-        over = [
+    def _order(self) -> list[int]:
+        """Labels by probability, the first of equals first: the answer depends on no sort."""
+        order: list[int] = np.argsort(-self.probabilities, kind="stable").tolist()
+        return order
+
+    @cached_property
+    def _values(self) -> list[float]:
+        values: list[float] = self.probabilities.tolist()
+        return values
+
+    @cached_property
+    def _ticked(self) -> set[int]:
+        over = {
             index
-            for index, (p, threshold) in enumerate(
-                zip(self.probabilities, self.thresholds, strict=True)
-            )
-            if float(p) >= threshold
-        ]
+            for index, (p, threshold) in enumerate(zip(self._values, self.thresholds, strict=True))
+            if p >= threshold
+        }
         if not self.control.multiple and over:
-            # The first of equals, so that the answer does not depend on a sort.
-            return [max(over, key=lambda index: (float(self.probabilities[index]), -index))]
+            return {next(index for index in self._order if index in over)}
         return over
 
     @property
     def suggested(self) -> list[Label]:
         """Labels to tick, in the config's order."""
-        return [self.control.labels[index] for index in self._ticked]
+        return [self.control.labels[index] for index in sorted(self._ticked)]
 
     @property
     def near(self) -> list[tuple[Label, float]]:
         """The most probable labels that are not ticked, with their probabilities."""
-        rest = [index for index in range(len(self.probabilities)) if index not in self._ticked]
-        rest.sort(key=lambda index: (-float(self.probabilities[index]), index))
-        return [
-            (self.control.labels[index], float(self.probabilities[index]))
-            for index in rest[:NEAR_MISSES]
-        ]
+        rest = (index for index in self._order if index not in self._ticked)
+        return [(self.control.labels[one], self._values[one]) for one in islice(rest, NEAR_MISSES)]
 
     @property
     def ticked(self) -> list[tuple[Label, float]]:
         """Ticked labels with their probabilities, most probable first."""
-        ordered = sorted(self._ticked, key=lambda index: (-float(self.probabilities[index]), index))
-        return [(self.control.labels[index], float(self.probabilities[index])) for index in ordered]
+        ordered = [index for index in self._order if index in self._ticked]
+        return [(self.control.labels[index], self._values[index]) for index in ordered]
 
     @property
     def expected_changes(self) -> float:
         """How many boxes a person is expected to change, if the probabilities are right."""
-        ticked = set(self._ticked)
-        return sum(
-            1.0 - float(p) if index in ticked else float(p)
-            for index, p in enumerate(self.probabilities)
+        return math.fsum(
+            1.0 - p if index in self._ticked else p for index, p in enumerate(self._values)
         )
 
 

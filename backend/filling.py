@@ -9,7 +9,8 @@ from typing import Any
 from backend.errors import StudioError
 from backend.importer import Importer, predicted, show
 from backend.labels import LabelConfig, parse_config
-from backend.predictor import Prediction, Predictor, Scorer, image_of
+from backend.prediction import Prediction
+from backend.predictor import Predictor, Scorer, image_of
 from backend.settings import Settings
 from backend.snapshots import Snapshots
 from backend.studio import Studio, project_key

@@ -10,7 +10,7 @@ from typing import Any
 from backend import telemetry
 from backend.errors import StoreError
 from backend.filling import images_of
-from backend.predictor import Prediction
+from backend.prediction import Prediction
 from backend.runtime import Runtime
 from backend.studio import project_key
 

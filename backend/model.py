@@ -14,7 +14,8 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from backend.errors import LabelConfigError
 from backend.labels import LabelConfig, parse_config
-from backend.predictor import Prediction, Predictor
+from backend.prediction import Prediction
+from backend.predictor import Predictor
 from backend.runtime import runtime
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from backend.encoders.table import Row, Table, shipped_table
 from backend.errors import ImageError, StoreError
 from backend.evidence import ScoredControl, confidence, evidence_lines
 from backend.labels import Control, LabelConfig, field_value
+from backend.prediction import Prediction
 from backend.settings import Settings
 from backend.store import Embedding, Store
 from backend.vlpl import zero_shot
@@ -37,48 +38,6 @@ METHOD = 1
 STATISTICS_FROM = 25
 """Images that must have been seen before a project's statistics are frozen."""
 STATISTICS_UP_TO = 400
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What is told to Label Studio about one task.
-
-    Attributes:
-        task: the task's id, None if the caller gave none.
-        model_version: the version that the scores belong to.
-        result: Label Studio result items; None if the task cannot be answered now.
-        score: the task's confidence in [0, 1], low = a person should look first.
-        probabilities: control name -> label key -> probability.
-        failure: why ``result`` is None.
-        images: addresses of the images that were looked at, as they stand in the task's data.
-    """
-
-    task: int | None
-    model_version: str
-    result: list[dict[str, Any]] | None
-    score: float | None
-    probabilities: dict[str, dict[str, float]]
-    failure: ImageError | None = None
-    images: tuple[str, ...] = ()
-
-    def as_item(self) -> dict[str, Any]:
-        """An item of the reply to /predict.
-
-        Without a ``result`` Label Studio saves nothing and leaves the task open, whereas an empty
-        one would be saved as the suggestion of nothing.
-        """
-        if self.result is None:
-            error = {} if self.failure is None else {"error": self.failure.as_dict()}
-            return {"model_version": self.model_version, **error}
-        return {
-            "model_version": self.model_version,
-            "score": self.score,
-            "result": self.result,
-        }
-
-    def as_import(self) -> dict[str, Any]:
-        """An item of Label Studio's bulk import."""
-        return {"task": self.task, **self.as_item()}
 
 
 @dataclass(frozen=True)
@@ -221,10 +180,23 @@ class Predictor:
         }
         embeddings, failures = self.embedder.embed(list(values), seconds)
         rows = self._score_all(scorer, tasks, controls, embeddings)
-        return [
-            self._prediction(scorer, task, mine, row, failures)
-            for task, mine, row in zip(tasks, controls, rows, strict=True)
-        ]
+        thresholds: dict[int, Sequence[float]] = {}
+        predictions = []
+        for task, mine, row in zip(tasks, controls, rows, strict=True):
+            scored = []
+            for control in mine:
+                if control.name in row:
+                    if id(control) not in thresholds:
+                        thresholds[id(control)] = self._thresholds(scorer, control)
+                    limits = thresholds[id(control)]
+                    scored.append(ScoredControl(control, row[control.name], limits))
+            if scored:
+                predictions.append(_prediction(scorer, task, scored))
+            else:
+                failure = _failure(mine, task, failures)
+                version = scorer.model_version
+                predictions.append(Prediction(task_id(task), version, None, None, (), failure))
+        return predictions
 
     def _score_all(
         self,
@@ -235,11 +207,15 @@ class Predictor:
     ) -> list[dict[str, NDArray[np.float32]]]:
         """For each task: control name -> probabilities (C,). Equal controls are scored together."""
         groups: dict[Control, list[tuple[int, Embedding]]] = {}
+        # A control that is the same object for all tasks is hashed, label by label, only once.
+        known: dict[int, list[tuple[int, Embedding]]] = {}
         for index, (task, mine) in enumerate(zip(tasks, controls, strict=True)):
             for control in mine:
                 value = image_of(control, task)
                 if value is not None and value in embeddings and control.labels:
-                    groups.setdefault(control, []).append((index, embeddings[value]))
+                    if id(control) not in known:
+                        known[id(control)] = groups.setdefault(control, [])
+                    known[id(control)].append((index, embeddings[value]))
         rows: list[dict[str, NDArray[np.float32]]] = [{} for _ in tasks]
         for control, members in groups.items():
             probabilities = self._probabilities(scorer, control, [one for _, one in members])
@@ -283,62 +259,6 @@ class Predictor:
                     self._texts.clear()
                 self._texts[prompts] = torch.from_numpy(label_embeddings(self.encoder, prompts))
             return self._texts[prompts]
-
-    def _prediction(
-        self,
-        scorer: Scorer,
-        task: Mapping[str, Any],
-        controls: Sequence[Control],
-        row: Mapping[str, NDArray[np.float32]],
-        failures: Failures,
-    ) -> Prediction:
-        number = task_id(task)
-        scored = [
-            ScoredControl(control, row[control.name], self._thresholds(scorer, control))
-            for control in controls
-            if control.name in row
-        ]
-        if not scored:
-            failure = _failure(controls, task, failures)
-            return Prediction(number, scorer.model_version, None, None, {}, failure)
-        result = [
-            {
-                "from_name": one.control.name,
-                "to_name": one.control.to_name,
-                "type": one.control.kind,
-                "value": one.control.result_value(one.suggested),
-            }
-            for one in scored
-            if one.suggested
-        ]
-        if scorer.config.evidence is not None:
-            name, to_name = scorer.config.evidence
-            calibrated = "zero-shot, not calibrated yet"
-            lines = evidence_lines(scored, f"{scorer.model_version}: {calibrated}")
-            result.append(
-                {
-                    "from_name": name,
-                    "to_name": to_name,
-                    "type": "textarea",
-                    "value": {"text": lines},
-                }
-            )
-        probabilities = {
-            one.control.name: {
-                label.key: float(p)
-                for label, p in zip(one.control.labels, one.probabilities, strict=True)
-            }
-            for one in scored
-        }
-        found = {image_of(one.control, task) for one in scored}
-        return Prediction(
-            number,
-            scorer.model_version,
-            result,
-            confidence(scored),
-            probabilities,
-            images=tuple(sorted(image for image in found if image is not None)),
-        )
 
     def _thresholds(self, scorer: Scorer, control: Control) -> list[float]:
         default = self._row(scorer, control).threshold
@@ -389,6 +309,42 @@ def task_id(task: Mapping[str, Any]) -> int | None:
     """The task's number, if it has one."""
     number = task.get("id")
     return number if isinstance(number, int) else None
+
+
+def _prediction(
+    scorer: Scorer, task: Mapping[str, Any], scored: Sequence[ScoredControl]
+) -> Prediction:
+    result = [
+        {
+            "from_name": one.control.name,
+            "to_name": one.control.to_name,
+            "type": one.control.kind,
+            "value": one.control.result_value(one.suggested),
+        }
+        for one in scored
+        if one.suggested
+    ]
+    if scorer.config.evidence is not None:
+        name, to_name = scorer.config.evidence
+        calibrated = "zero-shot, not calibrated yet"
+        lines = evidence_lines(scored, f"{scorer.model_version}: {calibrated}")
+        result.append(
+            {
+                "from_name": name,
+                "to_name": to_name,
+                "type": "textarea",
+                "value": {"text": lines},
+            }
+        )
+    found = {image_of(one.control, task) for one in scored}
+    return Prediction(
+        task_id(task),
+        scorer.model_version,
+        result,
+        confidence(scored),
+        scored,
+        images=tuple(sorted(image for image in found if image is not None)),
+    )
 
 
 def _failure(

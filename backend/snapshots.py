@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from backend.predictor import Prediction
+from backend.prediction import Prediction
 from backend.store import Store, listed, quoted
 from backend.upkeep import erase, erase_images
 

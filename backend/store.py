@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,7 +82,7 @@ class Store:
         self.uri = uri.rstrip("/")
         self.lock = threading.Lock()
         self._tables: dict[str, Any] = {}
-        self._appends = 0
+        self._appends: Counter[str] = Counter()
         with self.errors("opened"):
             if "://" in self.uri:
                 self._files, self._root = pyarrow.fs.FileSystem.from_uri(self.uri)
@@ -162,13 +163,8 @@ class Store:
             {"address": [row.address for row in rows], "key": [row.key for row in rows]},
             schema=ADDRESSES,
         )
-        with self.lock, self.errors("written"):
-            table.add(vectors)
-            self._appends += 1
-            compact = self._appends % COMPACT_EVERY == 0
+        self._append(table, vectors)
         self.remember(addresses)
-        if compact:
-            self.compact(encoder_id, dim)
 
     def remember(self, addresses: pa.Table) -> None:
         """Append rows (address, key) to the address index.
@@ -176,20 +172,29 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        table = self.addresses()
+        self._append(self.addresses(), addresses)
+
+    def _append(self, table: Any, rows: pa.Table) -> None:
         with self.lock, self.errors("written"):
-            table.add(addresses)
+            table.add(rows)
+            self._appends[table.name] += 1
+            full = self._appends[table.name] % COMPACT_EVERY == 0
+        if full:
+            self._compact(table)
 
     def compact(self, encoder_id: str, dim: int) -> None:
         """Merge small files. Failing is harmless (another process may be at it) and logged."""
         self.vectors(encoder_id, dim)
         self.addresses()
-        for name, table in list(self._tables.items()):
-            try:
-                with self.lock:
-                    table.optimize()
-            except Exception as error:
-                log.warning("%s could not be compacted now: %s", name, _first_line(error))
+        for table in list(self._tables.values()):
+            self._compact(table)
+
+    def _compact(self, table: Any) -> None:
+        try:
+            with self.lock:
+                table.optimize()
+        except Exception as error:
+            log.warning("%s could not be compacted now: %s", table.name, _first_line(error))
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table of this name, which is made with their schema if need be.
@@ -197,9 +202,7 @@ class Store:
         Raises:
             StoreError: the store cannot be written.
         """
-        table = self.table(name, rows.schema)
-        with self.lock, self.errors("written"):
-            table.add(rows)
+        self._append(self.table(name, rows.schema), rows)
 
     def rows(
         self, name: str, schema: pa.Schema, where: str, columns: Sequence[str] | None = None

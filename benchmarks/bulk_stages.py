@@ -16,7 +16,8 @@ from backend.fetch import ImageFetcher
 from backend.images import decode
 from backend.importer import Importer
 from backend.labels import parse_config
-from backend.predictor import Prediction, Predictor
+from backend.prediction import Prediction
+from backend.predictor import Predictor
 from backend.settings import Settings
 from backend.store import Store, content_key
 from backend.studio import project_key

@@ -7,12 +7,14 @@ processes take for the current version changes last.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 from backend.errors import ImageError, LabelConfigError
 from backend.importer import Importer, show
 from backend.labels import LabelConfig, parse_config
-from backend.predictor import STATISTICS_UP_TO, Prediction, Scorer
+from backend.prediction import Prediction
+from backend.predictor import STATISTICS_UP_TO, Scorer
 from backend.runtime import Runtime
 from backend.studio import Studio, project_key
 from jobs import projects
@@ -94,7 +96,8 @@ class _Delivery:
         for one in self._house.predictor.predict(self._scorer, missing, seconds):
             assert one.task is not None
             if one.result is not None:
-                self._waiting.append(one)
+                # Thousands wait: without the scores that they were made from.
+                self._waiting.append(replace(one, scored=()))
                 self.failures.pop(one.task, None)
             elif one.task not in self.failures:
                 # What could not be embedded has its reason already.

@@ -19,7 +19,7 @@ from flask.testing import FlaskClient
 
 from backend import telemetry
 from backend.app import SPARE_THREADS, create_app
-from backend.predictor import Prediction
+from backend.prediction import Prediction
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER
 from tests.conftest import (
     CONTRACT,

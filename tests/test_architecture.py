@@ -24,6 +24,7 @@ LAYERS = [
     ["jobs.listing", "runtime"],
     ["importer", "prune", "snapshots"],
     ["predictor"],
+    ["prediction"],
     ["embedder", "evidence", "studio", "upkeep"],
     ["demo_photos", "encoders", "fetch", "images", "labels", "network", "processes", "store"],
     ["vlpl"],

@@ -24,7 +24,8 @@ from backend.encoders.table import CLIP, OFFLINE, Row, Table
 from backend.errors import ImageError
 from backend.fetch import ImageFetcher
 from backend.labels import parse_config
-from backend.predictor import METHOD, STATISTICS_FROM, Prediction, Predictor
+from backend.prediction import Prediction
+from backend.predictor import METHOD, STATISTICS_FROM, Predictor
 from backend.runtime import Runtime
 from backend.store import Store
 from tests.conftest import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.predictor import Prediction
+from backend.prediction import Prediction
 from backend.snapshots import Snapshots
 from backend.store import Embedding, NewEmbedding, Store, content_key
 
@@ -38,7 +38,7 @@ def shown(task: int | None, *labels: str, version: str = "clip-z-1") -> Predicti
         "type": "textarea",
         "value": {"text": ["suggested: ..."]},
     }
-    return Prediction(task, version, [choices, evidence] if labels else [evidence], 0.5, {})
+    return Prediction(task, version, [choices, evidence] if labels else [evidence], 0.5)
 
 
 def embed(store: Store, *addresses: str, content: str = "") -> None:
@@ -75,7 +75,7 @@ def test_what_a_task_was_shown_is_known_by_version(snapshots: Snapshots):
 
 
 def test_a_prediction_without_a_result_or_a_task_is_not_remembered(snapshots: Snapshots):
-    snapshots.add(PROJECT, [Prediction(1, "v", None, None, {}), shown(None, "cat")])
+    snapshots.add(PROJECT, [Prediction(1, "v", None, None), shown(None, "cat")])
     assert snapshots.of_tasks(PROJECT, [1]) == {}
 
 

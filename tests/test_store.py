@@ -129,6 +129,14 @@ def test_compaction_loses_nothing(uri: str):
     assert set(Store(uri).embeddings(ENCODER, DIM, keys)) == set(keys)
 
 
+def test_addresses_alone_are_compacted_too(uri: str):
+    store = Store(uri)
+    for number in range(COMPACT_EVERY + 2):
+        store.remember(address_rows([(f"{number}.jpg", "key")]))
+    assert store.addresses().stats()["fragment_stats"]["num_fragments"] < 5
+    assert len(store.keys_of([f"{n}.jpg" for n in range(COMPACT_EVERY + 2)])) == COMPACT_EVERY + 2
+
+
 def test_the_same_bytes_have_the_same_key():
     assert content_key(b"abc") == content_key(b"abc") != content_key(b"abd")
 
