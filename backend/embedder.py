@@ -138,6 +138,17 @@ class Embedder:
             telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
         return Filled(len(fresh), cached, failures)
 
+    def has_all(self, values: Sequence[str]) -> bool:
+        """Whether the store has the embeddings of all of these images.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        addresses = {self.address(value) for value in values}
+        keys = self._store.keys_of(addresses)
+        there = self._store.has(self._encoder.id, self._encoder.dim, keys.values())
+        return len(keys) == len(addresses) and there >= set(keys.values())
+
     def address(self, value: str) -> str:
         """A name for the image that stays the same from request to request.
 

@@ -161,6 +161,14 @@ class Predictor:
             frozen = True
         return frozen
 
+    def is_settled(self, config: LabelConfig, project: str) -> bool:
+        """Whether `freeze_statistics` has nothing left to measure, so that the version stays."""
+        return all(
+            self.store.read_artefact(self._statistics_name(control, project)) is not None
+            for control in config.controls
+            if control.options_field is None and control.labels
+        )
+
     def predict(
         self, scorer: Scorer, tasks: Sequence[Mapping[str, Any]], seconds: float | None = None
     ) -> list[Prediction]:

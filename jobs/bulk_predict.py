@@ -17,11 +17,13 @@ from backend import telemetry
 from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.importer import predicted
 from backend.labels import parse_config
+from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime, runtime
 from backend.studio import Studio, UnansweredError, project_key
 from backend.upkeep import dedupe
 from jobs import projects, queues
-from jobs.listing import Task, by_image, shards, wanted
+from jobs.files import FOLDER, RunFiles
+from jobs.listing import ahead, by_image, shards, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
 from jobs.promotion import promote
 from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
@@ -40,8 +42,16 @@ class _StoppedError(Exception):
     """The worker was told to stop, or the run has ended."""
 
 
-def plan(run_id: str) -> None:
+def plan(run_id: str) -> Retry | None:
     """List the project's tasks once, cut them into shards, and enqueue each as it comes."""
+    try:
+        _plan(run_id)
+    except _StoppedError:
+        return _again_if_stopped(f"run {run_id}: its listing")
+    return None
+
+
+def _plan(run_id: str) -> None:
     with _job(run_id, LISTING) as (runs, run):
         if run is None:
             return
@@ -60,15 +70,23 @@ def plan(run_id: str) -> None:
             key=key,
             encoder=house.encoder.id,
             model_version=version,
+            left_out=len(there),
         )
+        begun = runs.get(run_id) or run
+        files = RunFiles(house.store, run_id)
+        files.write_config(project["label_config"])
         number = listed = 0
         tasks = wanted(studio, run.project, run.only, config, there)
-        for shard in shards(tasks, house.settings.shard_size):
-            house.store.write_artefact(_file(run_id, number), {"tasks": shard}, replace=True)
+        for shard in ahead(shards(tasks, house.settings.shard_size)):
+            files.write_tasks(number, shard)
             runs.add_shard(run_id, Shard(number, len(shard)))
             listed += len(shard)
             runs.note(run_id, listed=listed)
-            enqueue_shard(runs, run_id, number)
+            if house.embedder.has_all([*by_image(shard)]):
+                # Sooner done than told to another, and Label Studio lists on meanwhile.
+                _embed(runs, begun, number)
+            else:
+                enqueue_shard(runs, run_id, number)
             number += 1
         log.info("run %s: %d tasks in %d shards", run_id, listed, number)
         runs.move(run_id, EMBEDDING)
@@ -84,11 +102,16 @@ def embed(run_id: str, number: int) -> Retry | None:
                     _embed(runs, run, number)
                 enqueue_finish_if_complete(runs, run_id)
     except _StoppedError:
-        if stop_requested():
-            log.info("run %s shard %d: stopped between two batches", run_id, number)
-            # Back into the queue; what is embedded so far is in the store.
-            return Retry(max=1_000_000, enqueue_at_front=True)
+        return _again_if_stopped(f"run {run_id} shard {number}")
     return None
+
+
+def _again_if_stopped(what: str) -> Retry | None:
+    """Back into the queue, unless the run has ended; what is embedded so far is in the store."""
+    if not stop_requested():
+        return None
+    log.info("%s stopped between two batches", what)
+    return Retry(max=1_000_000, enqueue_at_front=True)
 
 
 def finish(run_id: str) -> None:
@@ -99,26 +122,9 @@ def finish(run_id: str) -> None:
         house = runtime()
         _require_the_same_encoder(house, run)
         with projects.importing(runs.connection, run.project):
-            parts = (tasks_of(house, run_id, number) for number in range(run.shards))
-            promote(runs, run, house, parts)
+            promote(runs, run, house)
         runs.end(run_id, DONE)
         _tidy(runs, house)
-
-
-def tasks_of(house: Runtime, run_id: str, number: int) -> list[Task]:
-    """The tasks of a shard: ``id``, and of ``data`` what the labeling config uses.
-
-    Raises:
-        StoreError: they are not in the store.
-    """
-    content = house.store.read_artefact(_file(run_id, number))
-    if content is None:
-        raise StoreError(
-            f"The tasks of run {run_id} shard {number} are not in the store.",
-            "Give all workers the same LS_CLIP_STORE.",
-        )
-    tasks: list[Task] = content["tasks"]
-    return tasks
 
 
 @contextmanager
@@ -144,7 +150,8 @@ def _job(run_id: str, state: str = "") -> Iterator[tuple[Runs, Run | None]]:
 def _embed(runs: Runs, run: Run, number: int) -> None:
     house = runtime()
     _require_the_same_encoder(house, run)
-    tasks = tasks_of(house, run.id, number)
+    files = RunFiles(house.store, run.id)
+    tasks = files.tasks(number)
     images = by_image(tasks)
     house.snapshots.tie(
         run.key,
@@ -173,9 +180,26 @@ def _embed(runs: Runs, run: Run, number: int) -> None:
     for task, failure in bad.items():
         log.warning("run %s shard %d task %d: %s", run.id, number, task, failure)
     runs.record_failures(run.id, {task: failure.as_dict() for task, failure in bad.items()})
+    _score_ahead(house, run, number, files)
     cached = max(0, filled.cached - before)
     embedded = len(images) - len(failures) - cached
     runs.progress(run.id, Shard(number, len(tasks), embedded, cached, len(failures), done=True))
+
+
+def _score_ahead(house: Runtime, run: Run, number: int, files: RunFiles) -> None:
+    """Make a shard's predictions now, if nothing can change the version any more.
+
+    Then only the import is left when the last shard is done, and Label Studio was listing or
+    another worker embedding meanwhile.
+    """
+    config, tasks, predictor = files.config(), files.tasks(number), house.predictor
+    if number == 0 and len(tasks) >= STATISTICS_UP_TO:
+        # What `promote` would take: the run's first tasks.
+        predictor.freeze_statistics(config, run.key, tasks, seconds=0)
+    if predictor.is_settled(config, run.key):
+        scorer = predictor.scorer(config, run.key)
+        made = predictor.predict(scorer, tasks, seconds=0)
+        files.write_predictions(number, scorer.model_version, made)
 
 
 def _require_the_same_encoder(house: Runtime, run: Run) -> None:
@@ -209,10 +233,6 @@ def _one_by_one(runs: Runs, run: Run, number: int, images: Sequence[str]) -> dic
     return failures
 
 
-def _file(run_id: str, number: int) -> str:
-    return f"runs/{run_id}/{number}"
-
-
 def _tidy(runs: Runs, house: Runtime) -> None:
     """Leave the store in order after a run; that failing harms nobody."""
     _sweep(runs, house)
@@ -229,6 +249,6 @@ def _sweep(runs: Runs, house: Runtime) -> None:
     """Delete the lists of tasks of runs that have ended."""
     active = {run.id for run in runs.active()}
     try:
-        house.store.erase_artefacts("runs", lambda name: name not in active)
+        house.store.erase_artefacts(FOLDER, lambda name: name not in active)
     except StoreError as error:
         log.warning("old lists of tasks stay: %s", error)

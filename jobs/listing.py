@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any
 
 from backend.labels import LabelConfig
 from backend.predictor import image_of
 from backend.studio import Studio
 
+AHEAD = 16
+"""Shards that may be listed before the first of them is looked at."""
 Task = dict[str, Any]
 """``id``, ``data``, and ``images``: the addresses of its images as they stand in the data."""
 
@@ -55,6 +60,41 @@ def shards(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
             shard = []
     if shard:
         yield shard
+
+
+def ahead(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
+    """The same parts, listed by a thread while the caller works on those before.
+
+    Raises:
+        Exception: whatever the listing raises.
+    """
+    ready: Queue[list[Task] | Exception | None] = Queue(AHEAD)
+    done = Event()
+
+    def give(part: list[Task] | Exception | None) -> None:
+        while not done.is_set():
+            with suppress(Full):
+                ready.put(part, timeout=1)
+                return
+
+    def produce() -> None:
+        try:
+            for part in parts:
+                give(part)
+                if done.is_set():
+                    return
+            give(None)
+        except Exception as error:
+            give(error)
+
+    Thread(target=produce, name="listing", daemon=True).start()
+    try:
+        while (part := ready.get()) is not None:
+            if isinstance(part, Exception):
+                raise part
+            yield part
+    finally:
+        done.set()
 
 
 def by_image(tasks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

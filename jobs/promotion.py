@@ -6,9 +6,8 @@ processes take for the current version changes last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 
 from backend.errors import ImageError, LabelConfigError
 from backend.importer import Importer, show
@@ -18,18 +17,19 @@ from backend.predictor import STATISTICS_UP_TO, Scorer
 from backend.runtime import Runtime
 from backend.studio import Studio, project_key
 from jobs import projects
+from jobs.files import RunFiles
 from jobs.listing import Task, shards, wanted
 from jobs.runs import ENDED, Run, Runs
 
 
-def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -> None:
+def promote(runs: Runs, run: Run, house: Runtime) -> None:
     """Give each task its prediction of the current version, and let the project show it.
 
     Args:
         runs: of all projects.
-        run: whose tasks; its project is locked for imports by the caller.
+        run: whose tasks; their images are in the store as far as they can be had, and its project
+            is locked for imports by the caller.
         house: of this process.
-        parts: the run's tasks; their images are in the store as far as they can be had.
 
     Raises:
         LabelConfigError: the labels were changed since the run began.
@@ -44,12 +44,9 @@ def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -
             "The labeling config was changed while the tasks were predicted.",
             f"Run ls-clip predict {run.project} again; what is embedded stays.",
         )
-    waiting = iter(parts)
-    first: list[list[Task]] = []
-    while sum(map(len, first)) < STATISTICS_UP_TO and (part := next(waiting, None)):
-        first.append(part)
+    files = RunFiles(house.store, run.id)
     key = project_key(project)
-    house.predictor.freeze_statistics(config, key, [*chain(*first)], seconds=0)
+    house.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
     scorer = house.predictor.scorer(config, key)
     version = scorer.model_version
     importer = Importer(studio, run.project, version)
@@ -57,12 +54,12 @@ def promote(runs: Runs, run: Run, house: Runtime, parts: Iterable[list[Task]]) -
         # A process that died has sent something that Label Studio may still be working on.
         importer.settle(len(importer.there) + run.sending)
     delivery = _Delivery(runs, run, house, scorer, importer)
-    for part in chain(first, waiting):
-        delivery.take(part, seconds=0)
-    if version != run.model_version and run.only != "all":
+    for number in range(run.shards):
+        delivery.take(files.tasks(number), seconds=0, made=files.predictions(number, version))
+    if version != run.model_version and run.left_out:
         # The statistics were frozen just now: tasks that had a prediction need a new one.
         for part in _rest(studio, run, config, delivery, house.settings.shard_size):
-            delivery.take(part, seconds=None)
+            delivery.take(part, seconds=None, made={})
     delivery.close()
     now = runs.get(run.id)
     if not importer.there or now is None or now.state in ENDED:
@@ -89,11 +86,23 @@ class _Delivery:
         self.seen: set[int] = set()
         self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
 
-    def take(self, tasks: list[Task], seconds: float | None) -> None:
-        """Score those that have no prediction yet; with 0 seconds nothing is fetched for it."""
+    def take(
+        self, tasks: list[Task], seconds: float | None, made: Mapping[int, Prediction]
+    ) -> None:
+        """Take predictions for the tasks that have none yet.
+
+        Args:
+            tasks: of the run.
+            seconds: for images that are not in the store; 0: nothing is fetched.
+            made: task id -> a prediction that was made ahead.
+        """
         self.seen |= {task["id"] for task in tasks}
         missing = [task for task in tasks if task["id"] not in self._importer.there]
-        for one in self._house.predictor.predict(self._scorer, missing, seconds):
+        rest = [task for task in missing if task["id"] not in made]
+        found = [made[task["id"]] for task in missing if task["id"] in made]
+        if rest:
+            found += self._house.predictor.predict(self._scorer, rest, seconds)
+        for one in found:
             assert one.task is not None
             if one.result is not None:
                 # Thousands wait: without the scores that they were made from.
@@ -128,6 +137,15 @@ class _Delivery:
         made = self._run.imported + self._importer.created
         self._runs.note(self._run.id, imported=made, sending=0)
         self._waiting = []
+
+
+def _first_tasks(files: RunFiles, run: Run) -> list[Task]:
+    first: list[Task] = []
+    for number in range(run.shards):
+        if len(first) >= STATISTICS_UP_TO:
+            break
+        first += files.tasks(number)
+    return first
 
 
 _GONE = ImageError(

@@ -88,6 +88,7 @@ class Run:
         config: digest of the labeling config that it was cut for.
         encoder: id of the encoder that it was begun with.
         sending: predictions that were sent last, if no answer has come to them; else 0.
+        left_out: tasks that had a prediction when it began.
     """
 
     id: str
@@ -114,6 +115,7 @@ class Run:
     config: str = ""
     encoder: str = ""
     sending: int = 0
+    left_out: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -131,7 +133,7 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; docs/workers.md describes the fields."""
         left = self.seconds_left
-        inner = {"working", "key", "config", "encoder", "sending"}
+        inner = {"working", "key", "config", "encoder", "sending", "left_out"}
         return {
             **{name: value for name, value in vars(self).items() if name not in inner},
             "notes": list(self.notes),
@@ -221,6 +223,7 @@ class Runs:
             content.get("config", ""),
             content.get("encoder", ""),
             int(content.get("sending", 0)),
+            int(content.get("left_out", 0)),
         )
 
     def require(self, project: int, run_id: str) -> Run:

@@ -21,6 +21,7 @@ LAYERS = [
     ["filling", "jobs.worker"],
     ["jobs.bulk_predict", "jobs.tend"],
     ["jobs.promotion"],
+    ["jobs.files"],
     ["jobs.listing", "runtime"],
     ["importer", "prune", "snapshots"],
     ["predictor"],

@@ -9,8 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from redis import Redis
 
-from backend.errors import QueueError, StudioError
+from backend.errors import QueueError, StoreError, StudioError
+from backend.prediction import Prediction
+from backend.store import Store
 from jobs import orders, projects, queues
+from jobs.files import RunFiles
+from jobs.listing import ahead
 from jobs.runs import (
     CANCELLED,
     DONE,
@@ -219,3 +223,66 @@ def test_the_current_version_is_what_was_set_last(connection: Redis):
     assert projects.current_version(connection, 1) == ""
     projects.set_current_version(connection, 1, "clip-z-1")
     assert projects.current_version(connection, 1) == "clip-z-1"
+
+
+def test_listing_goes_on_while_the_parts_before_are_worked_on():
+    listed: list[int] = []
+
+    def parts():
+        for number in range(5):
+            listed.append(number)
+            yield [{"id": number}]
+
+    found = []
+    for part in ahead(parts()):
+        if not found:
+            deadline = time.monotonic() + 10
+            while len(listed) < 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert listed == [0, 1, 2, 3, 4]
+        found.append(part[0]["id"])
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_what_the_listing_raises_reaches_who_works_on_it():
+    def parts():
+        yield [{"id": 1}]
+        raise StudioError("Label Studio does not answer.", "Start it.")
+
+    found = ahead(parts())
+    assert next(found) == [{"id": 1}]
+    with pytest.raises(StudioError, match="does not answer"):
+        next(found)
+
+
+def test_a_listing_that_nobody_wants_any_more_ends():
+    before = {thread.ident for thread in threading.enumerate()}
+
+    def parts():
+        while True:
+            yield [{"id": 1}]
+
+    found = ahead(parts())
+    next(found)
+    found.close()
+    deadline = time.monotonic() + 10
+    while {t.ident for t in threading.enumerate() if t.name == "listing"} - before:
+        assert time.monotonic() < deadline, "the thread goes on"
+        time.sleep(0.05)
+
+
+def test_predictions_made_ahead_come_back_for_their_version_only(tmp_path):
+    files = RunFiles(Store(str(tmp_path)), "r1")
+    made = [
+        Prediction(1, "v1", [{"from_name": "tags"}], 0.5),
+        Prediction(2, "v1", None, None),
+    ]
+    files.write_predictions(0, "v1", made)
+    assert files.predictions(0, "v1") == {1: made[0]}
+    assert files.predictions(0, "v2") == {}
+    assert files.predictions(1, "v1") == {}
+
+
+def test_files_of_a_run_that_are_gone_name_the_store_setting(tmp_path):
+    with pytest.raises(StoreError, match="LS_CLIP_STORE"):
+        RunFiles(Store(str(tmp_path)), "r1").tasks(0)

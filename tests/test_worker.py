@@ -24,12 +24,14 @@ from backend.local_servers import LocalValkey
 from backend.runtime import Runtime
 from backend.settings import Settings
 from jobs import orders, queues, stopping
+from jobs.files import RunFiles
 from jobs.runs import CANCELLED, EMBEDDING, Run, Runs, Shard
 from jobs.worker import ClipWorker
 from tests.conftest import (
     MakeRuntime,
     StubEncoder,
     child_environment,
+    choices_config,
     data_uri,
     free_port,
     photo,
@@ -75,7 +77,9 @@ def shard_of(house: Runtime, runs: Runs, images: list[str], number: int = 0) -> 
         {"id": index, "data": {"image": image}, "images": [image]}
         for index, image in enumerate(images, 1)
     ]
-    house.store.write_artefact(f"runs/{run.id}/{number}", {"tasks": tasks})
+    files = RunFiles(house.store, run.id)
+    files.write_config(choices_config())
+    files.write_tasks(number, tasks)
     runs.add_shard(run.id, Shard(number, len(tasks)))
     # A second shard that nobody works on keeps the run from its import.
     runs.add_shard(run.id, Shard(99, 1))

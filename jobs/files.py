@@ -1,0 +1,86 @@
+"""What a run keeps in the store until it has ended: its labeling config, tasks and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backend.errors import StoreError
+from backend.labels import LabelConfig, parse_config
+from backend.prediction import Prediction
+from backend.store import Store
+from jobs.listing import Task
+
+FOLDER = "runs"
+
+
+class RunFiles:
+    """The files of one run.
+
+    Args:
+        store: all workers' store.
+        run_id: the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def write_config(self, xml: str) -> None:
+        """Keep the labeling config that the run was cut for."""
+        self._store.write_artefact(self._name("config"), {"xml": xml}, replace=True)
+
+    def config(self) -> LabelConfig:
+        """That config.
+
+        Raises:
+            StoreError: it is not in the store.
+        """
+        return parse_config(self._read("config")["xml"])
+
+    def write_tasks(self, shard: int, tasks: Sequence[Task]) -> None:
+        """Keep a shard's tasks."""
+        self._store.write_artefact(self._name(str(shard)), {"tasks": list(tasks)}, replace=True)
+
+    def tasks(self, shard: int) -> list[Task]:
+        """The tasks of a shard: ``id``, and of ``data`` what the labeling config uses.
+
+        Raises:
+            StoreError: they are not in the store.
+        """
+        found: list[Task] = self._read(str(shard))["tasks"]
+        return found
+
+    def write_predictions(
+        self, shard: int, model_version: str, predictions: Sequence[Prediction]
+    ) -> None:
+        """Keep predictions that were made ahead; those without a result are left out."""
+        items = [
+            {"task": one.task, "score": one.score, "result": one.result}
+            for one in predictions
+            if one.result is not None
+        ]
+        content = {"model_version": model_version, "items": items}
+        self._store.write_artefact(self._name(f"{shard}-made"), content, replace=True)
+
+    def predictions(self, shard: int, model_version: str) -> dict[int, Prediction]:
+        """Task id -> prediction of this version, as far as they were made ahead."""
+        found = self._store.read_artefact(self._name(f"{shard}-made"))
+        if found is None or found["model_version"] != model_version:
+            return {}
+        return {
+            item["task"]: Prediction(item["task"], model_version, item["result"], item["score"])
+            for item in found["items"]
+        }
+
+    def _read(self, what: str) -> dict[str, Any]:
+        content = self._store.read_artefact(self._name(what))
+        if content is None:
+            raise StoreError(
+                f"What run {self._run_id} needs ({what}) is not in the store.",
+                "Give all workers the same LS_CLIP_STORE.",
+            )
+        return content
+
+    def _name(self, what: str) -> str:
+        return f"{FOLDER}/{self._run_id}/{what}"
