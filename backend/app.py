@@ -20,17 +20,17 @@ from werkzeug.exceptions import HTTPException
 
 from backend import telemetry
 from backend.errors import ClipError, ImageError, RequestError
+from backend.events import HEARD, START_TRAINING, project_number
 from backend.housekeeping import Housekeeping
 from backend.model import ClipBackend
 from backend.prediction import Prediction
-from backend.run_routes import QueueDepth, add_run_routes, start_for_the_rest
+from backend.run_routes import QueueDepth, add_run_routes, add_training_routes, start_for_the_rest
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER
 
 log = logging.getLogger(__name__)
 
-TRAIN_ACTION = "START_TRAINING"
 LATE = frozenset({"timeout", "busy"})
 """Failures of a task that time would mend."""
 VERSIONS_SHOWN = 100
@@ -106,6 +106,7 @@ def create_app(runtime: Runtime) -> Flask:
     _hear_webhooks(app, settings, housekeeping)
     _show_metrics(app, settings)
     add_run_routes(app, settings, lambda: _require_basic_auth(settings), _body)
+    add_training_routes(app, settings, lambda: _require_basic_auth(settings))
     _observe(app)
     _explain_errors(app)
     return app
@@ -119,22 +120,25 @@ def _hear_webhooks(app: Flask, settings: Settings, housekeeping: Housekeeping) -
             _require_secret(settings)
         body = _body()
         action = body.get("action")
-        if action == TRAIN_ACTION:
+        if action == START_TRAINING:
             _require_basic_auth(settings)
         else:
             _require_secret(settings)
         if not isinstance(action, str):
             raise RequestError(422, "missing_field", "'action' must be a string.")
-        known = action in EVENT_ACTIONS or action == TRAIN_ACTION
+        known = action in EVENT_ACTIONS or action == START_TRAINING
         telemetry.WEBHOOKS.labels(action if known else "unknown").inc()
+        project = project_number(body, request.args.get("project"))
         log.info(
-            "webhook %s for project %r: %s",
+            "webhook %s for project %s: %s",
             action if known else "of an unknown action",
-            request.args.get("project", "(not named)")[:20],
+            "(not named)" if project is None else project,
             "noted" if known else "ignored",
         )
         if action == "TASKS_DELETED":
             housekeeping.forget(body)
+        elif action in HEARD and project is not None:
+            housekeeping.hear(body, project)
         return jsonify({"status": "noted" if known else "ignored"}), 200
 
 

@@ -25,6 +25,7 @@ from backend.terminal import (
     plain,
     progress_bar,
 )
+from backend.train_commands import train_app
 
 if TYPE_CHECKING:
     from backend.connect import ConnectReport
@@ -37,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(runs_app)
+app.add_typer(train_app)
 
 
 def main() -> None:
@@ -67,6 +69,12 @@ def serve(
 @app.command()
 def connect(
     project: ProjectArgument,
+    known_label: Annotated[
+        str | None,
+        typer.Option(
+            help="The field of the tasks' data that holds labels known beforehand; '' for none."
+        ),
+    ] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -85,7 +93,9 @@ def connect(
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
         runtime = Runtime(settings)
-        report = run(settings, studio, runtime.predictor, project, progress)
+        report = run(
+            settings, studio, runtime.predictor, project, progress, known_field=known_label
+        )
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:
@@ -170,13 +180,20 @@ def demo(
     port: Annotated[
         int, typer.Option(help="Label Studio's port; the next free one is taken.")
     ] = 8080,
+    simulate: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Let an annotator review so many tasks, then train and refresh."
+        ),
+    ] = 0,
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
     settings = load_settings()
     configure_logging(settings)
     from backend.demo import run_demo
 
-    raise typer.Exit(run_demo(directory.expanduser(), tasks, port, check, progress_bar))
+    code = run_demo(directory.expanduser(), tasks, port, check, progress_bar, reviews=simulate)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -12,15 +12,17 @@ from filelock import FileLock, Timeout
 
 from backend.encoders.base import unreadable_labels
 from backend.encoders.weights import CACHE
-from backend.errors import StudioError
+from backend.errors import SettingsError, StudioError
 from backend.filling import FillReport, Progress, fill_by_workers, fill_here
 from backend.labels import EVIDENCE_NAME, LabelConfig, parse_config
+from backend.memory import Memory, known_labels
 from backend.predictor import Predictor
 from backend.settings import Settings
 from backend.studio import (
     EVENT_ACTIONS,
     SECRET_HEADER,
     Studio,
+    project_key,
 )
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ TITLE = "label-studio-clip"
 VIEW_TITLE = "Suggestions"
 LOCKS = CACHE / "locks"
 """Two calls for one project at once would import its predictions twice."""
+SAMPLE = 200
+"""Tasks looked at to find out whether a field holds labels."""
 SHOWN_COLUMNS = ("predictions_score", "predictions_model_versions")
 
 
@@ -49,6 +53,8 @@ def connect(
     predictor: Predictor,
     number: int,
     progress: Progress = lambda what, done, total: None,
+    *,
+    known_field: str | None = None,
 ) -> ConnectReport:
     """Make a project show suggestions, and keep it that way when called again.
 
@@ -58,6 +64,8 @@ def connect(
         predictor: of this process.
         number: the project.
         progress: told how far it is.
+        known_field: the task-data field with labels known beforehand, from now on; empty: none;
+            None: as before.
 
     Raises:
         LabelConfigError: the project's labeling config has nothing for us.
@@ -68,11 +76,31 @@ def connect(
     LOCKS.mkdir(parents=True, exist_ok=True)
     try:
         with lock.acquire(timeout=0):
+            if known_field is not None:
+                _require_known_labels(studio, project, known_field)
+                Memory(predictor.store, project_key(project)).set_known_field(known_field)
             return _connect(settings, studio, predictor, project, progress)
     except Timeout as error:
         raise StudioError(
             f"Project {number} is being connected already.", "Wait until that call has ended."
         ) from error
+
+
+def _require_known_labels(studio: Studio, project: Mapping[str, Any], known_field: str) -> None:
+    """Refuse a field in which no task has a label of the config."""
+    tasks = studio.sample_tasks(int(project["id"]), SAMPLE) if known_field else []
+    controls = parse_config(project["label_config"]).controls
+    if tasks and not any(
+        known_labels(control.for_task(task["data"]), task["data"], known_field)
+        for control in controls
+        for task in tasks
+    ):
+        there = sorted({name for task in tasks for name in task["data"]})
+        raise SettingsError(
+            f"None of {len(tasks)} tasks has a label of the labeling config in {known_field!r}.",
+            f"The tasks' data has the fields: {', '.join(there)}. Labels must be written as in the "
+            "labeling config.",
+        )
 
 
 def _connect(

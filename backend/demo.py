@@ -15,12 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.table import Table
 
-from backend.connect import ConnectReport, connect
+from backend.connect import connect
+from backend.demo_loop import TEST_TASKS, Measured, measure, simulate, table_of
 from backend.demo_photos import LABELS, DemoPhoto, make_photos
 from backend.errors import ClipError, SettingsError, StudioError
 from backend.labels import parse_config
@@ -29,13 +28,11 @@ from backend.processes import LocalProcess, free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import Studio
-from backend.vlpl import metrics
 
 log = logging.getLogger(__name__)
 
 EMAIL = "demo@example.com"
 TITLE = "Suggestions demo"
-CONTROL = "tags"
 _COCO_MAP = "42.9"
 
 Waiting = Callable[[str, int, int], None]
@@ -53,7 +50,9 @@ class _State:
     tasks: int = 0
 
 
-def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: Any) -> int:
+def run_demo(
+    directory: Path, tasks: int, port: int, check: bool, progress_bar: Any, *, reviews: int = 0
+) -> int:
     """Run the demo until Ctrl-C, or with ``check`` until everything is verified.
 
     Args:
@@ -62,6 +61,7 @@ def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: 
         port: Label Studio's; the next free one is taken.
         check: verify and return instead of waiting.
         progress_bar: context manager that gives a function (what, done, total).
+        reviews: tasks that an annotator of ours reviews; then a head is trained and put into use.
 
     Returns:
         The exit code.
@@ -70,6 +70,8 @@ def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: 
         ClipError: a part does not start, or Label Studio shows something else than it should.
     """
     console = Console(stderr=True)
+    if reviews:
+        tasks = max(tasks, reviews + TEST_TASKS)
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")
     try:
@@ -112,19 +114,30 @@ def run_demo(directory: Path, tasks: int, port: int, check: bool, progress_bar: 
             _save_state(directory, state)
             runtime = Runtime(settings)
             report = connect(settings, studio, runtime.predictor, project, progress)
-        if report.failures:
-            task, reason = next(iter(report.failures.items()))
-            raise StudioError(
-                f"{len(report.failures)} of {report.tasks} tasks have no prediction; "
-                f"task {task}: {reason}",
-                f"Read {backend.log} and {label_studio.log}.",
-            )
-        table = _table(studio, project, report, photos)
-        Console().print(table)
+            if report.failures:
+                task, reason = next(iter(report.failures.items()))
+                raise StudioError(
+                    f"{len(report.failures)} of {report.tasks} tasks have no prediction; "
+                    f"task {task}: {reason}",
+                    f"Read {backend.log} and {label_studio.log}.",
+                )
+            everything = {int(task["id"]) for task in studio.tasks(project)}
+            rows = {"": measure(runtime, studio, project, photos, everything)}
+            fell = ""
+            if reviews:
+                before, after, said = simulate(
+                    runtime, studio, project, photos, reviews, progress=progress
+                )
+                rows = {"before": before, "after": after}
+                if after.mean_average_precision < before.mean_average_precision:
+                    fell = f"mAP fell; the training says {said}"
+        _print_table(rows, reviews)
         _print_words(console, label_studio.url, project, state)
+        if fell:
+            console.print(f"[yellow]Note:[/] {fell}", highlight=False)
         if check:
             console.print("[green]Checked:[/] every task shows exactly one prediction.")
-            return 0
+            return 1 if fell else 0
         servers = {
             "Label Studio": label_studio,
             "The backend": backend,
@@ -192,33 +205,12 @@ def _project(
     return number
 
 
-def _table(studio: Studio, project: int, report: ConnectReport, photos: list[DemoPhoto]) -> Table:
-    """Suggestions as Label Studio holds them, against what is on the collages."""
-    truth_of = {photo.file: photo.labels for photo in photos}
-    file_of = {
-        task["id"]: str(task["data"]["image"]).rpartition("/")[2] for task in studio.tasks(project)
-    }
-    suggested: dict[int, list[str]] = {number: [] for number in file_of}
-    for prediction in studio.predictions(project):
-        if prediction["model_version"] != report.model_version:
-            continue
-        for item in prediction["result"]:
-            if item["from_name"] == CONTROL:
-                suggested[prediction["task"]] = item["value"]["choices"]
-    order = sorted(file_of)
-    chosen = torch.tensor([[label in suggested[n] for label in LABELS] for n in order])
-    truth = torch.tensor([[label in truth_of[file_of[n]] for label in LABELS] for n in order])
-    rates = metrics.micro(chosen, truth)
-    table = Table("tasks", "suggestions per task", "labels per task", "precision", "recall")
-    table.title = f"Suggestions of {report.model_version}"
-    table.add_row(
-        str(len(order)),
-        f"{chosen.sum(1).float().mean():.2f}",
-        f"{truth.sum(1).float().mean():.2f}",
-        f"{rates.precision:.3f}",
-        f"{rates.recall:.3f}",
-    )
-    return table
+def _print_table(rows: dict[str, Measured], reviews: int) -> None:
+    version = list(rows.values())[-1].model_version
+    title = f"Suggestions of {version}"
+    if reviews:
+        title = f"Tasks that nobody reviewed, before and after {reviews} reviews; {version}"
+    Console().print(table_of(title, rows))
 
 
 def _print_words(console: Console, url: str, project: int, state: _State) -> None:

@@ -19,11 +19,15 @@ NEAR_MISSES = 5
 
 @dataclass(frozen=True)
 class ScoredControl:
-    """A control with the probabilities (C,) and thresholds (C) of its labels."""
+    """A control with the probabilities (C,) and thresholds (C) of its labels.
+
+    ``known`` are the places of labels that the task's data says are there; they are ticked.
+    """
 
     control: Control
     probabilities: NDArray[np.float32]
     thresholds: Sequence[float]
+    known: frozenset[int] = frozenset()
 
     @cached_property
     def _order(self) -> list[int]:
@@ -42,7 +46,7 @@ class ScoredControl:
             index
             for index, (p, threshold) in enumerate(zip(self._values, self.thresholds, strict=True))
             if p >= threshold
-        }
+        } | self.known
         if not self.control.multiple and over:
             return {next(index for index in self._order if index in over)}
         return over
@@ -88,6 +92,9 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
         prefix = f"{one.control.name} – " if len(scored) > 1 else ""
         ticked = _listed(one.ticked) or "nothing"
         lines.append(f"{prefix}suggested: {ticked}")
+        if one.known:
+            names = ", ".join(one.control.labels[place].key for place in sorted(one.known))
+            lines.append(f"{prefix}known beforehand: {names}")
         if one.near:
             lines.append(f"{prefix}not ticked: {_listed(one.near)}")
     return [*lines, source]

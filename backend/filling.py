@@ -10,7 +10,8 @@ from backend.errors import StudioError
 from backend.importer import Importer, predicted, show
 from backend.labels import LabelConfig, parse_config
 from backend.prediction import Prediction
-from backend.predictor import Predictor, Scorer, image_of
+from backend.predictor import Predictor, image_of
+from backend.scoring import Scorer
 from backend.settings import Settings
 from backend.snapshots import Snapshots
 from backend.studio import Studio, project_key
@@ -54,7 +55,7 @@ def fill_by_workers(
         StudioError: the run failed or was cancelled.
     """
     runs = Runs(queues.connect(settings))
-    require_workers(settings, runs)
+    require_workers(settings, runs.connection)
     asked, _ = orders.start(runs, number, "missing", "connect")
 
     def told(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What the server does after an answer, because nobody waits for it: remember and forget."""
+"""What the server does after an answer, because nobody waits for it: remember, forget, note."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from backend import telemetry
-from backend.errors import StoreError
+from backend.errors import QueueError, StoreError
+from backend.events import hear
 from backend.filling import images_of
 from backend.prediction import Prediction
 from backend.runtime import Runtime
 from backend.studio import project_key
+from jobs import queues
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +40,22 @@ class Housekeeping:
     def forget(self, event: Mapping[str, Any]) -> None:
         """Erase what is kept of the tasks that a TASKS_DELETED event names."""
         self._pool.submit(self._forget, event)
+
+    def hear(self, event: Mapping[str, Any], project: int) -> None:
+        """Note what an event of `events.HEARD` asks for."""
+        self._pool.submit(self._hear, event, project)
+
+    def _hear(self, event: Mapping[str, Any], project: int) -> None:
+        settings, action = self._runtime.settings, event["action"]
+        if not settings.redis_url.get_secret_value():
+            log.warning("%s of project %d leads to nothing: there are no workers", action, project)
+            return
+        try:
+            hear(queues.connect(settings), settings, event, project)
+        except (RedisError, QueueError) as error:
+            # Not lost for good: the reconciling look finds what was approved.
+            telemetry.EVENTS_LOST.inc()
+            log.error("%s of project %d is not noted: %s", action, project, error)
 
     def _remember(self, project: str, predictions: Sequence[Prediction]) -> None:
         house = self._runtime

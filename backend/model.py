@@ -13,10 +13,12 @@ from typing import Any
 from label_studio_ml.model import LabelStudioMLBase
 
 from backend.errors import LabelConfigError
+from backend.events import HEARD, START_TRAINING, hear, project_number
 from backend.labels import LabelConfig, parse_config
 from backend.prediction import Prediction
 from backend.predictor import Predictor
 from backend.runtime import runtime
+from jobs import queues
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +76,23 @@ class ClipBackend(LabelStudioMLBase):
         ]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Nothing is trained inside a request; the event is logged."""
-        log.info("fit: %s", kwargs.get("event") or (args[0] if args else "no event"))
+        """Note an event for the workers: nothing is trained inside a request.
+
+        2.x passes the webhook's action and body, 1.0.9 the same by name after its annotations; a
+        training is asked for where there is no action.
+        """
+        settings = self._predictor.settings
+        given = [*args, kwargs.get("event"), kwargs.get("data")]
+        data: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping)), {})
+        action = next((one for one in given if isinstance(one, str)), START_TRAINING)
+        body = {**data, "action": action}
+        number = project_number(body, self.project.partition(".")[0])
+        if body["action"] not in HEARD or number is None:
+            return {}
+        if settings.redis_url.get_secret_value():
+            hear(queues.connect(settings), settings, body, number)
+        else:
+            log.warning("fit leads to nothing: there are no workers (LS_CLIP_REDIS_URL)")
         return {}
 
 

@@ -22,6 +22,8 @@ class Prediction:
         scored: its controls with the probabilities of their labels.
         failure: why ``result`` is None.
         images: addresses of the images that were looked at, as they stand in the task's data.
+        blind: whether suggestions are held back on purpose (`backend.slices`); ``result`` is empty
+            then, and ``score`` random.
     """
 
     task: int | None
@@ -31,6 +33,7 @@ class Prediction:
     scored: Sequence[ScoredControl] = ()
     failure: ImageError | None = None
     images: tuple[str, ...] = ()
+    blind: bool = False
 
     @property
     def probabilities(self) -> dict[str, dict[str, float]]:

@@ -265,6 +265,6 @@ def _warn_without_workers(settings: Settings, runs: Runs) -> None:
     from jobs.waiting import require_workers
 
     try:
-        require_workers(settings, runs)
+        require_workers(settings, runs.connection)
     except QueueError as error:
         console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)

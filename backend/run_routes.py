@@ -1,4 +1,4 @@
-"""HTTP: runs of a project, as docs/http.md lists them; and the queue in /metrics."""
+"""HTTP: runs and trainings of a project, as docs/http.md lists them; and the queue in /metrics."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from backend.errors import QueueError, RequestError
 from backend.settings import Settings
 from jobs import orders, queues
 from jobs.runs import ENDED, ONLY, Run, Runs
+from jobs.trainings import Trainings
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,27 @@ def add_run_routes(
             orders.cancel(runs(), run)
         with queues.explained():
             return jsonify(runs().require(project, run_id).as_dict())
+
+
+def add_training_routes(app: Flask, settings: Settings, require_login: Callable[[], None]) -> None:
+    """Register the routes around trainings; arguments as for `add_run_routes`."""
+
+    @cache
+    def trainings() -> Trainings:
+        return Trainings(queues.connect(settings))
+
+    @app.post("/projects/<int:project>/train")
+    def train(project: int) -> tuple[Response, int]:
+        require_login()
+        orders.ask_for_training(trainings(), project)
+        with queues.explained():
+            return jsonify(trainings().get(project).as_dict()), 202
+
+    @app.get("/projects/<int:project>/training")
+    def training(project: int) -> Response:
+        require_login()
+        with queues.explained():
+            return jsonify(trainings().get(project).as_dict())
 
 
 def _failures(runs: Runs, run: Run) -> dict[str, dict[str, str]]:

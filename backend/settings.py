@@ -87,6 +87,44 @@ class Settings(BaseSettings):
         le=1.0,
         description="Suggest labels from this probability on; default: the encoder's own table.",
     )
+    blind_share: float = Field(
+        0.05,
+        ge=0.0,
+        le=0.5,
+        description="Share of tasks that are shown without suggestions, so that quality can be "
+        "measured without swaying anyone.",
+    )
+    audit_share: float = Field(
+        0.1,
+        ge=0.0,
+        le=0.5,
+        description="Share of the other tasks that heads are judged on and never trained on.",
+    )
+    goal: str = Field(
+        "",
+        description="What a head's thresholds aim at: `precision`, `recall` or `f1`; empty: the "
+        "threshold of the encoder's table, on calibrated probabilities.",
+    )
+    goal_target: float = Field(
+        0.9, gt=0.0, le=1.0, description="The precision or recall that GOAL must reach."
+    )
+    train_after: float = Field(
+        600.0,
+        gt=0,
+        description="Seconds after the last approval until a head is trained on fewer approvals "
+        "than would start it at once.",
+    )
+    reconcile_every: float = Field(
+        900.0,
+        gt=0,
+        description="Seconds between two looks at Label Studio for approvals whose event was lost.",
+    )
+    refresh_every: float = Field(
+        900.0,
+        ge=0,
+        description="Seconds between two refreshes of a project's suggestions after a training "
+        "that nobody asked for: a huge import slows Label Studio down.",
+    )
     predict_seconds: float = Field(
         60.0,
         gt=0,
@@ -163,6 +201,13 @@ class Settings(BaseSettings):
     def _is_precision(cls, value: str) -> str:
         if value not in {"auto", "float32", "bfloat16"}:
             raise ValueError("must be auto, float32 or bfloat16")
+        return value
+
+    @field_validator("goal")
+    @classmethod
+    def _is_goal(cls, value: str) -> str:
+        if value not in {"", "precision", "recall", "f1"}:
+            raise ValueError("must be precision, recall, f1 or empty")
         return value
 
     @field_validator("regions")

@@ -44,13 +44,14 @@ class Snapshot:
         task: the task's id.
         model_version: the version.
         score: its confidence in [0, 1].
-        choices: control name -> what was ticked, as Label Studio stores it.
+        choices: control name -> what was ticked, as Label Studio stores it; None for a blind task,
+            whose suggestions were held back.
     """
 
     task: int
     model_version: str
     score: float
-    choices: Mapping[str, list[Any]]
+    choices: Mapping[str, list[Any]] | None
 
 
 @dataclass(frozen=True)
@@ -97,19 +98,15 @@ class Snapshots:
         Raises:
             StoreError: the store cannot be written.
         """
-        items = [
-            one.as_import()
-            for one in predictions
-            if one.result is not None and one.task is not None
-        ]
-        if not items:
+        shown = [one for one in predictions if one.result is not None and one.task is not None]
+        if not shown:
             return
         columns = [
-            [project] * len(items),
-            [item["task"] for item in items],
-            [item["model_version"] for item in items],
-            [item["score"] for item in items],
-            [json.dumps(_choices(item["result"]), ensure_ascii=False) for item in items],
+            [project] * len(shown),
+            [one.task for one in shown],
+            [one.model_version for one in shown],
+            [one.score for one in shown],
+            [json.dumps(_choices(one), ensure_ascii=False) for one in shown],
         ]
         self._store.append("snapshots", pa.table(columns, schema=_SHOWN))
 
@@ -133,7 +130,7 @@ class Snapshots:
 
         Args:
             project: ``<id>.<unix time of creation>``, or ``<id>.`` for all of that number.
-            tasks: their ids; None: the whole project, its frozen statistics included.
+            tasks: their ids; None: the whole project, its statistics and heads included.
 
         Raises:
             StoreError: the store cannot be read or written.
@@ -155,14 +152,17 @@ class Snapshots:
             addresses -= set(others["address"].to_pylist())
         images = erase_images(self._store, addresses)
         if tasks is None:
-            self._store.erase_artefacts("statistics", lambda name: name.startswith(project))
+            for folder in ("statistics", "heads", "projects"):
+                self._store.erase_artefacts(folder, lambda name: name.startswith(project))
         return Forgotten(snapshots, images)
 
 
-def _choices(result: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def _choices(prediction: Prediction) -> dict[str, list[Any]] | None:
+    if prediction.blind:
+        return None
     return {
         item["from_name"]: item["value"][item["type"]]
-        for item in result
+        for item in prediction.result or []
         if item["type"] in {"choices", "taxonomy"}
     }
 

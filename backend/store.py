@@ -235,6 +235,17 @@ class Store:
                 else:
                     self._files.delete_file(entry.path)
 
+    def artefact_names(self, folder: str) -> list[str]:
+        """Names of the artefacts directly below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        with self.errors("read"):
+            names = [entry.base_name for entry in self._files.get_file_info(selector)]
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
     def read_artefact(self, name: str) -> dict[str, Any] | None:
         """The JSON artefact of this name, or None.
 

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import httpx
@@ -42,6 +43,23 @@ EVENT_ACTIONS = frozenset(
 )
 """The webhook actions that Label Studio really sends."""
 SECONDS = 30.0
+_BUSY = frozenset({429, 502, 503, 504})
+_HAS_ANNOTATION = {
+    "conjunction": "and",
+    "items": [
+        {
+            "filter": "filter:tasks:total_annotations",
+            "operator": "greater",
+            "type": "Number",
+            "value": 0,
+        }
+    ],
+}
+_ANNOTATED_FIELDS = (
+    "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
+    "lead_time,created_at,updated_at,model_version"
+)
+"""A flat list: Label Studio applies it to the nested objects too."""
 IMPORT_SECONDS = 600.0
 
 
@@ -130,7 +148,7 @@ class Studio:
                     "page": page,
                     "page_size": page_size,
                     "fields": "all",
-                    "include": "id,data,total_annotations",
+                    "include": "id,data,total_annotations,total_predictions",
                 },
                 timeout=IMPORT_SECONDS,
             )
@@ -138,6 +156,85 @@ class Studio:
             if page * page_size >= answer["total"]:
                 return
             page += 1
+
+    def annotated(self, project: int, page_size: int = 500) -> Iterator[dict[str, Any]]:
+        """Tasks with an annotation that was not cancelled.
+
+        Each has ``id``, ``data``, ``annotations`` (``id``, ``result``, ``was_cancelled``,
+        ``completed_by``, ``parent_prediction``, ``lead_time``, ``created_at``, ``updated_at``) and
+        ``predictions`` (``id``, ``model_version``).
+        """
+        query = json.dumps({"filters": _HAS_ANNOTATION, "ordering": ["tasks:id"]})
+        for page in count(1):
+            try:
+                found = self._client.tasks.list(
+                    project=project,
+                    fields="all",
+                    include=_ANNOTATED_FIELDS,
+                    query=query,
+                    page=page,
+                    page_size=page_size,
+                ).items
+            except ApiError as error:
+                if error.status_code == 404 and page > 1:
+                    # A page past the end, where the one before was just full.
+                    return
+                raise self._refused(error) from error
+            except httpx.HTTPError as error:
+                raise self._explained(error) from error
+            for task in found or []:
+                yield {
+                    "id": task.id,
+                    "data": task.data,
+                    "annotations": task.annotations or [],
+                    "predictions": [
+                        {"id": one.id, "model_version": one.model_version}
+                        for one in task.predictions or []
+                    ],
+                }
+            if len(found or []) < page_size:
+                return
+
+    def last_change(self, project: int) -> str:
+        """Something that differs as soon as an annotation was made, changed or deleted."""
+        answer = self._call(
+            "GET",
+            "/api/tasks/",
+            params={
+                "project": project,
+                "page_size": 1,
+                "fields": "all",
+                "include": "id,updated_at",
+                "query": json.dumps(
+                    {"filters": _HAS_ANNOTATION, "ordering": ["-tasks:updated_at"]}
+                ),
+            },
+        )
+        newest = [task["updated_at"] for task in answer["tasks"]]
+        return f"{newest} {answer['total']} {answer['total_annotations']}"
+
+    def annotate(
+        self,
+        task: int,
+        result: Sequence[Mapping[str, Any]],
+        parent_prediction: int | None,
+        seconds: float,
+    ) -> None:
+        """Submit an annotation, as the label stream does.
+
+        Args:
+            task: its id.
+            result: Label Studio result items.
+            parent_prediction: the prediction that was shown.
+            seconds: how long it took.
+        """
+        body = {
+            "result": list(result),
+            "parent_prediction": parent_prediction,
+            "lead_time": seconds,
+            "was_cancelled": False,
+        }
+        self._call("POST", f"/api/tasks/{task}/annotations/", json=body, attempts=1)
 
     def create_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
         """Import tasks and return their ids."""
@@ -352,7 +449,7 @@ class Studio:
             )
         except requests.RequestException as error:
             raise self._explained(error) from error
-        if answer.status_code in {429, 502, 503, 504}:
+        if answer.status_code in _BUSY:
             raise _BusyError(
                 f"Label Studio answers {answer.status_code} to {method} {path}.",
                 "Wait until it is up and less busy.",
@@ -369,6 +466,15 @@ class Studio:
                 f"{self.url} answers {method} {path} with something that is not JSON.",
                 "Is it Label Studio? Correct LABEL_STUDIO_URL.",
             ) from error
+
+    def _refused(self, error: ApiError) -> StudioError:
+        """What a call of the SDK ran into."""
+        status = error.status_code or 0
+        kind = _BusyError if status in _BUSY else StudioError
+        return kind(
+            f"Label Studio answers {status} to a listing of annotated tasks.",
+            TOKEN_FIX if status in {401, 403} else "Look into Label Studio's own log.",
+        )
 
     def _explained(self, error: Exception) -> StudioError:
         if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:

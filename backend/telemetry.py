@@ -30,3 +30,4 @@ JOBS = Counter(
     "ls_clip_jobs_total", "Jobs that a worker has ended, by kind and outcome.", ["kind", "outcome"]
 )
 WEBHOOKS = Counter("ls_clip_webhooks_total", "Webhook calls, by action.", ["action"])
+EVENTS_LOST = Counter("ls_clip_events_lost_total", "Webhook events that could not be noted.")

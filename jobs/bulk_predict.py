@@ -7,6 +7,7 @@ Studio, and only the difference is done. A job that raises is tried again later 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -17,17 +18,19 @@ from backend import telemetry
 from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.importer import predicted
 from backend.labels import parse_config
+from backend.memory import Memory
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime, runtime
 from backend.studio import Studio, UnansweredError, project_key
 from backend.upkeep import dedupe
-from jobs import projects, queues
+from jobs import due, projects, queues
 from jobs.files import FOLDER, RunFiles
 from jobs.listing import ahead, by_image, shards, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
 from jobs.promotion import promote
 from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
 from jobs.stopping import stop_requested
+from jobs.trainings import Trainings
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def _plan(run_id: str) -> None:
         config.require_controls()
         _sweep(runs, house)
         key = project_key(project)
-        version = house.predictor.scorer(config, key).model_version
+        version = house.predictor.scorer(config, key, run.head or None).model_version
         there = set() if run.only == "all" else predicted(studio, run.project, version)
         runs.note(
             run_id,
@@ -76,7 +79,7 @@ def _plan(run_id: str) -> None:
         files = RunFiles(house.store, run_id)
         files.write_config(project["label_config"])
         number = listed = 0
-        tasks = wanted(studio, run.project, run.only, config, there)
+        tasks = wanted(studio, run.project, run.only, config, there, known_field=_known(house, key))
         for shard in ahead(shards(tasks, house.settings.shard_size)):
             files.write_tasks(number, shard)
             runs.add_shard(run_id, Shard(number, len(shard)))
@@ -123,7 +126,11 @@ def finish(run_id: str) -> None:
         _require_the_same_encoder(house, run)
         with projects.importing(runs.connection, run.project):
             promote(runs, run, house)
+        if run.head:
+            Trainings(runs.connection).note(run.project, refreshed=time.time(), candidate="")
         runs.end(run_id, DONE)
+        moment = time.time() + house.settings.reconcile_every
+        due.add(runs.connection, due.RECONCILE, run.project, moment)
         _tidy(runs, house)
 
 
@@ -197,9 +204,13 @@ def _score_ahead(house: Runtime, run: Run, number: int, files: RunFiles) -> None
         # What `promote` would take: the run's first tasks.
         predictor.freeze_statistics(config, run.key, tasks, seconds=0)
     if predictor.is_settled(config, run.key):
-        scorer = predictor.scorer(config, run.key)
+        scorer = predictor.scorer(config, run.key, run.head or None)
         made = predictor.predict(scorer, tasks, seconds=0)
         files.write_predictions(number, scorer.model_version, made)
+
+
+def _known(house: Runtime, key: str) -> str:
+    return Memory(house.store, key).known_field()
 
 
 def _require_the_same_encoder(house: Runtime, run: Run) -> None:

@@ -56,7 +56,7 @@ class RunFiles:
     ) -> None:
         """Keep predictions that were made ahead; those without a result are left out."""
         items = [
-            {"task": one.task, "score": one.score, "result": one.result}
+            {"task": one.task, "score": one.score, "result": one.result, "blind": one.blind}
             for one in predictions
             if one.result is not None
         ]
@@ -69,7 +69,9 @@ class RunFiles:
         if found is None or found["model_version"] != model_version:
             return {}
         return {
-            item["task"]: Prediction(item["task"], model_version, item["result"], item["score"])
+            item["task"]: Prediction(
+                item["task"], model_version, item["result"], item["score"], blind=item["blind"]
+            )
             for item in found["items"]
         }
 

@@ -19,19 +19,29 @@ Task = dict[str, Any]
 
 
 def wanted(
-    studio: Studio, project: int, only: str, config: LabelConfig, there: Collection[int]
+    studio: Studio,
+    project: int,
+    only: str,
+    config: LabelConfig,
+    there: Collection[int],
+    *,
+    known_field: str = "",
 ) -> Iterator[Task]:
     """The tasks that a run is about.
 
     Args:
         studio: the Label Studio.
         project: its number.
-        only: ``unlabelled`` leaves out tasks with an annotation.
+        only: ``unlabelled`` leaves out tasks with an annotation; ``missing`` those of them that
+            have a prediction, of whatever version: that is what their annotator saw.
         config: decides which fields of a task's data are kept.
         there: tasks that are left out.
+        known_field: the field with labels known beforehand, which is kept too.
     """
     fields = {control.image_field for control in config.controls}
     fields |= {control.options_field for control in config.controls if control.options_field}
+    if known_field:
+        fields.add(known_field)
     kept = fields | {field.split(".")[0] for field in fields}
     seen: set[int] = set()
     for task in studio.tasks(project):
@@ -39,7 +49,8 @@ def wanted(
         # A task that is made while we list may move another one to the next page.
         if number in there or number in seen:
             continue
-        if only == "unlabelled" and task["total_annotations"]:
+        seen_by_someone = only == "missing" and task["total_predictions"]
+        if task["total_annotations"] and (only == "unlabelled" or seen_by_someone):
             continue
         seen.add(number)
         images = (image_of(control, task) for control in config.controls)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import time
 
-from jobs import queues
+from jobs import due, queues
 from jobs.runs import EMBEDDING, IMPORTING, Run, Runs
+from jobs.trainings import Trainings
 
 log = logging.getLogger(__name__)
 
 PLAN = "jobs.bulk_predict.plan"
 EMBED = "jobs.bulk_predict.embed"
 FINISH = "jobs.bulk_predict.finish"
-RUNNABLE = frozenset({PLAN, EMBED, FINISH})
+TRAIN = "jobs.train.train"
+RUNNABLE = frozenset({PLAN, EMBED, FINISH, TRAIN})
 """All that a worker runs, whatever stands in the queue."""
 
 
-def start(runs: Runs, project: int, only: str, asked_by: str) -> tuple[Run, bool]:
+def start(runs: Runs, project: int, only: str, asked_by: str, head: str = "") -> tuple[Run, bool]:
     """Ask for a run of a project; joins the one that is going on.
 
     Args:
@@ -24,6 +27,7 @@ def start(runs: Runs, project: int, only: str, asked_by: str) -> tuple[Run, bool
         project: its number in Label Studio.
         only: one of `jobs.runs.ONLY`.
         asked_by: who, for the list of runs.
+        head: the set of heads that it puts into use; empty: the one that serves stays.
 
     Returns:
         The run, and whether it is new.
@@ -32,11 +36,41 @@ def start(runs: Runs, project: int, only: str, asked_by: str) -> tuple[Run, bool
         QueueError: Redis cannot be reached.
     """
     with queues.explained():
-        run, fresh = runs.start(project, only, asked_by)
+        run, fresh = runs.start(project, only, asked_by, head)
         if fresh:
             enqueue_plan(runs, run.id)
             log.info("run %s: project %d, %s tasks, for %s", run.id, project, only, asked_by)
     return run, fresh
+
+
+def ask_for_training(trainings: Trainings, project: int) -> int:
+    """Train a project's heads now; returns a number to wait for in `Training.served`.
+
+    Raises:
+        QueueError: Redis cannot be reached.
+    """
+    with queues.explained():
+        number = trainings.ask(project)
+        if not enqueue_training(trainings, project, "forced"):
+            # One is going on, which may have looked at the approvals already.
+            due.add(trainings.connection, due.FORCED, project, time.time())
+    return number
+
+
+def enqueue_training(trainings: Trainings, project: int, why: str) -> bool:
+    """Ask a worker to train, see `jobs.train.train`; False if that job is on its way already."""
+    job, connection = train_id(project), trainings.connection
+    status = queues.statuses(connection, queues.TRAIN, [job]).get(job)
+    if status in queues.ALIVE:
+        return False
+    queues.remove(connection, queues.TRAIN, job)
+    trainings.queued(project)
+    return queues.enqueue(connection, queues.TRAIN, TRAIN, project, why, job_id=job)
+
+
+def train_id(project: int) -> str:
+    """The id of a project's training job."""
+    return f"{project}-train"
 
 
 def plan_id(run_id: str) -> str:

@@ -23,9 +23,16 @@ def current_version(connection: Redis, project: int) -> str:
     return value.decode() if value is not None else ""
 
 
-def set_current_version(connection: Redis, project: int, model_version: str) -> None:
-    """The last step of a promotion."""
+def set_current(connection: Redis, project: int, model_version: str, config: str) -> None:
+    """The last step of a promotion: what is shown, and the digest of the config it is for."""
+    connection.set(f"{PREFIX}project:{project}:config", config)
     connection.set(f"{PREFIX}project:{project}:version", model_version)
+
+
+def current_config(connection: Redis, project: int) -> str:
+    """Digest of the labeling config that the current version is for; empty if there is none."""
+    value = connection.get(f"{PREFIX}project:{project}:config")
+    return value.decode() if value is not None else ""
 
 
 @contextmanager

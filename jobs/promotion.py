@@ -11,10 +11,11 @@ from dataclasses import replace
 
 from backend.errors import ImageError, LabelConfigError
 from backend.importer import Importer, show
-from backend.labels import LabelConfig, parse_config
+from backend.labels import parse_config
 from backend.prediction import Prediction
-from backend.predictor import STATISTICS_UP_TO, Scorer
+from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime
+from backend.scoring import Scorer
 from backend.studio import Studio, project_key
 from jobs import projects
 from jobs.files import RunFiles
@@ -47,7 +48,7 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     files = RunFiles(house.store, run.id)
     key = project_key(project)
     house.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
-    scorer = house.predictor.scorer(config, key)
+    scorer = house.predictor.scorer(config, key, run.head or None)
     version = scorer.model_version
     importer = Importer(studio, run.project, version)
     if run.sending:
@@ -58,11 +59,11 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
         delivery.take(files.tasks(number), seconds=0, made=files.predictions(number, version))
     if version != run.model_version and run.left_out:
         # The statistics were frozen just now: tasks that had a prediction need a new one.
-        for part in _rest(studio, run, config, delivery, house.settings.shard_size):
+        for part in _rest(studio, run, scorer, delivery, house.settings.shard_size):
             delivery.take(part, seconds=None, made={})
     delivery.close()
     now = runs.get(run.id)
-    if not importer.there or now is None or now.state in ENDED:
+    if now is None or now.state in ENDED or not (importer.there or run.head):
         # Nothing to show, or cancelled meanwhile: what was imported stays unseen.
         return
     expected = delivery.seen - set(delivery.failures)
@@ -70,8 +71,11 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
         # Tasks that were deleted meanwhile are nobody's fault.
         alive = {int(task["id"]) for task in studio.tasks(run.project)}
         importer.verify(expected & alive)
-    show(studio, run.project, version)
-    projects.set_current_version(runs.connection, run.project, version)
+    if importer.there:
+        show(studio, run.project, version)
+    if run.head:
+        house.predictor.heads.serve(key, run.head)
+    projects.set_current(runs.connection, run.project, version, config.digest)
 
 
 class _Delivery:
@@ -156,6 +160,14 @@ _GONE = ImageError(
 
 
 def _rest(
-    studio: Studio, run: Run, config: LabelConfig, delivery: _Delivery, size: int
+    studio: Studio,
+    run: Run,
+    scorer: Scorer,
+    delivery: _Delivery,
+    size: int,
 ) -> Iterator[list[Task]]:
-    return shards(wanted(studio, run.project, run.only, config, frozenset(delivery.seen)), size)
+    seen = frozenset(delivery.seen)
+    return shards(
+        wanted(studio, run.project, run.only, scorer.config, seen, known_field=scorer.known_field),
+        size,
+    )

@@ -33,6 +33,8 @@ JOB_SECONDS = 2 * 3600
 """A job that takes longer hangs; RQ's own default of 180 s is too short for a shard on a CPU."""
 KEEP_SECONDS = 3600
 """How long RQ keeps a job that has ended; what came of it stands in its run."""
+ALIVE = frozenset({"queued", "started", "deferred", "scheduled"})
+"""RQ's words for jobs that are on their way."""
 FIX = "Start Redis or Valkey, or correct LS_CLIP_REDIS_URL."
 
 

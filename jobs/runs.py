@@ -66,7 +66,7 @@ class Run:
         id: letters and digits.
         project: its number in Label Studio.
         only: one of `ONLY`.
-        asked_by: ``cli``, ``http``, ``connect`` or ``label-studio``.
+        asked_by: ``cli``, ``http``, ``connect``, ``label-studio``, ``webhook`` or ``training``.
         state: ``queued``, ``listing``, ``embedding``, ``importing``; ``done``, ``failed`` or
             ``cancelled``.
         created: unix time.
@@ -89,6 +89,7 @@ class Run:
         encoder: id of the encoder that it was begun with.
         sending: predictions that were sent last, if no answer has come to them; else 0.
         left_out: tasks that had a prediction when it began.
+        head: the set of heads that it puts into use; empty: the one that serves stays.
     """
 
     id: str
@@ -116,6 +117,7 @@ class Run:
     encoder: str = ""
     sending: int = 0
     left_out: int = 0
+    head: str = ""
 
     @property
     def images_per_second(self) -> float:
@@ -152,7 +154,7 @@ class Runs:
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
 
-    def start(self, project: int, only: str, asked_by: str) -> tuple[Run, bool]:
+    def start(self, project: int, only: str, asked_by: str, head: str = "") -> tuple[Run, bool]:
         """A new run, or the one that this project has going.
 
         Returns:
@@ -164,6 +166,7 @@ class Runs:
             "project": project,
             "only": only,
             "asked_by": asked_by,
+            "head": head,
             "state": QUEUED,
             "created": now,
             "updated": now,
@@ -224,6 +227,7 @@ class Runs:
             content.get("encoder", ""),
             int(content.get("sending", 0)),
             int(content.get("left_out", 0)),
+            content.get("head", ""),
         )
 
     def require(self, project: int, run_id: str) -> Run:

@@ -15,16 +15,20 @@ from rq.registry import clean_registries
 from rq.worker_registration import clean_worker_registry
 
 from backend.errors import ClipError
-from jobs import queues
+from jobs import due, queues
 from jobs.orders import (
     enqueue_finish_if_complete,
     enqueue_plan,
     enqueue_shard,
+    enqueue_training,
     finish_id,
     plan_id,
     shard_id,
+    start,
+    train_id,
 )
 from jobs.runs import EMBEDDING, FAILED, IMPORTING, LISTING, PREFIX, QUEUED, Run, Runs
+from jobs.trainings import IDLE, Trainings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,11 @@ ATTEMPTS = 10
 """Failures of one job after which the run is given up."""
 OUTAGE_ATTEMPTS = 60
 """The same while the run waits for Label Studio or the store: about an hour."""
-ALIVE = {"queued", "started", "deferred", "scheduled"}
+TRAINING_ATTEMPTS = 5
+AGAIN_SECONDS = 10.0
+"""Until something that had no place now is looked at again."""
+NEW_TASKS_SECONDS = 60.0
+"""The same for new tasks: each import of predictions costs seconds in a large project."""
 
 
 def tend(connection: Redis) -> None:
@@ -55,13 +63,66 @@ def tend(connection: Redis) -> None:
     runs = Runs(connection)
     for run in runs.active():
         _tend_run(runs, run)
+    trainings = Trainings(connection)
+    for project in trainings.active():
+        _tend_training(trainings, project)
+    for kind, project in due.take(connection):
+        _do(kind, runs, trainings, project)
+
+
+def _do(kind: str, runs: Runs, trainings: Trainings, project: int) -> None:
+    """Act on what is due; what has no place now comes again."""
+    connection, now = runs.connection, time.time()
+    if kind == due.REFRESH:
+        candidate = trainings.get(project).candidate
+        if not candidate:
+            return
+        run, fresh = start(runs, project, "unlabelled", "training", candidate)
+        if fresh:
+            trainings.note(project, run=run.id)
+        else:
+            due.add(connection, kind, project, now + AGAIN_SECONDS)
+    elif kind == due.PREDICT:
+        _, fresh = start(runs, project, "missing", "webhook")
+        if not fresh:
+            # That run may have listed the tasks before the last ones came.
+            due.add(connection, kind, project, now + NEW_TASKS_SECONDS)
+    elif kind == due.RECONCILE:
+        enqueue_training(trainings, project, "reconcile")
+    else:
+        why = "forced" if kind == due.FORCED else "enough"
+        if not enqueue_training(trainings, project, why):
+            due.add(connection, kind, project, now + AGAIN_SECONDS)
+
+
+def _tend_training(trainings: Trainings, project: int) -> None:
+    """Repeat a training whose job has failed, or was lost with its worker."""
+    job = train_id(project)
+    status = queues.statuses(trainings.connection, queues.TRAIN, [job]).get(job)
+    if status in queues.ALIVE or trainings.get(project).state == IDLE:
+        return
+    attempts = trainings.count_attempt(project)
+    if attempts > TRAINING_ATTEMPTS:
+        waits_for = trainings.get(project).waits_for
+        trainings.fail(
+            project,
+            ClipError(
+                f"The training has failed too often. {waits_for}".strip(),
+                "Read the log of ls-clip worker, then: ls-clip train PROJECT. The head that served "
+                "before still serves.",
+            ),
+        )
+        return
+    log.warning("project %d: its training is repeated (failure %d)", project, attempts)
+    enqueue_training(trainings, project, "enough")
+    trainings.note(project, attempts=attempts)
 
 
 def _tend_run(runs: Runs, run: Run) -> None:
     jobs = _due(runs, run)
     known = queues.statuses(runs.connection, queues.PREDICT, list(jobs))
     for job, again in jobs.items():
-        if known.get(job) in ALIVE:
+        if known.get(job) in queues.ALIVE:
             continue
         now, pause_ends = time.time(), runs.not_before(run.id, job)
         if pause_ends > now:

@@ -5,25 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from redis import Redis
+
 from backend.errors import QueueError
 from backend.settings import Settings
 from jobs import queues
 from jobs.runs import ENDED, Run, Runs
+from jobs.trainings import IDLE, Training, Trainings
 
 POLL_SECONDS = 0.5
 
 
-def require_workers(settings: Settings, runs: Runs) -> None:
+def require_workers(settings: Settings, connection: Redis, name: str = queues.PREDICT) -> None:
     """Refuse to wait for nobody.
+
+    Args:
+        settings: of this process.
+        connection: to Redis.
+        name: the queue that somebody must listen on.
 
     Raises:
         QueueError: no worker listens, or Redis does not answer.
     """
     with queues.explained():
-        if queues.workers(runs.connection, queues.PREDICT):
+        if queues.workers(connection, name):
             return
     raise QueueError(
-        f"No worker listens on the queue at {queues.place(settings)}.",
+        f"No worker listens on the queue {name!r} at {queues.place(settings)}.",
         "Start one and keep it running: ls-clip worker. (Without LS_CLIP_REDIS_URL, ls-clip "
         "connect predicts by itself.)",
     )
@@ -52,4 +60,49 @@ def wait(runs: Runs, run_id: str, told: Callable[[Run], None]) -> Run:
         told(run)
         if run.state in ENDED:
             return run
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_training(trainings: Trainings, project: int, number: int) -> Training:
+    """Wait until a training that was asked for has ended.
+
+    Args:
+        trainings: of all projects.
+        project: its number.
+        number: from `orders.ask_for_training`.
+
+    Raises:
+        QueueError: Redis does not answer, or has forgotten that it was asked.
+    """
+    while True:
+        with queues.explained():
+            now = trainings.get(project)
+        if now.state == IDLE and now.served >= number:
+            return now
+        if now.asked < number:
+            raise QueueError(
+                f"Redis has forgotten the training of project {project}.",
+                "Let Redis keep its data (appendonly yes), then ask again.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_refresh(runs: Runs, training: Training) -> Run:
+    """Wait until the run that puts an accepted head into use has begun.
+
+    Raises:
+        QueueError: Redis does not answer, or the head is not to be put into use any more.
+    """
+    trainings = Trainings(runs.connection)
+    while True:
+        with queues.explained():
+            now = trainings.get(training.project)
+            run = runs.get(now.run) if now.run else None
+        if run is not None and run.head == training.head:
+            return run
+        if now.head != training.head or (not now.candidate and run is None):
+            raise QueueError(
+                f"{training.head} is not put into use: a newer training or a rollback came.",
+                f"See ls-clip heads {training.project}.",
+            )
         time.sleep(POLL_SECONDS)

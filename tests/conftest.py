@@ -158,8 +158,8 @@ MakeRuntime = Callable[..., Runtime]
 
 
 def make_settings(store: Path, **values: Any) -> Settings:
-    """Settings for a test: the offline encoder, a store of its own, no .env file."""
-    given = {"encoder": "offline", "store": str(store), **values}
+    """Settings for a test: the offline encoder, no blind tasks, a store of its own."""
+    given = {"encoder": "offline", "store": str(store), "blind_share": 0.0, **values}
     return Settings(_env_file=None, **given)
 
 
@@ -231,7 +231,8 @@ def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
 
 def child_environment(variables: dict[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(OUR_VARIABLES)}
-    return {**inherited, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200", **variables}
+    ours = {"PYTHONPATH": str(ROOT), "LS_CLIP_BLIND_SHARE": "0", "NO_COLOR": "1", "COLUMNS": "200"}
+    return {**inherited, **ours, **variables}
 
 
 @contextmanager

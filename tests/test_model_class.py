@@ -74,7 +74,7 @@ def test_a_broken_config_does_not_break_its_setup(server: FlaskClient):
     assert server.post("/setup", json=setup).status_code == 200
 
 
-def test_training_only_takes_a_note(runtime: Runtime):
+def test_an_event_leads_to_nothing_where_there_are_no_workers(runtime: Runtime):
     backend = ClipBackend("1.1", EAGER, predictor=runtime.predictor)
     assert backend.fit((), event="ANNOTATION_CREATED", data={}, job_id="1") == {}
     assert backend.process_event("ANNOTATION_CREATED", {}, "1", {}) == {}

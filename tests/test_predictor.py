@@ -25,8 +25,9 @@ from backend.errors import ImageError
 from backend.fetch import ImageFetcher
 from backend.labels import parse_config
 from backend.prediction import Prediction
-from backend.predictor import METHOD, STATISTICS_FROM, Predictor
+from backend.predictor import STATISTICS_FROM, Predictor
 from backend.runtime import Runtime
+from backend.scoring import METHOD
 from backend.store import Store
 from tests.conftest import (
     EVIDENCE,
@@ -428,7 +429,7 @@ def test_the_method_number_is_part_of_the_version(
     make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ):
     before = version(make_runtime(), choices_config())
-    monkeypatch.setattr("backend.predictor.METHOD", METHOD + 1)
+    monkeypatch.setattr("backend.scoring.METHOD", METHOD + 1)
     assert version(make_runtime(), choices_config()) != before
 
 

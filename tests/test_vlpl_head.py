@@ -137,8 +137,8 @@ def test_statistics_hash_tells_statistics_apart() -> None:
 
 
 def test_row_weights_trust_blind_reviews_most() -> None:
-    weights = row_weights(["blind", "edited", "accepted"]).tolist()
-    assert weights == sorted(weights, reverse=True)
-    assert set(PROVENANCE_WEIGHTS) == {"blind", "edited", "accepted"}
+    weights = row_weights(["blind", "edited", "accepted", "bulk"]).tolist()
+    assert weights == sorted(set(weights), reverse=True)
+    assert max(PROVENANCE_WEIGHTS.values()) == PROVENANCE_WEIGHTS["blind"]
     with pytest.raises(KeyError):
         row_weights(["guess"])

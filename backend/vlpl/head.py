@@ -22,9 +22,18 @@ from torch import Tensor
 from backend.vlpl import exact
 from backend.vlpl.zero_shot import Statistics
 
-PROVENANCE_WEIGHTS: dict[str, float] = {"blind": 1.0, "edited": 0.8, "accepted": 0.5}
-"""How much a reviewed row counts: a suggestion that was accepted unchanged may have been waved
-through, one that was edited was looked at, a blind review saw no suggestion at all."""
+PROVENANCE_WEIGHTS: dict[str, float] = {
+    "blind": 1.0,
+    "unaided": 1.0,
+    "edited": 0.8,
+    "accepted": 0.5,
+    "imported": 0.5,
+    "known": 0.5,
+    "bulk": 0.2,
+}
+"""How much a row counts: a blind or unaided review saw no suggestion, an edited one was looked at,
+one that was accepted unchanged may have been waved through, many accepted at once surely were;
+imported and known labels come from elsewhere and are not taken as all that is there."""
 
 
 class HeadError(ValueError):

@@ -124,6 +124,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             basic_auth_pass=new_secret(),
             webhook_secret=new_secret(),
             log_level="DEBUG",
+            blind_share=0.0,
         )
         with (
             LocalBackend(settings, folder / "backend.log") as backend,
@@ -234,6 +235,7 @@ def first_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstDemo]:
             *("demo", "--check", "--directory", str(directory), "--tasks", "24"),
             *("--port", str(port)),
             LS_CLIP_OFFLINE="1",
+            LS_CLIP_BLIND_SHARE="0.05",
         )
         assert done.returncode == 0, done.stdout + done.stderr
         yield FirstDemo(guard, directory, port, done.stdout, done.stderr)

@@ -89,3 +89,20 @@ def test_the_demo_killed_outright_takes_its_servers_with_it(tmp_path: Path) -> N
     while children_of(folder):
         assert time.monotonic() < deadline, children_of(folder)
         time.sleep(0.5)
+
+
+def test_the_demo_shows_that_approvals_help(first_demo: FirstDemo):
+    done = first_demo.guard.run_cli(
+        *("demo", "--check", "--simulate", "60", "--directory", str(first_demo.directory)),
+        LS_CLIP_OFFLINE="1",
+        LS_CLIP_BLIND_SHARE="0.05",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rates = {
+        line.split()[1]: [float(cell) for cell in line.split("│")[2:-1]]
+        for line in done.stdout.splitlines()
+        if line.startswith(("│ before", "│ after"))
+    }
+    # The last three columns: recall, mAP, clicks.
+    assert rates["after"][-2] > rates["before"][-2]
+    assert rates["after"][-1] < rates["before"][-1]

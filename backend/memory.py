@@ -1,0 +1,98 @@
+"""What we remember about a project besides its heads: its known-label field, its labels' ages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backend.heads import safe_name
+from backend.labels import Control, LabelConfig, field_value
+from backend.store import Store
+
+
+class Memory:
+    """Of one project.
+
+    Args:
+        store: where it is kept.
+        project: ``<id>.<unix time of creation>``.
+    """
+
+    def __init__(self, store: Store, project: str) -> None:
+        self._store = store
+        self._folder = f"projects/{safe_name(project)}"
+
+    def known_field(self) -> str:
+        """The task-data field that holds labels known beforehand; empty: there is none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        content = self._store.read_artefact(f"{self._folder}/known-label") or {}
+        return str(content.get("field", ""))
+
+    def set_known_field(self, field: str) -> None:
+        """Remember the field; empty forgets it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._store.write_artefact(f"{self._folder}/known-label", {"field": field}, replace=True)
+
+    def trained_on(self) -> dict[int, str]:
+        """Task id -> a hash of what was approved there when heads were last trained.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        content = self._store.read_artefact(f"{self._folder}/trained-on") or {}
+        return {int(task): str(what) for task, what in content.items()}
+
+    def set_trained_on(self, approved: Mapping[int, str]) -> None:
+        """Remember it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        content = {str(task): what for task, what in approved.items()}
+        self._store.write_artefact(f"{self._folder}/trained-on", content, replace=True)
+
+    def labels_since(self, config: LabelConfig, now: float) -> dict[str, dict[str, float]]:
+        """Control name -> label key -> unix time from which an annotation can speak of it.
+
+        Someone who reviewed a task before a label was added has said nothing about that label. The
+        labels of the first call are as old as the project (0).
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        name = f"{self._folder}/labels"
+        before = self._store.read_artefact(name)
+        first = 0.0 if before is None else now
+        since: dict[str, dict[str, float]] = {}
+        for control in config.controls:
+            old = (before or {}).get(control.name, {})
+            since[control.name] = {label.key: old.get(label.key, first) for label in control.labels}
+        if since != before:
+            # A label that is gone is forgotten: when it comes back, it is new.
+            self._store.write_artefact(name, since, replace=True)
+        return since
+
+
+def known_labels(control: Control, data: Mapping[str, Any], field: str) -> frozenset[int]:
+    """Places of the labels that a task's data says are on its image.
+
+    Args:
+        control: with this task's labels.
+        data: of the task.
+        field: where it stands: a label, or a list of them; as stored, as shown, or as a path.
+    """
+    if not field:
+        return frozenset()
+    value = field_value(data, field)
+    wanted = {str(one).strip() for one in (value if isinstance(value, list) else [value])}
+    return frozenset(
+        place
+        for place, label in enumerate(control.labels)
+        if wanted & {label.key, label.path[-1], label.text}
+    )

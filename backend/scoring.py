@@ -1,0 +1,257 @@
+"""From embeddings to probabilities: what one version is made of, and what it gives an image.
+
+A version is encoder, frozen statistics, heads (or the zero-shot table), thresholds and labels, and
+its name carries a hash of them all: same version, same scores, to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from backend.encoders.base import Encoder, label_embeddings, label_texts
+from backend.encoders.table import Row, Table, shipped_table
+from backend.errors import StoreError
+from backend.heads import ZERO_SHOT, FittedControl, Heads, HeadSet, safe_name
+from backend.labels import Control, LabelConfig
+from backend.memory import Memory
+from backend.settings import Settings
+from backend.store import Embedding, Store
+from backend.vlpl import zero_shot
+from backend.vlpl.head import Card, zero_shot_head
+from backend.vlpl.zero_shot import Statistics
+
+log = logging.getLogger(__name__)
+
+METHOD = 2
+"""Part of every version; raised when the same inputs would give other scores than before."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """All that one version is made of.
+
+    Attributes:
+        config: the labeling config.
+        statistics: control name -> frozen statistics, where there are any.
+        table: probabilities of controls without a head.
+        model_version: its name.
+        heads: control name -> head and thresholds.
+        project: ``<id>.<unix time of creation>``, or empty.
+        known_field: the task-data field with labels known beforehand, or empty.
+        blind_share: of tasks that are shown without suggestions.
+        source: where the probabilities come from, for a person.
+    """
+
+    config: LabelConfig
+    statistics: dict[str, Statistics]
+    table: Table
+    model_version: str
+    heads: Mapping[str, FittedControl] = field(default_factory=dict)
+    project: str = ""
+    known_field: str = ""
+    blind_share: float = 0.0
+    source: str = "zero-shot, not calibrated yet"
+
+
+class Scoring:
+    """See the module. Thread-safe.
+
+    Args:
+        settings: of this process.
+        encoder: images and texts to embeddings.
+        store: where statistics, tables and heads live.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder, store: Store) -> None:
+        self.settings = settings
+        self.encoder = encoder
+        self.store = store
+        self.heads = Heads(store)
+        self._texts: dict[tuple[tuple[str, ...], ...], torch.Tensor] = {}
+        self._lock = threading.Lock()
+        self._encoder_digest = hashlib.sha256(encoder.id.encode()).hexdigest()[:12]
+
+    def scorer(self, config: LabelConfig, project: str, head: str | None = None) -> Scorer:
+        """What predicts for this config in this project; loads no model.
+
+        Args:
+            config: the project's labeling config.
+            project: ``<id>.<unix time of creation>``, as Label Studio writes it.
+            head: name of a set of heads, or `heads.ZERO_SHOT`; None: the one that serves.
+
+        Raises:
+            StoreError: the store cannot be read, or has no such set.
+        """
+        content = {}
+        for control in config.controls:
+            found = self.store.read_artefact(self.statistics_name(control, project))
+            if found is not None:
+                content[control.name] = found
+        try:
+            statistics = {name: Statistics.from_dict(data) for name, data in content.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged("statistics", error) from error
+        table = self.table()
+        name = self.heads.serving(project) if head is None else head
+        fitted = self._head_set(project, name)
+        heads: dict[str, FittedControl] = {}
+        if fitted is not None:
+            for control in config.controls:
+                if control.name in fitted.controls and control.options_field is None:
+                    row = table.row(control.name in statistics, len(control.labels))
+                    heads[control.name] = fitted.controls[control.name].for_labels(
+                        [label.key for label in control.labels],
+                        row.slope,
+                        row.offset,
+                        row.threshold,
+                    )
+        known_field = Memory(self.store, project).known_field()
+        parts = [
+            METHOD,
+            self.encoder.id,
+            self.encoder.templates,
+            config.digest,
+            content,
+            table.as_dict(),
+            self.settings.threshold,
+            self.settings.blind_share,
+            known_field,
+            {control: one.digest for control, one in heads.items()},
+        ]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        short = "z" if fitted is None else fitted.name
+        return Scorer(
+            config,
+            statistics,
+            table,
+            f"{self.encoder.short}-{short}-{digest}",
+            heads,
+            project,
+            known_field,
+            self.settings.blind_share,
+            "zero-shot, not calibrated yet"
+            if not heads or fitted is None
+            else f"trained on {fitted.approvals} reviewed tasks",
+        )
+
+    def table(self) -> Table:
+        """The encoder's probability table: fitted here if someone did, else the shipped one."""
+        fitted = self.store.read_artefact(f"tables/{self._encoder_digest}")
+        try:
+            return shipped_table(self.encoder.short) if fitted is None else Table.from_dict(fitted)
+        except (KeyError, TypeError, ValueError) as error:
+            raise damaged("table", error) from error
+
+    def save_table(self, table: Table) -> None:
+        """Make this the encoder's table; versions change with it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self.store.write_artefact(f"tables/{self._encoder_digest}", table.as_dict(), replace=True)
+
+    def head(self, scorer: Scorer, control: Control, dim: int) -> FittedControl:
+        """The control's head; the zero-shot one, with the table's threshold, where it has none."""
+        if control.name in scorer.heads:
+            return scorer.heads[control.name]
+        row = self.row(scorer, control)
+        labels = tuple(label.key for label in control.labels)
+        card = Card(labels, self.encoder.id, "")
+        head = zero_shot_head(card, dim, row.slope, row.offset)
+        return FittedControl(head, (row.threshold,) * len(labels))
+
+    def z(self, scorer: Scorer, control: Control, embeddings: Sequence[Embedding]) -> torch.Tensor:
+        """Zero-shot scores (N, C) float32, see `zero_shot.fuse`."""
+        whole, best = self.raw(embeddings, control)
+        return zero_shot.fuse(whole, best, scorer.statistics.get(control.name), scorer.table.spread)
+
+    def probabilities(
+        self, scorer: Scorer, control: Control, embeddings: Sequence[Embedding]
+    ) -> NDArray[np.float32]:
+        """Probabilities (N, C) of a control's labels."""
+        z = self.z(scorer, control, embeddings)
+        found: NDArray[np.float32]
+        if control.name in scorer.heads:
+            images = torch.from_numpy(np.stack([one.image for one in embeddings]))
+            found = scorer.heads[control.name].head.probabilities(images, z).numpy()
+        else:
+            row = self.row(scorer, control)
+            found = zero_shot.probabilities(z, row.slope, row.offset).numpy()
+        return found
+
+    def thresholds(self, scorer: Scorer, control: Control) -> list[float]:
+        """Per label: suggest from this probability on.
+
+        The labeling config goes before the setting, and that before what was fitted.
+        """
+        fitted = [self.row(scorer, control).threshold] * len(control.labels)
+        if control.name in scorer.heads:
+            fitted = list(scorer.heads[control.name].thresholds)
+        if self.settings.threshold is not None:
+            fitted = [self.settings.threshold] * len(fitted)
+        if control.threshold is not None:
+            fitted = [control.threshold] * len(fitted)
+        return [
+            default if label.threshold is None else label.threshold
+            for label, default in zip(control.labels, fitted, strict=True)
+        ]
+
+    def row(self, scorer: Scorer, control: Control) -> Row:
+        """The table's row for a control."""
+        return scorer.table.row(control.name in scorer.statistics, len(control.labels))
+
+    def raw(
+        self, embeddings: Sequence[Embedding], control: Control
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Cosines of whole image and best region, see `zero_shot.raw_scores`."""
+        images = torch.from_numpy(np.stack([one.image for one in embeddings]))
+        regions = None
+        if self.encoder.regions != "none":
+            regions = torch.from_numpy(
+                np.stack([one.regions for one in embeddings if one.regions is not None])
+            )
+        return zero_shot.raw_scores(images, regions, self._text(control))
+
+    def statistics_name(self, control: Control, project: str) -> str:
+        """Where a control's frozen statistics lie in the store."""
+        content = json.dumps([METHOD, self.encoder.templates, asdict(control)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
+
+    def _head_set(self, project: str, name: str) -> HeadSet | None:
+        """The set of heads; None for zero-shot, and where it was made for another encoder."""
+        if name == ZERO_SHOT:
+            return None
+        found = self.heads.get(project, name)
+        if found.encoder != self.encoder.id:
+            log.warning("head %s of project %s is for another encoder", name, project[:20])
+            return None
+        return found
+
+    def _text(self, control: Control) -> torch.Tensor:
+        prompts = tuple(
+            tuple(label_texts(self.encoder, label.text, label.prompts)) for label in control.labels
+        )
+        with self._lock:
+            if prompts not in self._texts:
+                if len(self._texts) > 256:
+                    self._texts.clear()
+                self._texts[prompts] = torch.from_numpy(label_embeddings(self.encoder, prompts))
+            return self._texts[prompts]
+
+
+def damaged(what: str, error: Exception) -> StoreError:
+    """The error for a file of the store that does not hold what it should."""
+    return StoreError(
+        f"A {what} file of the store is damaged ({type(error).__name__}: {error}).",
+        "Delete the folders statistics and tables under LS_CLIP_STORE; connect makes them again.",
+    )

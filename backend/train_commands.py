@@ -1,0 +1,208 @@
+"""The commands around heads: train, heads, rollback."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.errors import QueueError, SettingsError
+from backend.logs import configure_logging
+from backend.run_commands import follow, print_outcome
+from backend.settings import Settings, load_settings
+from backend.terminal import JsonOption, ProjectArgument, console, plain
+
+if TYPE_CHECKING:
+    from backend.heads import HeadSet
+    from jobs.runs import Run
+    from jobs.trainings import Training, Trainings
+
+train_app = typer.Typer()
+WaitOption = Annotated[bool, typer.Option("--wait", help="Show the progress until it is done.")]
+
+
+@train_app.command()
+def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOption = False) -> None:
+    """Train a project's head on what people approved, and refresh its suggestions.
+
+    A head that is worse than the one that serves is kept aside. With --wait the exit code is 1 if
+    it cannot be trained or put into use.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from jobs import orders
+    from jobs.queues import PREDICT, TRAIN
+    from jobs.waiting import wait_for_training
+
+    trainings = _trainings(settings)
+    _warn_without_workers(settings, TRAIN, PREDICT)
+    number = orders.ask_for_training(trainings, project)
+    if not wait:
+        console.print(f"Asked for a training; see it with: ls-clip heads {project}")
+        return
+    with console.status("training"):
+        training = wait_for_training(trainings, project, number)
+    run = _follow_refresh(settings, training)
+    if as_json:
+        told = {**training.as_dict(), "refresh": None if run is None else run.as_dict()}
+        typer.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        print_training(training)
+    failed = training.outcome == "failed" or (run is not None and run.state != "done")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _follow_refresh(settings: Settings, training: Training) -> Run | None:
+    """Wait for the run that puts an accepted head into use."""
+    from jobs.runs import Runs
+    from jobs.trainings import ACCEPTED
+    from jobs.waiting import wait_for_refresh
+
+    if training.outcome != ACCEPTED:
+        return None
+    runs = Runs(_trainings(settings).connection)
+    with console.status("waiting for the refresh to begin"):
+        run = wait_for_refresh(runs, training)
+    run = follow(runs, run)
+    print_outcome(runs, run)
+    return run
+
+
+def print_training(training: Training) -> None:
+    """What came of a training."""
+    colour = {"accepted": "green", "failed": "red"}.get(training.outcome, "yellow")
+    head = f" {training.head}" if training.head else ""
+    console.print(
+        f"[{colour}]{training.outcome}{head}[/]: {plain(training.reason)}", highlight=False
+    )
+    for note in training.notes:
+        console.print(plain(note), highlight=False)
+
+
+@train_app.command()
+def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
+    """List a project's heads: what they were trained on, how they were judged, which one serves."""
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.heads import Heads
+    from backend.store import Store
+    from backend.studio import Studio, project_key
+
+    key = project_key(Studio(settings).project(project))
+    kept = Heads(Store(settings.store_uri))
+    serving = kept.serving(key)
+    found = [kept.get(key, name) for name in kept.names(key)]
+    training = _training(settings, project)
+    if as_json:
+        told: dict[str, Any] = {"serving": serving, "history": kept.history(key)}
+        told["heads"] = [one.summary() for one in found]
+        told["training"] = None if training is None else training.as_dict()
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
+        return
+    if not found:
+        console.print("No head has been trained yet; suggestions are zero-shot.")
+    else:
+        _print_heads(found, serving)
+    if training is not None and training.outcome:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
+        console.print(f"The last training ended {when}:")
+        print_training(training)
+    if training is not None and training.state != "idle":
+        console.print(f"A training is {training.state}. {plain(training.waits_for)}".strip())
+
+
+def _print_heads(found: list[HeadSet], serving: str) -> None:
+    table = Table("head", "serves", "made", "reviewed", "provenance", "mAP", "before", "verdict")
+    for one in found:
+        said = ", ".join(f"{count} {kind}" for kind, count in one.provenance.items())
+        rates = [one.metrics.get(name) for name in ("mAP", "serving mAP")]
+        shown = ["" if rate is None else f"{rate:.3f}" for rate in rates]
+        verdict = ("accepted, " if one.accepted else "kept aside, ") + one.reason
+        serves = "yes" if one.name == serving else ""
+        table.add_row(one.name, serves, one.created, str(one.approvals), said, *shown, verdict)
+    Console().print(table)
+
+
+@train_app.command()
+def rollback(
+    project: ProjectArgument,
+    head: Annotated[
+        str | None,
+        typer.Argument(help="A head, or zero-shot; default: the one that served before."),
+    ] = None,
+    wait: WaitOption = False,
+) -> None:
+    """Go back to an earlier head: the same scores as then, byte for byte."""
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.heads import ZERO_SHOT, Heads
+    from backend.store import Store
+    from backend.studio import Studio, project_key
+    from jobs import orders, queues
+    from jobs.runs import Runs
+
+    key = project_key(Studio(settings).project(project))
+    kept = Heads(Store(settings.store_uri))
+    if head is None:
+        before = [name for name in kept.history(key) if name != kept.serving(key)]
+        if not before:
+            raise SettingsError(
+                "No other head has served before.", f"ls-clip heads {project} lists them."
+            )
+        head = before[-1]
+    if head != ZERO_SHOT:
+        kept.get(key, head)
+    if head == kept.serving(key):
+        console.print(f"{head} serves already.")
+        return
+    _warn_without_workers(settings, queues.PREDICT)
+    runs = Runs(queues.connect(settings))
+    run, fresh = orders.start(runs, project, "unlabelled", "cli", head)
+    if not fresh:
+        raise QueueError(
+            f"Project {project} has a run going ({run.id}, {run.state}).",
+            "Wait for its end, or cancel it (ls-clip runs PROJECT --cancel ID); then again.",
+        )
+    trainings = _trainings(settings)
+    with queues.explained():
+        # What was accepted and waits for its refresh is not wanted now.
+        trainings.note(project, candidate="")
+    if not wait:
+        console.print(f"Run [bold]{run.id}[/] goes back to {head}.")
+        return
+    run = follow(runs, run)
+    print_outcome(runs, run)
+    raise typer.Exit(0 if run.state == "done" else 1)
+
+
+def _trainings(settings: Settings) -> Trainings:
+    from jobs import queues
+    from jobs.trainings import Trainings
+
+    return Trainings(queues.connect(settings))
+
+
+def _training(settings: Settings, project: int) -> Training | None:
+    """How the training stands; None where there is no queue to ask."""
+    from jobs import queues
+
+    if not settings.redis_url.get_secret_value():
+        return None
+    with queues.explained():
+        return _trainings(settings).get(project)
+
+
+def _warn_without_workers(settings: Settings, *names: str) -> None:
+    from jobs import queues
+    from jobs.waiting import require_workers
+
+    for name in names:
+        try:
+            require_workers(settings, queues.connect(settings), name)
+        except QueueError as error:
+            console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
+            return

@@ -1,0 +1,329 @@
+"""Training a project's heads: pull what people approved, fit, and compare with what serves.
+
+Knows no queue: the same call serves the workers and whoever has none. Nothing here changes what
+annotators see; a head that is accepted is put into use by a refresh (`jobs.promotion`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.approvals import (
+    PARTIAL,
+    RANDOM_ONLY,
+    Approval,
+    Shown,
+    approval,
+    known_approval,
+    provenance_counts,
+)
+from backend.heads import FittedControl, HeadSet
+from backend.labels import Control, LabelConfig, parse_config
+from backend.memory import Memory, known_labels
+from backend.predictor import Predictor, image_of
+from backend.scoring import Scorer
+from backend.settings import Settings
+from backend.slices import is_audit, is_blind
+from backend.snapshots import Snapshot, Snapshots
+from backend.studio import Studio, project_key
+from backend.vlpl.fitting import Aim, Rows, fit
+from backend.vlpl.head import Card, row_weights, statistics_hash
+from backend.vlpl.judge import Verdict, judge
+from backend.vlpl.objectives import POSITIVE
+
+log = logging.getLogger(__name__)
+
+MIN_APPROVALS = 20
+"""Fewer reviewed tasks than this train nothing."""
+CHUNK = 1000
+"""Tasks whose embeddings are read at once."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What people approved in a project, as Label Studio has it now.
+
+    Attributes:
+        key: ``<id>.<unix time of creation>``.
+        config: the labeling config.
+        approvals: control name -> what is known about its tasks, partly known ones included.
+        data: task id -> its data, of all tasks in ``approvals``.
+        blind: tasks of the blind slice among them.
+    """
+
+    key: str
+    config: LabelConfig
+    approvals: Mapping[str, Sequence[Approval]]
+    data: Mapping[int, Mapping[str, Any]]
+    blind: frozenset[int]
+
+    @property
+    def reviewed(self) -> dict[int, str]:
+        """Task id -> a hash of what was approved there; tasks that were reviewed, not just known.
+
+        Two pulls with the same hashes train the same head.
+        """
+        parts: dict[int, list[Any]] = {}
+        for name, approvals in sorted(self.approvals.items()):
+            for one in approvals:
+                if one.provenance != "known":
+                    parts.setdefault(one.task, []).append([name, one.states, one.provenance])
+        return {
+            task: hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+            for task, what in parts.items()
+        }
+
+    @property
+    def newest(self) -> float:
+        """Unix time of the newest annotation."""
+        return max((one.updated for rows in self.approvals.values() for one in rows), default=0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        made: the set of heads, kept in the store; None if there were too few approvals.
+        reason: why it may serve, may not, or was not made.
+        notes: what a person should know, one sentence each.
+    """
+
+    made: HeadSet | None
+    reason: str
+    notes: tuple[str, ...] = field(default=())
+
+
+class Trainer:
+    """See the module.
+
+    Args:
+        settings: of this process.
+        studio: the Label Studio.
+        predictor: of this process.
+    """
+
+    def __init__(self, settings: Settings, studio: Studio, predictor: Predictor) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._predictor = predictor
+        self._snapshots = Snapshots(predictor.store)
+
+    def pull(self, number: int) -> Pulled:
+        """Ask Label Studio for everything that was approved in a project.
+
+        Raises:
+            LabelConfigError: the labeling config has nothing for us.
+            StudioError: Label Studio cannot be asked.
+            StoreError: the store cannot be read.
+        """
+        project = self._studio.project(number)
+        key, config = project_key(project), parse_config(project["label_config"])
+        config.require_controls()
+        memory = Memory(self._predictor.store, key)
+        since = memory.labels_since(config, time.time())
+        field_name = memory.known_field()
+        controls = [control for control in config.controls if control.options_field is None]
+        approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
+        data: dict[int, Mapping[str, Any]] = {}
+        blind: set[int] = set()
+        for tasks in _parts(self._studio.annotated(number)):
+            snapshots = self._snapshots.of_tasks(key, [int(task["id"]) for task in tasks])
+            for task in tasks:
+                shown = self._shown(key, task, snapshots)
+                for control in controls:
+                    found = approval(task, control, since[control.name], shown)
+                    known = known_labels(control, task["data"], field_name)
+                    found = _completed(found, known_approval(int(task["id"]), control, known))
+                    if found is not None:
+                        approvals[control.name].append(found)
+                        data[found.task] = task["data"]
+                if shown.blind:
+                    blind.add(int(task["id"]))
+        if field_name:
+            for task in self._studio.tasks(number):
+                if int(task["id"]) in data:
+                    continue
+                for control in controls:
+                    known = known_labels(control, task["data"], field_name)
+                    only_known = known_approval(int(task["id"]), control, known)
+                    if only_known is not None:
+                        approvals[control.name].append(only_known)
+                        data[only_known.task] = task["data"]
+        return Pulled(key, config, approvals, data, frozenset(blind))
+
+    def train(self, pulled: Pulled) -> Trained:
+        """Fit a candidate for every control, and keep it in the store with the judge's verdict.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        reviewed = len(pulled.reviewed)
+        if reviewed < MIN_APPROVALS:
+            missing = MIN_APPROVALS - reviewed
+            reason = f"{reviewed} tasks are reviewed; {missing} more are needed for a first head."
+            return Trained(None, reason)
+        scorer = self._predictor.scorer(pulled.config, pulled.key)
+        serving = self._predictor.heads.serving(pulled.key)
+        controls: dict[str, FittedControl] = {}
+        verdicts: dict[str, Verdict] = {}
+        notes: list[str] = []
+        for control in pulled.config.controls:
+            if not pulled.approvals.get(control.name):
+                continue
+            made = self._train_control(scorer, control, pulled)
+            if made is None:
+                continue
+            fitted, verdict, said = made
+            notes += said
+            verdicts[control.name] = verdict
+            if verdict.accepted:
+                controls[control.name] = fitted
+            elif control.name in scorer.heads:
+                controls[control.name] = scorer.heads[control.name]
+        if not verdicts:
+            return Trained(None, "None of the reviewed tasks' images is in the store or in reach.")
+        accepted = any(verdict.accepted for verdict in verdicts.values())
+        several = len(verdicts) > 1
+        reason = "; ".join(
+            f"{name}: {verdict.reason}" if several else verdict.reason
+            for name, verdict in verdicts.items()
+        )
+        metrics = {
+            f"{name} {what}" if several else what: value
+            for name, verdict in verdicts.items()
+            for what, value in verdict.metrics.items()
+        }
+        rows = [one for some in pulled.approvals.values() for one in some]
+        found = HeadSet(
+            self._predictor.heads.next_name(pulled.key),
+            controls,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            self._predictor.encoder.id,
+            reviewed,
+            provenance_counts(rows),
+            accepted,
+            f"compared with {serving}: {reason}",
+            metrics,
+        )
+        self._predictor.heads.keep(pulled.key, found)
+        log.info("project %s: %s made (%s): %s", pulled.key, found.name, accepted, found.reason)
+        return Trained(found, found.reason, tuple(notes))
+
+    def _shown(
+        self,
+        key: str,
+        task: Mapping[str, Any],
+        snapshots: Mapping[tuple[int, str], Snapshot],
+    ) -> Shown:
+        number = int(task["id"])
+        mine = {version: one for (of, version), one in snapshots.items() if of == number}
+        versions = {
+            int(one["id"]): str(one["model_version"]) for one in task.get("predictions") or []
+        }
+        # What was held back is remembered, in case the share was changed since; a task that nobody
+        # has predicted yet is blind by the share alone.
+        held = [one.choices is None for one in mine.values()]
+        blind = all(held) if held else is_blind(key, number, self._settings.blind_share)
+        return Shown(mine, versions, blind)
+
+    def _train_control(
+        self, scorer: Scorer, control: Control, pulled: Pulled
+    ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
+        approvals = pulled.approvals[control.name]
+        rows = self._rows(scorer, control, pulled, approvals)
+        if rows is None:
+            return None
+        labels = tuple(label.key for label in control.labels)
+        row = self._predictor.row(scorer, control)
+        card = Card(
+            labels,
+            self._predictor.encoder.id,
+            statistics_hash(scorer.statistics.get(control.name)),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        aim = Aim(row.threshold, self._settings.goal, self._settings.goal_target)
+        made = fit(rows, card, row.slope, row.offset, aim)
+        audited = rows.audited
+        serving = self._predictor.head(scorer, control, rows.image.shape[1])
+        verdict = judge(
+            made.head.probabilities(rows.image[audited], rows.z[audited]),
+            serving.head.probabilities(rows.image[audited], rows.z[audited]),
+            (rows.labels[audited] == POSITIVE).double(),
+            labels,
+        )
+        return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
+
+    def _rows(
+        self, scorer: Scorer, control: Control, pulled: Pulled, approvals: Sequence[Approval]
+    ) -> Rows | None:
+        """The rows whose images can be had; None if there is none."""
+        images: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        kept: list[Approval] = []
+        for start in range(0, len(approvals), CHUNK):
+            part = approvals[start : start + CHUNK]
+            values = [
+                image_of(control, {"id": one.task, "data": pulled.data[one.task]}) for one in part
+            ]
+            found, failures = self._predictor.embedder.embed(
+                list({value for value in values if value is not None}), None
+            )
+            if failures:
+                log.warning("project %s: %d images are left out", pulled.key, len(failures))
+            there = [
+                (one, found[value])
+                for one, value in zip(part, values, strict=True)
+                if value is not None and value in found
+            ]
+            if there:
+                embeddings = [embedding for _, embedding in there]
+                kept += [one for one, _ in there]
+                images.append(torch.from_numpy(np.stack([one.image for one in embeddings])).float())
+                scores.append(self._predictor.z(scorer, control, embeddings))
+        if not kept:
+            return None
+        judged = [one.provenance in RANDOM_ONLY and self._is_judged(pulled, one) for one in kept]
+        return Rows(
+            torch.cat(images),
+            torch.cat(scores),
+            torch.tensor([one.states for one in kept]),
+            row_weights([one.provenance for one in kept]),
+            torch.tensor(judged),
+        )
+
+    def _is_judged(self, pulled: Pulled, one: Approval) -> bool:
+        if one.provenance == "blind" or one.task in pulled.blind:
+            return True
+        return is_audit(pulled.key, one.task, self._settings.audit_share)
+
+
+def _completed(found: Approval | None, known: Approval | None) -> Approval | None:
+    """An import that names some labels, together with the label that the data names."""
+    if found is None or known is None or found.provenance not in PARTIAL:
+        return found or known
+    states = tuple(
+        max(mine, theirs) for mine, theirs in zip(found.states, known.states, strict=True)
+    )
+    return Approval(found.task, states, found.provenance, found.updated, found.people)
+
+
+def _parts(tasks: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    part: list[dict[str, Any]] = []
+    for task in tasks:
+        part.append(task)
+        if len(part) == CHUNK:
+            yield part
+            part = []
+    if part:
+        yield part

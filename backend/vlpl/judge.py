@@ -1,0 +1,113 @@
+"""Whether a new head may take over from the one that serves, by tasks that neither saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from backend.vlpl.metrics import average_precision, mean_average_precision
+
+RESAMPLES = 400
+LEVEL = 0.95
+COLLAPSE = 0.5
+"""A label whose AP falls below this share of what it was has collapsed."""
+COLLAPSE_FROM = 5
+"""Judged positives of a label from which a fall of its AP is no accident."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison says.
+
+    Attributes:
+        accepted: the candidate may serve.
+        reason: why, in words.
+        metrics: ``mAP``, ``pooled AP`` (all labels ranked together), each in [0, 1] and also with
+            the prefix ``serving``, and ``judged`` tasks.
+    """
+
+    accepted: bool
+    reason: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def judge(
+    candidate: Tensor, serving: Tensor, truth: Tensor, labels: tuple[str, ...], *, seed: int = 0
+) -> Verdict:
+    """Accept unless the candidate is surely worse, or a label collapses.
+
+    Surely: the paired bootstrap interval (Efron 1979, 95 %, over tasks) of the difference of mAP,
+    or of pooled AP, lies below 0. Pooled AP falls when labels are ranked well one by one and badly
+    against each other, which mAP does not see.
+
+    Args:
+        candidate: (N, C) probabilities of the new head.
+        serving: (N, C) of what serves now.
+        truth: (N, C), 0 or 1, of randomly chosen, exhaustively reviewed tasks.
+        labels: their names.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    if candidate.shape != truth.shape or serving.shape != truth.shape:
+        raise ValueError("candidate, serving and truth differ in shape")
+    if not len(truth) or not bool(truth.any()):
+        return Verdict(
+            True, "no randomly chosen task with a label to judge it by", {"judged": len(truth)}
+        )
+    measured = {
+        "judged": float(len(truth)),
+        "mAP": mean_average_precision(candidate, truth),
+        "serving mAP": mean_average_precision(serving, truth),
+        "pooled AP": _pooled(candidate, truth),
+        "serving pooled AP": _pooled(serving, truth),
+    }
+    for name, metric in (("mAP", mean_average_precision), ("pooled AP", _pooled)):
+        low, high = _difference(metric, candidate, serving, truth, seed)
+        change = measured[name] - measured[f"serving {name}"]
+        if high < 0:
+            reason = f"{name} {change:+.3f} (between {low:+.3f} and {high:+.3f}): surely worse"
+            return Verdict(False, reason, measured)
+    mine, theirs = average_precision(candidate, truth), average_precision(serving, truth)
+    fallen = (mine < COLLAPSE * theirs) & (truth.bool().sum(0) >= COLLAPSE_FROM)
+    if bool(fallen.any()):
+        names = ", ".join(label for label, bad in zip(labels, fallen.tolist(), strict=True) if bad)
+        return Verdict(False, f"these labels collapse: {names}", measured)
+    change = measured["mAP"] - measured["serving mAP"]
+    reason = f"mAP {change:+.3f} on {len(truth)} randomly chosen tasks"
+    return Verdict(True, reason, measured)
+
+
+def _pooled(scores: Tensor, truth: Tensor) -> float:
+    if not bool(truth.any()):
+        return float("nan")
+    return float(average_precision(scores.reshape(-1, 1), truth.reshape(-1, 1)))
+
+
+def _difference(
+    metric: Callable[[Tensor, Tensor], float],
+    candidate: Tensor,
+    serving: Tensor,
+    truth: Tensor,
+    seed: int,
+) -> tuple[float, float]:
+    """Percentile interval of metric(candidate) - metric(serving) over resampled tasks."""
+    generator = torch.Generator().manual_seed(seed)
+    count = len(truth)
+    changes = torch.tensor(
+        [
+            metric(candidate[rows], truth[rows]) - metric(serving[rows], truth[rows])
+            for rows in torch.randint(count, (RESAMPLES, count), generator=generator)
+        ],
+        dtype=torch.float64,
+    )
+    changes = changes[~changes.isnan()]
+    if not len(changes):
+        return float("-inf"), float("inf")
+    tail = (1 - LEVEL) / 2
+    low, high = changes.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high

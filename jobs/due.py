@@ -1,0 +1,58 @@
+"""What is to be done for a project at some moment: debounced events, and looks for lost ones.
+
+One sorted set in Redis; every supervisor looks into it every few seconds (`jobs.tend`), and taking
+an entry out decides who acts on it. Without RQ's scheduler, which would be one more process that
+can be missing.
+"""
+
+from __future__ import annotations
+
+import time
+
+from redis import Redis
+
+from jobs.runs import PREFIX
+
+TRAIN = "train"
+"""Train if enough was approved: set a moment after the approval that made it enough."""
+LATE = "late"
+"""The same, some minutes after the last approval: each approval moves it."""
+FORCED = "forced"
+"""Train now: somebody asked."""
+PREDICT = "predict"
+"""Predict tasks that have no prediction of today's version: tasks came, or labels changed."""
+REFRESH = "refresh"
+"""Put the accepted head into use."""
+RECONCILE = "reconcile"
+"""Look for approvals whose event was lost."""
+
+_DUE = f"{PREFIX}due"
+
+
+def add(connection: Redis, kind: str, project: int, moment: float, *, move: bool = False) -> None:
+    """Do this at a moment.
+
+    Args:
+        connection: to Redis.
+        kind: one of the constants above.
+        project: its number.
+        moment: unix time.
+        move: replace the moment if it is due already; else the earlier one stays.
+    """
+    connection.zadd(_DUE, {f"{kind}:{project}": moment}, lt=not move)
+
+
+def moment(connection: Redis, kind: str, project: int) -> float | None:
+    """When this is due, as unix time; None if it is not."""
+    found = connection.zscore(_DUE, f"{kind}:{project}")
+    return None if found is None else float(found)
+
+
+def take(connection: Redis) -> list[tuple[str, int]]:
+    """Take out what is due by now: (kind, project). Of several callers one gets each."""
+    taken = []
+    for member in connection.zrangebyscore(_DUE, 0, time.time()):
+        if connection.zrem(_DUE, member):
+            kind, _, project = member.decode().partition(":")
+            taken.append((kind, int(project)))
+    return taken

@@ -1,0 +1,264 @@
+"""The loop on a real Label Studio: approvals train a head, and the suggestions are refreshed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.connect import connect
+from backend.heads import ZERO_SHOT, Heads
+from backend.local_servers import LocalBackend, LocalValkey, LocalWorker
+from backend.processes import free_port
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.studio import Studio, project_key
+from jobs import due, queues
+from jobs.runs import DONE, ENDED, Runs
+from jobs.trainings import ACCEPTED, IDLE, TOO_FEW, Training, Trainings
+from tests.conftest import run_cli
+from tests.e2e.conftest import PHOTOS, House, choices_of, read_truth
+
+BLIND = 0.2
+
+
+@pytest.fixture(scope="module")
+def loop(
+    house: House, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A backend and a worker of this module's own, with a queue and a fifth of the tasks blind."""
+    folder = tmp_path_factory.mktemp("loop")
+    with LocalValkey(folder / "valkey", free_port(36379)) as queue:
+        queue.wait()
+        port = free_port(39090)
+        values: dict[str, Any] = {
+            **dict(settings),
+            "redis_url": queue.url,
+            "store": str(folder / "store"),
+            "port": port,
+            "public_url": f"http://127.0.0.1:{port}",
+            "blind_share": BLIND,
+            "refresh_every": 0.0,
+        }
+        mine = Settings(_env_file=None, **values)
+        with (
+            LocalBackend(mine, folder / "backend.log") as backend,
+            LocalWorker(mine, folder / "worker.log") as worker,
+        ):
+            backend.wait()
+            worker.wait()
+            yield mine
+
+
+@pytest.fixture(scope="module")
+def loop_runtime(loop: Settings) -> Runtime:
+    return Runtime(loop)
+
+
+@pytest.fixture
+def trainings(loop: Settings) -> Trainings:
+    return Trainings(queues.connect(loop))
+
+
+@pytest.fixture
+def connected(
+    loop: Settings, loop_runtime: Runtime, studio: Studio, make_project: Callable[..., int]
+) -> int:
+    """A project with zero-shot suggestions."""
+    number = make_project()
+    report = connect(loop, studio, loop_runtime.predictor, number)
+    assert not report.failures
+    return number
+
+
+def until(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+Review = Callable[..., list[int]]
+
+
+@pytest.fixture
+def review(house: House, studio: Studio, api: Callable[..., Any]) -> Review:
+    """Submit the truth for a project's first tasks, as the label stream does; returns their ids."""
+    truth = read_truth(house)
+
+    def submit(project: int, count: int, start: int = 0) -> list[int]:
+        tasks = sorted(studio.tasks(project), key=lambda task: task["id"])[start : start + count]
+        parents = {one["task"]: one["id"] for one in studio.predictions(project)}
+        for task in tasks:
+            name = task["data"]["image"].rpartition("/")[2]
+            item = {"from_name": "tags", "to_name": "image", "type": "choices"}
+            result = [{**item, "value": {"choices": truth[name]}}]
+            body = {
+                "result": result,
+                "lead_time": 4.2,
+                "parent_prediction": parents.get(task["id"]),
+            }
+            api("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+        return [task["id"] for task in tasks]
+
+    return submit
+
+
+def refreshed(trainings: Trainings, project: int) -> Training:
+    """The training after an accepted head has come into use."""
+
+    def served() -> Training | None:
+        now = trainings.get(project)
+        done = now.outcome == ACCEPTED and not now.candidate and now.state == IDLE
+        return now if done and now.refreshed else None
+
+    found: Training = until(served, 120)
+    return found
+
+
+def one_each(studio: Studio, project: int) -> dict[int, dict[str, Any]]:
+    """The predictions of the version that is shown: one a task at most."""
+    shown = studio.project(project)["model_version"]
+    found = [one for one in studio.predictions(project) if one["model_version"] == shown]
+    counts = Counter(one["task"] for one in found)
+    assert set(counts.values()) <= {1}
+    return {one["task"]: one for one in found}
+
+
+def test_twenty_approvals_train_a_head_and_refresh_the_rest(
+    loop: Settings,
+    loop_runtime: Runtime,
+    studio: Studio,
+    connected: int,
+    review: Review,
+    trainings: Trainings,
+):
+    key = project_key(studio.project(connected))
+    before = one_each(studio, connected)
+    assert len(before) == PHOTOS
+    blind = {task for task, one in before.items() if one["result"] == []}
+    assert 0 < len(blind) < PHOTOS / 2
+    reviewed = review(connected, 20)
+    now = refreshed(trainings, connected)
+    heads = Heads(loop_runtime.store)
+    assert heads.serving(key) == now.head == "h1"
+    after = one_each(studio, connected)
+    # Annotated tasks keep the prediction that people saw; the others have one of the new version.
+    assert set(after) == {task for task in before if task not in reviewed}
+    assert {one["model_version"] for one in after.values()} == {
+        loop_runtime.predictor.scorer(_config(studio, connected), key).model_version
+    }
+    # The blind slice stays blind.
+    assert {task for task, one in after.items() if one["result"] == []} == blind - set(reviewed)
+    assert heads.get(key, "h1").approvals == 20
+    # The truth was submitted, so that some suggestions were changed.
+    assert set(heads.get(key, "h1").provenance) <= {"blind", "edited", "accepted"}
+    assert heads.get(key, "h1").provenance["blind"] == len(blind & set(reviewed))
+
+    # The commands show it, and go back to the same scores.
+    environment = _environment(loop)
+    listed = run_cli("heads", str(connected), cwd=Path(loop.store).parent, **environment)
+    assert listed.returncode == 0, listed.stderr
+    assert "h1" in listed.stdout and "accepted" in listed.stdout
+    back = run_cli("rollback", str(connected), "--wait", cwd=Path(loop.store).parent, **environment)
+    assert back.returncode == 0, back.stderr
+    assert heads.serving(key) == ZERO_SHOT
+    again = one_each(studio, connected)
+    assert {task: one["result"] for task, one in again.items()} == {
+        task: one["result"] for task, one in before.items()
+    }
+    assert {one["score"] for one in again.values()} == {one["score"] for one in before.values()}
+
+
+def test_the_button_trains_now_and_says_what_is_missing(
+    api: Callable[..., Any], studio: Studio, connected: int, review: Review, trainings: Trainings
+):
+    review(connected, 5)
+    backend = studio.backends(connected)[0]["id"]
+    api("POST", f"/api/ml/{backend}/train", json={})
+    now = until(lambda: _ended(trainings.get(connected)))
+    assert now.outcome == TOO_FEW
+    assert "15 more" in now.reason
+    assert set(studio.model_versions(connected)) == {studio.project(connected)["model_version"]}
+
+
+def test_new_tasks_and_new_labels_lead_to_runs(
+    loop: Settings, studio: Studio, connected: int, label_config: str, trainings: Trainings
+):
+    connection = trainings.connection
+    runs = Runs(connection)
+    shown = studio.project(connected)["model_version"]
+    task = next(iter(studio.tasks(connected)))
+    (new,) = studio.create_tasks(connected, [{"data": task["data"]}])
+    until(lambda: due.moment(connection, due.PREDICT, connected))
+    due.add(connection, due.PREDICT, connected, time.time())
+    until(lambda: new in one_each(studio, connected))
+    until(lambda: all(run.state in ENDED for run in runs.of_project(connected)))
+    count = len(runs.of_project(connected))
+    # Our own change of the project is none of its labels.
+    studio.update_project(connected, title="another title")
+    time.sleep(8)
+    assert len(runs.of_project(connected)) == count
+    more = label_config.replace("</Choices>", '<Choice value="harbour"/></Choices>')
+    studio.update_project(connected, label_config=more)
+    until(lambda: studio.project(connected)["model_version"] != shown)
+    run = until(lambda: _done(runs.of_project(connected)[0]))
+    assert (run.state, run.asked_by) == (DONE, "webhook")
+    assert len(one_each(studio, connected)) == PHOTOS + 1
+
+
+def test_a_lost_event_is_found_by_reconciling(
+    loop: Settings, studio: Studio, connected: int, review: Review, trainings: Trainings
+):
+    for hook in studio.webhooks(connected):
+        studio.delete_webhook(hook["id"])
+    review(connected, 25)
+    assert trainings.get(connected).pending == 0
+    due.add(trainings.connection, due.RECONCILE, connected, time.time())
+    refreshed(trainings, connected)
+
+
+def test_live_predictions_are_blind_where_imported_ones_are(
+    loop_runtime: Runtime, studio: Studio, connected: int
+):
+    imported = one_each(studio, connected)
+    project = studio.project(connected)
+    predictor = loop_runtime.predictor
+    scorer = predictor.scorer(_config(studio, connected), project_key(project))
+    live = predictor.predict(scorer, list(studio.tasks(connected)))
+    for one in live:
+        assert one.task is not None
+        kept = imported[one.task]
+        assert (one.score, one.result == []) == (kept["score"], kept["result"] == [])
+        assert one.blind == (kept["result"] == [])
+        if not one.blind:
+            ticked = [i["value"]["choices"] for i in one.result or [] if i["from_name"] == "tags"]
+            assert [choices_of(kept)] == ticked or (not ticked and not choices_of(kept))
+
+
+def _ended(training: Training) -> Training | None:
+    return training if training.ended and training.state == IDLE else None
+
+
+def _done(run: Any) -> Any:
+    return run if run.state in ENDED else None
+
+
+def _config(studio: Studio, project: int) -> Any:
+    from backend.labels import parse_config
+
+    return parse_config(studio.project(project)["label_config"])
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    names = Settings.environment_names()
+    return {
+        names[name]: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
+        for name, value in settings
+        if value is not None
+    }
