@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backend.data_commands import data_app
 from backend.errors import ClipError, SettingsError
 from backend.logs import configure_logging
 from backend.run_commands import runs_app
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 app.add_typer(runs_app)
 app.add_typer(train_app)
+app.add_typer(data_app)
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -35,15 +35,15 @@ class Housekeeping:
     def remember(self, project: str, predictions: Sequence[Prediction]) -> None:
         """Keep what was shown, and which images it was shown for."""
         if any(one.result is not None for one in predictions):
-            self._pool.submit(self._remember, project, predictions)
+            self._soon(self._remember, project, predictions)
 
     def forget(self, event: Mapping[str, Any]) -> None:
         """Erase what is kept of the tasks that a TASKS_DELETED event names."""
-        self._pool.submit(self._forget, event)
+        self._soon(self._forget, event)
 
     def hear(self, event: Mapping[str, Any], project: int) -> None:
         """Note what an event of `events.HEARD` asks for."""
-        self._pool.submit(self._hear, event, project)
+        self._soon(self._hear, event, project)
 
     def _hear(self, event: Mapping[str, Any], project: int) -> None:
         settings, action = self._runtime.settings, event["action"]
@@ -56,6 +56,13 @@ class Housekeeping:
             # Not lost for good: the reconciling look finds what was approved.
             telemetry.EVENTS_LOST.inc()
             log.error("%s of project %d is not noted: %s", action, project, error)
+
+    def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
+        def said(done: Future[None]) -> None:
+            if (error := done.exception()) is not None:
+                log.error("unexpected error after an answer", exc_info=error)
+
+        self._pool.submit(work, *arguments).add_done_callback(said)
 
     def _remember(self, project: str, predictions: Sequence[Prediction]) -> None:
         house = self._runtime

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from backend.errors import StudioError
+from backend.errors import SettingsError, StudioError
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -248,6 +249,35 @@ class Studio:
         )
         return [int(number) for number in answer["task_ids"]]
 
+    def upload(self, project: int, files: Sequence[Path]) -> list[str]:
+        """Upload image files without making tasks; returns their addresses, in order.
+
+        Raises:
+            SettingsError: a file cannot be read.
+            StudioError: Label Studio refuses.
+        """
+        try:
+            parts = [
+                (f"file{number}", (path.name, path.read_bytes()))
+                for number, path in enumerate(files)
+            ]
+        except OSError as error:
+            raise SettingsError(f"{error.filename} cannot be read.", "Correct the file.") from error
+        answer = self._call(
+            "POST",
+            f"/api/projects/{project}/import",
+            params={"commit_to_project": "false"},
+            files=parts,
+            timeout=IMPORT_SECONDS,
+            attempts=1,
+        )
+        numbers = answer["file_upload_ids"]
+        found = self._call(
+            "GET", f"/api/projects/{project}/file-uploads", params={"ids": json.dumps(numbers)}
+        )
+        places = {one["id"]: f"/data/{one['file']}" for one in found}
+        return [places[number] for number in numbers]
+
     def add_local_files(self, project: int, folder: str) -> None:
         """Let a project use the images of a folder below Label Studio's document root.
 
@@ -422,6 +452,7 @@ class Studio:
         *,
         params: Mapping[str, Any] | None = None,
         json: Any = None,
+        files: Any = None,
         timeout: float = SECONDS,
         attempts: int = 4,
     ) -> Any:
@@ -432,20 +463,17 @@ class Studio:
             wait=wait_exponential(multiplier=0.5, max=10),
             reraise=True,
         )
-        return retrying(self._once, method, path, params, json, timeout)
+        return retrying(self._once, method, path, timeout, params=params, json=json, files=files)
 
-    def _once(
-        self, method: str, path: str, params: Mapping[str, Any] | None, json: Any, timeout: float
-    ) -> Any:
+    def _once(self, method: str, path: str, timeout: float, **content: Any) -> Any:
         try:
             answer = self._session.request(
                 method,
                 self.url + path,
-                params=params,
-                json=json,
                 headers=self.headers(),
                 timeout=(5.0, timeout),
                 allow_redirects=False,
+                **content,
             )
         except requests.RequestException as error:
             raise self._explained(error) from error

@@ -14,12 +14,12 @@ from tests.conftest import ROOT, child_environment
 BACKEND = ROOT / "backend"
 LAYERS = [
     ["cli"],
-    ["demo", "run_commands", "train_commands"],
+    ["data_commands", "demo", "run_commands", "train_commands"],
     ["demo_loop"],
     ["connect", "doctor", "evaluate", "local_servers", "serve", "suggest"],
     ["app"],
     ["housekeeping", "model", "run_routes"],
-    ["events", "filling", "jobs.worker"],
+    ["archive", "events", "export", "filling", "jobs.worker"],
     ["jobs.bulk_predict", "jobs.tend", "jobs.train"],
     ["jobs.promotion"],
     ["jobs.files"],

@@ -1,0 +1,134 @@
+"""The commands that bring labels in and out: import-archive, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.errors import SettingsError
+from backend.logs import configure_logging
+from backend.settings import load_settings
+from backend.terminal import EncoderOption, ProjectArgument, console, progress_bar
+
+if TYPE_CHECKING:
+    from backend.archive import Entry
+    from backend.labels import LabelConfig
+    from backend.studio import Studio
+
+data_app = typer.Typer()
+
+
+@data_app.command("import-archive")
+def import_archive(
+    project: ProjectArgument,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV file, a folder with one folder a label, or the number of an annotated "
+            "project."
+        ),
+    ],
+    image_column: Annotated[str, typer.Option(help="Of the CSV file: image addresses.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Of the CSV file: labels.")] = "label",
+    field: Annotated[
+        str, typer.Option(help="The field of the tasks' data that gets the labels.")
+    ] = "known_label",
+) -> None:
+    """Make tasks of an archive whose images have a label already, and need more of them.
+
+    The label goes into the tasks' data, where suggestions and training find it; files of a folder
+    are uploaded. Can be repeated: only what is missing is made.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.archive import import_entries, unknown_labels
+    from backend.labels import parse_config
+    from backend.memory import Memory
+    from backend.store import Store
+    from backend.studio import Studio, project_key
+
+    studio = Studio(settings)
+    described = studio.project(project)
+    config = parse_config(described["label_config"])
+    config.require_controls()
+    image_field = config.controls[0].image_field
+    entries = _entries(studio, source, config, (image_column, label_column, image_field))
+    unknown = unknown_labels(entries, config)
+    if unknown:
+        raise SettingsError(
+            f"{len(unknown)} labels are not in the labeling config: {', '.join(unknown[:10])}.",
+            "Add them (Settings > Labeling Interface), or take them out of the archive.",
+        )
+    with progress_bar() as progress:
+        progress("making tasks", 0, 1)
+        made = import_entries(studio, project, entries, image_field, field)
+    Memory(Store(settings.store_uri), project_key(described)).set_known_field(field)
+    console.print(f"{made} tasks made; {len(entries) - made} were there already.")
+    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+
+
+def _entries(
+    studio: Studio, source: str, config: LabelConfig, fields: tuple[str, str, str]
+) -> list[Entry]:
+    from backend.archive import from_csv, from_folder, from_project
+
+    if source.isascii() and source.isdigit():
+        return from_project(studio, int(source), config)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return from_folder(path)
+    return from_csv(path, *fields)
+
+
+@data_app.command()
+def export(
+    project: ProjectArgument,
+    format_name: Annotated[
+        str, typer.Option("--format", help="coco, csv, parquet or labelstudio.")
+    ] = "csv",
+    include: Annotated[
+        str,
+        typer.Option(
+            help="human: approved and known labels; human,pseudo: suggestions too, for labels "
+            "that nobody has looked at."
+        ),
+    ] = "human",
+    output: Annotated[
+        Path | None, typer.Option(help="The file; default: project-N.csv and so on.")
+    ] = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Write a project's labels with their state, probability, provenance and version.
+
+    Nothing is fetched: images that are not embedded have no probability.
+    """
+    settings = load_settings(encoder=encoder)
+    configure_logging(settings)
+    from backend.export import FORMATS, exported, write
+    from backend.runtime import Runtime
+    from backend.studio import Studio
+    from backend.trainer import Trainer
+
+    if format_name not in FORMATS:
+        raise SettingsError(
+            f"--format {format_name} is not known.", f"Give one of: {', '.join(FORMATS)}."
+        )
+    parts = {part.strip() for part in include.split(",")}
+    if "human" not in parts or parts - {"human", "pseudo"}:
+        raise SettingsError(f"--include {include} is not known.", "Give human or human,pseudo.")
+    path = output or Path(f"project-{project}.{FORMATS[format_name]}")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"There is no folder {path.absolute().parent}.", "Make it first.")
+    studio = Studio(settings)
+    studio.project(project)
+    with progress_bar() as progress:
+        progress("loading the encoder", 0, 1)
+        predictor = Runtime(settings).predictor
+        progress("reading what was approved", 0, 1)
+        pulled = Trainer(settings, studio, predictor).pull(project)
+        progress("writing", 0, 1)
+        tasks = exported(studio, predictor, project, pulled, "pseudo" in parts)
+        count = write(format_name, tasks, path)
+    console.print(f"{count} tasks written to {path}.")

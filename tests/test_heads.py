@@ -1,0 +1,211 @@
+"""Heads in the store: immutable, found again byte for byte, and one of them serves."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.errors import StoreError
+from backend.heads import ZERO_SHOT, FittedControl, Heads, HeadSet
+from backend.labels import parse_config
+from backend.memory import Memory
+from backend.slices import blind_score, is_audit, is_blind
+from backend.store import Store
+from backend.vlpl.head import Card, Head
+from tests.conftest import LABELS, MakeRuntime, choices_config, data_uri
+
+KEY = "1.1795416973"
+
+
+def head_set(name: str, encoder: str = "stub", dim: int = 8, scale: float = 1.0) -> HeadSet:
+    count = len(LABELS)
+    card = Card(tuple(LABELS), encoder, "none")
+    head = Head(
+        torch.full((count, dim), scale / 8),
+        torch.linspace(1, 2, count, dtype=torch.float64),
+        torch.full((count,), -2.0, dtype=torch.float64),
+        card,
+    )
+    fitted = FittedControl(head, (0.3,) * count)
+    return HeadSet(name, {"tags": fitted}, "2026-11-25T10:00:00+00:00", encoder, 40, accepted=True)
+
+
+@pytest.fixture
+def heads(tmp_path: Path) -> Heads:
+    return Heads(Store(str(tmp_path)))
+
+
+def test_a_set_comes_back_as_it_was_and_is_never_written_over(heads: Heads, tmp_path: Path):
+    heads.keep(KEY, head_set("h1"))
+    heads.keep(KEY, head_set("h1", scale=2.0))
+    found = Heads(Store(str(tmp_path))).get(KEY, "h1")
+    assert found.as_dict() == head_set("h1").as_dict()
+    assert heads.names(KEY) == ["h1"]
+    assert heads.next_name(KEY) == "h2"
+
+
+def test_ten_comes_after_nine(heads: Heads):
+    for number in (9, 10, 2):
+        heads.keep(KEY, head_set(f"h{number}"))
+    assert heads.names(KEY) == ["h2", "h9", "h10"]
+    assert heads.next_name(KEY) == "h11"
+
+
+def test_a_damaged_head_names_the_way_back(heads: Heads, tmp_path: Path):
+    heads.keep(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    path.write_text(path.read_text().replace('"encoder": "stub"', '"encoder": "other"'))
+    with pytest.raises(StoreError, match="rollback"):
+        Heads(Store(str(tmp_path))).get(KEY, "h1")
+    with pytest.raises(StoreError, match="no head 'h7'"):
+        heads.get(KEY, "h7")
+
+
+def test_the_pointer_keeps_its_history(heads: Heads):
+    assert heads.serving(KEY) == ZERO_SHOT
+    heads.serve(KEY, "h1")
+    heads.serve(KEY, "h1")
+    heads.serve(KEY, ZERO_SHOT)
+    assert heads.history(KEY) == [ZERO_SHOT, "h1", ZERO_SHOT]
+    assert heads.serving(KEY) == ZERO_SHOT
+
+
+def test_two_processes_agree_right_after_a_promotion_and_after_a_rollback(
+    make_runtime: MakeRuntime,
+):
+    config = parse_config(choices_config())
+    one, two = make_runtime(), make_runtime()
+    task = {"id": 1, "data": {"image": data_uri(1)}}
+
+    def answers() -> list[tuple[str, object]]:
+        return [
+            (found.model_version, found.result)
+            for house in (one, two)
+            for found in house.predictor.predict(house.predictor.scorer(config, KEY), [task])
+        ]
+
+    before = answers()
+    assert before[0] == before[1]
+    encoder = one.encoder
+    one.predictor.heads.keep(KEY, head_set("h1", encoder.id, encoder.dim))
+    assert answers() == before
+    one.predictor.heads.serve(KEY, "h1")
+    after = answers()
+    assert after[0] == after[1]
+    assert after != before
+    assert "-h1-" in after[0][0]
+    two.predictor.heads.serve(KEY, ZERO_SHOT)
+    assert answers() == before
+
+
+def test_a_head_of_another_encoder_is_not_used(make_runtime: MakeRuntime):
+    house = make_runtime()
+    config = parse_config(choices_config())
+    before = house.predictor.scorer(config, KEY).model_version
+    house.predictor.heads.keep(KEY, head_set("h1", "another encoder", 3))
+    house.predictor.heads.serve(KEY, "h1")
+    assert house.predictor.scorer(config, KEY).model_version == before
+
+
+def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_their_head(
+    make_runtime: MakeRuntime,
+):
+    house = make_runtime()
+    house.predictor.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    house.predictor.heads.serve(KEY, "h1")
+    config = parse_config(choices_config("new", *LABELS[1:]))
+    scorer = house.predictor.scorer(config, KEY)
+    head = scorer.heads["tags"].head
+    assert head.card.labels == ("new", *LABELS[1:])
+    row = scorer.table.row(False, len(LABELS))
+    assert (float(head.slope[0]), float(head.offset[0])) == pytest.approx((row.slope, row.offset))
+    assert not head.weight[0].any()
+    assert head.weight[1:].all()
+
+
+def test_many_trainings_at_once_lose_no_head(heads: Heads):
+    def train(number: int) -> None:
+        heads.keep(KEY, head_set(f"h{number}"))
+
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(heads.names(KEY)) == 8
+
+
+# Slices
+
+
+def test_slices_are_the_same_for_ever_and_about_as_large_as_asked():
+    tasks = range(1, 5001)
+    blind = {task for task in tasks if is_blind(KEY, task, 0.05)}
+    assert blind == {task for task in tasks if is_blind(KEY, task, 0.05)}
+    assert 200 < len(blind) < 300
+    # A larger share holds the smaller one.
+    assert blind < {task for task in tasks if is_blind(KEY, task, 0.1)}
+    assert blind != {task for task in tasks if is_audit(KEY, task, 0.05)}
+    assert not any(is_blind(KEY, task, 0.0) for task in tasks)
+
+
+def test_blind_scores_lie_among_the_others():
+    scores = [blind_score(KEY, task, "v1") for task in range(1000)]
+    assert 0.2 <= min(scores) < 0.3
+    assert max(scores) > 0.95
+    assert blind_score(KEY, 1, "v1") != blind_score(KEY, 1, "v2")
+
+
+def test_a_blind_task_is_answered_with_nothing_and_kept_as_blind(make_runtime: MakeRuntime):
+    house = make_runtime(blind_share=0.5)
+    scorer = house.predictor.scorer(parse_config(choices_config()), KEY)
+    tasks = [{"id": number, "data": {"image": data_uri(number)}} for number in range(1, 21)]
+    found = house.predictor.predict(scorer, tasks)
+    for one in found:
+        assert one.task is not None
+        assert one.blind == is_blind(KEY, one.task, 0.5)
+        assert not one.blind or one.result == []
+    house.snapshots.add(KEY, found)
+    kept = house.snapshots.of_tasks(KEY, range(1, 21))
+    for (task, _), one in kept.items():
+        assert (one.choices is None) == is_blind(KEY, task, 0.5)
+
+
+# Memory
+
+
+def test_labels_have_an_age(tmp_path: Path):
+    memory = Memory(Store(str(tmp_path)), KEY)
+    first = parse_config(choices_config("cat", "dog"))
+    assert memory.labels_since(first, 100.0) == {"tags": {"cat": 0.0, "dog": 0.0}}
+    more = parse_config(choices_config("cat", "dog", "tree"))
+    assert memory.labels_since(more, 200.0)["tags"] == {"cat": 0.0, "dog": 0.0, "tree": 200.0}
+    assert memory.labels_since(more, 300.0)["tags"]["tree"] == 200.0
+    memory.labels_since(parse_config(choices_config("cat")), 400.0)
+    assert memory.labels_since(more, 500.0)["tags"]["dog"] == 500.0
+
+
+def test_a_known_label_is_ticked_whatever_the_model_thinks(make_runtime: MakeRuntime):
+    house = make_runtime(threshold=1.0)
+    config = parse_config(choices_config())
+    before = house.predictor.scorer(config, KEY).model_version
+    Memory(house.store, KEY).set_known_field("category")
+    scorer = house.predictor.scorer(config, KEY)
+    assert scorer.model_version != before
+    task = {"id": 1, "data": {"image": data_uri(1), "category": LABELS[2]}}
+    (one,) = house.predictor.predict(scorer, [task])
+    assert one.result is not None
+    assert one.result[0]["value"] == {"choices": [LABELS[2]]}
+    assert one.probabilities["tags"][LABELS[2]] == 1.0
+
+
+def test_forgetting_a_project_erases_its_heads(make_runtime: MakeRuntime):
+    house = make_runtime()
+    house.predictor.heads.keep(KEY, head_set("h1"))
+    house.predictor.heads.serve(KEY, "h1")
+    house.snapshots.forget("1.")
+    assert house.predictor.heads.names(KEY) == []
+    assert house.predictor.heads.serving(KEY) == ZERO_SHOT

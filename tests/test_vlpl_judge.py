@@ -1,0 +1,134 @@
+"""A worse head is refused, and a head is calibrated on what it was not trained on."""
+
+from __future__ import annotations
+
+import torch
+
+from backend.vlpl.fitting import Aim, Rows, fit
+from backend.vlpl.head import Card
+from backend.vlpl.judge import judge
+from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+
+LABELS = ("a", "b", "c", "d")
+
+
+def data(count: int, noise: float = 1.0, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """(truth, scores that know it up to noise)."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = (torch.rand(count, 4, generator=generator) < 0.3).double()
+    scores = truth * 2 - 1 + noise * torch.randn(count, 4, generator=generator)
+    return truth, torch.sigmoid(scores)
+
+
+def test_a_better_head_is_accepted_and_a_worse_one_is_not():
+    truth, good = data(80, 0.5)
+    _, bad = data(80, 3.0, seed=1)
+    assert judge(good, bad, truth, LABELS).accepted
+    verdict = judge(bad, good, truth, LABELS)
+    assert not verdict.accepted
+    assert "surely worse" in verdict.reason
+    assert verdict.metrics["mAP"] < verdict.metrics["serving mAP"]
+
+
+def test_equal_heads_are_accepted():
+    truth, good = data(40)
+    assert judge(good, good, truth, LABELS).accepted
+
+
+def test_a_label_that_collapses_is_named():
+    truth, good = data(300, 1.5)
+    broken = good.clone()
+    broken[:, 2] = 1 - broken[:, 2]
+    # So much better everywhere else that no mean would tell.
+    better = truth * 0.9 + 0.05
+    broken[:, [0, 1, 3]] = better[:, [0, 1, 3]]
+    verdict = judge(broken, good, truth, LABELS)
+    assert not verdict.accepted
+    assert "c" in verdict.reason
+
+
+def test_labels_that_are_ranked_badly_against_each_other_are_noticed():
+    truth, good = data(200, 0.7)
+    squeezed = good.clone()
+    squeezed[:, 0] = squeezed[:, 0] * 1e-3
+    squeezed[:, 1] = 0.999 + squeezed[:, 1] * 1e-3
+    verdict = judge(squeezed, good, truth, LABELS)
+    assert not verdict.accepted
+    assert "pooled" in verdict.reason
+
+
+def test_without_a_judged_task_nothing_can_be_refused():
+    nothing = torch.zeros(0, 4)
+    assert judge(nothing, nothing, nothing, LABELS).accepted
+
+
+def rows(count: int, judged: int, dim: int = 16, seed: int = 0) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.rand(count, 4, generator=generator) < 0.35
+    directions = torch.randn(4, dim, generator=generator)
+    image = truth.float() @ directions + 0.4 * torch.randn(count, dim, generator=generator)
+    image = image / image.norm(dim=1, keepdim=True)
+    z = truth.float() + 1.5 * torch.randn(count, 4, generator=generator)
+    return Rows(
+        image,
+        z,
+        torch.where(truth, POSITIVE, NEGATIVE),
+        torch.ones(count),
+        torch.arange(count) < judged,
+    )
+
+
+CARD = Card(LABELS, "stub", "none")
+
+
+def test_judged_rows_never_change_the_weights():
+    some = rows(120, 30)
+    other = Rows(
+        some.image,
+        some.z,
+        torch.where(some.judged[:, None], -some.labels, some.labels),
+        some.weights,
+        some.judged,
+    )
+    one = fit(some, CARD, 1.0, -1.0, Aim(0.3)).head.weight
+    two = fit(other, CARD, 1.0, -1.0, Aim(0.3)).head.weight
+    # Up to the calibration's common factor.
+    assert torch.allclose(one / one.norm(), two / two.norm(), atol=1e-3)
+
+
+def test_a_fitted_head_beats_zero_shot():
+    some = rows(200, 60)
+    made = fit(some, CARD, 1.0, -1.0, Aim(0.3))
+    audited = some.audited
+    truth = (some.labels[audited] == POSITIVE).double()
+    zero = torch.sigmoid(some.z[audited] - 1.0)
+    verdict = judge(
+        made.head.probabilities(some.image[audited], some.z[audited]), zero, truth, LABELS
+    )
+    assert verdict.accepted
+    assert verdict.metrics["mAP"] > verdict.metrics["serving mAP"] + 0.1
+
+
+def test_a_goal_that_cannot_be_reached_leaves_the_threshold_and_says_so():
+    made = fit(rows(60, 12), CARD, 1.0, -1.0, Aim(0.3, "precision", 0.999))
+    assert made.thresholds.tolist() == [0.3] * 4
+    assert any("No threshold" in note for note in made.notes)
+    reached = fit(rows(400, 200), CARD, 1.0, -1.0, Aim(0.3, "recall", 0.8))
+    assert reached.thresholds.tolist() != [0.3] * 4
+
+
+def test_known_labels_alone_train_beside_reviewed_rows():
+    some = rows(300, 60)
+    labels = some.labels.clone()
+    generator = torch.Generator().manual_seed(5)
+    for place in range(100, 300):
+        there = (labels[place] == POSITIVE).nonzero().squeeze(1)
+        labels[place] = UNKNOWN
+        if len(there):
+            pick = there[int(torch.randint(len(there), (1,), generator=generator))]
+            labels[place, pick] = POSITIVE
+    made = fit(
+        Rows(some.image, some.z, labels, some.weights, some.judged), CARD, 1.0, -1.0, Aim(0.3)
+    )
+    assert any(note.startswith("Pseudo-labels") for note in made.notes)
+    assert made.head.card.counts["(rows)"] > made.head.card.counts["(reviewed rows)"]
