@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,13 +18,24 @@ from typing import Any
 
 import pytest
 import requests
+from pydantic import SecretStr
 
+from backend.connect import connect
 from backend.demo_photos import LABELS, make_photos
-from backend.local_servers import LocalBackend, LocalStudio, find_uv, new_secret
+from backend.local_servers import (
+    LocalBackend,
+    LocalStudio,
+    LocalValkey,
+    LocalWorker,
+    find_uv,
+    new_secret,
+)
 from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import SECRET_HEADER, Studio
+from jobs import queues
+from jobs.trainings import Trainings
 from tests.e2e.guard import Guard
 
 EMAIL = "admin@example.com"
@@ -210,6 +223,103 @@ def personal_token(api: Callable[..., Any]) -> str:
     return str(api("POST", "/api/token/")["token"])
 
 
+# The loop: a queue, a worker, blind tasks
+
+BLIND = 0.2
+
+
+@pytest.fixture(scope="package")
+def loop(
+    house: House, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Settings]:
+    """A backend and a worker of their own, with a queue and a fifth of the tasks blind."""
+    folder = tmp_path_factory.mktemp("loop")
+    with LocalValkey(folder / "valkey", free_port(36379)) as queue:
+        queue.wait()
+        port = free_port(39090)
+        values: dict[str, Any] = {
+            **dict(settings),
+            "redis_url": queue.url,
+            "store": str(folder / "store"),
+            "port": port,
+            "public_url": f"http://127.0.0.1:{port}",
+            "blind_share": BLIND,
+            "refresh_every": 0.0,
+        }
+        mine = Settings(_env_file=None, **values)
+        with (
+            LocalBackend(mine, folder / "backend.log") as backend,
+            LocalWorker(mine, folder / "worker.log") as worker,
+        ):
+            backend.wait()
+            worker.wait()
+            yield mine
+
+
+@pytest.fixture(scope="package")
+def loop_runtime(loop: Settings) -> Runtime:
+    return Runtime(loop)
+
+
+@pytest.fixture
+def trainings(loop: Settings) -> Trainings:
+    return Trainings(queues.connect(loop))
+
+
+@pytest.fixture
+def connected(
+    loop: Settings, loop_runtime: Runtime, studio: Studio, make_project: Callable[..., int]
+) -> int:
+    """A project with zero-shot suggestions."""
+    number = make_project()
+    report = connect(loop, studio, loop_runtime.predictor, number)
+    assert not report.failures
+    return number
+
+
+def until(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+Review = Callable[..., list[int]]
+
+
+@pytest.fixture
+def review(house: House, studio: Studio, api: Callable[..., Any]) -> Review:
+    """Submit the truth for a project's first tasks, as the label stream does; returns their ids."""
+    truth = read_truth(house)
+
+    def submit(project: int, count: int, start: int = 0) -> list[int]:
+        tasks = sorted(studio.tasks(project), key=lambda task: task["id"])[start : start + count]
+        parents = {one["task"]: one["id"] for one in studio.predictions(project)}
+        for task in tasks:
+            name = task["data"]["image"].rpartition("/")[2]
+            item = {"from_name": "tags", "to_name": "image", "type": "choices"}
+            result = [{**item, "value": {"choices": truth[name]}}]
+            body = {
+                "result": result,
+                "lead_time": 4.2,
+                "parent_prediction": parents.get(task["id"]),
+            }
+            api("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
+        return [task["id"] for task in tasks]
+
+    return submit
+
+
+def one_each(studio: Studio, project: int) -> dict[int, dict[str, Any]]:
+    """The predictions of the version that is shown: one a task at most."""
+    shown = studio.project(project)["model_version"]
+    found = [one for one in studio.predictions(project) if one["model_version"] == shown]
+    counts = Counter(one["task"] for one in found)
+    assert set(counts.values()) <= {1}
+    return {one["task"]: one for one in found}
+
+
 @dataclass
 class FirstDemo:
     """What the README's first command did in a new directory, with the network guarded."""
@@ -282,3 +392,13 @@ def read_truth(house: House) -> dict[str, list[str]]:
     """File -> labels of the photos."""
     content = json.loads((house.files / "labels.json").read_text())
     return dict(content["images"])
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Environment variables that give a command these settings."""
+    names = Settings.environment_names()
+    return {
+        names[name]: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+        if value is not None
+    }

@@ -3,110 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from backend.connect import connect
 from backend.heads import ZERO_SHOT, Heads
-from backend.local_servers import LocalBackend, LocalValkey, LocalWorker
-from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import Studio, project_key
-from jobs import due, queues
+from jobs import due
 from jobs.runs import DONE, ENDED, Runs
 from jobs.trainings import ACCEPTED, IDLE, TOO_FEW, Training, Trainings
 from tests.conftest import run_cli
-from tests.e2e.conftest import PHOTOS, House, choices_of, read_truth
-
-BLIND = 0.2
-
-
-@pytest.fixture(scope="module")
-def loop(
-    house: House, settings: Settings, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Settings]:
-    """A backend and a worker of this module's own, with a queue and a fifth of the tasks blind."""
-    folder = tmp_path_factory.mktemp("loop")
-    with LocalValkey(folder / "valkey", free_port(36379)) as queue:
-        queue.wait()
-        port = free_port(39090)
-        values: dict[str, Any] = {
-            **dict(settings),
-            "redis_url": queue.url,
-            "store": str(folder / "store"),
-            "port": port,
-            "public_url": f"http://127.0.0.1:{port}",
-            "blind_share": BLIND,
-            "refresh_every": 0.0,
-        }
-        mine = Settings(_env_file=None, **values)
-        with (
-            LocalBackend(mine, folder / "backend.log") as backend,
-            LocalWorker(mine, folder / "worker.log") as worker,
-        ):
-            backend.wait()
-            worker.wait()
-            yield mine
-
-
-@pytest.fixture(scope="module")
-def loop_runtime(loop: Settings) -> Runtime:
-    return Runtime(loop)
-
-
-@pytest.fixture
-def trainings(loop: Settings) -> Trainings:
-    return Trainings(queues.connect(loop))
-
-
-@pytest.fixture
-def connected(
-    loop: Settings, loop_runtime: Runtime, studio: Studio, make_project: Callable[..., int]
-) -> int:
-    """A project with zero-shot suggestions."""
-    number = make_project()
-    report = connect(loop, studio, loop_runtime.predictor, number)
-    assert not report.failures
-    return number
-
-
-def until(what: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
-Review = Callable[..., list[int]]
-
-
-@pytest.fixture
-def review(house: House, studio: Studio, api: Callable[..., Any]) -> Review:
-    """Submit the truth for a project's first tasks, as the label stream does; returns their ids."""
-    truth = read_truth(house)
-
-    def submit(project: int, count: int, start: int = 0) -> list[int]:
-        tasks = sorted(studio.tasks(project), key=lambda task: task["id"])[start : start + count]
-        parents = {one["task"]: one["id"] for one in studio.predictions(project)}
-        for task in tasks:
-            name = task["data"]["image"].rpartition("/")[2]
-            item = {"from_name": "tags", "to_name": "image", "type": "choices"}
-            result = [{**item, "value": {"choices": truth[name]}}]
-            body = {
-                "result": result,
-                "lead_time": 4.2,
-                "parent_prediction": parents.get(task["id"]),
-            }
-            api("POST", f"/api/tasks/{task['id']}/annotations/", json=body)
-        return [task["id"] for task in tasks]
-
-    return submit
+from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, one_each, until
 
 
 def refreshed(trainings: Trainings, project: int) -> Training:
@@ -119,15 +28,6 @@ def refreshed(trainings: Trainings, project: int) -> Training:
 
     found: Training = until(served, 120)
     return found
-
-
-def one_each(studio: Studio, project: int) -> dict[int, dict[str, Any]]:
-    """The predictions of the version that is shown: one a task at most."""
-    shown = studio.project(project)["model_version"]
-    found = [one for one in studio.predictions(project) if one["model_version"] == shown]
-    counts = Counter(one["task"] for one in found)
-    assert set(counts.values()) <= {1}
-    return {one["task"]: one for one in found}
 
 
 def test_twenty_approvals_train_a_head_and_refresh_the_rest(
@@ -161,7 +61,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     assert heads.get(key, "h1").provenance["blind"] == len(blind & set(reviewed))
 
     # The commands show it, and go back to the same scores.
-    environment = _environment(loop)
+    environment = environment_of(loop)
     listed = run_cli("heads", str(connected), cwd=Path(loop.store).parent, **environment)
     assert listed.returncode == 0, listed.stderr
     assert "h1" in listed.stdout and "accepted" in listed.stdout
@@ -253,12 +153,3 @@ def _config(studio: Studio, project: int) -> Any:
     from backend.labels import parse_config
 
     return parse_config(studio.project(project)["label_config"])
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    names = Settings.environment_names()
-    return {
-        names[name]: value.get_secret_value() if hasattr(value, "get_secret_value") else str(value)
-        for name, value in settings
-        if value is not None
-    }

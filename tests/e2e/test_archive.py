@@ -1,0 +1,152 @@
+"""Archives with one label an image: in, suggested, reviewed, and out again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import requests
+
+from backend.approvals import PARTIAL
+from backend.connect import connect
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.studio import Studio
+from backend.trainer import Trainer
+from tests.conftest import run_cli
+from tests.e2e.conftest import House, Review, choices_of, environment_of, one_each, read_truth
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture
+def cli(loop: Settings, tmp_path: Path) -> Cli:
+    def run(*arguments: str, code: int = 0) -> Any:
+        done = run_cli(*arguments, cwd=tmp_path, **environment_of(loop))
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    return run
+
+
+@pytest.fixture
+def empty(make_project: Callable[..., int]) -> int:
+    return make_project(photos=0)
+
+
+def test_a_csv_archive_is_suggested_trained_on_and_exported(
+    cli: Cli,
+    house: House,
+    loop: Settings,
+    loop_runtime: Runtime,
+    studio: Studio,
+    empty: int,
+    review: Review,
+    tmp_path: Path,
+):
+    truth = {name: labels for name, labels in read_truth(house).items() if labels}
+    rows = [
+        (f"/data/local-files/?d=images/{name}", labels[0]) for name, labels in sorted(truth.items())
+    ]
+    with (tmp_path / "archive.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("photo", "category"), *rows])
+    names = ("--image-column", "photo", "--label-column", "category")
+    assert (
+        f"{len(rows)} tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+    )
+    # A second time nothing is made.
+    assert "0 tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+
+    report = connect(loop, studio, loop_runtime.predictor, empty)
+    assert not report.failures
+    tasks = {task["id"]: task["data"] for task in studio.tasks(empty)}
+    for task, prediction in one_each(studio, empty).items():
+        if prediction["result"]:
+            assert tasks[task]["known_label"] in choices_of(prediction)
+
+    pulled = Trainer(loop, studio, loop_runtime.predictor).pull(empty)
+    assert pulled.reviewed == {}
+    assert {one.provenance for one in pulled.approvals["tags"]} == {"known"}
+    reviewed = set(review(empty, 10))
+    pulled = Trainer(loop, studio, loop_runtime.predictor).pull(empty)
+    assert set(pulled.reviewed) == reviewed
+    assert {
+        one.task for one in pulled.approvals["tags"] if one.provenance not in PARTIAL
+    } == reviewed
+
+    everything = ("--include", "human,pseudo")
+    cli("export", str(empty), "--output", "out.csv", *everything)
+    with (tmp_path / "out.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert {row["state"] for row in found} == {"approved", "known", "pseudo", "unknown"}
+    assert {int(row["task"]) for row in found if row["state"] == "approved"} == reviewed
+    assert all(row["present"] == "True" for row in found if row["state"] in {"known", "pseudo"})
+    assert all(0 <= float(row["probability"]) <= 1 for row in found)
+    cli("export", str(empty), "--format", "parquet")
+    table = pq.read_table(tmp_path / f"project-{empty}.parquet").to_pylist()
+    assert len(table) == len(found)
+    assert "pseudo" not in {row["state"] for row in table}
+
+    cli("export", str(empty), "--format", "coco", "--output", "coco.json", *everything)
+    coco = json.loads((tmp_path / "coco.json").read_text())
+    assert len(coco["images"]) == len(rows)
+    assert {one["id"] for one in coco["images"] if one["reviewed"]} == reviewed
+    present = [one for one in coco["annotations"] if one["attributes"]["present"]]
+    assert len(present) == sum(row["present"] == "True" for row in found)
+
+    # What goes out comes in again, evidence left behind.
+    cli("export", str(empty), "--format", "labelstudio", "--output", "ls.json", *everything)
+    items = json.loads((tmp_path / "ls.json").read_text())
+    assert "clip_evidence" not in json.dumps(items)
+    again = studio.create_project("again", studio.project(empty)["label_config"])["id"]
+    studio.create_tasks(again, items)
+    assert sum(1 for _ in studio.annotated(again)) == len(reviewed)
+    assert len(studio.predictions(again)) == len(rows) - len(reviewed)
+
+    # An annotated project becomes an archive too.
+    target = studio.create_project("target", studio.project(empty)["label_config"])["id"]
+    made = cli("import-archive", str(target), str(again), "--field", "was")
+    some = [one for one in studio.annotated(again) if one["annotations"][0]["result"]]
+    assert f"{len(some)} tasks made" in made.stderr
+    assert all(task["data"]["was"] for task in studio.tasks(target))
+
+
+def test_a_folder_for_each_label_is_uploaded(
+    cli: Cli, house: House, studio: Studio, empty: int, tmp_path: Path
+):
+    photos = sorted((house.files / "images").iterdir())[:3]
+    for label, photo in zip(("cat", "coffee", "cat"), photos, strict=True):
+        folder = tmp_path / "archive" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(photo, folder / f"写真 {photo.name}")
+    assert "3 tasks made" in cli("import-archive", str(empty), "archive").stderr
+    found = {task["data"]["clip_source"]: task["data"] for task in studio.tasks(empty)}
+    assert {source.split("/")[0]: data["known_label"] for source, data in found.items()} == {
+        "cat": "cat",
+        "coffee": "coffee",
+    }
+    token = studio.headers()
+    for data in found.values():
+        answer = requests.get(studio.url + data["image"], headers=token, timeout=10)
+        assert answer.headers["Content-Type"].startswith("image/")
+    assert "0 tasks made" in cli("import-archive", str(empty), "archive").stderr
+
+
+def test_what_an_archive_cannot_be_is_said_with_its_fix(cli: Cli, empty: int, tmp_path: Path):
+    (tmp_path / "a.csv").write_text("image,label\nx.jpg,wolf\n")
+    assert "wolf" in cli("import-archive", str(empty), "a.csv", code=1).stderr
+    assert (
+        "--image-column"
+        in cli("import-archive", str(empty), "a.csv", "--image-column", "photo", code=1).stderr
+    )
+    (tmp_path / "nothing").mkdir()
+    assert "one folder a label" in cli("import-archive", str(empty), "nothing", code=1).stderr
+    assert "cannot be read" in cli("import-archive", str(empty), "missing.csv", code=1).stderr
+    assert "coco" in cli("export", str(empty), "--format", "xml", code=1).stderr
+    assert "human,pseudo" in cli("export", str(empty), "--include", "all", code=1).stderr
