@@ -157,10 +157,13 @@ def _register_backend(settings: Settings, studio: Studio, number: int) -> set[st
         "url": settings.backend_url,
         "title": TITLE,
         "is_interactive": False,
-        "auth_method": "BASIC_AUTH" if settings.basic_auth_user else "NONE",
-        "basic_auth_user": settings.basic_auth_user,
-        "basic_auth_pass": settings.basic_auth_pass.get_secret_value(),
+        "auth_method": "NONE",
     }
+    if settings.basic_auth_user:
+        # Label Studio answers 500 to an empty password.
+        body["auth_method"] = "BASIC_AUTH"
+        body["basic_auth_user"] = settings.basic_auth_user
+        body["basic_auth_pass"] = settings.basic_auth_pass.get_secret_value()
     rows = [
         one
         for one in studio.backends(number)

@@ -15,6 +15,8 @@ from pydantic import SecretStr
 from backend.connect import VIEW_TITLE, connect
 from backend.errors import LabelConfigError, StudioError
 from backend.labels import parse_config
+from backend.local_servers import LocalBackend
+from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER, Studio, project_key
@@ -292,3 +294,24 @@ def test_bulk_and_live_use_the_same_project_key(studio: Studio, make_project: Ma
     project = studio.project(make_project(photos=0))
     number, _, created = project_key(project).partition(".")
     assert (int(number), created.isdigit()) == (project["id"], True)
+
+
+def test_a_backend_without_a_password_is_connected(
+    settings: Settings, studio: Studio, make_project: MakeProject, tmp_path: Path
+) -> None:
+    port = free_port(39500)
+    values: dict[str, Any] = {
+        **dict(settings),
+        "basic_auth_user": "",
+        "basic_auth_pass": SecretStr(""),
+        "store": str(tmp_path / "store"),
+        "port": port,
+        "public_url": f"http://127.0.0.1:{port}",
+    }
+    mine = Settings(_env_file=None, **values)
+    with LocalBackend(mine, tmp_path / "backend.log") as backend:
+        backend.wait()
+        project = make_project(photos=2)
+        report = connect(mine, studio, Runtime(mine).predictor, project)
+        assert (report.imported, report.failures) == (2, {})
+        assert studio.backends(project)[0]["auth_method"] == "NONE"
