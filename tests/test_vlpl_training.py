@@ -9,7 +9,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from backend.vlpl import selection, training
-from backend.vlpl.head import row_weights
 from backend.vlpl.metrics import mean_average_precision
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_POSITIVE, UNKNOWN
 from backend.vlpl.training import BCE, OBJECTIVES, Training, objective, reviewed_rows
@@ -131,22 +130,46 @@ def test_a_row_of_weight_zero_does_not_count() -> None:
     assert torch.equal(heads[0].weight, heads[1].weight)
 
 
-def test_two_rows_of_half_weight_count_as_one() -> None:
+def test_what_is_missing_of_a_rows_weight_speaks_for_zero_shot() -> None:
     image, z, truth = scene()
-    once = Training.of(image, z, codes(truth), a0=A0, b0=B0)
-    twice = Training.of(
-        torch.cat([image, image]),
-        torch.cat([z, z]),
-        torch.cat([codes(truth)] * 2),
-        a0=A0,
-        b0=B0,
-        weights=row_weights(["accepted"] * 400),
-    )
-    heads = []
-    for prepared in (once, twice):
+    zero = torch.sigmoid(A0 * z + B0)
+
+    def moved(weight: float) -> float:
+        prepared = Training.of(
+            image,
+            z,
+            codes(truth),
+            a0=A0,
+            b0=B0,
+            weights=torch.full((len(image),), weight),
+        )
         theta = prepared.solve(BCE, 0.3, tolerance=1e-6).theta
-        heads.append(prepared.head(theta, card()).logits(image, z))
-    torch.testing.assert_close(heads[0], heads[1], atol=0.02, rtol=0)
+        logits = prepared.head(theta, card()).logits(image, z)
+        return float((torch.sigmoid(logits) - zero).abs().mean())
+
+    assert moved(0.0) < 0.01
+    assert 0.05 < moved(0.5) < moved(1.0)
+
+
+def test_rows_that_confirm_zero_shots_threshold_leave_its_base_rate() -> None:
+    image, z, _ = scene()
+    zero = torch.sigmoid(A0 * z + B0)
+    waved_through = zero >= 0.3
+    expected = float(zero.sum())
+    found = {}
+    for weight in (0.5, 1.0):
+        prepared = Training.of(
+            image,
+            z,
+            codes(waved_through),
+            a0=A0,
+            b0=B0,
+            weights=torch.full((len(image),), weight),
+        )
+        theta = prepared.solve(BCE, 0.3, tolerance=1e-6).theta
+        logits = prepared.head(theta, card()).logits(image, z)
+        found[weight] = abs(float(torch.sigmoid(logits).sum()) - expected)
+    assert found[0.5] < found[1.0]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -37,16 +37,17 @@ class Calibration:
     ece_after: float
 
 
-def fit_platt(logits: Tensor, truth: Tensor) -> Calibration:
+def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
     """Platt scaling with one scale and one shift for all labels, by Newton's method.
 
-    Minimises the cross-entropy of sigmoid(s l + t) with a weak pull towards s = 1, t = 0 (as if
-    one more image said so), so that it is defined when every label is negative. With z in place of
-    the logits the result is (a0, b0) of the zero-shot probability.
+    Minimises the cross-entropy of sigmoid(s l + t) plus pull/2 ((s - 1)^2 + t^2), so that it is
+    defined when every label is negative. With z in place of the logits the result is (a0, b0) of
+    the zero-shot probability.
 
     Args:
         logits: (N, C) held-out.
         truth: (N, C), 0 or 1.
+        pull: towards s = 1, t = 0; about as many images as weigh as much.
 
     Raises:
         ValueError: shapes differ or there is nothing to fit.
@@ -56,14 +57,13 @@ def fit_platt(logits: Tensor, truth: Tensor) -> Calibration:
     if logits.shape != truth.shape or not logits.numel():
         raise ValueError("logits and truth must be of one, non-empty shape")
     x, y = logits.double().flatten(), truth.double().flatten()
-    pull = torch.tensor([1.0, 1.0], dtype=torch.float64)
     centre = torch.tensor([1.0, 0.0], dtype=torch.float64)
     theta = centre.clone()
 
     def value(at: Tensor) -> float:
         line = at[0] * x + at[1]
         data = (torch.nn.functional.softplus(line) - y * line).sum()
-        return float(data + 0.5 * (pull * (at - centre) ** 2).sum())
+        return float(data + 0.5 * pull * ((at - centre) ** 2).sum())
 
     current = value(theta)
     for _ in range(_NEWTON_STEPS):
@@ -73,7 +73,7 @@ def fit_platt(logits: Tensor, truth: Tensor) -> Calibration:
         cross = (bend * x).sum()
         hessian = torch.stack(
             [torch.stack([(bend * x * x).sum(), cross]), torch.stack([cross, bend.sum()])]
-        ) + torch.diag(pull)
+        ) + pull * torch.eye(2, dtype=torch.float64)
         step = torch.linalg.solve(hessian, grad)
         size = 1.0
         while size > 1e-6 and value(theta - size * step) > current:

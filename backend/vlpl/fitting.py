@@ -17,6 +17,9 @@ from backend.vlpl.training import Training, reviewed_rows
 
 CALIBRATE_FROM = 10
 """Judged rows from which a calibration says more than it errs."""
+PRIOR = 30.0
+"""Pull of the calibration towards none: on a few dozen rows it would follow their noise, and the
+share of suggested labels would jump from head to head."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
     truth = (rows.labels[rows.audited] == POSITIVE).double()
     image, z = rows.image[rows.audited], rows.z[rows.audited]
     if len(truth) >= CALIBRATE_FROM:
-        calibration = fit_platt(head.logits(image, z), truth)
+        calibration = fit_platt(head.logits(image, z), truth, PRIOR)
         head = head.rescaled(calibration.scale, calibration.shift)
         notes.append(
             f"Calibrated on {len(truth)} randomly chosen tasks: expected calibration error "

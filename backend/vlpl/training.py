@@ -131,7 +131,7 @@ class Training:
         basis: of the N images.
         z: (N, C) float32 zero-shot scores.
         labels: (N, C) integers, see `backend.vlpl.objectives`.
-        weights: (N,) float32 row weights.
+        weights: (N,) float32 row weights; for what is missing to 1, zero-shot speaks.
         a0: zero-shot slope.
         b0: zero-shot offset.
     """
@@ -221,6 +221,7 @@ class Training:
         for turn in range(goal.rounds):
             logits = offset if turn == 0 else offset + design.forward(solution.theta)
             terms = goal.terms(labels, logits, turn).weighted(self.weights[index])
+            terms = _with_zero_shot(terms, labels, self.weights[index], offset, goal)
             bend = torch.sigmoid(logits)
             bend = (terms.pos + terms.neg) * bend * (1.0 - bend)
             curvature = penalty + torch.cat(
@@ -295,3 +296,17 @@ def fit(
     if l2 is None:
         return zero_shot_head(card, dim, training.a0, training.b0)
     return training.head(training.solve(goal, l2).theta, card)
+
+
+def _with_zero_shot(
+    terms: Terms, labels: Tensor, weights: Tensor, anchor: Tensor, goal: Objective
+) -> Terms:
+    """Let zero-shot speak for what is missing of a row's weight, where a label is observed.
+
+    A row that was waved through is half-believed: with the zero-shot probability as a soft target
+    for the other half, it does not say that everything below the threshold is absent.
+    """
+    share = (1.0 - weights).clamp_min(0.0) * goal.counted(labels)
+    observed = share[:, None] * (labels.abs() == POSITIVE)
+    q = torch.sigmoid(anchor)
+    return Terms(terms.pos + observed * q, terms.neg + observed * (1.0 - q), terms.ent)

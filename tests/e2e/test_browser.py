@@ -9,7 +9,7 @@ from backend.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import Studio
-from tests.e2e.conftest import House, MakeProject, choices_of
+from tests.e2e.conftest import House, MakeProject, Review, choices_of, until
 
 
 def ticked(page: Any) -> list[str]:
@@ -49,3 +49,37 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
     assert item["origin"] == "prediction"
     assert item["value"]["choices"] == expected
     assert annotations[0]["parent_prediction"] == task["predictions"][0]["id"]
+
+
+def opened(page: Any, house: House, project: int) -> dict[str, Any]:
+    """Open the label stream; the task that it shows."""
+    with page.expect_response(lambda answer: "next_task" in answer.url) as answered:
+        page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+    page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
+    task: dict[str, Any] = answered.value.json()
+    return task
+
+
+def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
+    house: House, page: Any, studio: Studio, connected: int, review: Review
+) -> None:
+    before = studio.project(connected)["model_version"]
+    review(connected, 19)
+    task = opened(page, house, connected)
+    first = page.locator("label:has(input[type=checkbox])").first
+    was = set(ticked(page))
+    first.click()
+    assert set(ticked(page)) != was
+    with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert saved.value.ok
+    assert studio.project(connected)["model_version"] == before
+
+    until(lambda: studio.project(connected)["model_version"] != before, 120)
+    following = opened(page, house, connected)
+    assert following["id"] != task["id"]
+    (prediction,) = following["predictions"]
+    assert prediction["model_version"] == studio.project(connected)["model_version"]
+    assert sorted(ticked(page)) == sorted(choices_of(prediction))
+    if prediction["result"]:
+        page.get_by_text("trained on 20 reviewed tasks").first.wait_for(timeout=60_000)
