@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 LATE = frozenset({"timeout", "busy"})
 """Failures of a task that time would mend."""
 VERSIONS_SHOWN = 100
+LOGGED_TASKS = 20
+"""Tasks of one call that are named in the log because they are left open."""
 SPARE_THREADS = 4
 """Request threads that /predict never takes, so that /health always has one."""
 
@@ -278,10 +280,12 @@ def _busy(version: str) -> Prediction:
 
 
 def _count(predictions: list[Prediction]) -> None:
-    for one in predictions:
-        if one.result is None:
-            reason = one.failure.reason if one.failure is not None else "unknown"
-            telemetry.PREDICTIONS.labels(reason).inc()
-            log.warning("task %s is left open: %s", one.task, one.failure)
-        else:
-            telemetry.PREDICTIONS.labels("predicted").inc()
+    left_open = [one for one in predictions if one.result is None]
+    for one in left_open:
+        reason = one.failure.reason if one.failure is not None else "unknown"
+        telemetry.PREDICTIONS.labels(reason).inc()
+    telemetry.PREDICTIONS.labels("predicted").inc(len(predictions) - len(left_open))
+    for one in left_open[:LOGGED_TASKS]:
+        log.warning("task %s is left open: %s", one.task, one.failure)
+    if len(left_open) > LOGGED_TASKS:
+        log.warning("%d more tasks are left open", len(left_open) - LOGGED_TASKS)

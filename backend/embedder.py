@@ -164,7 +164,8 @@ class Embedder:
             except ValueError:
                 return value
             uri = parse_qs(parts.query).get("fileuri")
-            if uri and parts.path.endswith("/resolve/"):
+            # Of several, Label Studio would take another than we.
+            if uri and len(uri) == 1 and parts.path.endswith("/resolve/"):
                 try:
                     cloud = base64.urlsafe_b64decode(uri[0] + "=" * (-len(uri[0]) % 4)).decode()
                 except ValueError:
@@ -316,24 +317,37 @@ class Embedder:
                 log.exception("image %s cannot be encoded", shown(fresh[0].value))
                 return [], {fresh[0].key: as_image_error(error)}
             middle = len(fresh) // 2
-            rows, broken = self._rows_of(fresh[:middle])
-            more_rows, more_broken = self._rows_of(fresh[middle:])
-            return rows + more_rows, broken | more_broken
-        rows = []
+            first, second = self._rows_of(fresh[:middle]), self._rows_of(fresh[middle:])
+            return first[0] + second[0], first[1] | second[1]
+        rows: list[NewEmbedding] = []
+        broken: dict[str, ImageError] = {}
         for index, one in enumerate(fresh):
             regions = None if encoded.regions is None else encoded.regions[index]
+            if not np.isfinite(encoded.image[index]).all() or (
+                regions is not None and not np.isfinite(regions).all()
+            ):
+                log.error("image %s has no finite embedding", shown(one.value))
+                broken[one.key] = _NOT_FINITE
+                continue
             embedding = Embedding(
                 encoded.image[index].astype(np.float16),
                 None if regions is None else regions.astype(np.float16),
             )
             rows.append(NewEmbedding(one.address, one.key, embedding))
-        return rows, {}
+        return rows, broken
 
     def _store_failed(self, error: StoreError, strict: bool) -> None:
         telemetry.STORE_FAILURES.inc()
         if strict:
             raise error
         log.error("%s", error)
+
+
+_NOT_FINITE = ImageError(
+    "not_finite",
+    "The model gives no finite embedding for the image.",
+    "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
+)
 
 
 def resolvable(value: str, task: int | None) -> str:

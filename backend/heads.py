@@ -223,7 +223,9 @@ class Heads:
 
 def safe_name(project: str) -> str:
     """A project's key as the name of a folder."""
-    return "".join(c if c.isalnum() or c in ".-" else "_" for c in project) or "none"
+    name = "".join(c if c.isalnum() or c in ".-" else "_" for c in project) or "none"
+    # Label Studio's own names are short; no file system takes 5,000 characters.
+    return name if len(name) <= 64 else hashlib.sha256(name.encode()).hexdigest()
 
 
 def _pointer(project: str) -> str:

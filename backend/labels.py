@@ -23,6 +23,8 @@ from backend.errors import LabelConfigError
 EVIDENCE_NAME = "clip_evidence"
 """The TextArea of this name shows the probabilities; other TextAreas are left alone."""
 
+MAX_OPTIONS = 1000
+"""Labels that one task may bring along; each has to be embedded while its annotator waits."""
 CONFIG_FIX = (
     'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
     'each label, on an <Image name="image" value="$image"/>; plugin_config/ has ready ones.'
@@ -84,7 +86,8 @@ class Control:
         options = field_value(data, self.options_field)
         if not isinstance(options, list):
             return self
-        return replace(self, labels=tuple(_unique(_dynamic_labels(options, (), self.paths))))
+        labels = _unique(_dynamic_labels(options, (), self.paths))
+        return replace(self, labels=tuple(labels[:MAX_OPTIONS]))
 
     def result_value(self, labels: list[Label]) -> dict[str, Any]:
         """The ``value`` of a Label Studio result item that selects these labels."""

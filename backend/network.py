@@ -34,8 +34,13 @@ from backend.errors import ImageError, SettingsError
 from backend.settings import Settings
 
 _NAT64 = IPv6Network("64:ff9b::/96")
-# Azure's metadata and platform service answers inside each machine at this public address.
-_METADATA = IPv4Address("168.63.129.16")
+_NOT_PUBLIC = (
+    # Azure's metadata and platform service, and that of Oracle Cloud Classic.
+    ip_network("168.63.129.16/32"),
+    ip_network("192.0.0.192/32"),
+    # Documentation (RFC 9637), which older Pythons take for global.
+    ip_network("3fff::/20"),
+)
 
 # Scheme, host (lower case, without brackets), port.
 Origin = tuple[str | None, str, int | None]
@@ -114,6 +119,10 @@ class _Gate:
         self._names, self._networks = _allowed(settings.allowed_host_list)
         # A lookup cannot be interrupted, so it runs beside, where it can be left behind.
         self._lookups = ThreadPoolExecutor(settings.fetch_workers, thread_name_prefix="lookup")
+        # Lookups of other hosts that hang must not keep Label Studio waiting.
+        self._trusted_lookups = ThreadPoolExecutor(
+            settings.fetch_workers, thread_name_prefix="trusted-lookup"
+        )
 
     def connect(self, scheme: str, host: str, port: int) -> socket.socket:
         """Connect to a checked address of ``host`` within ``connect_timeout``.
@@ -157,7 +166,8 @@ class _Gate:
         named = host.rstrip(".") in self._names
         if self._settings.offline and not (trusted or named or self._networks):
             _refuse_offline(host)
-        lookup = self._lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        lookups = self._trusted_lookups if trusted else self._lookups
+        lookup = lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         answer: Sequence[_Address] = lookup.result(timeout=max(until - time.monotonic(), 0.001))
         for *_, place in [] if trusted or named else answer:
             address = _unwrapped(ip_address(str(place[0]).partition("%")[0]))
@@ -230,7 +240,8 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         address.is_global
         and not address.is_multicast
         and not address.is_reserved
-        and address != _METADATA
+        and not getattr(address, "is_site_local", False)
+        and not any(address in network for network in _NOT_PUBLIC)
     )
 
 

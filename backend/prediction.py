@@ -20,7 +20,7 @@ class Prediction:
         result: Label Studio result items; None if the task cannot be answered now.
         score: the task's confidence in [0, 1], low = a person should look first.
         scored: its controls with the probabilities of their labels.
-        failure: why ``result`` is None.
+        failure: why ``result`` is None, or lacks one of several images.
         images: addresses of the images that were looked at, as they stand in the task's data.
         blind: whether suggestions are held back on purpose (`backend.slices`); ``result`` is empty
             then, and ``score`` random.

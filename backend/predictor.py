@@ -8,6 +8,7 @@ gives the same bytes however and whenever it is asked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,10 @@ class Predictor(Scoring):
             found = list(
                 {value: embeddings[value] for value in values if value in embeddings}.values()
             )
-            # With most images out of reach for the moment, the rest is no fair sample.
-            if len(found) < max(STATISTICS_FROM, len(set(values)) / 2):
+            # With most images out of reach for the moment, the rest is no fair sample, and copies
+            # of one image say nothing of how scores vary.
+            distinct = len({one.image.tobytes() for one in found})
+            if len(found) < len(set(values)) / 2 or distinct < STATISTICS_FROM:
                 continue
             scores = self.raw(found, control)
             self.store.write_artefact(name, zero_shot.fit_statistics(*scores).as_dict())
@@ -128,7 +131,10 @@ class Predictor(Scoring):
                         _scored(scorer, task, control, row[control.name], thresholds[id(control)])
                     )
             if scored:
-                predictions.append(_prediction(scorer, task, scored))
+                made = _prediction(scorer, task, scored)
+                values_of = (image_of(control, task) for control in mine)
+                broken = [failures[value] for value in values_of if value in failures]
+                predictions.append(replace(made, failure=broken[0]) if broken else made)
             else:
                 failure = _failure(mine, task, failures)
                 version = scorer.model_version

@@ -242,11 +242,14 @@ class Scoring:
             tuple(label_texts(self.encoder, label.text, label.prompts)) for label in control.labels
         )
         with self._lock:
-            if prompts not in self._texts:
-                if len(self._texts) > 256:
-                    self._texts.clear()
-                self._texts[prompts] = torch.from_numpy(label_embeddings(self.encoder, prompts))
-            return self._texts[prompts]
+            if prompts in self._texts:
+                return self._texts[prompts]
+        # Without the lock: thousands of labels take seconds, and others need not wait for them.
+        found = torch.from_numpy(label_embeddings(self.encoder, prompts))
+        with self._lock:
+            if len(self._texts) > 256:
+                self._texts.clear()
+            return self._texts.setdefault(prompts, found)
 
 
 def damaged(what: str, error: Exception) -> StoreError:

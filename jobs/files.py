@@ -54,11 +54,11 @@ class RunFiles:
     def write_predictions(
         self, shard: int, model_version: str, predictions: Sequence[Prediction]
     ) -> None:
-        """Keep predictions that were made ahead; those without a result are left out."""
+        """Keep predictions that were made ahead; those that lack an image are left out."""
         items = [
             {"task": one.task, "score": one.score, "result": one.result, "blind": one.blind}
             for one in predictions
-            if one.result is not None
+            if one.result is not None and one.failure is None
         ]
         content = {"model_version": model_version, "items": items}
         self._store.write_artefact(self._name(f"{shard}-made"), content, replace=True)

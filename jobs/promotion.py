@@ -87,6 +87,7 @@ class _Delivery:
         self._runs, self._run, self._house = runs, run, house
         self._scorer, self._importer = scorer, importer
         self._waiting: list[Prediction] = []
+        self._partial: set[int] = set()
         self.seen: set[int] = set()
         self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
 
@@ -111,7 +112,11 @@ class _Delivery:
             if one.result is not None:
                 # Thousands wait: without the scores that they were made from.
                 self._waiting.append(replace(one, scored=()))
-                self.failures.pop(one.task, None)
+                if one.failure is None:
+                    self.failures.pop(one.task, None)
+                else:
+                    # It lacks one of several images, which people should know.
+                    self._partial.add(one.task)
             elif one.task not in self.failures:
                 # What could not be embedded has its reason already.
                 failure = one.failure
@@ -124,7 +129,7 @@ class _Delivery:
     def close(self) -> None:
         """Send what is left, and put down why tasks have no prediction."""
         self._send()
-        for task in self._importer.there:
+        for task in self._importer.there - self._partial:
             self.failures.pop(task, None)
         for task, reason in self._importer.dropped.items():
             self.failures[task] = {"code": "dropped", "message": reason, "fix": ""}

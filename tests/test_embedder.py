@@ -164,3 +164,35 @@ def test_other_addresses_are_left_alone(parts: Parts):
 def test_a_resolve_route_that_says_nothing_is_an_address_like_any_other(parts: Parts, encoded: str):
     value = f"/tasks/1/resolve/?fileuri={encoded}"
     assert parts[0].address(value).endswith(value)
+
+
+def test_an_image_without_a_finite_embedding_is_a_failure_of_its_own(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
+    embedder, _, encoder = parts
+    whole = encoder.encode_prepared
+
+    def sick(images: Any) -> Any:
+        found = whole(images)
+        found.image[0] = np.nan
+        return found
+
+    monkeypatch.setattr(encoder, "encode_prepared", sick)
+    found, failures = embedder.embed(ADDRESSES)
+    assert {one.reason for one in failures.values()} == {"not_finite"}
+    assert len(found) + len(failures) == len(ADDRESSES)
+    assert len(failures) < len(ADDRESSES)
+    monkeypatch.undo()
+    again, failures = embedder.embed(ADDRESSES)
+    assert set(again) == set(ADDRESSES) and not failures
+
+
+def test_of_several_cloud_addresses_in_one_path_none_is_taken(parts: Parts):
+    embedder, _, _ = parts
+
+    def part(uri: str) -> str:
+        return "fileuri=" + base64.urlsafe_b64encode(uri.encode()).decode()
+
+    one = f"/tasks/1/resolve/?{part('s3://b/1.jpg')}"
+    assert embedder.address(one) == "s3://b/1.jpg"
+    assert embedder.address(f"{one}&{part('s3://b/2.jpg')}").endswith(f"&{part('s3://b/2.jpg')}")

@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from open_clip.model import CLIP
+from PIL import Image
 from safetensors.torch import save_file
 
 from backend.encoders import get_encoder
@@ -320,3 +321,22 @@ def test_english_models_are_not_taken_for_multilingual_ones(model: str, tmp_path
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"only its name matters here")
     assert not OpenClipEncoder(f"{model}/{checkpoint}").multilingual
+
+
+def test_a_strip_costs_no_more_than_its_middle(request: pytest.FixtureRequest):
+    encoder = encoder_of("clip", request, regions="none")
+    strip = Image.new("RGB", (60_000, 1), (200, 10, 10))
+    # 60,000 x 1, resized by its shortest edge, would take 150 GB.
+    found = encoder.encode_images([strip, strip.rotate(90, expand=True)]).image
+    assert np.isfinite(found).all()
+    middle = encoder.encode_images([Image.new("RGB", (4, 1), (200, 10, 10))]).image
+    assert float((found[0] * middle[0]).sum()) > 0.999
+
+
+def test_a_panorama_is_embedded_as_open_clip_does(request: pytest.FixtureRequest):
+    model, preprocess, _ = reference("clip", request)
+    panorama = PHOTOS[0].resize((900, 300))
+    with torch.no_grad():
+        expected = model.encode_image(preprocess(panorama)[None], normalize=True).numpy()
+    found = encoder_of("clip", request, regions="none").encode_images([panorama]).image
+    assert float((expected * found).sum()) >= 0.9999

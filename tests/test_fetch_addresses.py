@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from backend import network
 from backend.errors import ImageError, SettingsError
 from backend.fetch import ImageFetcher
 from backend.settings import Settings
+from tests.conftest import make_settings
 
 STUDIO = "http://studio.example:8080"
 
@@ -368,3 +372,35 @@ def test_a_broken_data_uri(value: str) -> None:
 def test_a_data_uri_over_the_byte_limit(size: int) -> None:
     assert refusal(data_uri(b"x" * size), max_image_bytes=1024).reason == "too_large"
     assert len(ImageFetcher(Settings(max_image_bytes=1024), dict).fetch(data_uri(b"x" * 1024)))
+
+
+@pytest.mark.parametrize("address", ["fec0::1", "3fff::1", "192.0.0.192", "168.63.129.16"])
+def test_addresses_that_python_takes_for_public_are_not(address: str) -> None:
+    assert not network._is_public(ip_address(address))
+
+
+def test_lookups_that_hang_do_not_keep_label_studio_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **named: Any) -> Any:
+        if host.endswith(".example"):
+            release.wait(30)
+            raise socket.gaierror("no such host")
+        return resolve(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings = make_settings(Path("unused"), fetch_workers=2, connect_timeout=1.0)
+        gate = network._Gate(settings, ("http", "127.0.0.1", port))
+        try:
+            for number in range(4):
+                with network.time_limit(1.0), pytest.raises(Exception):  # noqa: B017
+                    gate.connect("http", f"dead{number}.example", 80)
+            with network.time_limit(5.0):
+                gate.connect("http", "127.0.0.1", port).close()
+        finally:
+            release.set()

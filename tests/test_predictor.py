@@ -504,3 +504,73 @@ def test_scores_are_probabilities_for_any_labels_and_any_image(
         json.dumps(found.as_item(), allow_nan=False)
     else:
         assert found.failure.reason == "no_labels"
+
+
+def test_copies_of_one_image_freeze_no_statistics(make_runtime: MakeRuntime):
+    runtime, config = make_runtime(), parse_config(choices_config())
+    copies = [{**task(1), "id": number} for number in range(STATISTICS_FROM + 5)]
+    for number, one in enumerate(copies):
+        # Equal pixels at addresses that differ.
+        one["data"] = {"image": data_uri(1).replace("data:image/png", f"data:image/png;n={number}")}
+    found, _ = runtime.embedder.embed([one["data"]["image"] for one in copies])
+    assert len({one.image.tobytes() for one in found.values()}) == 1
+    assert not runtime.predictor.freeze_statistics(config, PROJECT, copies)
+    assert runtime.predictor.freeze_statistics(config, PROJECT, [*MANY, *copies])
+
+
+TWO_IMAGES = (
+    '<View><Image name="a" value="$image"/><Image name="b" value="$second"/>'
+    '<Choices name="t" toName="a" choice="multiple"><Choice value="x"/></Choices>'
+    '<Choices name="u" toName="b" choice="multiple"><Choice value="y"/></Choices></View>'
+)
+
+
+def test_a_prediction_that_lacks_one_of_two_images_says_so(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    good = {"id": 1, "data": {"image": data_uri(1), "second": data_uri(2)}}
+    half = {"id": 2, "data": {"image": data_uri(1), "second": "data:image/png;base64,AAAA"}}
+    first, second = predict(runtime, TWO_IMAGES, [good, half])
+    assert first.failure is None
+    assert second.result is not None
+    assert second.failure is not None
+
+
+def test_labels_of_one_task_do_not_keep_another_waiting(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    begun, release = threading.Event(), threading.Event()
+    encode = runtime.encoder.encode_texts
+
+    def slow(texts: Any) -> Any:
+        if any("slow" in text for text in texts):
+            begun.set()
+            assert release.wait(30)
+        return encode(texts)
+
+    runtime.encoder.encode_texts = slow  # type: ignore[method-assign]
+    other = threading.Thread(
+        target=predict, args=(runtime, choices_config("slow"), [task(1)]), daemon=True
+    )
+    other.start()
+    assert begun.wait(30)
+    (found,) = predict(runtime, choices_config("quick"), [task(2)])
+    assert found.result is not None
+    release.set()
+    other.join(30)
+
+
+def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    options = [f"label {number}" for number in range(1500)]
+    one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
+    (found,) = predict(make_runtime(), config, [one])
+    assert len(found.probabilities["t"]) == 1000
+
+
+def test_a_project_name_of_any_length_is_answered(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    long = "x" * 5000
+    assert version(runtime, choices_config(), long) == version(runtime, choices_config(), "1.1")
+    assert runtime.predictor.freeze_statistics(parse_config(choices_config()), long, MANY)

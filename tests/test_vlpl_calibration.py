@@ -138,3 +138,13 @@ def test_conformal_control_keeps_its_promise_over_200_splits() -> None:
 def test_conformal_control_promises_nothing_from_too_few_images() -> None:
     logits, truth = _population(8, 9)
     assert cal.conformal_threshold(torch.sigmoid(logits), truth, 0.1) == 0.0
+
+
+def test_what_is_not_finite_is_refused() -> None:
+    truth = torch.ones(4, 2)
+    with pytest.raises(ValueError, match="finite"):
+        cal.fit_platt(torch.full((4, 2), float("nan")), truth)
+    with pytest.raises(ValueError, match="finite"):
+        cal.conformal_threshold(torch.full((4, 2), float("nan")), truth)
+    with pytest.raises(ValueError, match="non-empty"):
+        cal.label_thresholds(torch.zeros(4, 0), torch.zeros(4, 0))

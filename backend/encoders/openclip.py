@@ -52,6 +52,11 @@ SIGLIP_TEMPLATES = ("This is a photo of {}.",)
 MULTILINGUAL_TOWERS = ("xlm", "nllb", "mt5", "i18n", "siglip2", "gemma", "multilingual")
 
 
+MAX_ASPECT = 4
+"""How long an image may be, in widths, before its ends are cut off: the model's centre crop keeps
+one width of it anyway."""
+
+
 class OpenClipEncoder:
     """See the module. Thread-safe: one forward pass at a time.
 
@@ -151,9 +156,9 @@ class OpenClipEncoder:
                 "a model hub needs that in the hub's cache too. " + WEIGHTS_FIX,
             ) from error
         self._model: Any = model.eval()
-        self._preprocess: Any = open_clip.transform.image_transform_v2(
-            open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg), is_train=False
-        )
+        preprocess = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
+        self._resize_mode = str(preprocess.resize_mode)
+        self._preprocess: Any = open_clip.transform.image_transform_v2(preprocess, is_train=False)
         bias = getattr(model, "logit_bias", None)
         with torch.inference_mode():
             self._scale = (
@@ -168,7 +173,21 @@ class OpenClipEncoder:
 
         self.load()
         crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
-        return torch.stack([self._preprocess(crop) for crop in crops])
+        return torch.stack([self._preprocess(self._bounded(crop)) for crop in crops])
+
+    def _bounded(self, image: Image.Image) -> Image.Image:
+        """The middle of a very long image: all that the model's own centre crop would leave.
+
+        Resizing the shortest edge of a strip makes gigabytes of what is cropped away afterwards.
+        """
+        if self._resize_mode != "shortest":
+            return image
+        width, height = image.size
+        limit = MAX_ASPECT * min(width, height)
+        left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
+        if left or top:
+            image = image.crop((left, top, width - left, height - top))
+        return image
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
         """Embed the crops of all images together."""

@@ -50,12 +50,14 @@ def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
         pull: towards s = 1, t = 0; about as many images as weigh as much.
 
     Raises:
-        ValueError: shapes differ or there is nothing to fit.
+        ValueError: shapes differ, logits are not finite, or there is nothing to fit.
 
     Source: Platt 1999; for CLIP with few examples, arXiv 2402.07417.
     """
     if logits.shape != truth.shape or not logits.numel():
         raise ValueError("logits and truth must be of one, non-empty shape")
+    if not bool(logits.isfinite().all()):
+        raise ValueError("logits must be finite")
     x, y = logits.double().flatten(), truth.double().flatten()
     centre = torch.tensor([1.0, 0.0], dtype=torch.float64)
     theta = centre.clone()
@@ -230,7 +232,7 @@ def label_thresholds(
     Source: the shrinkage follows the warning of Lin and Lin, "On the thresholding strategy for
     infrequent labels in multi-label classification", CIKM 2023.
     """
-    if probability.ndim != 2 or probability.shape != truth.shape or not len(truth):
+    if probability.ndim != 2 or probability.shape != truth.shape or not probability.numel():
         raise ValueError("probabilities and truth must be of one, non-empty (N, C) shape")
     p, y = probability.double(), truth.double()
     grid = _grid(p)
@@ -300,6 +302,8 @@ def conformal_threshold(probability: Tensor, truth: Tensor, risk: float = 0.1) -
     """
     if probability.ndim != 2 or probability.shape != truth.shape:
         raise ValueError("probabilities and truth must both be (N, C)")
+    if not bool(probability.isfinite().all()):
+        raise ValueError("probabilities must be finite")
     budget = risk * (len(truth) + 1) - 1.0
     if budget < 0:
         return 0.0

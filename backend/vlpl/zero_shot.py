@@ -25,6 +25,8 @@ PRIOR_LABELS = 20.0
 """Strength of the shrinkage of per-image mean and variance, in labels."""
 MIN_STD = 1e-3
 """Floor of a cosine's standard deviation: images that are all alike must not blow z up."""
+MIN_SPREAD = 0.5
+"""The same for the sum of both scores, in their standard deviations; usual are 1 to 2."""
 _MIN_NORM = 1e-6
 DEFAULT_SPREAD = 0.05
 """Standard deviation of a cosine over labels where nothing has been measured yet."""
@@ -168,7 +170,7 @@ def fit_statistics(global_: Tensor, cells: Tensor | None) -> Statistics:
         c_mean, c_std = _moments(cells)
         total = total + (cells.double() - c_mean) / c_std
         cell_mean, cell_std = tuple(c_mean.tolist()), tuple(c_std.tolist())
-    spread = max(float(total.square().mean().sqrt()), MIN_STD)
+    spread = max(float(total.square().mean().sqrt()), MIN_SPREAD)
     return Statistics(
         tuple(mean.tolist()), tuple(std.tolist()), cell_mean, cell_std, spread, len(global_)
     )
