@@ -29,8 +29,8 @@ from backend.terminal import (
 from backend.train_commands import train_app
 
 if TYPE_CHECKING:
-    from backend.connect import ConnectReport
     from backend.doctor import Finding
+    from backend.filling import FillReport
 
 app = typer.Typer(
     help="CLIP suggestions for multi-label image projects in Label Studio.",
@@ -106,7 +106,7 @@ def connect(
         raise typer.Exit(1)
 
 
-def _print_report(report: ConnectReport) -> None:
+def _print_report(report: FillReport) -> None:
     done = report.tasks - len(report.failures)
     console.print(
         f"[green]{done} of {report.tasks} tasks[/] show suggestions of "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,17 +35,6 @@ SAMPLE = 200
 SHOWN_COLUMNS = ("predictions_score", "predictions_model_versions")
 
 
-@dataclass
-class ConnectReport(FillReport):
-    """What `connect` found and did.
-
-    Attributes:
-        warnings: what a person should know, one sentence each.
-    """
-
-    warnings: list[str] = field(default_factory=list)
-
-
 def connect(
     settings: Settings,
     studio: Studio,
@@ -55,7 +43,7 @@ def connect(
     progress: Progress = lambda what, done, total: None,
     *,
     known_field: str | None = None,
-) -> ConnectReport:
+) -> FillReport:
     """Make a project show suggestions, and keep it that way when called again.
 
     Args:
@@ -109,7 +97,7 @@ def _connect(
     predictor: Predictor,
     project: Mapping[str, Any],
     progress: Progress,
-) -> ConnectReport:
+) -> FillReport:
     number = int(project["id"])
     config = parse_config(project["label_config"])
     config.require_controls()
@@ -122,7 +110,8 @@ def _connect(
         filled = fill_by_workers(settings, studio, number, progress)
     else:
         filled = fill_here(settings, studio, predictor, project, progress)
-    return ConnectReport(**vars(filled), warnings=warnings)
+    filled.warnings[:0] = warnings
+    return filled
 
 
 def _warnings(config: LabelConfig, predictor: Predictor) -> list[str]:

@@ -92,15 +92,19 @@ class Embedder:
 
         Args:
             values: what stands in the tasks' data.
-            seconds: time limit for new images; those that are late fail with ``timeout``.
+            seconds: time limit for new images; those that are late fail with ``timeout``. 0: only
+                what is stored is wanted.
 
         Returns:
             value -> embedding, and value -> failure; every value is in one of the two.
+
+        Raises:
+            StoreError: the store cannot be read, and nothing else is wanted.
         """
         deadline = None if seconds is None else time.monotonic() + seconds
         unique = list(dict.fromkeys(values))
         addresses = {value: self.address(value) for value in unique}
-        found = self._stored(addresses)
+        found = self._stored(addresses, strict=seconds == 0)
         telemetry.CACHE_HITS.inc(len(found))
         missing = {value: addresses[value] for value in unique if value not in found}
         if not missing:
@@ -176,14 +180,13 @@ class Embedder:
             return self._settings.label_studio_url + value
         return value
 
-    def _stored(self, addresses: dict[str, str]) -> dict[str, Embedding]:
+    def _stored(self, addresses: dict[str, str], strict: bool) -> dict[str, Embedding]:
         encoder = self._encoder
         try:
             keys = self._store.keys_of(addresses.values())
             rows = self._store.embeddings(encoder.id, encoder.dim, keys.values())
         except StoreError as error:
-            log.error("%s", error)
-            telemetry.STORE_FAILURES.inc()
+            self._store_failed(error, strict)
             return {}
         return {
             value: rows[keys[address]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import StudioError
-from backend.importer import Importer, predicted, show
+from backend.importer import Importer, predicted, show, told_of_doubles
 from backend.labels import LabelConfig, parse_config
 from backend.prediction import Prediction
 from backend.predictor import Predictor, image_of
@@ -37,18 +37,20 @@ class FillReport:
         imported: predictions made by this call.
         model_version: what the project now shows.
         failures: task id -> why it has no prediction.
+        warnings: what a person should know, one sentence each.
     """
 
     tasks: int = 0
     imported: int = 0
     model_version: str = ""
     failures: dict[int, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def fill_by_workers(
     settings: Settings, studio: Studio, number: int, progress: Progress
 ) -> FillReport:
-    """Start a run, or join the one that is going on, and wait for its end.
+    """Start a run and wait for its end; one that is going on already is waited for before.
 
     Raises:
         QueueError: Redis does not answer, or no worker listens.
@@ -56,7 +58,6 @@ def fill_by_workers(
     """
     runs = Runs(queues.connect(settings))
     require_workers(settings, runs.connection)
-    asked, _ = orders.start(runs, number, "missing", "connect")
 
     def told(run: Run) -> None:
         if run.state == IMPORTING:
@@ -64,7 +65,12 @@ def fill_by_workers(
         else:
             progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
 
-    run = wait(runs, asked.id, told)
+    run, fresh = orders.start(runs, number, "missing", "connect")
+    while not fresh:
+        # It may be about other tasks, or have listed them before the last ones came.
+        wait(runs, run.id, told)
+        run, fresh = orders.start(runs, number, "missing", "connect")
+    run = wait(runs, run.id, told)
     if run.state != DONE:
         error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
         raise StudioError(error["message"], error["fix"])
@@ -72,7 +78,7 @@ def fill_by_workers(
     tasks = int(studio.project(number)["task_number"])
     if len(failures) < tasks:
         studio.update_project(number, **SHOWN)
-    return FillReport(tasks, run.imported, run.model_version, failures)
+    return FillReport(tasks, run.imported, run.model_version, failures, list(run.notes))
 
 
 def fill_here(
@@ -116,7 +122,8 @@ def fill_here(
         # Tasks that were deleted meanwhile are nobody's fault.
         still_there = {int(task["id"]) for task in studio.tasks(number)}
         expected = ({int(task["id"]) for task in tasks} & still_there) - set(report.failures)
-        importer.verify(expected)
+        note = told_of_doubles(number, importer.verify(expected))
+        report.warnings += [note] if note else []
         show(studio, number, scorer.model_version, **SHOWN)
     return report
 

@@ -89,7 +89,7 @@ class Importer:
                 log.warning("the import is repeated for what is missing: %s", error)
                 failure = error
                 if isinstance(error, UnansweredError):
-                    self.settle(len(self.there) + len(missing))
+                    self._settle(len(self.there) + len(missing))
                 # One task that was deleted meanwhile makes Label Studio refuse all of them.
                 alive = {int(task["id"]) for task in self._studio.tasks(self._project)}
                 missing = [item for item in missing if item["task"] in alive]
@@ -102,7 +102,18 @@ class Importer:
             raise failure
         self.dropped |= _explained(self._studio, self._project, missing)
 
-    def settle(self, expected: int) -> None:
+    def recover(self, before: int, sent: int) -> None:
+        """Wait for an import whose sender died before the answer, and count what it made.
+
+        Args:
+            before: predictions of the version that Label Studio had before it.
+            sent: predictions in it.
+        """
+        self._settle(before + sent)
+        self.there = predicted(self._studio, self._project, self._version)
+        self.created += min(sent, max(0, len(self.there) - before))
+
+    def _settle(self, expected: int) -> None:
         """Wait until an import whose answer was lost is over: the count stands still, or is full.
 
         Label Studio makes about 1,000 predictions a second and shows them all at once at the end.
@@ -117,31 +128,33 @@ class Importer:
             if count >= expected:
                 return
             time.sleep(1)
-        self.there = predicted(self._studio, self._project, self._version)
 
     def is_complete(self, tasks: set[int]) -> bool:
         """Whether Label Studio's own count says that these tasks have one prediction each."""
         return tasks <= self.there and self._count() == len(self.there)
 
-    def verify(self, tasks: set[int]) -> None:
-        """Check through Label Studio that each task has exactly one prediction of the version.
+    def verify(self, tasks: set[int]) -> list[int]:
+        """Check through Label Studio that each task has a prediction of the version.
+
+        Returns:
+            Those of the tasks that have several: opened while they were imported.
 
         Raises:
-            StudioError: naming the tasks for which that does not hold.
+            StudioError: naming the tasks that have none.
         """
         found = Counter(
             item["task"]
             for item in self._studio.predictions(self._project)
             if item["model_version"] == self._version
         )
-        wrong = sorted(task for task in tasks if found[task] != 1)
-        if wrong:
+        without = sorted(task for task in tasks if not found[task])
+        if without:
             raise StudioError(
-                f"{len(wrong)} tasks do not have exactly one prediction of {self._version}: "
-                f"{', '.join(map(str, wrong[:10]))}.",
-                f"Run ls-clip prune {self._project} --duplicates if nobody labels at the moment, "
-                f"then ls-clip predict {self._project}.",
+                f"{len(without)} tasks have no prediction of {self._version}: "
+                f"{', '.join(map(str, without[:10]))}.",
+                f"Run ls-clip predict {self._project} again.",
             )
+        return sorted(task for task in tasks if found[task] > 1)
 
     def _count(self) -> int:
         return self._studio.model_versions(self._project).get(self._version, 0)
@@ -182,6 +195,17 @@ def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) ->
         "predicted when a task is opened"
     )
     return f"Label Studio dropped the prediction on import: {reason}."
+
+
+def told_of_doubles(project: int, tasks: Sequence[int]) -> str:
+    """A sentence about tasks that have several equal predictions; empty if there are none."""
+    if not tasks:
+        return ""
+    return (
+        f"{len(tasks)} tasks have several equal predictions, since they were opened while they "
+        f"were imported: {', '.join(map(str, tasks[:10]))}. "
+        f"ls-clip prune {project} --duplicates deletes all but one."
+    )
 
 
 def show(studio: Studio, project: int, model_version: str, **fields: Any) -> None:

@@ -187,9 +187,9 @@ def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
 
 
 def task_id(task: Mapping[str, Any]) -> int | None:
-    """The task's number, if it has one."""
+    """The task's number, if it has one that a database can hold."""
     number = task.get("id")
-    return number if isinstance(number, int) else None
+    return number if isinstance(number, int) and abs(number) < 2**63 else None
 
 
 def _scored(

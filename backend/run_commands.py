@@ -115,16 +115,17 @@ def runs(
             run = known.require(project, cancel)
             if not orders.cancel(known, run):
                 console.print(f"Run {run.id} has ended already ({run.state}).")
-        found = [known.require(project, show)] if show else known.of_project(project)
-        failures = known.failures(show) if show else {}
+        chosen = None if show is None else known.require(project, show)
+        found = known.of_project(project) if chosen is None else [chosen]
+        failures = {} if chosen is None else known.failures(chosen.id)
     if as_json:
         told: Any = [run.as_dict() for run in found]
-        if show:
-            told = {**found[0].as_dict(), "failures": {str(t): why for t, why in failures.items()}}
+        if chosen is not None:
+            told = {**chosen.as_dict(), "failures": {str(t): why for t, why in failures.items()}}
         typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
         return
-    if show:
-        print_outcome(known, found[0])
+    if chosen is not None:
+        print_outcome(known, chosen)
         return
     table = Table("run", "asked by", "only", "state", "tasks", "imported", "failed", "when")
     for run in found:
@@ -187,7 +188,8 @@ def forget(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
 ) -> None:
-    """Erase what is kept of a project or of some tasks: embeddings, addresses, snapshots.
+    """Erase what is kept of a project or of some tasks: embeddings, addresses, snapshots; and lists
+    of tasks that runs left behind.
 
     Nothing in Label Studio is changed. Embeddings of images that another task has too stay.
     """
@@ -195,12 +197,18 @@ def forget(
     configure_logging(settings)
     from backend.snapshots import Snapshots
     from backend.store import Store
+    from jobs import queues
+    from jobs.files import erase_ended
 
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks"
     if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
         raise typer.Exit(1)
-    gone = Snapshots(Store(settings.store_uri)).forget(f"{project}.", task or None)
+    store = Store(settings.store_uri)
+    gone = Snapshots(store).forget(f"{project}.", task or None)
     console.print(f"Erased: embeddings of {gone.images} images, {gone.snapshots} snapshots.")
+    with queues.explained():
+        going = _runs(settings).active() if settings.redis_url.get_secret_value() else []
+    erase_ended(store, {run.id for run in going})
 
 
 def follow(runs: Runs, run: Run) -> Run:
@@ -246,6 +254,8 @@ def print_outcome(runs: Runs, run: Run) -> None:
     if run.error is not None:
         console.print(f"[bold red]Error:[/] {plain(run.error['message'])}", highlight=False)
         console.print(f"[bold]Fix:[/] {plain(run.error['fix'])}", highlight=False)
+    for note in run.notes:
+        console.print(f"[yellow]Note:[/] {plain(note)}", highlight=False)
     failures = runs.failures(run.id)
     for task, why in list(failures.items())[:10]:
         console.print(f"[red]Task {task}:[/] {plain(why.get('message', ''))}", highlight=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -111,7 +112,7 @@ def start_for_the_rest(settings: Settings, project: str, late: int) -> None:
         late: how many tasks are left.
     """
     number = project.partition(".")[0]
-    if not settings.redis_url.get_secret_value() or not number.isdigit():
+    if not settings.redis_url.get_secret_value() or not re.fullmatch("[0-9]{1,18}", number):
         log.warning("%d tasks of project %r had no time; there are no workers", late, number[:20])
         return
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +20,22 @@ DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 
 def _names(name: str, *others: str) -> AliasChoices:
     return AliasChoices(name, *others)
+
+
+def _parts(url: str) -> SplitResult:
+    """The parts of an address.
+
+    Raises:
+        ValueError: it has none; without Python's own words, which may hold a password.
+    """
+    try:
+        parts = urlsplit(url)
+        readable = parts.port != 0
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ValueError("is no address; its port must be a number")
+    return parts
 
 
 class Settings(BaseSettings):
@@ -176,17 +192,22 @@ class Settings(BaseSettings):
     @classmethod
     def _is_http_url(cls, value: str) -> str:
         value = value.strip().rstrip("/")
-        parts = urlsplit(value)
+        parts = _parts(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
             raise ValueError("must start with http:// or https:// and name a host")
+        # It stands in messages, so it must hold no secret.
+        if "@" in value:
+            raise ValueError("must hold neither user nor password")
         return value
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis_url(cls, value: SecretStr) -> SecretStr:
-        scheme = urlsplit(value.get_secret_value()).scheme
-        if value.get_secret_value() and scheme not in {"redis", "rediss", "unix"}:
+        parts = _parts(value.get_secret_value())
+        if value.get_secret_value() and parts.scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must start with redis://, rediss:// or unix://")
+        if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
+            raise ValueError("needs %2F for a / in the password, %3F for ? and %23 for #")
         return value
 
     @field_validator("log_level")

@@ -45,17 +45,7 @@ EVENT_ACTIONS = frozenset(
 """The webhook actions that Label Studio really sends."""
 SECONDS = 30.0
 _BUSY = frozenset({429, 502, 503, 504})
-_HAS_ANNOTATION = {
-    "conjunction": "and",
-    "items": [
-        {
-            "filter": "filter:tasks:total_annotations",
-            "operator": "greater",
-            "type": "Number",
-            "value": 0,
-        }
-    ],
-}
+"""Answers of something before Label Studio, or of one that is starting."""
 _ANNOTATED_FIELDS = (
     "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
     "lead_time,created_at,updated_at,model_version"
@@ -72,6 +62,20 @@ class _BusyError(UnansweredError):
     """Label Studio is overloaded or restarting: worth another try."""
 
 
+def _more_than(column: str, value: int) -> dict[str, Any]:
+    """The Data Manager's filter for tasks with more than this in a column."""
+    item = {
+        "filter": f"filter:tasks:{column}",
+        "operator": "greater",
+        "type": "Number",
+        "value": value,
+    }
+    return {"conjunction": "and", "items": [item]}
+
+
+_HAS_ANNOTATION = _more_than("total_annotations", 0)
+
+
 class Studio:
     """One Label Studio, with one user's rights.
 
@@ -79,7 +83,7 @@ class Studio:
         settings: URL and token.
 
     Raises:
-        StudioError: no token is set, or it has expired.
+        StudioError: no token is set, it has expired, or it is none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -87,6 +91,8 @@ class Studio:
         key = settings.label_studio_api_key.get_secret_value().strip()
         if not key:
             raise StudioError("No Label Studio token is set.", TOKEN_FIX)
+        if not (key.isascii() and key.isprintable()):
+            raise StudioError("The Label Studio token has characters that no token has.", TOKEN_FIX)
         try:
             self._client = LabelStudio(
                 base_url=self.url,
@@ -137,26 +143,38 @@ class Studio:
         project: dict[str, Any] = self._call("PATCH", f"/api/projects/{number}/", json=fields)
         return project
 
-    def tasks(self, project: int, page_size: int = 2000) -> Iterator[dict[str, Any]]:
-        """All tasks, with id and data only: the listing that costs Label Studio least."""
-        page = 1
+    def tasks(
+        self, project: int, page_size: int = 2000, after: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """All tasks, with id and data only: the listing that costs Label Studio least.
+
+        Pages follow the id and not the page's number, which a deleted task would shift.
+
+        Args:
+            project: its number.
+            page_size: tasks asked for at once.
+            after: only tasks with a higher id.
+        """
         while True:
             answer = self._call(
                 "GET",
                 "/api/tasks/",
                 params={
                     "project": project,
-                    "page": page,
                     "page_size": page_size,
                     "fields": "all",
                     "include": "id,data,total_annotations,total_predictions",
+                    "query": json.dumps(
+                        {"filters": _more_than("id", after), "ordering": ["tasks:id"]}
+                    ),
                 },
                 timeout=IMPORT_SECONDS,
             )
-            yield from answer["tasks"]
-            if page * page_size >= answer["total"]:
+            found = answer["tasks"]
+            yield from found
+            if not found or len(found) >= answer["total"]:
                 return
-            page += 1
+            after = int(found[-1]["id"])
 
     def annotated(self, project: int, page_size: int = 500) -> Iterator[dict[str, Any]]:
         """Tasks with an annotation that was not cancelled.
@@ -482,6 +500,13 @@ class Studio:
                 f"Label Studio answers {answer.status_code} to {method} {path}.",
                 "Wait until it is up and less busy.",
             )
+        if answer.status_code >= 500:
+            # What failed inside Label Studio may have been carried out; nothing is made twice.
+            kind = UnansweredError if method == "POST" else _BusyError
+            raise kind(
+                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
+                "Look into Label Studio's own log.",
+            )
         if not answer.ok or answer.is_redirect:
             raise StudioError(
                 f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
@@ -498,7 +523,7 @@ class Studio:
     def _refused(self, error: ApiError) -> StudioError:
         """What a call of the SDK ran into."""
         status = error.status_code or 0
-        kind = _BusyError if status in _BUSY else StudioError
+        kind = _BusyError if status in _BUSY or status >= 500 else StudioError
         return kind(
             f"Label Studio answers {status} to a listing of annotated tasks.",
             TOKEN_FIX if status in {401, 403} else "Look into Label Studio's own log.",

@@ -24,10 +24,10 @@ from backend.runtime import Runtime, runtime
 from backend.studio import Studio, UnansweredError, project_key
 from backend.upkeep import dedupe
 from jobs import due, projects, queues
-from jobs.files import FOLDER, RunFiles
+from jobs.files import RunFiles, erase_ended
 from jobs.listing import ahead, by_image, shards, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
-from jobs.promotion import promote
+from jobs.promotion import promote, require_labels_of
 from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
 from jobs.stopping import stop_requested
 from jobs.trainings import Trainings
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 CAREFUL_AFTER = 3
 """A shard that has failed so often is taken image by image, to find the one that kills workers."""
-OUTAGE_REASONS = frozenset({"unreachable", "timeout", "http_status"})
-"""Failures of an image that may be Label Studio's being away."""
+OUTAGE_REASONS = frozenset({"unreachable", "timeout", "http_status", "label_studio"})
+"""Failures of an image that may be Label Studio's being away; the last: no access token."""
 WORTH_ANOTHER_TRY = (UnansweredError, StoreError, QueueError, RedisError)
 
 
@@ -46,11 +46,14 @@ class _StoppedError(Exception):
 
 
 def plan(run_id: str) -> Retry | None:
-    """List the project's tasks once, cut them into shards, and enqueue each as it comes."""
+    """List the project's tasks once, cut them into shards, and enqueue each as it comes.
+
+    Repeated, it goes on after the last task that is in a shard.
+    """
     try:
         _plan(run_id)
     except _StoppedError:
-        return _again_if_stopped(f"run {run_id}: its listing")
+        return _stopped(f"run {run_id}: its listing")
     return None
 
 
@@ -65,22 +68,38 @@ def _plan(run_id: str) -> None:
         config.require_controls()
         _sweep(runs, house)
         key = project_key(project)
-        version = house.predictor.scorer(config, key, run.head or None).model_version
+        if run.planned_version:
+            require_labels_of(run, config)
+            _require_the_same_encoder(house, run)
+        scorer = house.predictor.scorer(config, key, run.head or None)
+        version = run.planned_version or scorer.model_version
         there = set() if run.only == "all" else predicted(studio, run.project, version)
         runs.note(
             run_id,
             config=config.digest,
             key=key,
             encoder=house.encoder.id,
+            planned_version=version,
             model_version=version,
             left_out=len(there),
         )
         begun = runs.get(run_id) or run
         files = RunFiles(house.store, run_id)
         files.write_config(project["label_config"])
-        number = listed = 0
-        tasks = wanted(studio, run.project, run.only, config, there, known_field=_known(house, key))
+        before = runs.shards(run_id)
+        number, listed = len(before), sum(shard.tasks for shard in before)
+        tasks = wanted(
+            studio,
+            run.project,
+            run.only,
+            config,
+            there,
+            known_field=_known(house, key),
+            after=files.tasks(number - 1)[-1]["id"] if before else 0,
+        )
         for shard in ahead(shards(tasks, house.settings.shard_size)):
+            if stop_requested() or runs.state(run_id) != LISTING:
+                raise _StoppedError
             files.write_tasks(number, shard)
             runs.add_shard(run_id, Shard(number, len(shard)))
             listed += len(shard)
@@ -92,7 +111,8 @@ def _plan(run_id: str) -> None:
                 enqueue_shard(runs, run_id, number)
             number += 1
         log.info("run %s: %d tasks in %d shards", run_id, listed, number)
-        runs.move(run_id, EMBEDDING)
+        if not runs.move(run_id, EMBEDDING):
+            raise _StoppedError
         enqueue_finish_if_complete(runs, run_id)
 
 
@@ -105,13 +125,20 @@ def embed(run_id: str, number: int) -> Retry | None:
                     _embed(runs, run, number)
                 enqueue_finish_if_complete(runs, run_id)
     except _StoppedError:
-        return _again_if_stopped(f"run {run_id} shard {number}")
+        return _stopped(f"run {run_id} shard {number}")
     return None
 
 
-def _again_if_stopped(what: str) -> Retry | None:
+def sweep() -> None:
+    """Delete what runs that have ended kept in the store."""
+    house = runtime()
+    _sweep(Runs(queues.connect(house.settings, patience=8)), house)
+
+
+def _stopped(what: str) -> Retry | None:
     """Back into the queue, unless the run has ended; what is embedded so far is in the store."""
     if not stop_requested():
+        sweep()
         return None
     log.info("%s stopped between two batches", what)
     return Retry(max=1_000_000, enqueue_at_front=True)
@@ -152,6 +179,7 @@ def _job(run_id: str, state: str = "") -> Iterator[tuple[Runs, Run | None]]:
     except ClipError as error:
         log.error("run %s has failed: %s", run_id, error)
         runs.end(run_id, FAILED, error)
+        _sweep(runs, house)
 
 
 def _embed(runs: Runs, run: Run, number: int) -> None:
@@ -190,7 +218,9 @@ def _embed(runs: Runs, run: Run, number: int) -> None:
     _score_ahead(house, run, number, files)
     cached = max(0, filled.cached - before)
     embedded = len(images) - len(failures) - cached
-    runs.progress(run.id, Shard(number, len(tasks), embedded, cached, len(failures), done=True))
+    now = Shard(number, len(tasks), embedded, cached, len(failures), done=True)
+    if runs.progress(run.id, now) in ENDED:
+        raise _StoppedError
 
 
 def _score_ahead(house: Runtime, run: Run, number: int, files: RunFiles) -> None:
@@ -257,9 +287,8 @@ def _tidy(runs: Runs, house: Runtime) -> None:
 
 
 def _sweep(runs: Runs, house: Runtime) -> None:
-    """Delete the lists of tasks of runs that have ended."""
-    active = {run.id for run in runs.active()}
+    """Delete the lists of tasks of runs that have ended; they hold images as ``data:`` URIs."""
     try:
-        house.store.erase_artefacts(FOLDER, lambda name: name not in active)
+        erase_ended(house.store, {run.id for run in runs.active()})
     except StoreError as error:
         log.warning("old lists of tasks stay: %s", error)

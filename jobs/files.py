@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from backend.errors import StoreError
@@ -12,6 +12,19 @@ from backend.store import Store
 from jobs.listing import Task
 
 FOLDER = "runs"
+
+
+def erase_ended(store: Store, active: Collection[str]) -> None:
+    """Delete what runs that have ended kept.
+
+    Args:
+        store: all workers' store.
+        active: ids of the runs that have not.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    store.erase_artefacts(FOLDER, lambda name: name not in active)
 
 
 class RunFiles:

@@ -26,6 +26,7 @@ def wanted(
     there: Collection[int],
     *,
     known_field: str = "",
+    after: int = 0,
 ) -> Iterator[Task]:
     """The tasks that a run is about.
 
@@ -37,22 +38,20 @@ def wanted(
         config: decides which fields of a task's data are kept.
         there: tasks that are left out.
         known_field: the field with labels known beforehand, which is kept too.
+        after: only tasks with a higher id.
     """
     fields = {control.image_field for control in config.controls}
     fields |= {control.options_field for control in config.controls if control.options_field}
     if known_field:
         fields.add(known_field)
     kept = fields | {field.split(".")[0] for field in fields}
-    seen: set[int] = set()
-    for task in studio.tasks(project):
+    for task in studio.tasks(project, after=after):
         number = int(task["id"])
-        # A task that is made while we list may move another one to the next page.
-        if number in there or number in seen:
+        if number in there:
             continue
         seen_by_someone = only == "missing" and task["total_predictions"]
         if task["total_annotations"] and (only == "unlabelled" or seen_by_someone):
             continue
-        seen.add(number)
         images = (image_of(control, task) for control in config.controls)
         yield {
             "id": number,

@@ -14,8 +14,9 @@ log = logging.getLogger(__name__)
 PLAN = "jobs.bulk_predict.plan"
 EMBED = "jobs.bulk_predict.embed"
 FINISH = "jobs.bulk_predict.finish"
+SWEEP = "jobs.bulk_predict.sweep"
 TRAIN = "jobs.train.train"
-RUNNABLE = frozenset({PLAN, EMBED, FINISH, TRAIN})
+RUNNABLE = frozenset({PLAN, EMBED, FINISH, SWEEP, TRAIN})
 """All that a worker runs, whatever stands in the queue."""
 
 
@@ -109,6 +110,11 @@ def enqueue_finish_if_complete(runs: Runs, run_id: str) -> None:
         queues.enqueue(runs.connection, queues.PREDICT, FINISH, run_id, job_id=job)
 
 
+def enqueue_sweep(runs: Runs, run_id: str) -> None:
+    """Ask a worker to delete what a run kept in the store, now that it has ended."""
+    queues.enqueue(runs.connection, queues.PREDICT, SWEEP, job_id=f"{run_id}-sweep")
+
+
 def cancel(runs: Runs, run: Run) -> bool:
     """Stop a run: jobs that wait are taken out, those that run end at their next batch.
 
@@ -129,4 +135,5 @@ def cancel(runs: Runs, run: Run) -> bool:
         for job, status in known.items():
             if status != "started":
                 queues.remove(runs.connection, queues.PREDICT, job)
+        enqueue_sweep(runs, run.id)
     return True

@@ -6,12 +6,13 @@ processes take for the current version changes last.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from backend.errors import ImageError, LabelConfigError
-from backend.importer import Importer, show
-from backend.labels import parse_config
+from backend.importer import Importer, show, told_of_doubles
+from backend.labels import LabelConfig, parse_config
 from backend.prediction import Prediction
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime
@@ -40,11 +41,7 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     studio = Studio(house.settings)
     project = studio.project(run.project)
     config = parse_config(project["label_config"])
-    if config.digest != run.config:
-        raise LabelConfigError(
-            "The labeling config was changed while the tasks were predicted.",
-            f"Run ls-clip predict {run.project} again; what is embedded stays.",
-        )
+    require_labels_of(run, config)
     files = RunFiles(house.store, run.id)
     key = project_key(project)
     house.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
@@ -53,11 +50,12 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     importer = Importer(studio, run.project, version)
     if run.sending:
         # A process that died has sent something that Label Studio may still be working on.
-        importer.settle(len(importer.there) + run.sending)
+        importer.recover(run.sent_to, run.sending)
+        runs.note(run.id, imported=run.imported + importer.created, sending=0)
     delivery = _Delivery(runs, run, house, scorer, importer)
     for number in range(run.shards):
         delivery.take(files.tasks(number), seconds=0, made=files.predictions(number, version))
-    if version != run.model_version and run.left_out:
+    if version != run.planned_version and run.left_out:
         # The statistics were frozen just now: tasks that had a prediction need a new one.
         for part in _rest(studio, run, scorer, delivery, house.settings.shard_size):
             delivery.take(part, seconds=None, made={})
@@ -70,12 +68,28 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     if not importer.is_complete(expected):
         # Tasks that were deleted meanwhile are nobody's fault.
         alive = {int(task["id"]) for task in studio.tasks(run.project)}
-        importer.verify(expected & alive)
+        double = importer.verify(expected & alive)
+        if double:
+            runs.note(run.id, notes=json.dumps([told_of_doubles(run.project, double)]))
+    require_labels_of(run, parse_config(studio.project(run.project)["label_config"]))
     if importer.there:
         show(studio, run.project, version)
     if run.head:
         house.predictor.heads.serve(key, run.head)
     projects.set_current(runs.connection, run.project, version, config.digest)
+
+
+def require_labels_of(run: Run, config: LabelConfig) -> None:
+    """Refuse to go on with labels that are not those of the run's beginning.
+
+    Raises:
+        LabelConfigError: they were changed meanwhile.
+    """
+    if config.digest != run.config:
+        raise LabelConfigError(
+            "The labeling config was changed while the tasks were predicted.",
+            f"Run ls-clip predict {run.project} again; what is embedded stays.",
+        )
 
 
 class _Delivery:
@@ -101,8 +115,9 @@ class _Delivery:
             seconds: for images that are not in the store; 0: nothing is fetched.
             made: task id -> a prediction that was made ahead.
         """
-        self.seen |= {task["id"] for task in tasks}
-        missing = [task for task in tasks if task["id"] not in self._importer.there]
+        fresh = [task for task in tasks if task["id"] not in self.seen]
+        self.seen |= {task["id"] for task in fresh}
+        missing = [task for task in fresh if task["id"] not in self._importer.there]
         rest = [task for task in missing if task["id"] not in made]
         found = [made[task["id"]] for task in missing if task["id"] in made]
         if rest:
@@ -140,7 +155,10 @@ class _Delivery:
             return
         self._house.snapshots.add(self._run.key, self._waiting)
         self._runs.note(
-            self._run.id, model_version=self._scorer.model_version, sending=len(self._waiting)
+            self._run.id,
+            model_version=self._scorer.model_version,
+            sending=len(self._waiting),
+            sent_to=len(self._importer.there),
         )
         self._importer.add([one.as_import() for one in self._waiting])
         made = self._run.imported + self._importer.created

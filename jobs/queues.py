@@ -64,13 +64,20 @@ def connect(settings: Settings, patience: int = 2) -> Redis:
             retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
         )
     except ValueError as error:
-        raise QueueError(f"LS_CLIP_REDIS_URL cannot be read: {error}.", FIX) from error
+        # Its words may hold a part of the password.
+        raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
 
 
 def place(settings: Settings) -> str:
     """Host and port of Redis, without user and password, for messages."""
     parts = urlsplit(settings.redis_url.get_secret_value())
     return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+
+
+class QuietJob(Job):
+    """Calls nobody back: whom, would be said in Redis, which others may write."""
+
+    success_callback = failure_callback = stopped_callback = None
 
 
 @contextmanager
@@ -91,7 +98,11 @@ def explained() -> Iterator[None]:
 def queue(connection: Redis, name: str) -> Queue:
     """One of `QUEUES`."""
     return Queue(
-        name, connection=connection, serializer=JSONSerializer, default_timeout=JOB_SECONDS
+        name,
+        connection=connection,
+        job_class=QuietJob,
+        serializer=JSONSerializer,
+        default_timeout=JOB_SECONDS,
     )
 
 

@@ -28,6 +28,7 @@ ONLY = ("missing", "unlabelled", "all")
 KEPT_RUNS = 50
 """Runs of a project that are remembered."""
 KEPT_SECONDS = 30 * 24 * 3600
+"""How long Redis keeps what was written last."""
 FAILURES_SHOWN = 1000
 
 PREFIX = "ls-clip:"
@@ -87,8 +88,10 @@ class Run:
         key: the project as Label Studio names it to backends, ``<id>.<unix time of creation>``.
         config: digest of the labeling config that it was cut for.
         encoder: id of the encoder that it was begun with.
+        planned_version: the version for which its tasks were listed.
+        left_out: tasks that had a prediction of that version.
         sending: predictions that were sent last, if no answer has come to them; else 0.
-        left_out: tasks that had a prediction when it began.
+        sent_to: predictions of the version that Label Studio had before those.
         head: the set of heads that it puts into use; empty: the one that serves stays.
     """
 
@@ -115,8 +118,10 @@ class Run:
     key: str = ""
     config: str = ""
     encoder: str = ""
-    sending: int = 0
+    planned_version: str = ""
     left_out: int = 0
+    sending: int = 0
+    sent_to: int = 0
     head: str = ""
 
     @property
@@ -135,7 +140,8 @@ class Run:
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; docs/workers.md describes the fields."""
         left = self.seconds_left
-        inner = {"working", "key", "config", "encoder", "sending", "left_out"}
+        inner = {"working", "key", "config", "encoder", "planned_version", "left_out"}
+        inner |= {"sending", "sent_to"}
         return {
             **{name: value for name, value in vars(self).items() if name not in inner},
             "notes": list(self.notes),
@@ -172,7 +178,7 @@ class Runs:
             "updated": now,
         }
         # Before the slot is taken, so that whoever finds it taken finds the run.
-        self.connection.hset(_key(mine), mapping=fields)
+        self._set(_key(mine), fields)
         while not self.connection.set(_slot(project), mine, nx=True):
             going = self._text(self.connection.get(_slot(project)))
             run = self.get(going) if going else None
@@ -195,9 +201,9 @@ class Runs:
             pipe.hgetall(_key(run_id, "shards"))
             pipe.hlen(_key(run_id, "failures"))
             raw, shards, failed = pipe.execute()
-        if not raw:
-            return None
         content = {key.decode(): value.decode() for key, value in raw.items()}
+        if "project" not in content:
+            return None
         parts = [json.loads(value) for value in shards.values()]
         number = {name: float(content.get(name, 0)) for name in ("created", "updated", "ended")}
         first, last = float(content.get("first_image", 0)), float(content.get("last_image", 0))
@@ -225,10 +231,16 @@ class Runs:
             content.get("key", ""),
             content.get("config", ""),
             content.get("encoder", ""),
-            int(content.get("sending", 0)),
+            content.get("planned_version", ""),
             int(content.get("left_out", 0)),
+            int(content.get("sending", 0)),
+            int(content.get("sent_to", 0)),
             content.get("head", ""),
         )
+
+    def state(self, run_id: str) -> str:
+        """The run's state; empty if Redis has forgotten it."""
+        return self._text(self.connection.hget(_key(run_id), "state"))
 
     def require(self, project: int, run_id: str) -> Run:
         """The run of this project.
@@ -275,6 +287,7 @@ class Runs:
             if now is None or now.decode() in ENDED:
                 return False
             pipe.hset(_key(run_id), mapping={"state": state, "updated": time.time(), **fields})
+            pipe.expire(_key(run_id), KEPT_SECONDS)
             return True
 
         moved: bool = self.connection.transaction(change, _key(run_id), value_from_callable=True)
@@ -289,13 +302,12 @@ class Runs:
             return False
         self._release(run.project, run_id)
         self.connection.srem(_ACTIVE, run_id)
-        for name in _PARTS:
-            self.connection.expire(_key(run_id, name), KEPT_SECONDS)
         return True
 
     def note(self, run_id: str, **fields: Any) -> None:
-        """Set fields of a run, which also shows that it lives."""
-        self.connection.hset(_key(run_id), mapping={"updated": time.time(), **fields})
+        """Set fields of a run, which also shows that it lives; no-op if Redis has forgotten it."""
+        if self.connection.exists(_key(run_id)):
+            self._set(_key(run_id), {"updated": time.time(), **fields})
 
     # Shards
 
@@ -315,26 +327,21 @@ class Runs:
         Returns:
             The run's state, so that a worker learns that it was cancelled.
         """
-        now = time.time()
-        with self.connection.pipeline(transaction=False) as pipe:
-            if shard.embedded or shard.cached:
-                pipe.hsetnx(_key(run_id), "first_image", now)
-                pipe.hset(_key(run_id), "last_image", now)
-            pipe.hset(_key(run_id), "updated", now)
-            pipe.hget(_key(run_id), "state")
-            state = pipe.execute()[-1]
-        if state is None:
+        state = self.state(run_id)
+        if not state:
             return CANCELLED
+        now = time.time()
+        if shard.embedded or shard.cached:
+            self.connection.hsetnx(_key(run_id), "first_image", now)
+            self.note(run_id, last_image=now)
+        else:
+            self.note(run_id)
         self._put(run_id, shard)
-        return self._text(state)
-
-    def begin(self, run_id: str) -> None:
-        """The first image of a run is about to be fetched."""
-        self.connection.hsetnx(_key(run_id), "first_image", time.time())
+        return state
 
     def _put(self, run_id: str, shard: Shard) -> None:
         content = {name: value for name, value in vars(shard).items() if name != "number"}
-        self.connection.hset(_key(run_id, "shards"), str(shard.number), json.dumps(content))
+        self._set(_key(run_id, "shards"), {str(shard.number): json.dumps(content)})
 
     # Failures
 
@@ -342,7 +349,7 @@ class Runs:
         """Task id -> why it has no prediction."""
         if failures:
             content = {str(task): json.dumps(dict(why)) for task, why in failures.items()}
-            self.connection.hset(_key(run_id, "failures"), mapping=content)
+            self._set(_key(run_id, "failures"), content)
 
     def set_failures(self, run_id: str, failures: Mapping[int, Mapping[str, str]]) -> None:
         """Replace all that was recorded."""
@@ -362,12 +369,14 @@ class Runs:
 
     def count_attempt(self, run_id: str, job: str) -> int:
         """One more; returns how many there are."""
-        return int(self.connection.hincrby(_key(run_id, "attempts"), job, 1))
+        count = int(self.connection.hincrby(_key(run_id, "attempts"), job, 1))
+        self.connection.expire(_key(run_id, "attempts"), KEPT_SECONDS)
+        return count
 
     def not_before(self, run_id: str, job: str, moment: float | None = None) -> float:
         """The unix time from which a failed job may be tried again; sets it where given."""
         if moment is not None:
-            self.connection.hset(_key(run_id, "later"), job, moment)
+            self._set(_key(run_id, "later"), {job: moment})
             return moment
         return float(self.connection.hget(_key(run_id, "later"), job) or 0)
 
@@ -376,15 +385,23 @@ class Runs:
         if address is None:
             self.connection.hdel(_key(run_id, "held"), str(shard))
         else:
-            self.connection.hset(_key(run_id, "held"), str(shard), address)
+            self._set(_key(run_id, "held"), {str(shard): address})
 
     def deadly(self, run_id: str, shard: int) -> set[str]:
         """The images that a worker touched and never came back from."""
         held = self.connection.hget(_key(run_id, "held"), str(shard))
         if held is not None:
             self.connection.sadd(_key(run_id, "deadly"), held)
+            self.connection.expire(_key(run_id, "deadly"), KEPT_SECONDS)
             self.hold(run_id, shard, None)
         return {value.decode() for value in self.connection.smembers(_key(run_id, "deadly"))}
+
+    def _set(self, key: str, fields: Mapping[str, Any]) -> None:
+        """Write fields of a hash; it is forgotten so long after the last of them."""
+        with self.connection.pipeline(transaction=False) as pipe:
+            pipe.hset(key, mapping=fields)
+            pipe.expire(key, KEPT_SECONDS)
+            pipe.execute()
 
     def _release(self, project: int, run_id: str) -> None:
         def free(pipe: Pipeline) -> None:

@@ -20,6 +20,7 @@ from jobs.orders import (
     enqueue_finish_if_complete,
     enqueue_plan,
     enqueue_shard,
+    enqueue_sweep,
     enqueue_training,
     finish_id,
     plan_id,
@@ -124,6 +125,9 @@ def _tend_run(runs: Runs, run: Run) -> None:
     for job, again in jobs.items():
         if known.get(job) in queues.ALIVE:
             continue
+        if run.state == LISTING and job not in known and job != plan_id(run.id):
+            # The listing job embeds some shards by itself: those never were in the queue.
+            continue
         now, pause_ends = time.time(), runs.not_before(run.id, job)
         if pause_ends > now:
             continue
@@ -168,3 +172,4 @@ def _give_up(runs: Runs, run: Run, job: str) -> None:
     )
     log.error("run %s has failed: %s", run.id, error)
     runs.end(run.id, FAILED, error)
+    enqueue_sweep(runs, run.id)

@@ -47,7 +47,7 @@ RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
 YOUNG_SECONDS = 60.0
 
 
-class KnownJob(Job):
+class KnownJob(queues.QuietJob):
     """Runs nothing but this project's own jobs: Redis may be written by others."""
 
     def perform(self) -> Any:  # noqa: D102

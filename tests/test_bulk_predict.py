@@ -1,0 +1,459 @@
+"""Runs from the listing to the import, in this process, while Label Studio and others misbehave."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+from tenacity import wait_none
+
+from backend.errors import StoreError, StudioError
+from backend.filling import fill_by_workers
+from backend.importer import Importer
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.studio import Studio, UnansweredError
+from jobs import orders, queues, stopping
+from jobs.runs import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs
+from jobs.worker import ClipWorker
+from tests.conftest import MakeRuntime, choices_config, data_uri
+from tests.stub_studio import PROJECT, StubStudio, stub_studio
+
+SHARD = 16
+
+
+@pytest.fixture
+def studio() -> Iterator[StubStudio]:
+    with stub_studio() as stub:
+        yield stub
+
+
+@pytest.fixture
+def house(
+    make_runtime: MakeRuntime,
+    queue_settings: Settings,
+    studio: StubStudio,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runtime:
+    runtime = make_runtime(
+        redis_url=queue_settings.redis_url.get_secret_value(),
+        label_studio_url=studio.url,
+        label_studio_api_key="f" * 40,
+        batch_size=8,
+        shard_size=SHARD,
+    )
+    monkeypatch.setattr("jobs.bulk_predict.runtime", lambda: runtime)
+    monkeypatch.setattr(stopping, "_stop", threading.Event())
+    monkeypatch.setattr("backend.importer.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("backend.studio.wait_exponential", lambda **_: wait_none())
+    return runtime
+
+
+@pytest.fixture
+def runs(house: Runtime) -> Runs:
+    return Runs(queues.connect(house.settings))
+
+
+@pytest.fixture
+def work(house: Runtime) -> Callable[[], None]:
+    """Do all that waits, in this process."""
+
+    def once() -> None:
+        connection = queues.connect(house.settings)
+        names = [queues.queue(connection, queues.PREDICT)]
+        worker = ClipWorker(names, connection=connection, serializer=JSONSerializer)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        worker.work(burst=True, logging_level="WARNING")
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return once
+
+
+@pytest.fixture
+def again(runs: Runs, work: Callable[[], None]) -> Callable[[str], None]:
+    """Do a job once more, as `jobs.tend` would."""
+
+    def once(job: str) -> None:
+        queues.remove(runs.connection, queues.PREDICT, job)
+        run_id = job.partition("-")[0]
+        if job == orders.plan_id(run_id):
+            orders.enqueue_plan(runs, run_id)
+        else:
+            orders.enqueue_finish_if_complete(runs, run_id)
+        work()
+
+    return once
+
+
+def add_tasks(studio: StubStudio, *numbers: int) -> None:
+    studio.tasks |= {number: {"image": data_uri(number)} for number in numbers}
+
+
+def now(runs: Runs, run: Run) -> Run:
+    found = runs.get(run.id)
+    assert found is not None
+    return found
+
+
+def begin(runs: Runs) -> Run:
+    return orders.start(runs, PROJECT, "missing", "cli")[0]
+
+
+def calls_of(studio: StubStudio, method: str, ending: str) -> int:
+    return sum(1 for one, path in studio.calls if one == method and path.endswith(ending))
+
+
+def nth(number: int, method: str, ending: str, act: Callable[[], Any]) -> Callable[..., Any]:
+    """A fault for one call only: the n-th of these, counted from 1."""
+    count = 0
+
+    def fault(asked: str, path: str) -> Any:
+        nonlocal count
+        if asked != method or not path.endswith(ending):
+            return None
+        count += 1
+        return act() if count == number else None
+
+    return fault
+
+
+TASKS, PREDICTIONS, IMPORT = "/api/tasks/", "/api/predictions/", "/import/predictions"
+THIS_PROJECT = f"/projects/{PROJECT}/"
+
+
+def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
+    studio: StubStudio, runs: Runs, work: Callable[[], None], again: Callable[[str], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    begin(runs)
+    work()
+    first = studio.shown
+    add_tasks(studio, *range(11, 41))
+    # There are statistics from now on, so the ten need a new prediction too.
+    run = begin(runs)
+    studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
+    work()
+    assert now(runs, run).state == IMPORTING
+    studio.before = lambda method, path: None
+    again(orders.finish_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.failed) == (DONE, 0)
+    assert studio.shown == ended.model_version != first
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_a_listing_that_is_repeated_goes_on_after_its_last_shard(
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    small_pages(monkeypatch, 20)
+    studio.before = lambda method, path: (
+        503 if path == TASKS and calls_of(studio, "GET", TASKS) > 2 else None
+    )
+    run = begin(runs)
+    work()
+    stopped = now(runs, run)
+    assert (stopped.state, stopped.shards) == (LISTING, 2)
+    assert stopped.waits_for
+    # By now the tasks would be cut otherwise.
+    for number in range(1, 31):
+        del studio.tasks[number]
+    studio.before = lambda method, path: None
+    again(orders.plan_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.listed, ended.shards) == (DONE, 60, 4)
+    assert Counter(one["task"] for one in studio.predictions).most_common(1)[0][1] == 1
+    assert set(studio.tasks) <= studio.shown_tasks()
+
+
+def small_pages(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    listed = Studio.tasks
+    monkeypatch.setattr(
+        Studio, "tasks", lambda self, project, **given: listed(self, project, size, **given)
+    )
+
+
+def test_tasks_deleted_while_they_are_listed_hide_no_other_task(studio: StubStudio) -> None:
+    add_tasks(studio, *range(1, 61))
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    found = []
+    for task in Studio(settings).tasks(PROJECT, 20):
+        found.append(task["id"])
+        if len(found) == 20:
+            for number in range(1, 16):
+                del studio.tasks[number]
+    assert found == [*range(1, 61)]
+
+
+def test_tasks_deleted_up_to_the_last_page_end_the_listing(studio: StubStudio) -> None:
+    add_tasks(studio, *range(1, 41))
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    found = []
+    for task in Studio(settings).tasks(PROJECT, 20):
+        found.append(task["id"])
+        if len(found) == 20:
+            for number in range(1, 41):
+                del studio.tasks[number]
+    assert found == [*range(1, 21)]
+
+
+def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
+    house: Runtime,
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_token(value: str) -> bytes:
+        raise UnansweredError("Label Studio does not answer.", "Start it.")
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(house.embedder._fetcher, "fetch", no_token)
+    studio.before = lambda method, path: 503 if path == "/api/version" else None
+    run = begin(runs)
+    work()
+    waiting = now(runs, run)
+    assert (waiting.state, waiting.failed, waiting.shards_done) == (EMBEDDING, 0, 0)
+    assert "503" in waiting.waits_for
+
+
+def test_a_task_that_is_opened_during_the_import_is_noted_and_fails_nobody(
+    studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    def opened(method: str, path: str) -> None:
+        if path.endswith(IMPORT):
+            studio.predictions.append({**studio.predictions[0], "id": 999})
+
+    add_tasks(studio, *range(1, 11))
+    studio.after = opened
+    run = begin(runs)
+    work()
+    ended = now(runs, run)
+    assert (ended.state, ended.imported, studio.shown) == (DONE, 10, ended.model_version)
+    assert len(ended.notes) == 1
+    assert f"ls-clip prune {PROJECT} --duplicates" in ended.notes[0]
+
+
+def test_a_task_without_a_prediction_is_not_shown_as_done(studio: StubStudio) -> None:
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    studio.predictions = [{"id": 1, "task": 1, "model_version": "v"}]
+    with pytest.raises(StudioError, match="1 tasks have no prediction of v: 2"):
+        Importer(Studio(settings), PROJECT, "v").verify({1, 2})
+
+
+@pytest.mark.parametrize("status", [500, 520])
+@pytest.mark.parametrize(
+    ("method", "ending"),
+    [
+        ("GET", THIS_PROJECT),
+        ("GET", TASKS),
+        ("GET", "/model-versions/"),
+        ("POST", IMPORT),
+        ("PATCH", THIS_PROJECT),
+    ],
+)
+def test_one_error_inside_label_studio_fails_no_run(
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    status: int,
+    method: str,
+    ending: str,
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = nth(1, method, ending, lambda: status)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).error) == (DONE, None)
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_an_import_that_was_carried_out_before_an_error_is_not_sent_again(
+    studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.after = nth(1, "POST", IMPORT, lambda: 500)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).imported) == (DONE, 10)
+    assert len(studio.predictions) == 10
+
+
+def test_an_import_that_outlived_its_sender_is_counted(
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = Studio.import_predictions
+
+    def die(self: Studio, project: int, items: Any) -> int:
+        sent(self, project, items)
+        raise RedisError("The process is gone.")
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(Studio, "import_predictions", die)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).imported) == (IMPORTING, 0)
+    monkeypatch.setattr(Studio, "import_predictions", sent)
+    again(orders.finish_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.imported, ended.sending) == (DONE, 10, 0)
+    assert len(studio.predictions) == 10
+
+
+def test_labels_changed_during_the_import_are_told_and_nothing_is_shown(
+    studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    def change(method: str, path: str) -> None:
+        if path.endswith(IMPORT):
+            studio.config = choices_config("cat", "horse")
+
+    add_tasks(studio, *range(1, 11))
+    studio.after = change
+    run = begin(runs)
+    work()
+    failed = now(runs, run)
+    assert (failed.state, studio.shown) == (FAILED, "")
+    assert failed.error is not None
+    assert "labeling config was changed" in failed.error["message"]
+
+
+def test_labels_changed_before_a_listing_is_repeated_are_told(
+    studio: StubStudio, runs: Runs, work: Callable[[], None], again: Callable[[str], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 503 if path == TASKS else None
+    run = begin(runs)
+    work()
+    studio.before = lambda method, path: None
+    studio.config = choices_config("cat", "horse")
+    again(orders.plan_id(run.id))
+    assert now(runs, run).state == FAILED
+
+
+def test_a_store_that_cannot_be_read_while_scoring_gives_no_task_up(
+    house: Runtime,
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = house.store.embeddings
+
+    def erased_meanwhile(*given: Any) -> Any:
+        if calls_of(studio, "GET", THIS_PROJECT) > 1:
+            raise StoreError("Not found: a file of an old version.")
+        return read(*given)
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(house.store, "embeddings", erased_meanwhile)
+    run = begin(runs)
+    work()
+    waiting = now(runs, run)
+    assert (waiting.state, waiting.failed) == (IMPORTING, 0)
+    assert "Not found" in waiting.waits_for
+    monkeypatch.setattr(house.store, "embeddings", read)
+    again(orders.finish_id(run.id))
+    assert (now(runs, run).state, now(runs, run).failed) == (DONE, 0)
+
+
+def left_behind(house: Runtime) -> list[Path]:
+    return [*(Path(house.store.uri) / "runs").rglob("*.json")]
+
+
+def test_a_run_that_fails_leaves_no_lists_of_tasks(
+    house: Runtime, studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 403 if path.endswith(IMPORT) else None
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, left_behind(house)) == (FAILED, [])
+
+
+def test_a_run_that_is_cancelled_leaves_no_lists_of_tasks(
+    house: Runtime, studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
+    run = begin(runs)
+    work()
+    assert left_behind(house)
+    assert orders.cancel(runs, now(runs, run))
+    work()
+    assert left_behind(house) == []
+
+
+def test_a_listing_ends_when_its_run_is_cancelled(
+    house: Runtime, studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    run = begin(runs)
+    studio.after = nth(1, "GET", TASKS, lambda: runs.end(run.id, CANCELLED) and None)
+    work()
+    assert (now(runs, run).state, now(runs, run).listed) == (CANCELLED, 0)
+    assert left_behind(house) == []
+    assert queues.depth(runs.connection, queues.PREDICT) == 0
+
+
+def test_a_listing_ends_when_redis_is_emptied(
+    house: Runtime, studio: StubStudio, runs: Runs, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    run = begin(runs)
+    studio.after = nth(1, "GET", TASKS, lambda: runs.connection.flushall() and None)
+    work()
+    assert runs.get(run.id) is None
+    assert runs.connection.keys("ls-clip:run:*") == []
+
+
+def test_a_listing_told_to_stop_goes_back_into_the_queue_and_is_continued(
+    studio: StubStudio, runs: Runs, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    small_pages(monkeypatch, 20)
+    run = begin(runs)
+    studio.after = nth(2, "GET", TASKS, stopping.request_stop)
+    work()
+    assert now(runs, run).state == LISTING
+    assert orders.plan_id(run.id) in queues.queue(runs.connection, queues.PREDICT).get_job_ids()
+    monkeypatch.setattr(stopping, "_stop", threading.Event())
+    work()
+    assert (now(runs, run).state, now(runs, run).listed) == (DONE, 60)
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_connect_does_not_take_another_run_for_its_own(
+    house: Runtime,
+    studio: StubStudio,
+    runs: Runs,
+    work: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(runs: Runs, run_id: str, told: Any) -> Run | None:
+        work()
+        return runs.get(run_id)
+
+    monkeypatch.setattr("backend.filling.require_workers", lambda *_: None)
+    monkeypatch.setattr("backend.filling.wait", wait)
+    add_tasks(studio, *range(1, 11))
+    orders.start(runs, PROJECT, "unlabelled", "cli")
+    report = fill_by_workers(house.settings, Studio(house.settings), PROJECT, lambda *_: None)
+    assert (report.tasks, report.failures) == (10, {})
+    assert [run.asked_by for run in runs.of_project(PROJECT)] == ["connect", "cli"]
