@@ -239,26 +239,29 @@ def _row(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
 def accepting(scene: Scene) -> tuple[Rows, str]:
     """Everything is accepted unchanged, ten rounds: does the head feed on itself?"""
     rows: Rows = []
-    for name, weights in (
-        ("with provenance weights", dict(head.PROVENANCE_WEIGHTS)),
-        ("all reviews weigh 1", dict.fromkeys(head.PROVENANCE_WEIGHTS, 1.0)),
+    ones = dict.fromkeys(head.PROVENANCE_WEIGHTS, 1.0)
+    for name, weights, share in (
+        ("provenance weights and blind slice", dict(head.PROVENANCE_WEIGHTS), 0.05),
+        ("blind slice, all reviews weigh 1", ones, 0.05),
+        ("neither", ones, 0.0),
     ):
         before = dict(head.PROVENANCE_WEIGHTS)
         head.PROVENANCE_WEIGHTS.update(weights)
         try:
-            rows.append({"": name, **_accept(scene)})
+            rows.append({"": name, **_accept(scene, share)})
         finally:
             head.PROVENANCE_WEIGHTS.update(before)
     note = (
         f"Of {ACCEPTING_ROUNDS} rounds with {len(scene.train) // ACCEPTING_ROUNDS} tasks each. "
         "Frequencies are those of suggested labels on the tasks that nobody reviewed, of the "
-        "labels that were suggested 10 times or more at the start. The trainer is called without "
-        "Label Studio here; accepted labels judge the heads too, so that the judge sees nothing."
+        "labels that were suggested 10 times or more at the start. Blind tasks are answered from "
+        "the truth, since they show nothing to accept. The trainer is called without Label Studio "
+        "here."
     )
     return rows, note
 
 
-def _accept(scene: Scene) -> dict[str, Any]:
+def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
     heads = scene.runtime.predictor.heads
     start = scene.measured(ZERO_SHOT)
     serving = ZERO_SHOT
@@ -275,9 +278,12 @@ def _accept(scene: Scene) -> dict[str, Any]:
         tasks = [{"id": task, "data": data[task]} for task in part]
         for one in predictor.predict(scorer, tasks, seconds=0):
             assert one.task is not None
-            keys = {label.key for label in one.scored[0].suggested}
+            blind = is_blind(key, one.task, blind_share)
+            suggested = {label.key for label in one.scored[0].suggested}
+            keys = set(scene.truth[one.task]) if blind else suggested
             states = tuple(POSITIVE if label in keys else NEGATIVE for label in scene.labels)
-            approvals.append(Approval(one.task, states, "accepted", time.time()))
+            provenance = "blind" if blind else "accepted"
+            approvals.append(Approval(one.task, states, provenance, time.time()))
         pulled = Pulled(key, config, {CONTROL: approvals}, data, frozenset())
         made = trainer.train(pulled).made
         if made is None:
