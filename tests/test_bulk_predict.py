@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import Counter
@@ -429,7 +430,7 @@ def test_a_listing_told_to_stop_goes_back_into_the_queue_and_is_continued(
     add_tasks(studio, *range(1, 61))
     small_pages(monkeypatch, 20)
     run = begin(runs)
-    studio.after = nth(2, "GET", TASKS, stopping.request_stop)
+    studio.after = nth(2, "GET", TASKS, lambda: os.kill(os.getpid(), signal.SIGTERM))
     work()
     assert now(runs, run).state == LISTING
     assert orders.plan_id(run.id) in queues.queue(runs.connection, queues.PREDICT).get_job_ids()
