@@ -129,6 +129,17 @@ def test_a_broken_store_costs_time_and_no_answer(
     assert set(found) == set(ADDRESSES[:2]) and not failures
 
 
+def test_where_only_the_store_is_asked_its_failure_is_told(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: Any) -> None:
+        raise StoreError("Not found.")
+
+    monkeypatch.setattr(Store, "keys_of", fail)
+    with pytest.raises(StoreError):
+        parts[0].embed(ADDRESSES[:2], seconds=0)
+
+
 # Addresses
 
 

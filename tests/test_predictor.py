@@ -53,6 +53,17 @@ def predict(runtime: Runtime, config: str, tasks: list[Any], project: str = PROJ
     return runtime.predictor.predict(scorer, tasks)
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**30])
+def test_a_task_whose_number_no_database_holds_is_answered_and_not_remembered(
+    make_runtime: MakeRuntime, number: int
+):
+    runtime = make_runtime()
+    made = predict(runtime, choices_config(), [task(number, image=data_uri(1))])
+    assert made[0].result is not None
+    runtime.snapshots.add(PROJECT, made)
+    assert made[0].task is None
+
+
 def items(predictions: list[Prediction]) -> str:
     """What Label Studio would be told, to the byte."""
     return json.dumps([one.as_item() for one in predictions])

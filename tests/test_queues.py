@@ -40,6 +40,27 @@ def test_the_password_of_the_address_is_never_shown(tmp_path: Path):
     assert "s3cret" not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://:Sekret1/x@cache.internal:6379/0",
+        "redis://me:12345/x@cache.internal:6379/0",
+        "redis://me:Sekret1#x@cache.internal:6379/0",
+        "redis://cache.internal:Sekret1",
+        "redis://me:Sekret1\u2100@cache.internal",
+    ],
+)
+def test_an_address_that_cannot_be_read_shows_no_password(address: str):
+    with pytest.raises(SettingsError, match="LS_CLIP_REDIS_URL") as caught:
+        load_settings(redis_url=address)
+    assert "Sekret" not in str(caught.value) and "12345" not in str(caught.value)
+
+
+def test_a_redis_address_with_a_password_is_good(tmp_path: Path):
+    for address in ("redis://me:a%2Fb@cache:6380/2", "unix://me@/run/redis.sock?password=a@b"):
+        assert load_settings(redis_url=address).redis_url.get_secret_value() == address
+
+
 def test_two_jobs_of_one_id_are_one(connection: Redis):
     first = queues.enqueue(connection, queues.PREDICT, "jobs.x", 1, job_id="a")
     second = queues.enqueue(connection, queues.PREDICT, "jobs.x", 1, job_id="a")

@@ -11,6 +11,8 @@ from redis import Redis
 
 from backend.errors import QueueError, StoreError, StudioError
 from backend.prediction import Prediction
+from backend.run_routes import start_for_the_rest
+from backend.settings import Settings
 from backend.store import Store
 from jobs import orders, projects, queues
 from jobs.files import RunFiles
@@ -100,6 +102,44 @@ def test_a_worker_learns_from_its_progress_that_the_run_was_cancelled(runs: Runs
     assert runs.progress("gone", Shard(0, 1)) == CANCELLED
 
 
+def test_a_run_that_redis_has_forgotten_stays_forgotten(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.connection.flushall()
+    runs.note(run.id, listed=5)
+    runs.progress(run.id, Shard(0, 1, cached=1))
+    assert not runs.connection.keys("ls-clip:*")
+
+
+def test_what_is_left_of_a_forgotten_run_is_no_run(runs: Runs):
+    runs.connection.hset("ls-clip:run:abc", "updated", 1.0)
+    runs.connection.sadd("ls-clip:active", "abc")
+    assert runs.get("abc") is None
+    assert runs.active() == []
+
+
+def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: Runs):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, CANCELLED)
+    runs.add_shard(run.id, Shard(0, 1))
+    runs.record_failures(run.id, {1: {"code": "image"}})
+    runs.count_attempt(run.id, "a")
+    runs.not_before(run.id, "a", 5.0)
+    runs.hold(run.id, 0, "x")
+    runs.deadly(run.id, 0)
+    runs.hold(run.id, 1, "x")
+    keys = runs.connection.keys(f"ls-clip:run:{run.id}*")
+    assert len(keys) == 7
+    assert all(runs.connection.ttl(key) > 0 for key in keys)
+
+
+@pytest.mark.parametrize("project", ["²", "", "9" * 5000, "1x"])
+def test_a_project_without_a_number_gets_no_run(
+    queue_settings: Settings, connection: Redis, project: str
+):
+    start_for_the_rest(queue_settings, f"{project}.5", 3)
+    assert queues.depth(connection, queues.PREDICT) == 0
+
+
 def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: Runs):
     run, _ = runs.start(1, "missing", "cli")
     runs.end(run.id, FAILED, StudioError("It says no.", "Ask nicely."))
@@ -161,7 +201,9 @@ def test_cancelling_takes_what_waits_out_of_the_queue(runs: Runs):
     now = runs.get(run.id)
     assert now is not None
     assert orders.cancel(runs, now)
-    assert queues.depth(runs.connection, queues.PREDICT) == 0
+    # What the run kept in the store is still to be deleted.
+    waiting = queues.queue(runs.connection, queues.PREDICT).get_job_ids()
+    assert waiting == [f"{run.id}-sweep"]
     assert not orders.cancel(runs, now)
 
 

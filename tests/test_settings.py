@@ -98,6 +98,16 @@ def test_a_value_that_cannot_work_is_refused_by_its_name(
         load_settings()
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://admin:S3CRET@studio:8080", "http://admin:S3CRET/x@studio", "http://admin:S3CRET"],
+)
+def test_an_address_with_a_password_is_refused_and_not_shown(address: str):
+    with pytest.raises(SettingsError, match="LS_CLIP_LABEL_STUDIO_URL") as caught:
+        load_settings(label_studio_url=address)
+    assert "S3CRET" not in str(caught.value)
+
+
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch):
     for name in ("LABEL_STUDIO_API_KEY", "BASIC_AUTH_PASS", "LS_CLIP_WEBHOOK_SECRET"):
         monkeypatch.setenv(name, "s3cret-value")

@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 from jobs import orders, queues
-from jobs.runs import CANCELLED, EMBEDDING, FAILED, IMPORTING, Run, Runs, Shard
+from jobs.runs import CANCELLED, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs, Shard
 from jobs.tend import ATTEMPTS, OUTAGE_ATTEMPTS, tend
 
 
@@ -128,6 +128,46 @@ def test_pauses_grow_and_then_stay(runs: Runs, clock: Clock):
         clock.now += pauses[-1] + 1
         round_of(runs)
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_shards_that_the_listing_embeds_by_itself_are_not_taken_for_lost(runs: Runs, clock: Clock):
+    run, _ = orders.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    runs.add_shard(run.id, Shard(0, 1))
+    for _ in range(3):
+        round_of(runs)
+        clock.now += 100
+    assert waiting(runs) == ["plan"]
+    assert runs.attempts(run.id, orders.shard_id(run.id, 0)) == 0
+    # Once the listing is over, nobody else will do it.
+    runs.move(run.id, EMBEDDING)
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["plan", "shard-0"]
+
+
+def test_a_shard_whose_worker_died_while_the_list_grows_comes_again(runs: Runs, clock: Clock):
+    run, _ = orders.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    runs.add_shard(run.id, Shard(0, 1))
+    orders.enqueue_shard(runs, run.id, 0)
+    job = orders.shard_id(run.id, 0)
+    queues.queue(runs.connection, queues.PREDICT).remove(job)
+    runs.connection.hset(f"rq:job:{job}", "status", "failed")
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["plan", "shard-0"]
+
+
+def test_what_a_run_that_is_given_up_kept_is_deleted(runs: Runs, clock: Clock):
+    run = embedding(runs, 1)
+    for _ in range(ATTEMPTS - 1):
+        runs.count_attempt(run.id, orders.shard_id(run.id, 0))
+    round_of(runs)
+    assert runs.state(run.id) == FAILED
+    assert queues.queue(runs.connection, queues.PREDICT).get_job_ids() == [f"{run.id}-sweep"]
 
 
 def test_a_run_that_has_ended_is_left_alone(runs: Runs, clock: Clock):

@@ -23,9 +23,11 @@ from rq.serializers import JSONSerializer
 from backend.local_servers import LocalValkey
 from backend.runtime import Runtime
 from backend.settings import Settings
+from backend.store import Store
 from jobs import orders, queues, stopping
 from jobs.files import RunFiles
 from jobs.runs import CANCELLED, EMBEDDING, Run, Runs, Shard
+from jobs.tend import tend
 from jobs.worker import ClipWorker
 from tests.conftest import (
     MakeRuntime,
@@ -36,6 +38,7 @@ from tests.conftest import (
     free_port,
     photo,
     run_cli,
+    task,
 )
 
 # In this process, with a stub encoder
@@ -253,6 +256,29 @@ def test_a_function_that_is_not_ours_is_refused(
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.parametrize("function", [orders.SWEEP, "os.getpid"])
+def test_nothing_that_a_job_wants_called_back_is_called(
+    house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path, function: str
+):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'called')!r}, 'w')\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        queues.enqueue(connection, queues.PREDICT, function, job_id="a")
+        wanted = {f"{name}_callback_name": "evil.run" for name in ("success", "failure", "stopped")}
+        connection.hset("rq:job:a", mapping=wanted)
+        work()
+        # A job whose worker died: the supervisor calls it failed.
+        queues.enqueue(connection, queues.PREDICT, function, job_id="b")
+        connection.lpop("rq:queue:predict")
+        connection.hset("rq:job:b", mapping={**wanted, "status": "started"})
+        connection.zadd("rq:wip:predict", {"b:1": 1})
+        tend(connection)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert connection.hget("rq:job:b", "status") == b"failed"
+    assert not (tmp_path / "called").exists()
+
+
 def test_a_job_for_a_run_that_is_gone_does_nothing(
     house: Runtime, connection: Redis, work: Callable[[], None]
 ):
@@ -372,3 +398,25 @@ def test_asking_and_looking_from_the_command_line(
     assert "No worker listens" in again.stderr
     shown = run_cli("runs", "3", "--cancel", run.id, "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
     assert '"cancelled"' in shown.stdout
+    nothing = run_cli("runs", "3", "--show", "", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    assert (nothing.returncode, "has no run ''" in nothing.stderr) == (1, True)
+
+
+def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
+    queue_settings: Settings, connection: Redis, tmp_path: Path
+):
+    run, _ = Runs(connection).start(3, "missing", "cli")
+    store = Store(queue_settings.store_uri)
+    for name in (run.id, "ended"):
+        RunFiles(store, name).write_tasks(0, [task(1)])
+    url = queue_settings.redis_url.get_secret_value()
+    variables = {"LS_CLIP_REDIS_URL": url, "LS_CLIP_STORE": queue_settings.store}
+    done = run_cli("forget", "3", "--yes", cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (Path(queue_settings.store) / "runs").iterdir()] == [run.id]
+
+
+def test_a_token_that_no_header_can_carry_is_told(tmp_path: Path):
+    done = run_cli("prune", "1", cwd=tmp_path, LABEL_STUDIO_API_KEY="tökén")
+    assert done.returncode == 1
+    assert "token has characters" in done.stderr and "Traceback" not in done.stderr
