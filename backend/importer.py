@@ -15,7 +15,8 @@ from typing import Any
 
 from backend.errors import LabelConfigError, StudioError
 from backend.labels import parse_config
-from backend.studio import IMPORT_SECONDS, Studio, UnansweredError
+from backend.studio import Studio
+from backend.studio_api import IMPORT_SECONDS, UnansweredError
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,8 @@ from backend.labels import parse_config
 from backend.memory import Memory
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime, runtime
-from backend.studio import Studio, UnansweredError, project_key
+from backend.studio import Studio, project_key
+from backend.studio_api import UnansweredError
 from backend.upkeep import dedupe
 from jobs import due, projects, queues
 from jobs.files import RunFiles, erase_ended

@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 from backend.errors import ClipError, QueueError, StoreError
 from backend.memory import Memory
 from backend.runtime import Runtime, runtime
-from backend.studio import Studio, UnansweredError
+from backend.studio import Studio
+from backend.studio_api import UnansweredError
 from backend.trainer import MIN_APPROVALS, Pulled, Trainer
 from jobs import due, queues
 from jobs.trainings import ACCEPTED, NOTHING_NEW, REJECTED, TOO_FEW, Training, Trainings, enough

@@ -32,6 +32,7 @@ LAYERS = [
     ["memory"],
     ["heads"],
     ["embedder", "evidence", "studio", "upkeep"],
+    ["studio_api"],
     [
         "demo_photos",
         "encoders",

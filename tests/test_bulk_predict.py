@@ -20,7 +20,8 @@ from backend.filling import fill_by_workers
 from backend.importer import Importer
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio, UnansweredError
+from backend.studio import Studio
+from backend.studio_api import UnansweredError
 from jobs import orders, queues, stopping
 from jobs.runs import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs
 from jobs.worker import ClipWorker
@@ -53,7 +54,7 @@ def house(
     monkeypatch.setattr("jobs.bulk_predict.runtime", lambda: runtime)
     monkeypatch.setattr(stopping, "_stop", threading.Event())
     monkeypatch.setattr("backend.importer.SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr("backend.studio.wait_exponential", lambda **_: wait_none())
+    monkeypatch.setattr("backend.studio_api.wait_exponential", lambda **_: wait_none())
     return runtime
 
 

@@ -12,7 +12,7 @@ from backend.vlpl.calibration import NEVER, Goal, fit_platt, label_thresholds
 from backend.vlpl.head import Card, Head
 from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import assign, fit_threshold
-from backend.vlpl.selection import train
+from backend.vlpl.selection import fit_selected, select
 from backend.vlpl.training import Training, reviewed_rows
 
 CALIBRATE_FROM = 10
@@ -103,14 +103,21 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
     training = Training.of(
         rows.image[kept], rows.z[kept], labels, a0=a0, b0=b0, weights=rows.weights[kept]
     )
-    head = train(training, card)
+    selection = select(training)
+    head = fit_selected(training, selection, card)
     truth = (rows.labels[rows.audited] == POSITIVE).double()
     image, z = rows.image[rows.audited], rows.z[rows.audited]
-    if len(truth) >= CALIBRATE_FROM:
-        calibration = fit_platt(head.logits(image, z), truth, PRIOR)
+    logits, seen, where = head.logits(image, z), truth, "randomly chosen tasks"
+    if len(truth) < CALIBRATE_FROM:
+        # Better than nothing: what cross-validation says of rows that its fits did not see.
+        logits = torch.cat([logits, selection.held_out.double()])
+        seen = torch.cat([truth, (labels[selection.rows] == POSITIVE).double()])
+        where = "tasks, most of them not randomly chosen"
+    if len(seen) >= CALIBRATE_FROM:
+        calibration = fit_platt(logits, seen, PRIOR)
         head = head.rescaled(calibration.scale, calibration.shift)
         notes.append(
-            f"Calibrated on {len(truth)} randomly chosen tasks: expected calibration error "
+            f"Calibrated on {len(seen)} {where}: expected calibration error "
             f"{calibration.ece_before:.3f} before, {calibration.ece_after:.3f} after."
         )
     thresholds = torch.full((labels.shape[1],), aim.threshold, dtype=torch.float64)
