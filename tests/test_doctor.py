@@ -19,6 +19,7 @@ from backend.doctor.patient import Answer, Patient
 from backend.errors import StudioError
 from backend.settings import Settings
 from jobs.runs import Runs
+from jobs.trainings import Trainings
 from tests.conftest import ROOT, free_port, make_settings, run_cli, served
 
 Usage = namedtuple("Usage", "total used free")
@@ -311,3 +312,33 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     assert found.severity == severity
     assert said in found.what
     assert found.why and found.fix
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields", "severity", "said"),
+    [
+        ("failed", {}, "warning", "failed"),
+        ("kept aside", {}, "note", "kept aside"),
+        ("accepted", {"pending": 7}, "warning", "7 approvals wait"),
+    ],
+)
+def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
+    queue_settings: Settings,
+    connection: Redis,
+    outcome: str,
+    fields: dict[str, Any],
+    severity: str,
+    said: str,
+):
+    trainings = Trainings(connection)
+    trainings.end(4, outcome, "The reason.")
+    trainings.note(4, **fields)
+    found = queue_findings(queue_settings, 4)["training"]
+    assert found.severity == severity
+    assert said in found.what
+    assert found.why and found.fix
+
+
+def test_a_training_that_went_well_is_not_spoken_of(queue_settings: Settings, connection: Redis):
+    Trainings(connection).end(4, "accepted", "Better.")
+    assert "training" not in queue_findings(queue_settings, 4)

@@ -1,4 +1,4 @@
-"""Checks of the queue and its workers, where there is one, and of the project's last run."""
+"""Checks of the queue and its workers, where there is one, and of a project's last work."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from backend.doctor.finding import Check, Finding
 from backend.doctor.patient import Patient
 from jobs import queues
 from jobs.runs import ENDED, FAILED, Runs
+from jobs.trainings import FAILED as TRAINING_FAILED
+from jobs.trainings import IDLE, REJECTED, Trainings
 
 SILENT_SECONDS = 300.0
 
@@ -87,6 +89,45 @@ def last_run(patient: Patient) -> Iterator[Finding]:
         yield finding("note", f"The last run left {run.failed} tasks out.", why, fix)
 
 
+def training(patient: Patient) -> Iterator[Finding]:
+    """The project's last training came to a good end, and somebody trains."""
+    if not _is_set(patient):
+        return
+    with queues.explained():
+        connection = queues.connect(patient.settings, patience=0)
+        trainers = queues.workers(connection, queues.TRAIN)
+        now = Trainings(connection).get(patient.project_number)
+    finding = partial(Finding, "training")
+    if not trainers and (now.pending or now.state != IDLE):
+        yield finding(
+            "warning",
+            f"No worker listens on the queue {queues.TRAIN!r}; {now.pending} approvals wait.",
+            "What people approve makes no suggestion better.",
+            "Run ls-clip worker, which listens on both queues.",
+        )
+    elif now.waits_for:
+        yield finding(
+            "warning",
+            f"The training waits: {now.waits_for}",
+            "Suggestions stay as they are until then.",
+            "Mend that; it is repeated by itself.",
+        )
+    if now.outcome == TRAINING_FAILED:
+        yield finding(
+            "warning",
+            f"The last training failed: {now.reason}",
+            "The head that served before still serves.",
+            f"Mend that, then run ls-clip train {now.project} --wait.",
+        )
+    elif now.outcome == REJECTED:
+        yield finding(
+            "note",
+            f"The last head was kept aside: {now.reason}",
+            "It would have made suggestions worse.",
+            f"ls-clip heads {now.project} shows all heads.",
+        )
+
+
 def _is_set(patient: Patient) -> bool:
     return bool(patient.settings.redis_url.get_secret_value())
 
@@ -105,6 +146,14 @@ CHECKS = (
         "The project's last run, if there is one, went well.",
         "It tells why tasks are without a suggestion.",
         last_run,
+        ("queue",),
+        project=True,
+    ),
+    Check(
+        "training",
+        "The project's last training, if there was one, went well.",
+        "People's approvals make the next suggestions better.",
+        training,
         ("queue",),
         project=True,
     ),
