@@ -317,8 +317,8 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
 @pytest.mark.parametrize(
     ("outcome", "fields", "severity", "said"),
     [
-        ("failed", {}, "warning", "failed"),
-        ("kept aside", {}, "note", "kept aside"),
+        ("failed", {"pending": 0}, "warning", "failed"),
+        ("kept aside", {"pending": 0}, "note", "kept aside"),
         ("accepted", {"pending": 7}, "warning", "7 approvals wait"),
     ],
 )
