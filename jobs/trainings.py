@@ -150,11 +150,6 @@ class Trainings:
         """Set fields."""
         self.connection.hset(_key(project), mapping=_flat(fields))
 
-    def forget(self, project: int) -> None:
-        """Forget all about a project."""
-        self.connection.delete(_key(project))
-        self.connection.srem(_ACTIVE, str(project))
-
 
 def enough(seen: int) -> int:
     """Approvals that start a training, where the serving head was trained on so many."""

@@ -15,18 +15,25 @@ from redis.exceptions import RedisError
 from rq.serializers import JSONSerializer
 from tenacity import wait_none
 
+from backend.approvals import Approval
 from backend.errors import StoreError, StudioError
 from backend.filling import fill_by_workers
+from backend.heads import ZERO_SHOT
 from backend.importer import Importer
+from backend.labels import parse_config
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.studio import Studio
 from backend.studio_api import UnansweredError
+from backend.trainer import Pulled
 from jobs import orders, queues, stopping
 from jobs.runs import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs
+from jobs.train import train
+from jobs.trainings import IDLE, TRAINING, Trainings
 from jobs.worker import ClipWorker
 from tests.conftest import MakeRuntime, choices_config, data_uri
-from tests.stub_studio import PROJECT, StubStudio, stub_studio
+from tests.stub_studio import KEY, PROJECT, StubStudio, stub_studio
+from tests.test_heads import head_set
 
 SHARD = 16
 
@@ -459,3 +466,123 @@ def test_connect_does_not_take_another_run_for_its_own(
     report = fill_by_workers(house.settings, Studio(house.settings), PROJECT, lambda *_: None)
     assert (report.tasks, report.failures) == (10, {})
     assert [run.asked_by for run in runs.of_project(PROJECT)] == ["connect", "cli"]
+
+
+# Heads
+
+
+@pytest.fixture
+def head(house: Runtime) -> str:
+    """A set of heads that does not serve yet."""
+    house.predictor.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    return "h1"
+
+
+def refresh(runs: Runs, head: str) -> Run:
+    return orders.start(runs, PROJECT, "unlabelled", "training", head)[0]
+
+
+def test_a_head_serves_only_once_its_predictions_are_shown(
+    house: Runtime,
+    runs: Runs,
+    studio: StubStudio,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    head: str,
+):
+    add_tasks(studio, *range(1, 21))
+    begin(runs)
+    work()
+    before = studio.shown
+    run = refresh(runs, head)
+    studio.before = lambda method, path: 503 if method == "PATCH" else None
+    work()
+    # Imported, and Label Studio is gone before anyone is shown anything.
+    assert now(runs, run).state == IMPORTING
+    assert house.predictor.heads.serving(KEY) == ZERO_SHOT
+    assert studio.shown == before
+    assert len(studio.shown_tasks()) == 20
+    studio.before = lambda method, path: None
+    again(orders.finish_id(run.id))
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.serving(KEY) == head
+    assert studio.shown != before
+    counts = Counter(
+        one["task"] for one in studio.predictions if one["model_version"] == studio.shown
+    )
+    assert set(counts.values()) == {1} and len(counts) == 20
+
+
+def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
+    house: Runtime,
+    runs: Runs,
+    studio: StubStudio,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    head: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    add_tasks(studio, *range(1, 21))
+    run = refresh(runs, head)
+
+    def gone(*_: Any) -> None:
+        raise RedisError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.promotion.projects.set_current", gone)
+        work()
+    shown = studio.shown
+    assert house.predictor.scorer(parse_config(studio.config), KEY).model_version == shown
+    assert now(runs, run).state == IMPORTING
+    again(orders.finish_id(run.id))
+    assert now(runs, run).state == DONE
+    assert studio.shown == shown
+    assert len(studio.predictions) == 20
+
+
+def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
+    house: Runtime, runs: Runs, studio: StubStudio, work: Callable[[], None], head: str
+):
+    add_tasks(studio, *range(1, 21))
+    begin(runs)
+    work()
+    before = studio.shown
+    refresh(runs, head)
+    work()
+    made = len(studio.predictions)
+    run = refresh(runs, ZERO_SHOT)
+    work()
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
+    assert studio.shown == before
+    assert len(studio.predictions) == made
+
+
+def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
+    house: Runtime, runs: Runs, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
+):
+    house.predictor.heads.serve(KEY, head)
+    config = parse_config(studio.config)
+    states = (1, -1, -1)
+    approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
+    data = {number: {"image": data_uri(number)} for number in range(1, 31)}
+    pulled = Pulled(KEY, config, {"tags": approvals}, data, frozenset())
+    monkeypatch.setattr("jobs.train.runtime", lambda: house)
+    monkeypatch.setattr("backend.trainer.Trainer.pull", lambda *_: pulled)
+    monkeypatch.setattr("backend.studio.Studio.last_change", lambda *_: "now")
+    trainings = Trainings(runs.connection)
+
+    def dies(*_: Any) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.trainer.fit", dies)
+        with pytest.raises(SystemExit):
+            train(PROJECT, "forced")
+    assert house.predictor.heads.serving(KEY) == head
+    assert house.predictor.heads.names(KEY) == [head]
+    assert trainings.get(PROJECT).state == TRAINING
+    train(PROJECT, "forced")
+    assert trainings.get(PROJECT).state == IDLE
+    assert house.predictor.heads.names(KEY) == [head, "h2"]
+    assert house.predictor.heads.serving(KEY) == head
