@@ -48,7 +48,8 @@ class Settings(BaseSettings):
     label_studio_url: str = Field(
         "http://localhost:8080",
         validation_alias=_names("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
-        description="Where Label Studio answers, as seen from the backend.",
+        description="Where Label Studio answers, as seen from the backend; without user and "
+        "password.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
