@@ -36,6 +36,7 @@ from backend.settings import Settings, load_settings
 from backend.studio import SECRET_HEADER, Studio
 from jobs import queues
 from jobs.trainings import Trainings
+from tests.conftest import free_port as any_port
 from tests.e2e.guard import Guard
 
 EMAIL = "admin@example.com"
@@ -123,8 +124,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     make_photos(folder / "files" / "images", PHOTOS)
     password, token = new_secret(), new_secret()
-    studio_port = free_port(18080)
-    backend_port = free_port(19090)
+    studio_port = any_port()
+    backend_port = any_port()
     with LocalStudio(
         folder / "label-studio",
         studio_port,
@@ -242,9 +243,9 @@ def loop(
 ) -> Iterator[Settings]:
     """A backend and a worker of their own, with a queue and a fifth of the tasks blind."""
     folder = tmp_path_factory.mktemp("loop")
-    with LocalValkey(folder / "valkey", free_port(36379)) as queue:
+    with LocalValkey(folder / "valkey", any_port()) as queue:
         queue.wait()
-        port = free_port(39090)
+        port = any_port()
         values: dict[str, Any] = {
             **dict(settings),
             "redis_url": queue.url,

@@ -16,10 +16,10 @@ from backend.connect import VIEW_TITLE, connect
 from backend.errors import LabelConfigError, StudioError
 from backend.labels import parse_config
 from backend.local_servers import LocalBackend
-from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER, Studio, project_key
+from tests.conftest import free_port
 from tests.e2e.conftest import PHOTOS, House, MakeProject, choices_of, read_truth
 
 Api = Callable[..., Any]
@@ -299,7 +299,7 @@ def test_bulk_and_live_use_the_same_project_key(studio: Studio, make_project: Ma
 def test_a_backend_without_a_password_is_connected(
     settings: Settings, studio: Studio, make_project: MakeProject, tmp_path: Path
 ) -> None:
-    port = free_port(39500)
+    port = free_port()
     values: dict[str, Any] = {
         **dict(settings),
         "basic_auth_user": "",
