@@ -21,6 +21,7 @@ import pytest
 import requests
 from PIL import Image
 from redis import Redis
+from xdist.scheduler import LoadScopeScheduling
 
 from backend.encoders.base import ImageEmbeddings, normalise
 from backend.encoders.offline import OfflineEncoder
@@ -33,6 +34,17 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = Path(__file__).parent / "contract"
 OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
 LABELS = ("cat", "dog", "outdoor")
+
+
+class _Halves(LoadScopeScheduling):  # type: ignore[misc]
+    """For pytest-xdist: the end-to-end tests share one Label Studio, so one process takes them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "e2e" if nodeid.startswith("tests/e2e/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Halves:
+    return _Halves(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -52,14 +52,6 @@ FLAGS = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All in one process of pytest-xdist: they share one Label Studio."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("e2e"))
-
-
 def skip_or_fail(reason: str) -> None:
     """Skip on a person's machine; fail where everything has to be there."""
     if os.environ.get("CI") == "true":
