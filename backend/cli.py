@@ -48,9 +48,12 @@ def main() -> None:
     try:
         app()
     except ClipError as error:
-        console.print(f"[bold red]Error:[/] {plain(error.message)}", highlight=False)
+        # Not wrapped: a path or an address that is broken in two cannot be copied.
+        console.print(
+            f"[bold red]Error:[/] {plain(error.message)}", highlight=False, soft_wrap=True
+        )
         if error.fix:
-            console.print(f"[bold]Fix:[/] {plain(error.fix)}", highlight=False)
+            console.print(f"[bold]Fix:[/] {plain(error.fix)}", highlight=False, soft_wrap=True)
         sys.exit(1)
 
 
