@@ -154,7 +154,7 @@ def finish(run_id: str) -> None:
         _require_the_same_encoder(house, run)
         with projects.importing(runs.connection, run.project):
             promote(runs, run, house)
-        if run.head:
+        if run.head and house.predictor.heads.serving(run.key) == run.head:
             Trainings(runs.connection).note(run.project, refreshed=time.time(), candidate="")
         runs.end(run_id, DONE)
         moment = time.time() + house.settings.reconcile_every
