@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from backend.labels import Control
+from backend.labels import Control, key_of
 from backend.snapshots import Snapshot
 from backend.vlpl.head import PROVENANCE_WEIGHTS
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
@@ -110,7 +110,7 @@ def provenance_counts(approvals: Sequence[Approval]) -> dict[str, int]:
 def _vote(
     annotation: Mapping[str, Any], control: Control, since: Mapping[str, float], shown: Shown
 ) -> Approval | None:
-    chosen = _chosen(annotation, control)
+    chosen = _known(control.chosen(annotation.get("result") or []), control)
     provenance = _provenance(annotation, chosen, control, shown)
     when = _when(annotation)
     there = {place for place, label in enumerate(control.labels) if label.key in chosen}
@@ -143,27 +143,15 @@ def _provenance(
         # The prediction is gone from Label Studio, or nothing says which one it was.
         candidates = list(shown.snapshots.values())
     seen = [one for one in candidates if one.choices is not None]
-    if any(_keys((one.choices or {}).get(control.name, []), control) == chosen for one in seen):
+    ticked = [map(key_of, (one.choices or {}).get(control.name, [])) for one in seen]
+    if any(_known(keys, control) == chosen for keys in ticked):
         return "accepted"
     return "edited" if seen or parent is not None else "unaided"
 
 
-def _chosen(annotation: Mapping[str, Any], control: Control) -> frozenset[str]:
-    """Keys of the labels of this control that the annotation names, known to it or not."""
-    found: frozenset[str] = frozenset()
-    for item in annotation.get("result") or []:
-        if not isinstance(item, Mapping) or item.get("from_name") != control.name:
-            continue
-        value = item.get("value")
-        values = value.get(control.kind) if isinstance(value, Mapping) else None
-        found |= _keys(values if isinstance(values, list) else [], control)
-    return found
-
-
-def _keys(values: Sequence[Any], control: Control) -> frozenset[str]:
-    keys = {" / ".join(map(str, one)) if isinstance(one, list) else str(one) for one in values}
-    known = {label.key for label in control.labels}
-    return frozenset(keys & known)
+def _known(keys: Iterable[str], control: Control) -> frozenset[str]:
+    """Those of the keys that the control still has."""
+    return frozenset(keys) & {label.key for label in control.labels}
 
 
 def _person(annotation: Mapping[str, Any]) -> Any:

@@ -7,14 +7,15 @@ the labels that are missing.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
-from backend.labels import Control, LabelConfig, field_value
+from backend.labels import LabelConfig, field_value
 from backend.memory import known_labels
+from backend.store import chunks
 from backend.studio import Studio
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -116,7 +117,7 @@ def from_project(studio: Studio, number: int, config: LabelConfig) -> list[Entry
             for annotation in task["annotations"]
             if not annotation.get("was_cancelled")
             for control in config.controls
-            for label in _chosen(annotation, control)
+            for label in control.chosen(annotation.get("result") or [])
         ]
         if labels:
             entries.append(
@@ -162,7 +163,7 @@ def import_entries(
         there.add(field_value(task["data"], image_field))
     fresh = [entry for entry in entries if entry.source not in there]
     made = 0
-    for part in _parts(fresh, UPLOAD if any(entry.file for entry in fresh) else SENT):
+    for part in chunks(fresh, UPLOAD if any(entry.file for entry in fresh) else SENT):
         files = [entry.file for entry in part if entry.file is not None]
         addresses = iter(studio.upload(number, files) if files else [])
         tasks = []
@@ -174,17 +175,3 @@ def import_entries(
             tasks.append({"data": data})
         made += len(studio.create_tasks(number, tasks))
     return made
-
-
-def _chosen(annotation: Mapping[str, Any], control: Control) -> list[str]:
-    found = []
-    for item in annotation.get("result") or []:
-        if item.get("from_name") == control.name:
-            for one in (item.get("value") or {}).get(control.kind) or []:
-                found.append(" / ".join(map(str, one)) if isinstance(one, list) else str(one))
-    return found
-
-
-def _parts(entries: Sequence[Entry], size: int) -> Iterator[Sequence[Entry]]:
-    for start in range(0, len(entries), size):
-        yield entries[start : start + size]

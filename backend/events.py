@@ -30,8 +30,6 @@ HEARD = APPROVALS | {"TASKS_CREATED", "PROJECT_UPDATED", START_TRAINING}
 """Actions that lead to work for the queue."""
 GATHER_SECONDS = 2.0
 """Events of one moment lead to one job."""
-NEW_TASKS_SECONDS = 60.0
-"""At most one run a minute for tasks that come one by one: each import costs seconds."""
 
 
 def project_number(event: Mapping[str, Any], named: str | None) -> int | None:
@@ -72,7 +70,7 @@ def hear(connection: Redis, settings: Settings, event: Mapping[str, Any], projec
         trainings.ask(project)
         due.add(connection, due.FORCED, project, now)
     elif action == "TASKS_CREATED":
-        due.add(connection, due.PREDICT, project, now + NEW_TASKS_SECONDS)
+        due.add(connection, due.PREDICT, project, now + due.NEW_TASKS_SECONDS)
     elif action == "PROJECT_UPDATED" and _labels_changed(connection, event, project):
         due.add(connection, due.PREDICT, project, now + GATHER_SECONDS)
     due.add(connection, due.RECONCILE, project, now + settings.reconcile_every)

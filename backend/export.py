@@ -21,6 +21,7 @@ from backend.approvals import Approval
 from backend.labels import Control, Label
 from backend.prediction import Prediction
 from backend.predictor import Predictor, image_of
+from backend.store import chunks
 from backend.studio import Studio
 from backend.trainer import Pulled
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
@@ -98,7 +99,7 @@ def exported(
     """
     scorer = predictor.scorer(pulled.config, pulled.key)
     approvals = {(name, one.task): one for name, found in pulled.approvals.items() for one in found}
-    for tasks in _parts(studio.tasks(number)):
+    for tasks in chunks(studio.tasks(number), CHUNK):
         predictions = predictor.predict(scorer, tasks, seconds=0)
         for task, prediction in zip(tasks, predictions, strict=True):
             controls = []
@@ -187,7 +188,7 @@ def _write_csv(tasks: Iterable[ExportedTask], path: Path) -> int:
 def _write_parquet(tasks: Iterable[ExportedTask], path: Path) -> int:
     count = 0
     with pq.ParquetWriter(path, _COLUMNS) as writer:
-        for part in _parts(tasks):
+        for part in chunks(tasks, CHUNK):
             rows = [asdict(state) for one in part for state in _rows(one)]
             writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
             count += len(part)
@@ -277,14 +278,3 @@ def _items(one: ExportedTask, states: set[str]) -> list[dict[str, Any]]:
                 }
             )
     return items
-
-
-def _parts(items: Iterable[Any]) -> Iterator[list[Any]]:
-    part: list[Any] = []
-    for one in items:
-        part.append(one)
-        if len(part) == CHUNK:
-            yield part
-            part = []
-    if part:
-        yield part

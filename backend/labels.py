@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -31,6 +31,11 @@ CONFIG_FIX = (
 )
 
 
+def key_of(stored: Any) -> str:
+    """The key of a label as Label Studio stores it: a value, or the way down a tree."""
+    return " / ".join(map(str, stored)) if isinstance(stored, list | tuple) else str(stored)
+
+
 @dataclass(frozen=True)
 class Label:
     """One choice of a control.
@@ -50,7 +55,7 @@ class Label:
     @property
     def key(self) -> str:
         """The path as one string, unique within its control."""
-        return " / ".join(self.path)
+        return key_of(self.path)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,16 @@ class Control:
             return self
         labels = _unique(_dynamic_labels(options, (), self.paths))
         return replace(self, labels=tuple(labels[:MAX_OPTIONS]))
+
+    def chosen(self, result: Iterable[Any]) -> list[str]:
+        """Keys of the labels that result items select in this control, known to it or not."""
+        found: list[str] = []
+        for item in result:
+            if isinstance(item, Mapping) and item.get("from_name") == self.name:
+                value = item.get("value")
+                stored = value.get(self.kind) if isinstance(value, Mapping) else None
+                found += map(key_of, stored if isinstance(stored, list) else [])
+        return found
 
     def result_value(self, labels: list[Label]) -> dict[str, Any]:
         """The ``value`` of a Label Studio result item that selects these labels."""

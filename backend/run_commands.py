@@ -74,6 +74,7 @@ def predict(
     settings = load_settings()
     configure_logging(settings)
     from jobs.orders import start
+    from jobs.queues import PREDICT
     from jobs.runs import ONLY
 
     if only not in ONLY:
@@ -82,7 +83,7 @@ def predict(
     run, fresh = start(runs, project, only, "cli")
     if not fresh:
         console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
-    _warn_without_workers(settings, runs)
+    warn_without_workers(settings, PREDICT)
     if wait:
         run = follow(runs, run)
     if as_json:
@@ -271,10 +272,15 @@ def _runs(settings: Settings) -> Runs:
     return Runs(queues.connect(settings))
 
 
-def _warn_without_workers(settings: Settings, runs: Runs) -> None:
+def warn_without_workers(settings: Settings, *names: str) -> None:
+    """Say so if nobody listens on one of these queues."""
+    from jobs import queues
     from jobs.waiting import require_workers
 
-    try:
-        require_workers(settings, runs.connection)
-    except QueueError as error:
-        console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
+    connection = queues.connect(settings)
+    for name in names:
+        try:
+            require_workers(settings, connection, name)
+        except QueueError as error:
+            console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
+            return

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from backend.prediction import Prediction
-from backend.store import Store, listed, quoted
+from backend.store import Store, chunks, listed, quoted
 from backend.upkeep import erase, erase_images
 
 LOOKUP_TASKS = 2000
@@ -84,7 +84,7 @@ class Snapshots:
         """
         wanted = set(images)
         known: set[tuple[int, str]] = set()
-        for tasks in _parts(sorted({task for task, _ in wanted})):
+        for tasks in chunks(sorted({task for task, _ in wanted}), LOOKUP_TASKS):
             rows = self._store.rows("task_images", _IMAGES, _of(project, tasks))
             known |= set(zip(rows["task"].to_pylist(), rows["address"].to_pylist(), strict=True))
         fresh = sorted(wanted - known)
@@ -117,7 +117,7 @@ class Snapshots:
             StoreError: the store cannot be read.
         """
         found: dict[tuple[int, str], Snapshot] = {}
-        for part in _parts(sorted(set(tasks))):
+        for part in chunks(sorted(set(tasks)), LOOKUP_TASKS):
             for row in self._store.rows("snapshots", _SHOWN, _of(project, part)).to_pylist():
                 found[row["task"], row["model_version"]] = Snapshot(
                     row["task"], row["model_version"], row["score"], json.loads(row["choices"])
@@ -135,7 +135,7 @@ class Snapshots:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        parts = [None] if tasks is None else list(_parts(sorted(set(tasks))))
+        parts = [None] if tasks is None else [*chunks(sorted(set(tasks)), LOOKUP_TASKS)]
         wheres = [_of(project, part) for part in parts]
         addresses: set[str] = set()
         snapshots = 0
@@ -147,7 +147,7 @@ class Snapshots:
             erase(self._store, "snapshots", _SHOWN, wheres)
         if addresses:
             erase(self._store, "task_images", _IMAGES, wheres)
-        for some in _parts(sorted(addresses)):
+        for some in chunks(sorted(addresses), LOOKUP_TASKS):
             others = self._store.rows("task_images", _IMAGES, f"address IN ({listed(some)})")
             addresses -= set(others["address"].to_pylist())
         images = erase_images(self._store, addresses)
@@ -172,8 +172,3 @@ def _of(project: str, tasks: Sequence[int] | None) -> str:
     if project.endswith("."):
         mine = f"starts_with(project, {quoted(project)})"
     return mine if tasks is None else f"{mine} AND task IN ({listed(tasks)})"
-
-
-def _parts(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    for start in range(0, len(values), LOOKUP_TASKS):
-        yield values[start : start + LOOKUP_TASKS]

@@ -17,11 +17,12 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -32,6 +33,8 @@ from numpy.typing import NDArray
 from backend.errors import StoreError
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOOKUP_KEYS = 500
 """Keys asked for in one query: a longer IN list parses slowly."""
@@ -390,10 +393,11 @@ def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float16]:
     return matrix
 
 
-def chunks(values: list[Any], size: int) -> Iterable[list[Any]]:
-    """The values by so many; the last part may be shorter."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The values by so many, as they come; the last part may be shorter."""
+    iterator = iter(values)
+    while part := list(islice(iterator, size)):
+        yield part
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
-from backend.run_commands import follow, print_outcome
+from backend.run_commands import follow, print_outcome, warn_without_workers
 from backend.settings import Settings, load_settings
 from backend.terminal import JsonOption, ProjectArgument, console, plain
 
@@ -39,7 +39,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     from jobs.waiting import wait_for_training
 
     trainings = _trainings(settings)
-    _warn_without_workers(settings, TRAIN, PREDICT)
+    warn_without_workers(settings, TRAIN, PREDICT)
     number = orders.ask_for_training(trainings, project)
     if not wait:
         console.print(f"Asked for a training; see it with: ls-clip heads {project}")
@@ -159,7 +159,7 @@ def rollback(
     if head == kept.serving(key):
         console.print(f"{head} serves already.")
         return
-    _warn_without_workers(settings, queues.PREDICT)
+    warn_without_workers(settings, queues.PREDICT)
     runs = Runs(queues.connect(settings))
     run, fresh = orders.start(runs, project, "unlabelled", "cli", head)
     if not fresh:
@@ -194,15 +194,3 @@ def _training(settings: Settings, project: int) -> Training | None:
         return None
     with queues.explained():
         return _trainings(settings).get(project)
-
-
-def _warn_without_workers(settings: Settings, *names: str) -> None:
-    from jobs import queues
-    from jobs.waiting import require_workers
-
-    for name in names:
-        try:
-            require_workers(settings, queues.connect(settings), name)
-        except QueueError as error:
-            console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
-            return

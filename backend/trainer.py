@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ from backend.scoring import Scorer
 from backend.settings import Settings
 from backend.slices import is_audit, is_blind
 from backend.snapshots import Snapshot, Snapshots
+from backend.store import chunks
 from backend.studio import Studio, project_key
 from backend.vlpl.fitting import Aim, Rows, fit
 from backend.vlpl.head import Card, row_weights, statistics_hash
@@ -137,7 +138,7 @@ class Trainer:
         approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
         data: dict[int, Mapping[str, Any]] = {}
         blind: set[int] = set()
-        for tasks in _parts(self._studio.annotated(number)):
+        for tasks in chunks(self._studio.annotated(number), CHUNK):
             snapshots = self._snapshots.of_tasks(key, [int(task["id"]) for task in tasks])
             for task in tasks:
                 shown = self._shown(key, task, snapshots)
@@ -271,8 +272,7 @@ class Trainer:
         images: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
         kept: list[Approval] = []
-        for start in range(0, len(approvals), CHUNK):
-            part = approvals[start : start + CHUNK]
+        for part in chunks(approvals, CHUNK):
             values = [
                 image_of(control, {"id": one.task, "data": pulled.data[one.task]}) for one in part
             ]
@@ -316,14 +316,3 @@ def _completed(found: Approval | None, known: Approval | None) -> Approval | Non
         max(mine, theirs) for mine, theirs in zip(found.states, known.states, strict=True)
     )
     return Approval(found.task, states, found.provenance, found.updated, found.people)
-
-
-def _parts(tasks: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    part: list[dict[str, Any]] = []
-    for task in tasks:
-        part.append(task)
-        if len(part) == CHUNK:
-            yield part
-            part = []
-    if part:
-        yield part

@@ -103,15 +103,20 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Command line."""
-    options = parsed()
+def quiet_and_unsteered() -> None:
+    """Only errors are told, and nothing from outside decides anything."""
     logging.basicConfig(level=logging.ERROR)
     # Servers are started after the store was opened; they use nothing of it.
     warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
     # Neither the environment nor a .env file of whoever runs it decides anything.
     for name in [name for name in os.environ if name.startswith(STEERING)]:
         del os.environ[name]
+
+
+def main() -> None:
+    """Command line."""
+    options = parsed()
+    quiet_and_unsteered()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         torch.set_num_threads(options.threads)

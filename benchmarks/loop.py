@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import random
 import statistics
@@ -18,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -43,7 +41,7 @@ from backend.trainer import Pulled, Trainer
 from backend.vlpl import head, metrics
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from benchmarks import report
-from benchmarks.bulk import ROOT, STEERING, chosen_photos
+from benchmarks.bulk import ROOT, chosen_photos, quiet_and_unsteered
 from benchmarks.bulk_house import FOLDER, House, machine
 from jobs import orders, queues
 from jobs.runs import DONE, Runs
@@ -408,10 +406,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     options = parsed()
-    logging.basicConfig(level=logging.ERROR)
-    warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
-    for name in [name for name in os.environ if name.startswith(STEERING)]:
-        del os.environ[name]
+    quiet_and_unsteered()
     parts: dict[str, Callable[[Scene], tuple[Rows, str]]] = {
         "accepting": accepting,
         "single-positive": single_positive,

@@ -21,12 +21,13 @@ from backend.labels import parse_config
 from backend.memory import Memory
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime, runtime
+from backend.store import chunks
 from backend.studio import Studio, project_key
 from backend.studio_api import UnansweredError
 from backend.upkeep import dedupe
 from jobs import due, projects, queues
 from jobs.files import RunFiles, erase_ended
-from jobs.listing import ahead, by_image, shards, wanted
+from jobs.listing import ahead, by_image, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
 from jobs.promotion import promote, require_labels_of
 from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
@@ -98,7 +99,7 @@ def _plan(run_id: str) -> None:
             known_field=_known(house, key),
             after=files.tasks(number - 1)[-1]["id"] if before else 0,
         )
-        for shard in ahead(shards(tasks, house.settings.shard_size)):
+        for shard in ahead(chunks(tasks, house.settings.shard_size)):
             if stop_requested() or runs.state(run_id) != LISTING:
                 raise _StoppedError
             files.write_tasks(number, shard)

@@ -26,6 +26,9 @@ REFRESH = "refresh"
 RECONCILE = "reconcile"
 """Look for approvals whose event was lost."""
 
+NEW_TASKS_SECONDS = 60.0
+"""At most one run a minute for tasks that come one by one: each import costs seconds."""
+
 _DUE = f"{PREFIX}due"
 
 

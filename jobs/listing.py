@@ -60,18 +60,6 @@ def wanted(
         }
 
 
-def shards(tasks: Iterable[Task], size: int) -> Iterator[list[Task]]:
-    """Tasks by so many; the last may be fewer."""
-    shard: list[Task] = []
-    for task in tasks:
-        shard.append(task)
-        if len(shard) == size:
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
 def ahead(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
     """The same parts, listed by a thread while the caller works on those before.
 

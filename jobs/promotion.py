@@ -17,10 +17,11 @@ from backend.prediction import Prediction
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime
 from backend.scoring import Scorer
+from backend.store import chunks
 from backend.studio import Studio, project_key
 from jobs import projects
 from jobs.files import RunFiles
-from jobs.listing import Task, shards, wanted
+from jobs.listing import Task, wanted
 from jobs.runs import ENDED, Run, Runs
 
 
@@ -190,7 +191,7 @@ def _rest(
     size: int,
 ) -> Iterator[list[Task]]:
     seen = frozenset(delivery.seen)
-    return shards(
+    return chunks(
         wanted(studio, run.project, run.only, scorer.config, seen, known_field=scorer.known_field),
         size,
     )

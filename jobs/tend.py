@@ -44,8 +44,6 @@ OUTAGE_ATTEMPTS = 60
 TRAINING_ATTEMPTS = 5
 AGAIN_SECONDS = 10.0
 """Until something that had no place now is looked at again."""
-NEW_TASKS_SECONDS = 60.0
-"""The same for new tasks: each import of predictions costs seconds in a large project."""
 
 
 def tend(connection: Redis) -> None:
@@ -87,7 +85,7 @@ def _do(kind: str, runs: Runs, trainings: Trainings, project: int) -> None:
         _, fresh = start(runs, project, "missing", "webhook")
         if not fresh:
             # That run may have listed the tasks before the last ones came.
-            due.add(connection, kind, project, now + NEW_TASKS_SECONDS)
+            due.add(connection, kind, project, now + due.NEW_TASKS_SECONDS)
     elif kind == due.RECONCILE:
         enqueue_training(trainings, project, "reconcile")
     else:

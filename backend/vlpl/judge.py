@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from backend.vlpl.metrics import average_precision, mean_average_precision
+from backend.vlpl.metrics import (
+    average_precision,
+    bootstrap_interval,
+    mean_average_precision,
+)
 
 RESAMPLES = 400
 LEVEL = 0.95
@@ -67,7 +72,14 @@ def judge(
         "serving pooled AP": _pooled(serving, truth),
     }
     for name, metric in (("mAP", mean_average_precision), ("pooled AP", _pooled)):
-        low, high = _difference(metric, candidate, serving, truth, seed)
+        low, high = bootstrap_interval(
+            partial(_difference, metric),
+            torch.cat([candidate, serving], dim=1),
+            truth,
+            resamples=RESAMPLES,
+            level=LEVEL,
+            seed=seed,
+        )
         change = measured[name] - measured[f"serving {name}"]
         if high < 0:
             reason = f"{name} {change:+.3f} (between {low:+.3f} and {high:+.3f}): surely worse"
@@ -88,26 +100,7 @@ def _pooled(scores: Tensor, truth: Tensor) -> float:
     return float(average_precision(scores.reshape(-1, 1), truth.reshape(-1, 1)))
 
 
-def _difference(
-    metric: Callable[[Tensor, Tensor], float],
-    candidate: Tensor,
-    serving: Tensor,
-    truth: Tensor,
-    seed: int,
-) -> tuple[float, float]:
-    """Percentile interval of metric(candidate) - metric(serving) over resampled tasks."""
-    generator = torch.Generator().manual_seed(seed)
-    count = len(truth)
-    changes = torch.tensor(
-        [
-            metric(candidate[rows], truth[rows]) - metric(serving[rows], truth[rows])
-            for rows in torch.randint(count, (RESAMPLES, count), generator=generator)
-        ],
-        dtype=torch.float64,
-    )
-    changes = changes[~changes.isnan()]
-    if not len(changes):
-        return float("-inf"), float("inf")
-    tail = (1 - LEVEL) / 2
-    low, high = changes.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+def _difference(metric: Callable[[Tensor, Tensor], float], both: Tensor, truth: Tensor) -> float:
+    """metric(candidate) - metric(serving), of scores side by side: (N, 2 C)."""
+    candidate, serving = both.chunk(2, dim=1)
+    return metric(candidate, truth) - metric(serving, truth)

@@ -30,7 +30,7 @@ from jobs import orders, projects, queues
 from jobs.runs import DONE, EMBEDDING, ENDED, Run, Runs
 from jobs.waiting import wait
 from tests.conftest import photo
-from tests.e2e.conftest import House
+from tests.e2e.conftest import House, until
 
 MANY = 200
 LOCAL = "/data/local-files/?d=many/"
@@ -105,14 +105,6 @@ def project(
         return number
 
     return make
-
-
-def until(what: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
 
 
 def processes_of(worker: LocalWorker) -> list[int]:
