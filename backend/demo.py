@@ -121,8 +121,6 @@ def run_demo(
                     f"task {task}: {reason}",
                     f"Read {backend.log} and {label_studio.log}.",
                 )
-            everything = {int(task["id"]) for task in studio.tasks(project)}
-            rows = {"": measure(runtime, studio, project, photos, everything)}
             fell = ""
             if reviews:
                 before, after, said = simulate(
@@ -131,6 +129,9 @@ def run_demo(
                 rows = {"before": before, "after": after}
                 if after.mean_average_precision < before.mean_average_precision:
                     fell = f"mAP fell; the training says {said}"
+            else:
+                everything = {int(task["id"]) for task in studio.tasks(project)}
+                rows = {"": measure(runtime, studio, project, photos, everything)}
         _print_table(rows, reviews)
         _print_words(console, label_studio.url, project, state)
         if fell:

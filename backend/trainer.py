@@ -59,14 +59,12 @@ class Pulled:
         config: the labeling config.
         approvals: control name -> what is known about its tasks, partly known ones included.
         data: task id -> its data, of all tasks in ``approvals``.
-        blind: tasks of the blind slice among them.
     """
 
     key: str
     config: LabelConfig
     approvals: Mapping[str, Sequence[Approval]]
     data: Mapping[int, Mapping[str, Any]]
-    blind: frozenset[int]
 
     @property
     def reviewed(self) -> dict[int, str]:
@@ -137,11 +135,12 @@ class Trainer:
         controls = [control for control in config.controls if control.options_field is None]
         approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
         data: dict[int, Mapping[str, Any]] = {}
-        blind: set[int] = set()
         for tasks in chunks(self._studio.annotated(number), CHUNK):
-            snapshots = self._snapshots.of_tasks(key, [int(task["id"]) for task in tasks])
+            snapshots: dict[int, dict[str, Snapshot]] = {int(task["id"]): {} for task in tasks}
+            for (of, version), one in self._snapshots.of_tasks(key, snapshots).items():
+                snapshots[of][version] = one
             for task in tasks:
-                shown = self._shown(key, task, snapshots)
+                shown = self._shown(key, task, snapshots[int(task["id"])])
                 for control in controls:
                     found = approval(task, control, since[control.name], shown)
                     known = known_labels(control, task["data"], field_name)
@@ -149,8 +148,6 @@ class Trainer:
                     if found is not None:
                         approvals[control.name].append(found)
                         data[found.task] = task["data"]
-                if shown.blind:
-                    blind.add(int(task["id"]))
         if field_name:
             for task in self._studio.tasks(number):
                 if int(task["id"]) in data:
@@ -161,7 +158,7 @@ class Trainer:
                     if only_known is not None:
                         approvals[control.name].append(only_known)
                         data[only_known.task] = task["data"]
-        return Pulled(key, config, approvals, data, frozenset(blind))
+        return Pulled(key, config, approvals, data)
 
     def train(self, pulled: Pulled) -> Trained:
         """Fit a candidate for every control, and keep it in the store with the judge's verdict.
@@ -221,22 +218,16 @@ class Trainer:
         log.info("project %s: %s made (%s): %s", pulled.key, found.name, accepted, found.reason)
         return Trained(found, found.reason, tuple(notes))
 
-    def _shown(
-        self,
-        key: str,
-        task: Mapping[str, Any],
-        snapshots: Mapping[tuple[int, str], Snapshot],
-    ) -> Shown:
-        number = int(task["id"])
-        mine = {version: one for (of, version), one in snapshots.items() if of == number}
+    def _shown(self, key: str, task: Mapping[str, Any], snapshots: Mapping[str, Snapshot]) -> Shown:
         versions = {
             int(one["id"]): str(one["model_version"]) for one in task.get("predictions") or []
         }
         # What was held back is remembered, in case the share was changed since; a task that nobody
         # has predicted yet is blind by the share alone.
-        held = [one.choices is None for one in mine.values()]
-        blind = all(held) if held else is_blind(key, number, self._settings.blind_share)
-        return Shown(mine, versions, blind)
+        held = [one.choices is None for one in snapshots.values()]
+        share = self._settings.blind_share
+        blind = all(held) if held else is_blind(key, int(task["id"]), share)
+        return Shown(snapshots, versions, blind)
 
     def _train_control(
         self, scorer: Scorer, control: Control, pulled: Pulled
@@ -293,7 +284,12 @@ class Trainer:
                 scores.append(self._predictor.z(scorer, control, embeddings))
         if not kept:
             return None
-        judged = [one.provenance in RANDOM_ONLY and self._is_judged(pulled, one) for one in kept]
+        share = self._settings.audit_share
+        judged = [
+            one.provenance == "blind"
+            or (one.provenance in RANDOM_ONLY and is_audit(pulled.key, one.task, share))
+            for one in kept
+        ]
         return Rows(
             torch.cat(images),
             torch.cat(scores),
@@ -301,11 +297,6 @@ class Trainer:
             row_weights([one.provenance for one in kept]),
             torch.tensor(judged),
         )
-
-    def _is_judged(self, pulled: Pulled, one: Approval) -> bool:
-        if one.provenance == "blind" or one.task in pulled.blind:
-            return True
-        return is_audit(pulled.key, one.task, self._settings.audit_share)
 
 
 def _completed(found: Approval | None, known: Approval | None) -> Approval | None:

@@ -282,7 +282,7 @@ def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
             states = tuple(POSITIVE if label in keys else NEGATIVE for label in scene.labels)
             provenance = "blind" if blind else "accepted"
             approvals.append(Approval(one.task, states, provenance, time.time()))
-        pulled = Pulled(key, config, {CONTROL: approvals}, data, frozenset())
+        pulled = Pulled(key, config, {CONTROL: approvals}, data)
         made = trainer.train(pulled).made
         if made is None:
             continue
@@ -328,7 +328,7 @@ def single_positive(scene: Scene) -> tuple[Rows, str]:
                         POSITIVE if label == known[task] else UNKNOWN for label in labels
                     )
                     approvals.append(Approval(task, states, "known"))
-            pulled = Pulled(key, config, {CONTROL: approvals}, data, frozenset())
+            pulled = Pulled(key, config, {CONTROL: approvals}, data)
             made = trainer.train(pulled).made
             assert made is not None
             found = scene.measured(made.name if made.controls else ZERO_SHOT)

@@ -18,7 +18,6 @@ from backend import telemetry
 from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.importer import predicted
 from backend.labels import parse_config
-from backend.memory import Memory
 from backend.predictor import STATISTICS_UP_TO
 from backend.runtime import Runtime, runtime
 from backend.store import chunks
@@ -96,7 +95,7 @@ def _plan(run_id: str) -> None:
             run.only,
             config,
             there,
-            known_field=_known(house, key),
+            known_field=scorer.known_field,
             after=files.tasks(number - 1)[-1]["id"] if before else 0,
         )
         for shard in ahead(chunks(tasks, house.settings.shard_size)):
@@ -239,10 +238,6 @@ def _score_ahead(house: Runtime, run: Run, number: int, files: RunFiles) -> None
         scorer = predictor.scorer(config, run.key, run.head or None)
         made = predictor.predict(scorer, tasks, seconds=0)
         files.write_predictions(number, scorer.model_version, made)
-
-
-def _known(house: Runtime, key: str) -> str:
-    return Memory(house.store, key).known_field()
 
 
 def _require_the_same_encoder(house: Runtime, run: Run) -> None:

@@ -566,7 +566,7 @@ def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
     states = (1, -1, -1)
     approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
     data = {number: {"image": data_uri(number)} for number in range(1, 31)}
-    pulled = Pulled(KEY, config, {"tags": approvals}, data, frozenset())
+    pulled = Pulled(KEY, config, {"tags": approvals}, data)
     monkeypatch.setattr("jobs.train.runtime", lambda: house)
     monkeypatch.setattr("backend.trainer.Trainer.pull", lambda *_: pulled)
     monkeypatch.setattr("backend.studio.Studio.last_change", lambda *_: "now")
