@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import HTTPException
 
 from backend import telemetry
+from backend.comparing import differing
 from backend.errors import ClipError, ImageError, RequestError
 from backend.events import HEARD, START_TRAINING, project_number
 from backend.housekeeping import Housekeeping
@@ -104,6 +105,15 @@ def create_app(runtime: Runtime) -> Flask:
     def versions() -> Response:
         _require_basic_auth(settings)
         return jsonify({"versions": list(served)})
+
+    @app.post("/compare")
+    def compare() -> Response:
+        _require_basic_auth(settings)
+        body = _body()
+        salt, theirs = body.get("salt"), body.get("digests")
+        if not isinstance(salt, str) or not isinstance(theirs, dict):
+            raise RequestError(422, "missing_field", "'salt' and 'digests' must be given.")
+        return jsonify({"differ": differing(settings, salt, theirs)})
 
     _hear_webhooks(app, settings, housekeeping)
     _show_metrics(app, settings)

@@ -158,7 +158,7 @@ def evaluate(
 ) -> None:
     """Measure the suggestions on labelled images.
 
-    labels.json holds {"classes": [...], "images": {file: [label, ...]}}.
+    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}, LABELS being lists of names.
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
@@ -226,13 +226,17 @@ def doctor(
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in findings], ensure_ascii=False, indent=1))
     else:
-        _print_findings(findings)
+        print_findings(findings)
     raise typer.Exit(exit_code(findings))
 
 
-def _print_findings(findings: list[Finding]) -> None:
+def print_findings(findings: list[Finding]) -> None:
+    """A line a finding: how bad, which check, what, why, and what mends it."""
     colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
     table = Table.grid(padding=(0, 1))
+    for column in ("severity", "check"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("finding", overflow="fold")
     for one in findings:
         text = Text(one.what)
         if one.why:

@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from backend.encoders.base import unreadable_labels
+from backend.encoders.base import unreadable_message
 from backend.encoders.weights import CACHE
 from backend.errors import SettingsError, StudioError
 from backend.filling import FillReport, Progress, fill_by_workers, fill_here
 from backend.labels import EVIDENCE_NAME, LabelConfig, parse_config
 from backend.memory import Memory, known_labels
 from backend.predictor import Predictor
+from backend.scoring import unread_labels
 from backend.settings import Settings
 from backend.studio import (
     EVENT_ACTIONS,
@@ -116,20 +117,9 @@ def _connect(
 
 def _warnings(config: LabelConfig, predictor: Predictor) -> list[str]:
     warnings = list(config.skipped)
-    texts = [
-        text
-        for control in config.controls
-        for label in control.labels
-        for text in (label.prompts or (label.text,))
-    ]
-    unreadable = unreadable_labels(predictor.encoder, texts)
-    if unreadable:
-        warnings.append(
-            f"The text tower of {predictor.encoder.short} reads English only, and does not know "
-            f"{', '.join(unreadable[:5])}. Give each such <Choice> a "
-            'model_prompt="a photo of ..." in English, or set LS_CLIP_ENCODER to a multilingual '
-            "open_clip model, e.g. open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k."
-        )
+    unread = unread_labels(predictor.encoder, config)
+    if unread:
+        warnings.append(" ".join(unreadable_message(predictor.encoder, unread)))
     if config.evidence is None:
         warnings.append(
             "The probabilities will not be shown while labeling. Add "

@@ -48,6 +48,7 @@ class _State:
     backend_password: str
     project: int | None = None
     tasks: int = 0
+    url: str = ""
 
 
 def run_demo(
@@ -77,12 +78,17 @@ def run_demo(
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
+        running = _load_state(directory)
         raise SettingsError(
-            f"A demo is running in {directory} already.", "Stop it, or give another --directory."
+            f"A demo is running in {directory} already: {running.url or 'it is starting'} "
+            f"({EMAIL} / {running.password}).",
+            "Stop it, or give another --directory.",
         ) from error
     with lock, _exit_on_signals(), ExitStack() as stack:
         with progress_bar() as progress:
             state = _load_state(directory)
+            state.url = ""
+            _save_state(directory, state)
             photos = _make_photos(directory, tasks, progress)
             studio_port = free_port(port)
             backend_port = free_port(9190, taken=[studio_port])
@@ -111,6 +117,7 @@ def run_demo(
             worker.wait()
             studio = Studio(settings)
             project = _project(studio, state, directory / "files" / "images", photos, progress)
+            state.url = label_studio.url
             _save_state(directory, state)
             runtime = Runtime(settings)
             report = connect(settings, studio, runtime.predictor, project, progress)

@@ -244,6 +244,8 @@ class ImageFetcher:
         message = f"{_shown(url)} answered {status}."
         if origin(url) == self._studio:
             fix = _STUDIO_FIXES.get(status, "Look at Label Studio's log.")
+            if status == 401 and not self._settings.label_studio_api_key.get_secret_value():
+                fix = "No token is set here: set LABEL_STUDIO_API_KEY to a personal access token."
         elif status in {401, 403}:
             fix = (
                 "Label Studio's token is not sent to other hosts. Connect the files as a storage "

@@ -125,6 +125,12 @@ def fill_here(
         note = told_of_doubles(number, importer.verify(expected))
         report.warnings += [note] if note else []
         show(studio, number, scorer.model_version, **SHOWN)
+    # Of several images one may be missing: such a task is predicted, and told of all the same.
+    report.failures |= {
+        one.task: str(one.failure)
+        for one in predictions
+        if one.result is not None and one.failure is not None and one.task is not None
+    }
     return report
 
 

@@ -119,17 +119,18 @@ class Predictor(Scoring):
         }
         embeddings, failures = self.embedder.embed(list(values), seconds)
         rows = self._score_all(scorer, tasks, controls, embeddings)
-        thresholds: dict[int, Sequence[float]] = {}
+        limits: dict[int, tuple[Sequence[float], frozenset[int]]] = {}
         predictions = []
         for task, mine, row in zip(tasks, controls, rows, strict=True):
             scored = []
             for control in mine:
                 if control.name in row:
-                    if id(control) not in thresholds:
-                        thresholds[id(control)] = self.thresholds(scorer, control)
-                    scored.append(
-                        _scored(scorer, task, control, row[control.name], thresholds[id(control)])
-                    )
+                    if id(control) not in limits:
+                        unread = self.unread(scorer, control)
+                        limits[id(control)] = self.thresholds(scorer, control), unread
+                    thresholds, unread = limits[id(control)]
+                    p, known = _with_known(scorer, task, control, row[control.name])
+                    scored.append(ScoredControl(control, p, thresholds, known, unread - known))
             if scored:
                 made = _prediction(scorer, task, scored)
                 values_of = (image_of(control, task) for control in mine)
@@ -192,18 +193,15 @@ def task_id(task: Mapping[str, Any]) -> int | None:
     return number if isinstance(number, int) and abs(number) < 2**63 else None
 
 
-def _scored(
-    scorer: Scorer,
-    task: Mapping[str, Any],
-    control: Control,
-    probabilities: NDArray[np.float32],
-    thresholds: Sequence[float],
-) -> ScoredControl:
+def _with_known(
+    scorer: Scorer, task: Mapping[str, Any], control: Control, probabilities: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], frozenset[int]]:
+    """Probabilities with 1 for the labels that the task's data names, and their places."""
     known = known_labels(control, _data(task), scorer.known_field)
     if known:
         probabilities = probabilities.copy()
         probabilities[list(known)] = 1.0
-    return ScoredControl(control, probabilities, thresholds, known)
+    return probabilities, known
 
 
 def _prediction(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
@@ -80,6 +80,7 @@ def predict(
     if only not in ONLY:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
     runs = _runs(settings)
+    require_project(settings, project)
     run, fresh = start(runs, project, only, "cli")
     if not fresh:
         console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
@@ -128,13 +129,27 @@ def runs(
     if chosen is not None:
         print_outcome(known, chosen)
         return
-    table = Table("run", "asked by", "only", "state", "tasks", "imported", "failed", "when")
+    if not found:
+        require_project(settings, project)
+        console.print(f"No run of project {project} is remembered.")
+        return
+    table = Table(Column("run", no_wrap=True), Column("when", no_wrap=True))
+    table.add_column("state", no_wrap=True)
+    for name in ("tasks", "imported", "failed"):
+        table.add_column(name, justify="right")
+    for name in ("only", "asked by"):
+        table.add_column(name)
     for run in found:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.created))
-        state = run.state + (f" (waits: {run.waits_for})" if run.waits_for else "")
+        when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
         numbers = map(str, (run.listed, run.imported, run.failed))
-        table.add_row(run.id, run.asked_by, run.only, state, *numbers, when)
+        table.add_row(run.id, when, run.state, *numbers, run.only, run.asked_by)
     Console().print(table)
+    for run in found:
+        if run.error is not None:
+            why = f"{run.error['message']} {run.error['fix']}".strip()
+            console.print(f"[red]{run.id} failed:[/] {plain(why)}", highlight=False)
+        elif run.waits_for:
+            console.print(f"[yellow]{run.id} waits:[/] {plain(run.waits_for)}", highlight=False)
 
 
 @runs_app.command()
@@ -167,6 +182,11 @@ def prune(
             table.add_row(name, str(count), "yes" if name == shown else "")
         Console().print(table)
         return
+    if version is not None and version not in versions:
+        raise SettingsError(
+            f"Project {project} has no predictions of a version {version!r}.",
+            f"ls-clip prune {project} lists the versions that it has.",
+        )
     what = doomed(studio, project, version, duplicates)
     if what.count == 0:
         console.print("There is nothing to delete.")
@@ -206,7 +226,10 @@ def forget(
         raise typer.Exit(1)
     store = Store(settings.store_uri)
     gone = Snapshots(store).forget(f"{project}.", task or None)
-    console.print(f"Erased: embeddings of {gone.images} images, {gone.snapshots} snapshots.")
+    if gone.images or gone.snapshots:
+        console.print(f"Erased: embeddings of {gone.images} images, {gone.snapshots} snapshots.")
+    else:
+        console.print(f"Nothing is kept of project {project}, {what}.")
     with queues.explained():
         going = _runs(settings).active() if settings.redis_url.get_secret_value() else []
     erase_ended(store, {run.id for run in going})
@@ -270,6 +293,24 @@ def _runs(settings: Settings) -> Runs:
     from jobs.runs import Runs
 
     return Runs(queues.connect(settings))
+
+
+def require_project(settings: Settings, project: int) -> None:
+    """Refuse a number that no project has. A Label Studio that is away is no reason: runs wait.
+
+    Raises:
+        StudioError: there is no such project, or the token is refused.
+    """
+    from backend.studio import Studio
+    from backend.studio_api import UnansweredError
+
+    if not settings.label_studio_api_key.get_secret_value():
+        # The workers have it; who only asks them need not.
+        return
+    try:
+        Studio(settings).project(project)
+    except UnansweredError as error:
+        console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
 
 
 def warn_without_workers(settings: Settings, *names: str) -> None:

@@ -17,21 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.encoders.base import Encoder, label_embeddings, label_texts
+from backend.encoders.base import Encoder, label_embeddings, label_texts, unreadable_labels
 from backend.encoders.table import Row, Table, shipped_table
 from backend.errors import StoreError
 from backend.heads import ZERO_SHOT, FittedControl, Heads, HeadSet, safe_name
-from backend.labels import Control, LabelConfig
+from backend.labels import Control, Label, LabelConfig
 from backend.memory import Memory
 from backend.settings import Settings
 from backend.store import Embedding, Store
 from backend.vlpl import zero_shot
+from backend.vlpl.calibration import NEVER
 from backend.vlpl.head import Card, zero_shot_head
 from backend.vlpl.zero_shot import Statistics
 
 log = logging.getLogger(__name__)
 
-METHOD = 2
+METHOD = 3
 """Part of every version; raised when the same inputs would give other scores than before."""
 
 
@@ -45,6 +46,7 @@ class Scorer:
         table: probabilities of controls without a head.
         model_version: its name.
         heads: control name -> head and thresholds.
+        learned: control name -> labels that its head was trained for.
         project: ``<id>.<unix time of creation>``, or empty.
         known_field: the task-data field with labels known beforehand, or empty.
         blind_share: of tasks that are shown without suggestions.
@@ -56,6 +58,7 @@ class Scorer:
     table: Table
     model_version: str
     heads: Mapping[str, FittedControl] = field(default_factory=dict)
+    learned: Mapping[str, frozenset[str]] = field(default_factory=dict)
     project: str = ""
     known_field: str = ""
     blind_share: float = 0.0
@@ -104,10 +107,14 @@ class Scoring:
         name = self.heads.serving(project) if head is None else head
         fitted = self._head_set(project, name)
         heads: dict[str, FittedControl] = {}
+        learned: dict[str, frozenset[str]] = {}
         if fitted is not None:
             for control in config.controls:
                 if control.name in fitted.controls and control.options_field is None:
                     row = table.row(control.name in statistics, len(control.labels))
+                    learned[control.name] = frozenset(
+                        fitted.controls[control.name].head.card.labels
+                    )
                     heads[control.name] = fitted.controls[control.name].for_labels(
                         [label.key for label in control.labels],
                         row.slope,
@@ -135,6 +142,7 @@ class Scoring:
             table,
             f"{self.encoder.short}-{short}-{digest}",
             heads,
+            learned,
             project,
             known_field,
             self.settings.blind_share,
@@ -167,7 +175,7 @@ class Scoring:
         labels = tuple(label.key for label in control.labels)
         card = Card(labels, self.encoder.id, "")
         head = zero_shot_head(card, dim, row.slope, row.offset)
-        return FittedControl(head, (row.threshold,) * len(labels))
+        return FittedControl(head, tuple(self.thresholds(scorer, control)))
 
     def z(self, scorer: Scorer, control: Control, embeddings: Sequence[Embedding]) -> torch.Tensor:
         """Zero-shot scores (N, C) float32, see `zero_shot.fuse`."""
@@ -191,7 +199,9 @@ class Scoring:
     def thresholds(self, scorer: Scorer, control: Control) -> list[float]:
         """Per label: suggest from this probability on.
 
-        The labeling config goes before the setting, and that before what was fitted.
+        The labeling config goes before the setting, and that before what was fitted. A label that
+        the text tower cannot read and no head has learned is never suggested, unless the labeling
+        config gives that very label a threshold.
         """
         fitted = [self.row(scorer, control).threshold] * len(control.labels)
         if control.name in scorer.heads:
@@ -200,10 +210,21 @@ class Scoring:
             fitted = [self.settings.threshold] * len(fitted)
         if control.threshold is not None:
             fitted = [control.threshold] * len(fitted)
+        for place in self.unread(scorer, control):
+            fitted[place] = NEVER
         return [
             default if label.threshold is None else label.threshold
             for label, default in zip(control.labels, fitted, strict=True)
         ]
+
+    def unread(self, scorer: Scorer, control: Control) -> frozenset[int]:
+        """Places of the labels of which the encoder has no idea, and no head has learned any."""
+        learned = scorer.learned.get(control.name, ())
+        return frozenset(
+            place
+            for place, label in enumerate(control.labels)
+            if label.key not in learned and is_unread(self.encoder, label)
+        )
 
     def row(self, scorer: Scorer, control: Control) -> Row:
         """The table's row for a control."""
@@ -250,6 +271,22 @@ class Scoring:
             if len(self._texts) > 256:
                 self._texts.clear()
             return self._texts.setdefault(prompts, found)
+
+
+def is_unread(encoder: Encoder, label: Label) -> bool:
+    """Whether the text tower can read none of a label's texts."""
+    texts = label.prompts or (label.text,)
+    return len(unreadable_labels(encoder, texts)) == len(texts)
+
+
+def unread_labels(encoder: Encoder, config: LabelConfig) -> list[str]:
+    """Labels of the config that the text tower cannot read."""
+    return [
+        label.key
+        for control in config.controls
+        for label in control.labels
+        if is_unread(encoder, label)
+    ]
 
 
 def damaged(what: str, error: Exception) -> StoreError:

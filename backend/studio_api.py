@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import jwt
 import requests
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
@@ -21,6 +22,10 @@ from backend.settings import Settings
 TOKEN_FIX = (
     "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
     "LABEL_STUDIO_API_KEY to it."
+)
+URL_FIX = (
+    "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
+    "if Label Studio has one; the address of a page does not do."
 )
 SECONDS = 30.0
 IMPORT_SECONDS = 600.0
@@ -53,6 +58,7 @@ class StudioApi:
             raise StudioError("No Label Studio token is set.", TOKEN_FIX)
         if not (key.isascii() and key.isprintable()):
             raise StudioError("The Label Studio token has characters that no token has.", TOKEN_FIX)
+        _refuse_access_token(key)
         try:
             self._client = LabelStudio(
                 base_url=self.url,
@@ -122,6 +128,8 @@ class StudioApi:
                 f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
                 "Look into Label Studio's own log.",
             )
+        if answer.status_code == 404 and "json" not in answer.headers.get("Content-Type", ""):
+            raise StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
         if not answer.ok or answer.is_redirect:
             raise StudioError(
                 f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
@@ -132,7 +140,7 @@ class StudioApi:
         except ValueError as error:
             raise StudioError(
                 f"{self.url} answers {method} {path} with something that is not JSON.",
-                "Is it Label Studio? Correct LABEL_STUDIO_URL.",
+                URL_FIX,
             ) from error
 
     def _refused(self, error: ApiError) -> StudioError:
@@ -149,10 +157,53 @@ class StudioApi:
             return StudioError(
                 f"Label Studio at {self.url} refuses the token ({error.status_code}).", TOKEN_FIX
             )
-        kind = UnansweredError if isinstance(error, requests.Timeout) else _BusyError
-        return kind(
-            f"Label Studio at {self.url} does not answer ({type(error).__name__}).",
-            "Start it, or correct LABEL_STUDIO_URL.",
+        if isinstance(error, ApiError | ValueError) and not isinstance(
+            error, requests.RequestException
+        ):
+            return StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
+        return unreachable(self.url, error)
+
+
+def unreachable(url: str, error: Exception) -> StudioError:
+    """Why a request to Label Studio got no answer, as far as the error tells."""
+    said = str(error)
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER_FAILURE" in said:
+        return StudioError(
+            f"What answers at {url} speaks no TLS.",
+            f"Set LABEL_STUDIO_URL to {url.replace('https://', 'http://', 1)}.",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return StudioError(
+            f"The certificate of {url} is not trusted here.",
+            "Set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to the file of the authority that signed it, "
+            "or correct the host in LABEL_STUDIO_URL.",
+        )
+    kind = UnansweredError if isinstance(error, requests.Timeout) else _BusyError
+    return kind(
+        f"Label Studio at {url} does not answer ({type(error).__name__}).",
+        "Start it, or correct LABEL_STUDIO_URL.",
+    )
+
+
+def _refuse_access_token(key: str) -> None:
+    """Refuse what looks like a token and is no lasting one.
+
+    Raises:
+        StudioError: it is an access token, or only a part of a token.
+    """
+    if not key.startswith("eyJ"):
+        return
+    try:
+        kind = jwt.decode(key, options={"verify_signature": False}).get("token_type")
+    except jwt.ExpiredSignatureError:
+        return
+    except jwt.InvalidTokenError as error:
+        raise StudioError(
+            "The Label Studio token is not whole: it has lost characters on its way.", TOKEN_FIX
+        ) from error
+    if kind == "access":
+        raise StudioError(
+            "The Label Studio token is an access token, which lives five minutes.", TOKEN_FIX
         )
 
 

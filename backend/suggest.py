@@ -14,7 +14,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from backend.encoders import get_encoder
-from backend.encoders.base import label_embeddings, label_texts, unreadable_labels
+from backend.encoders.base import (
+    label_embeddings,
+    label_texts,
+    unreadable_labels,
+    unreadable_message,
+)
 from backend.encoders.table import shipped_table
 from backend.errors import ClipError, ImageError, SettingsError
 from backend.images import decode
@@ -70,13 +75,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
     encoder = get_encoder(settings)
     unreadable = unreadable_labels(encoder, names)
     if unreadable:
-        log.warning(
-            "%s reads English only, does not know %s, and never suggests what it does not know. "
-            "Use English words (in Label Studio: a model_prompt), or a multilingual model, e.g. "
-            "--encoder open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k.",
-            encoder.short,
-            ", ".join(unreadable),
-        )
+        log.warning("%s %s", *unreadable_message(encoder, unreadable))
     text = torch.from_numpy(
         label_embeddings(encoder, [label_texts(encoder, name) for name in names])
     )

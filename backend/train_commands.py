@@ -12,7 +12,7 @@ from rich.table import Table
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
-from backend.run_commands import follow, print_outcome, warn_without_workers
+from backend.run_commands import follow, print_outcome, require_project, warn_without_workers
 from backend.settings import Settings, load_settings
 from backend.terminal import JsonOption, ProjectArgument, console, plain
 
@@ -39,6 +39,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     from jobs.waiting import wait_for_training
 
     trainings = _trainings(settings)
+    require_project(settings, project)
     warn_without_workers(settings, TRAIN, PREDICT)
     number = orders.ask_for_training(trainings, project)
     if not wait:

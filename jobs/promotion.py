@@ -48,6 +48,8 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     house.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
     scorer = house.predictor.scorer(config, key, run.head or None)
     version = scorer.model_version
+    # Freezing has changed it, and a run that has nothing to import says what is shown all the same.
+    runs.note(run.id, model_version=version)
     importer = Importer(studio, run.project, version)
     if run.sending:
         # A process that died has sent something that Label Studio may still be working on.

@@ -243,12 +243,15 @@ class Runs:
         return self._text(self.connection.hget(_key(run_id), "state"))
 
     def require(self, project: int, run_id: str) -> Run:
-        """The run of this project.
+        """The run of this project with this id, or with the only id that begins like this.
 
         Raises:
-            QueueError: there is none; with status 404.
+            QueueError: there is none, or more than one; with status 404.
         """
         run = self.get(run_id) if run_id.isalnum() else None
+        if run is None and run_id:
+            alike = [one for one in self.of_project(project) if one.id.startswith(run_id)]
+            run = alike[0] if len(alike) == 1 else None
         if run is None or run.project != project:
             error = QueueError(
                 f"Project {project} has no run {run_id[:40]!r}.",

@@ -32,8 +32,8 @@ def require_workers(settings: Settings, connection: Redis, name: str = queues.PR
             return
     raise QueueError(
         f"No worker listens on the queue {name!r} at {queues.place(settings)}.",
-        "Start one and keep it running: ls-clip worker. (Without LS_CLIP_REDIS_URL, ls-clip "
-        "connect predicts by itself.)",
+        "Start one and keep it running: ls-clip worker; it listens once its encoder is loaded. "
+        "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts by itself.)",
     )
 
 

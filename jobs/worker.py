@@ -100,6 +100,7 @@ def work(settings: Settings, names: Sequence[str]) -> None:
     Raises:
         ClipError: the encoder or the store cannot be used.
     """
+    log.info("loading the encoder %s", settings.encoder)
     from backend.runtime import runtime
 
     if queues.PREDICT in names:

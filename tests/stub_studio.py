@@ -110,6 +110,7 @@ def stub_studio() -> Iterator[StubStudio]:
             )
             out = json.dumps(answer).encode()
             self.send_response(status)
+            self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(out)))
             self.end_headers()
             self.wfile.write(out)

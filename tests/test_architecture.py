@@ -48,6 +48,7 @@ LAYERS = [
     ["jobs.orders", "jobs.waiting"],
     ["jobs.due", "jobs.projects", "jobs.trainings"],
     ["jobs.queues", "jobs.runs", "jobs.stopping"],
+    ["comparing"],
     ["logs", "settings", "telemetry", "terminal"],
     ["errors"],
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from backend.cli import print_findings
 from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
 from backend.doctor import queue as doctor_queue
 from backend.doctor.finding import Check, examine
@@ -198,6 +199,7 @@ def test_json_is_all_that_is_printed_and_the_exit_code_says_error(tmp_path: Path
     assert findings["studio"]["severity"] == "error"
     assert findings["backend"]["severity"] == "ok"
     assert findings["backend-login"]["severity"] == "ok"
+    assert "LS_CLIP_LABEL_STUDIO_API_KEY" in findings["backend-settings"]["what"]
     assert "predictions-missing" in findings["skipped"]["what"]
     assert done.stderr == ""
 
@@ -215,6 +217,44 @@ def test_people_get_a_line_a_finding(tmp_path: Path):
     assert "error studio" in done.stdout
     assert "Fix:" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_no_character_is_lost_beside_wide_ones(capsys: Any, monkeypatch: pytest.MonkeyPatch):
+    wide = "cannot read 猫の写真を撮る人たち, 自転車に乗っている人, 海の見える丘の上の白い家, 犬."
+    for columns in range(40, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_findings([Finding("labels", "warning", wide)])
+        shown = "".join(capsys.readouterr().out.split())
+        assert shown == "warninglabels" + wide.replace(" ", "")
+
+
+def test_a_server_that_was_started_with_other_settings_is_told(tmp_path: Path):
+    with served(tmp_path, LABEL_STUDIO_API_KEY="old") as (url, _):
+        done = run_cli(
+            *("doctor", "--json"),
+            cwd=tmp_path,
+            LS_CLIP_ENCODER="offline",
+            LS_CLIP_STORE=str(tmp_path / "store"),
+            LS_CLIP_PUBLIC_URL=url,
+            LABEL_STUDIO_URL="http://127.0.0.1:9",
+            LABEL_STUDIO_API_KEY="new-and-secret",
+            LS_CLIP_REDIS_URL="redis://127.0.0.1:9/0",
+        )
+    found = {one["check"]: one for one in json.loads(done.stdout)}["backend-settings"]
+    assert found["severity"] == "warning"
+    assert "LS_CLIP_LABEL_STUDIO_API_KEY, LS_CLIP_REDIS_URL." in found["what"]
+    assert "Restart ls-clip serve" in found["fix"]
+    assert "new-and-secret" not in done.stdout
+
+
+def test_a_server_that_cannot_compare_settings_is_told(
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
+):
+    for answer in (Answer(404, None, "", "", 0.1), Answer(200, [], "", "", 0.1)):
+        monkeypatch.setattr(Patient, "compare", lambda self, answer=answer: answer)
+        (found,) = machine.backend_settings(patient)
+        assert found.severity == "warning"
+        assert "older release" in found.why
 
 
 def test_a_setting_that_cannot_work_is_a_finding(tmp_path: Path):

@@ -56,6 +56,17 @@ def test_confidence_is_one_over_one_plus_the_expected_changes(
     assert confidence([scored(*probabilities)]) == pytest.approx(expected)
 
 
+def test_what_the_encoder_cannot_read_is_named_and_its_probability_counts_for_nothing():
+    read = scored(0.9, 0.4)
+    control = scored(0.9, 0.4, 0.45).control
+    some = ScoredControl(
+        control, np.array([0.9, 0.4, 0.45]), [0.5, 0.5, 2.0], unread=frozenset({2})
+    )
+    assert confidence([some]) == pytest.approx(confidence([read]))
+    assert names([label for label, _ in some.near]) == ["label1"]
+    assert "cannot be read by the encoder: label2" in evidence_lines([some], "x")
+
+
 def test_an_uncertain_task_has_less_confidence_than_a_certain_one():
     assert confidence([scored(0.55, 0.45)]) < confidence([scored(0.95, 0.05)])
 

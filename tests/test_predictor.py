@@ -131,6 +131,34 @@ def test_a_single_choice_gets_the_most_probable_label_only(make_runtime: MakeRun
     assert found.result[0]["value"] == {"choices": [best]}
 
 
+FOREIGN = (
+    '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
+    'choice="multiple" model_score_threshold="0"><Choice value="cat"/><Choice value="犬"/>'
+    '<Choice value="猿" model_score_threshold="0"/><Choice value="猫" model_prompt="a cat"/>'
+    '</Choices><TextArea name="clip_evidence" toName="image"/></View>'
+)
+
+
+def test_a_label_that_the_encoder_cannot_read_is_not_ticked_whatever_the_common_threshold(
+    make_runtime: MakeRuntime,
+):
+    (found,) = predict(make_runtime(LS_CLIP_THRESHOLD="0"), FOREIGN, [task(1)])
+    choices, evidence = found.result
+    assert choices["value"] == {"choices": ["cat", "猿", "猫"]}
+    suggested, unread, *_ = evidence["value"]["text"]
+    assert "犬" not in suggested
+    assert unread == "cannot be read by the encoder: 犬, 猿"
+
+
+def test_a_multilingual_encoder_reads_every_label(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    runtime = make_runtime()
+    monkeypatch.setattr(type(runtime.predictor.encoder), "multilingual", True)
+    (found,) = predict(runtime, FOREIGN, [task(1)])
+    assert found.result[0]["value"] == {"choices": ["cat", "犬", "猿", "猫"]}
+
+
 def test_labels_from_the_task_are_scored_for_that_task(make_runtime: MakeRuntime):
     config = (
         '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '

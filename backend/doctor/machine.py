@@ -148,6 +148,32 @@ def backend_login(patient: Patient) -> Iterator[Finding]:
         yield _slow("/setup", answer.seconds, SETUP_SECONDS)
 
 
+def backend_settings(patient: Patient) -> Iterator[Finding]:
+    """The running backend was started with these settings."""
+    try:
+        answer = patient.compare()
+        differ = answer.body["differ"] if answer.status == 200 else None
+    except (requests.RequestException, KeyError, TypeError):
+        differ = None
+    if differ is None:
+        yield Finding(
+            "backend-settings",
+            "warning",
+            "The running backend does not tell whether it has these settings.",
+            "It may be of an older release.",
+            "Restart ls-clip serve, then run ls-clip doctor again.",
+        )
+    elif differ:
+        yield Finding(
+            "backend-settings",
+            "warning",
+            f"The running backend has another value of {', '.join(map(str, differ))}.",
+            "What is found here need not hold for it: a .env is read once, at the start.",
+            "Restart ls-clip serve (and ls-clip worker) with these settings, or run ls-clip doctor "
+            "with theirs.",
+        )
+
+
 def _slow(path: str, seconds: float, limit: float) -> Finding:
     return Finding(
         "backend" if path == "/health" else "backend-login",
@@ -174,5 +200,12 @@ CHECKS = (
         "Label Studio has to log in to it.",
         backend_login,
         ("backend",),
+    ),
+    Check(
+        "backend-settings",
+        "The backend runs with these settings.",
+        "What is found here should hold for it.",
+        backend_settings,
+        ("backend", "backend-login"),
     ),
 )

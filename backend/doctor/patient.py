@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from secrets import token_hex
 from typing import Any
 
 import requests
 
+from backend.comparing import digests
 from backend.embedder import Embedder
 from backend.encoders import Encoder, get_encoder
 from backend.fetch import ImageFetcher
@@ -153,3 +155,13 @@ class Patient:
             project = self.project
             body = {"project": project_key(project), "schema": project["label_config"]}
         return self.ask("POST", f"{self.settings.backend_url}/setup", body, login=True)
+
+    def compare(self) -> Answer:
+        """What the backend answers to the question whether it runs with these settings.
+
+        Raises:
+            requests.RequestException: it does not answer.
+        """
+        salt = token_hex(8)
+        body = {"salt": salt, "digests": digests(self.settings, salt)}
+        return self.ask("POST", f"{self.settings.backend_url}/compare", body, login=True)

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 from backend.connect import TITLE
 from backend.doctor.finding import Check, Finding
 from backend.doctor.patient import Patient
-from backend.encoders.base import unreadable_labels
+from backend.encoders.base import unreadable_message
 from backend.errors import ImageError
 from backend.images import decode
 from backend.labels import CONFIG_FIX, EVIDENCE_NAME
 from backend.predictor import image_of
+from backend.scoring import unread_labels
 from backend.studio import EVENT_ACTIONS, SECRET_HEADER
 
 SAMPLE = 12
@@ -58,23 +59,11 @@ def evidence(patient: Patient) -> Iterator[Finding]:
 
 def labels(patient: Patient) -> Iterator[Finding]:
     """The text tower can read the labels."""
-    texts = [
-        text
-        for control in patient.config.controls
-        for label in control.labels
-        for text in (label.prompts or (label.text,))
-    ]
-    unreadable = unreadable_labels(patient.encoder, texts)
-    if unreadable:
-        yield Finding(
-            "labels",
-            "warning",
-            f"{patient.encoder.short} reads English only, and cannot read "
-            f"{len(unreadable)} labels: {', '.join(unreadable[:5])}.",
-            "What is suggested for them is chance.",
-            'Give each such <Choice> a model_prompt="a photo of ..." in English, or set '
-            "LS_CLIP_ENCODER to a multilingual model.",
-        )
+    unread = unread_labels(patient.encoder, patient.config)
+    if unread:
+        found, fix = unreadable_message(patient.encoder, unread)
+        consequence = "A suggestion for them would be chance."
+        yield Finding("labels", "warning", found, consequence, fix)
 
 
 def registered(patient: Patient) -> Iterator[Finding]:

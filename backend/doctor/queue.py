@@ -21,6 +21,7 @@ SILENT_SECONDS = 300.0
 def queue(patient: Patient) -> Iterator[Finding]:
     """Redis answers, and keeps what it is told over a restart."""
     if not _is_set(patient):
+        yield Finding("queue", "ok", "No queue is set: ls-clip connect predicts by itself.")
         return
     connection = queues.connect(patient.settings, patience=0)
     with queues.explained():
@@ -44,6 +45,7 @@ def queue(patient: Patient) -> Iterator[Finding]:
 def workers(patient: Patient) -> Iterator[Finding]:
     """Somebody works on runs."""
     if not _is_set(patient):
+        yield Finding("workers", "ok", "No queue is set, so no worker is needed.")
         return
     with queues.explained():
         connection = queues.connect(patient.settings, patience=0)
@@ -62,12 +64,14 @@ def workers(patient: Patient) -> Iterator[Finding]:
 def last_run(patient: Patient) -> Iterator[Finding]:
     """The project's last run came to a good end, or is getting on."""
     if not _is_set(patient):
+        yield Finding("run", "ok", "No queue is set, so there are no runs.")
         return
     with queues.explained():
         found = Runs(queues.connect(patient.settings, patience=0)).of_project(
             patient.project_number
         )
     if not found:
+        yield Finding("run", "ok", "There was no run of the project yet.")
         return
     run = found[0]
     again = f"Mend that, then run ls-clip predict {run.project}; what is embedded stays."
@@ -92,6 +96,7 @@ def last_run(patient: Patient) -> Iterator[Finding]:
 def training(patient: Patient) -> Iterator[Finding]:
     """The project's last training came to a good end, and somebody trains."""
     if not _is_set(patient):
+        yield Finding("training", "ok", "No queue is set, so nothing is trained by itself.")
         return
     with queues.explained():
         connection = queues.connect(patient.settings, patience=0)
@@ -133,17 +138,17 @@ def _is_set(patient: Patient) -> bool:
 
 
 CHECKS = (
-    Check("queue", "The queue answers, or none is set.", "Runs are kept there.", queue),
+    Check("queue", "The queue answers.", "Runs are kept there.", queue),
     Check(
         "workers",
-        "Workers listen, or no queue is set.",
+        "Workers listen.",
         "They do what a run asks for.",
         workers,
         ("queue",),
     ),
     Check(
         "run",
-        "The project's last run, if there is one, went well.",
+        "The project's last run went well.",
         "It tells why tasks are without a suggestion.",
         last_run,
         ("queue",),
@@ -151,7 +156,7 @@ CHECKS = (
     ),
     Check(
         "training",
-        "The project's last training, if there was one, went well.",
+        "The project's last training went well, if there was one.",
         "People's approvals make the next suggestions better.",
         training,
         ("queue",),

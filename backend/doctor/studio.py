@@ -12,6 +12,7 @@ import requests
 from backend.doctor.finding import Check, Finding
 from backend.doctor.patient import Patient
 from backend.errors import StudioError
+from backend.studio_api import URL_FIX, unreachable
 
 ACCESS_SECONDS = 300
 """The life of the access tokens that a personal access token is exchanged for."""
@@ -37,10 +38,7 @@ def reachable(patient: Patient) -> Iterator[Finding]:
         health = patient.ask("GET", f"{url}/health")
         version = patient.ask("GET", f"{url}/api/version")
     except requests.RequestException as error:
-        raise StudioError(
-            f"Nothing answers at {url} ({type(error).__name__}).",
-            "Start Label Studio, or correct LABEL_STUDIO_URL.",
-        ) from error
+        raise unreachable(url, error) from error
     if health.location or version.location:
         raise StudioError(
             f"{url} redirects to {health.location or version.location}.",
@@ -53,7 +51,7 @@ def reachable(patient: Patient) -> Iterator[Finding]:
     if not isinstance(version.body, dict) or "release" not in version.body:
         raise StudioError(
             f"What answers at {url} is not Label Studio.",
-            "Correct LABEL_STUDIO_URL: scheme, host, port, and the sub-path if there is one.",
+            URL_FIX,
         )
     yield from ()
 

@@ -115,8 +115,7 @@ def duplicated(patient: Patient) -> Iterator[Finding]:
             f"{len(twice)} tasks have several predictions of one version: "
             f"{', '.join(map(str, twice[:10]))}.",
             "Annotators see them all, and statistics count them all.",
-            "Delete that version's predictions in the Data Manager (Delete Predictions), then run "
-            f"ls-clip connect {patient.number}.",
+            f"Run ls-clip prune {patient.number} --duplicates when nobody labels.",
         )
 
 
@@ -131,8 +130,8 @@ def versions(patient: Patient) -> Iterator[Finding]:
             f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}.",
             "Quick view shows them all, one tab each; the label stream shows "
             f"{patient.project['model_version'] or 'none'}.",
-            "Delete the old ones in the Data Manager when nobody labels: it takes about a second "
-            "for 200, and blocks everyone meanwhile.",
+            f"Delete an old one with ls-clip prune {patient.number} --version NAME when nobody "
+            "labels: it takes about a second for 200, and blocks everyone meanwhile.",
         )
 
 
@@ -198,7 +197,7 @@ CHECKS = (
     ),
     Check(
         "backend-version",
-        "Backend and project agree on the version.",
+        "The running backend serves the version of these settings.",
         "Live and stored suggestions should be the same.",
         backend_version,
         ("config", "encoder", "store", "backend-login"),
@@ -222,7 +221,7 @@ CHECKS = (
     ),
     Check(
         "predictions-versions",
-        "There is one version of suggestions.",
+        "There is no second version of suggestions.",
         "Quick view shows all of them.",
         versions,
         ("project",),

@@ -149,7 +149,24 @@ def unreadable_labels(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """Texts with letters that an English text tower never learned (Japanese, Cyrillic ...)."""
     if encoder.multilingual:
         return []
-    return [text for text in texts if any(_is_foreign(character) for character in text)]
+    return [
+        text
+        for text in texts
+        if not text.isascii() and any(_is_foreign(character) for character in text)
+    ]
+
+
+def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
+    """What a person is told about labels that the text tower cannot read, and the way out."""
+    count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+    more = ", ..." if len(labels) > 5 else ""
+    return (
+        f"{encoder.short} reads English only, and cannot read {count}: "
+        f"{', '.join(labels[:5])}{more}. They are not suggested until a head has learned them.",
+        'Say each in English (in the labeling config: model_prompt="a photo of ..."), or take a '
+        "multilingual model, e.g. LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/"
+        "laion5b_s13b_b90k.",
+    )
 
 
 def _is_foreign(character: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the commands around heads, archives and exports answer when something is wrong."""
+"""What the commands around runs, heads, archives and exports answer when something is wrong."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 from redis import Redis
 
+from backend.errors import StudioError
 from backend.heads import ZERO_SHOT, Heads
 from backend.store import Store
 from jobs import orders, queues
@@ -121,3 +123,84 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, tmp_path: Path, studio: S
     assert code == 1
     assert (tmp_path / "project-1.csv").read_text() == "as before"
     assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+# Runs
+
+
+@pytest.mark.parametrize("command", ["predict", "runs", "train", "prune"])
+def test_a_number_that_no_project_has_is_refused_at_once(cli: Cli, connection: Redis, command: str):
+    code, said = cli(command, "99")
+    assert code == 1
+    assert "404" in said and "Check the project's number" in said
+    assert not queues.queue(connection, queues.PREDICT).get_job_ids()
+
+
+def test_a_run_is_asked_for_while_label_studio_is_away(cli: Cli, connection: Redis):
+    code, said = cli("predict", "1", LABEL_STUDIO_URL=f"http://127.0.0.1:{free_port()}")
+    assert code == 0
+    assert "does not answer" in said and "ls-clip runs 1" in said
+    assert len(Runs(connection).of_project(1)) == 1
+
+
+def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_failed(
+    cli: Cli, connection: Redis
+):
+    runs = Runs(connection)
+    run, _ = runs.start(1, "unlabelled", "label-studio")
+    runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
+    code, said = cli("runs", "1", COLUMNS="80")
+    assert code == 0
+    assert run.id in said and "failed" in said
+    assert f"{run.id} failed: It says no. Ask nicely." in said
+
+
+def test_a_project_without_runs_says_so(cli: Cli):
+    assert cli("runs", "1") == (0, "No run of project 1 is remembered.\n")
+
+
+def test_a_run_can_be_named_by_the_beginning_of_its_id(cli: Cli, connection: Redis):
+    run, _ = Runs(connection).start(1, "missing", "cli")
+    code, said = cli("runs", "1", "--cancel", run.id[:5], "--json")
+    assert code == 0
+    assert run.id in said and "cancelled" in said
+
+
+def test_a_version_that_there_is_not_is_no_reason_to_say_all_is_well(cli: Cli):
+    code, said = cli("prune", "1", "--version", "nope", "--yes")
+    assert code == 1
+    assert "'nope'" in said and "ls-clip prune 1" in said
+
+
+def test_forget_says_when_there_was_nothing(cli: Cli):
+    code, said = cli("forget", "1", "--task", "5", "--yes")
+    assert code == 0
+    assert "Nothing is kept of project 1, tasks 5." in said
+
+
+# Addresses and tokens
+
+
+def token(**content: Any) -> str:
+    return jwt.encode(content, "k" * 32)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (token(token_type="access", exp=2**33), "an access token, which lives five minutes"),
+        (token(token_type="refresh", exp=2**33)[:60], "is not whole"),
+        (token(token_type="refresh", exp=1), "has expired"),
+    ],
+)
+def test_what_is_wrong_with_a_token_is_told(cli: Cli, key: str, said: str):
+    code, answer = cli("prune", "1", LABEL_STUDIO_API_KEY=key)
+    assert code == 1
+    assert said in answer and "Personal Access Token" in answer
+
+
+def test_an_address_with_https_before_a_plain_server_is_told(cli: Cli, studio: StubStudio):
+    wrong = studio.url.replace("http://", "https://")
+    code, said = cli("prune", "1", LABEL_STUDIO_URL=wrong)
+    assert code == 1
+    assert "speaks no TLS" in said and f"LABEL_STUDIO_URL to {studio.url}." in said
