@@ -272,7 +272,7 @@ def test_a_redirect_and_another_program_are_told_from_label_studio(
     for answer, said in [
         (Answer(301, None, "", "https://a.example/", 0.1), "redirects to https://a.example/"),
         (Answer(503, None, "", "", 0.1), "answers 503"),
-        (Answer(200, {"x": 1}, "", "", 0.1), "is not Label Studio"),
+        (Answer(200, {"x": 1}, "", "", 0.1), "is not Label Studio's API"),
     ]:
         monkeypatch.setattr(Patient, "ask", lambda *_, answer=answer: answer)
         found = next(one for one in doctor(settings) if one.check == "studio")

@@ -37,6 +37,8 @@ def reachable(patient: Patient) -> Iterator[Finding]:
     try:
         health = patient.ask("GET", f"{url}/health")
         version = patient.ask("GET", f"{url}/api/version")
+        # Version and health are answered below the address of every page, the API is not.
+        whoami = patient.ask("GET", f"{url}/api/current-user/whoami")
     except requests.RequestException as error:
         raise unreachable(url, error) from error
     if health.location or version.location:
@@ -48,9 +50,10 @@ def reachable(patient: Patient) -> Iterator[Finding]:
         raise StudioError(
             f"{url} answers {health.status}.", "Wait until Label Studio is up and less busy."
         )
-    if not isinstance(version.body, dict) or "release" not in version.body:
+    is_studio = isinstance(version.body, dict) and "release" in version.body
+    if not is_studio or whoami.status == 404:
         raise StudioError(
-            f"What answers at {url} is not Label Studio.",
+            f"What answers at {url} is not Label Studio's API.",
             URL_FIX,
         )
     yield from ()

@@ -77,6 +77,26 @@ def test_two_connects_at_once_import_every_prediction_once(
     assert list(shown(studio, project, versions.pop()).values()) == [1] * PHOTOS
 
 
+def test_a_task_that_lacks_one_of_its_images_is_predicted_and_told(
+    house: House, settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+) -> None:
+    things = '<Choice value="cat"/><Choice value="rocket"/>'
+    config = (
+        '<View><Image name="one" value="$image"/><Image name="two" value="$other"/>'
+        f'<Choices name="first" toName="one" choice="multiple">{things}</Choices>'
+        f'<Choices name="second" toName="two" choice="multiple">{things}</Choices></View>'
+    )
+    project = make_project(photos=0, config=config)
+    photo = min(path.name for path in (house.files / "images").iterdir())
+    there, gone = (f"/data/local-files/?d=images/{name}" for name in (photo, "gone.jpg"))
+    tasks = [{"data": {"image": there, "other": other}} for other in (there, gone)]
+    whole, lacking = studio.create_tasks(project, tasks)
+    report = connect(settings, studio, runtime.predictor, project)
+    assert set(report.failures) == {lacking}
+    assert "gone.jpg" in report.failures[lacking]
+    assert {one["task"] for one in studio.predictions(project)} == {whole, lacking}
+
+
 def test_the_webhook_without_a_secret_is_replaced_by_one_with_it(
     settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
 ) -> None:
