@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +35,18 @@ _ANNOTATED_FIELDS = (
 """A flat list: Label Studio applies it to the nested objects too."""
 
 
-def _more_than(column: str, value: int) -> dict[str, Any]:
-    """The Data Manager's filter for tasks with more than this in a column."""
-    item = {
-        "filter": f"filter:tasks:{column}",
-        "operator": "greater",
-        "type": "Number",
-        "value": value,
-    }
-    return {"conjunction": "and", "items": [item]}
-
-
-_HAS_ANNOTATION = _more_than("total_annotations", 0)
+def _more_than(**columns: int) -> dict[str, Any]:
+    """The Data Manager's filter for tasks with more than these values in these columns."""
+    items = [
+        {
+            "filter": f"filter:tasks:{column}",
+            "operator": "greater",
+            "type": "Number",
+            "value": value,
+        }
+        for column, value in columns.items()
+    ]
+    return {"conjunction": "and", "items": items}
 
 
 class Studio(StudioApi):
@@ -100,7 +99,7 @@ class Studio(StudioApi):
                     "fields": "all",
                     "include": "id,data,total_annotations,total_predictions",
                     "query": json.dumps(
-                        {"filters": _more_than("id", after), "ordering": ["tasks:id"]}
+                        {"filters": _more_than(id=after), "ordering": ["tasks:id"]}
                     ),
                 },
                 timeout=IMPORT_SECONDS,
@@ -112,31 +111,29 @@ class Studio(StudioApi):
             after = int(found[-1]["id"])
 
     def annotated(self, project: int, page_size: int = 500) -> Iterator[dict[str, Any]]:
-        """Tasks with an annotation that was not cancelled.
+        """Tasks with an annotation that was not cancelled; pages follow the id, see `tasks`.
 
         Each has ``id``, ``data``, ``annotations`` (``id``, ``result``, ``was_cancelled``,
         ``completed_by``, ``parent_prediction``, ``lead_time``, ``created_at``, ``updated_at``) and
         ``predictions`` (``id``, ``model_version``).
         """
-        query = json.dumps({"filters": _HAS_ANNOTATION, "ordering": ["tasks:id"]})
-        for page in count(1):
+        after = 0
+        while True:
+            filters = _more_than(total_annotations=0, id=after)
             try:
-                found = self._client.tasks.list(
+                answer = self._client.tasks.list(
                     project=project,
                     fields="all",
                     include=_ANNOTATED_FIELDS,
-                    query=query,
-                    page=page,
+                    query=json.dumps({"filters": filters, "ordering": ["tasks:id"]}),
                     page_size=page_size,
-                ).items
+                )
             except ApiError as error:
-                if error.status_code == 404 and page > 1:
-                    # A page past the end, where the one before was just full.
-                    return
                 raise self._refused(error) from error
             except httpx.HTTPError as error:
                 raise self._explained(error) from error
-            for task in found or []:
+            found = answer.items or []
+            for task in found:
                 yield {
                     "id": task.id,
                     "data": task.data,
@@ -146,8 +143,9 @@ class Studio(StudioApi):
                         for one in task.predictions or []
                     ],
                 }
-            if len(found or []) < page_size:
+            if len(found) < page_size:
                 return
+            after = int(found[-1].id)
 
     def last_change(self, project: int) -> str:
         """Something that differs as soon as an annotation was made, changed or deleted."""
@@ -160,7 +158,10 @@ class Studio(StudioApi):
                 "fields": "all",
                 "include": "id,updated_at",
                 "query": json.dumps(
-                    {"filters": _HAS_ANNOTATION, "ordering": ["-tasks:updated_at"]}
+                    {
+                        "filters": _more_than(total_annotations=0),
+                        "ordering": ["-tasks:updated_at"],
+                    }
                 ),
             },
         )

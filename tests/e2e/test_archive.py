@@ -117,6 +117,22 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     assert all(task["data"]["was"] for task in studio.tasks(target))
 
 
+def test_a_task_that_is_deleted_while_reviews_are_listed_hides_no_other(
+    studio: Studio, make_project: Callable[..., int], api: Callable[..., Any]
+):
+    project = make_project(photos=7)
+    tasks = [int(task["id"]) for task in studio.tasks(project)]
+    for task in tasks:
+        body = {"result": [], "lead_time": 1.0}
+        api("POST", f"/api/tasks/{task}/annotations/", json=body)
+    listing = studio.annotated(project, page_size=2)
+    found = [next(listing)["id"]]
+    for gone in (tasks[0], tasks[3]):
+        api("DELETE", f"/api/tasks/{gone}/")
+    found += [task["id"] for task in listing]
+    assert found == [task for task in tasks if task != tasks[3]]
+
+
 def test_a_folder_for_each_label_is_uploaded(
     cli: Cli, house: House, studio: Studio, empty: int, tmp_path: Path
 ):
