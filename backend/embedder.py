@@ -163,6 +163,8 @@ class Embedder:
         if value[:5].lower() == "data:":
             return "data:" + hashlib.sha256(value.encode()).hexdigest()
         if value.startswith("/") and not value.startswith("//"):
+            if "/resolve/" not in value:
+                return self._settings.label_studio_url + value
             try:
                 parts = urlsplit(value)
             except ValueError:

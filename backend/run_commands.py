@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jobs.runs import Run, Runs
 
 runs_app = typer.Typer()
+BEGIN_SECONDS = 3.0
 LINE_SECONDS = 5.0
 """Without a terminal, progress is a line so often."""
 
@@ -80,20 +81,21 @@ def predict(
     if only not in ONLY:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
     runs = _runs(settings)
-    require_project(settings, project)
     run, fresh = start(runs, project, only, "cli")
     if not fresh:
         console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
-    warn_without_workers(settings, PREDICT)
+    listened_to = warn_without_workers(settings, PREDICT)
     if wait:
         run = follow(runs, run)
+    elif listened_to:
+        run = begun(runs, run)
     if as_json:
         typer.echo(json.dumps(run.as_dict(), ensure_ascii=False))
-    elif wait:
+    elif wait or run.state == "failed":
         print_outcome(runs, run)
     else:
         console.print(f"Run [bold]{run.id}[/]; see it with: ls-clip runs {project}")
-    if wait and (run.state != "done" or run.failed):
+    if run.state == "failed" or (wait and (run.state != "done" or run.failed)):
         raise typer.Exit(1)
 
 
@@ -235,6 +237,15 @@ def forget(
     erase_ended(store, {run.id for run in going})
 
 
+def begun(runs: Runs, run: Run) -> Run:
+    """The run a moment later: a project that does not exist, say, makes it fail at once."""
+    until = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < until and run.state in {"queued", "listing"} and not run.config:
+        time.sleep(0.1)
+        run = runs.get(run.id) or run
+    return run
+
+
 def follow(runs: Runs, run: Run) -> Run:
     """Show how far a run is until it has ended."""
     from jobs.waiting import wait
@@ -313,8 +324,8 @@ def require_project(settings: Settings, project: int) -> None:
         console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
 
 
-def warn_without_workers(settings: Settings, *names: str) -> None:
-    """Say so if nobody listens on one of these queues."""
+def warn_without_workers(settings: Settings, *names: str) -> bool:
+    """Say so if nobody listens on one of these queues; whether somebody listens on each."""
     from jobs import queues
     from jobs.waiting import require_workers
 
@@ -324,4 +335,5 @@ def warn_without_workers(settings: Settings, *names: str) -> None:
             require_workers(settings, connection, name)
         except QueueError as error:
             console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
-            return
+            return False
+    return True

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from rq import Retry
 
 from backend import telemetry
+from backend.embedder import Filled
 from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.importer import predicted
 from backend.labels import parse_config
@@ -107,7 +108,7 @@ def _plan(run_id: str) -> None:
             runs.note(run_id, listed=listed)
             if house.embedder.has_all([*by_image(shard)]):
                 # Sooner done than told to another, and Label Studio lists on meanwhile.
-                _embed(runs, begun, number)
+                _embed(runs, begun, number, stored=True)
             else:
                 enqueue_shard(runs, run_id, number)
             number += 1
@@ -183,7 +184,8 @@ def _job(run_id: str, state: str = "") -> Iterator[tuple[Runs, Run | None]]:
         _sweep(runs, house)
 
 
-def _embed(runs: Runs, run: Run, number: int) -> None:
+def _embed(runs: Runs, run: Run, number: int, stored: bool = False) -> None:
+    """With ``stored`` the store is known to have all of the shard's embeddings."""
     house = runtime()
     _require_the_same_encoder(house, run)
     files = RunFiles(house.store, run.id)
@@ -204,7 +206,9 @@ def _embed(runs: Runs, run: Run, number: int) -> None:
     failures: dict[str, ImageError] = {}
     if runs.attempts(run.id, shard_id(run.id, number)) >= CAREFUL_AFTER:
         failures = _one_by_one(runs, run, number, list(images))
-    filled = house.embedder.fill([value for value in images if value not in failures], step)
+    filled = Filled(0, len(images), {})
+    if not stored:
+        filled = house.embedder.fill([value for value in images if value not in failures], step)
     failures |= filled.failures
     late = [value for value, one in failures.items() if one.reason in OUTAGE_REASONS]
     if late:

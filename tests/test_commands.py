@@ -12,6 +12,7 @@ from redis import Redis
 
 from backend.errors import StudioError
 from backend.heads import ZERO_SHOT, Heads
+from backend.run_commands import begun
 from backend.store import Store
 from jobs import orders, queues
 from jobs.runs import Runs
@@ -128,7 +129,7 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, tmp_path: Path, studio: S
 # Runs
 
 
-@pytest.mark.parametrize("command", ["predict", "runs", "train", "prune"])
+@pytest.mark.parametrize("command", ["runs", "train", "prune"])
 def test_a_number_that_no_project_has_is_refused_at_once(cli: Cli, connection: Redis, command: str):
     code, said = cli(command, "99")
     assert code == 1
@@ -136,10 +137,31 @@ def test_a_number_that_no_project_has_is_refused_at_once(cli: Cli, connection: R
     assert not queues.queue(connection, queues.PREDICT).get_job_ids()
 
 
+def test_a_run_of_a_project_that_there_is_not_is_told_as_soon_as_a_worker_has_looked(
+    cli: Cli, connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("backend.run_commands.BEGIN_SECONDS", 20.0)
+    runs = Runs(connection)
+    run, _ = runs.start(99, "missing", "cli")
+
+    def look(_: float) -> None:
+        runs.end(run.id, "failed", StudioError("There is none.", "Check the project's number."))
+
+    monkeypatch.setattr("time.sleep", look)
+    assert begun(runs, run).state == "failed"
+
+
+def test_a_run_that_has_begun_is_not_waited_for(connection: Redis):
+    runs = Runs(connection)
+    run, _ = runs.start(1, "missing", "cli")
+    runs.note(run.id, config="abc")
+    assert begun(runs, run).config == "abc"
+
+
 def test_a_run_is_asked_for_while_label_studio_is_away(cli: Cli, connection: Redis):
     code, said = cli("predict", "1", LABEL_STUDIO_URL=f"http://127.0.0.1:{free_port()}")
     assert code == 0
-    assert "does not answer" in said and "ls-clip runs 1" in said
+    assert "ls-clip runs 1" in said
     assert len(Runs(connection).of_project(1)) == 1
 
 

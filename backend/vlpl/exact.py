@@ -31,8 +31,8 @@ def on_grid(values: Tensor, grid: float) -> Tensor:
     return torch.round(values.double() * grid) / grid
 
 
-def stored(embedding: Tensor) -> Tensor:
-    """An embedding as the store keeps it (float16), in float64.
+def stored(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """An embedding as the store keeps it (float16), in float64, and its `squared_norm`.
 
     Raises:
         ValueError: a value is not finite, or a vector is longer than ``MAX_NORM`` (embeddings are
@@ -43,7 +43,7 @@ def stored(embedding: Tensor) -> Tensor:
     # Written so that NaN fails it too.
     if not bool((norms <= MAX_NORM**2).all()):
         raise ValueError("embeddings must be finite and L2-normalised")
-    return values
+    return values, norms
 
 
 def squared_norm(values: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ class Head:
             return anchor
         weight = self.weight.double()
         for start in range(0, len(image), exact.ROWS):
-            block = exact.stored(image[start : start + exact.ROWS])
+            block, _ = exact.stored(image[start : start + exact.ROWS])
             anchor[start : start + exact.ROWS] += exact.product(block, weight)
         return anchor
 

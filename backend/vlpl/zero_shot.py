@@ -132,9 +132,8 @@ def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tenso
 def _cosines(vectors: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
     result = vectors.new_empty((*vectors.shape[:-1], len(weights)), dtype=torch.float32)
     for start in range(0, len(vectors), exact.ROWS):
-        block = exact.stored(vectors[start : start + exact.ROWS])
-        norm = exact.squared_norm(block).sqrt()
-        scale = (norm[..., None] * text_norm).clamp_min(_MIN_NORM)
+        block, norms = exact.stored(vectors[start : start + exact.ROWS])
+        scale = (norms.sqrt()[..., None] * text_norm).clamp_min(_MIN_NORM)
         cosine = exact.product(block, weights) / scale
         result[start : start + exact.ROWS] = cosine.clamp(-1.0, 1.0).float()
     return result

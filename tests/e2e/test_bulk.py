@@ -29,8 +29,8 @@ from backend.studio import Studio, project_key
 from jobs import orders, projects, queues
 from jobs.runs import DONE, EMBEDDING, ENDED, Run, Runs
 from jobs.waiting import wait
-from tests.conftest import photo
-from tests.e2e.conftest import House, until
+from tests.conftest import photo, run_cli
+from tests.e2e.conftest import House, environment_of, until
 
 MANY = 200
 LOCAL = "/data/local-files/?d=many/"
@@ -170,6 +170,20 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
     kept = Snapshots(Store(bulk.store_uri)).of_tasks(project_key(studio.project(number)), tasks)
     assert len(kept) == MANY
     assert not [path for path in (Path(bulk.store) / "runs").glob("*")]
+
+    # What was forgotten is measured again, and gives the version that is there.
+    Snapshots(Store(bulk.store_uri)).forget(f"{number}.")
+    after = ended(runs, orders.start(runs, number, "all", "http")[0])
+    assert (after.embedded, after.imported) == (MANY, 0)
+    assert after.model_version == run.model_version
+
+
+def test_a_run_of_a_project_that_there_is_not_fails_while_its_asker_watches(
+    bulk: Settings, runs: Runs, tmp_path: Path
+) -> None:
+    done = run_cli("predict", "987654", cwd=tmp_path, **environment_of(bulk))
+    assert done.returncode == 1
+    assert "404" in done.stderr and "Check the project's number" in done.stderr
 
 
 def test_a_worker_killed_in_mid_shard_is_replaced_and_nothing_is_doubled(
