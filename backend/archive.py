@@ -48,7 +48,7 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     """Rows of a CSV file: an image's address and a label; several rows of one image are joined.
 
     Args:
-        path: UTF-8, with a header.
+        path: UTF-8, with a header; commas, semicolons or tabs between the columns.
         image_column: the column with addresses that Label Studio can show.
         label_column: the column with labels.
         image_field: the task-data field of the labeling config.
@@ -58,7 +58,10 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            # Spreadsheets of many countries put something else than commas.
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
             missing = {image_column, label_column} - set(reader.fieldnames or [])
             if missing:
                 raise SettingsError(
@@ -73,7 +76,8 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
                     labels[image].append(label)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(
-            f"{path} cannot be read: {error}.", "Give a CSV file in UTF-8."
+            f"{path} cannot be read: {error}.",
+            "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8).",
         ) from error
     return [
         Entry({image_field: image}, tuple(found), image) for image, found in sorted(labels.items())

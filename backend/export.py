@@ -26,7 +26,7 @@ from backend.studio import Studio
 from backend.trainer import Pulled
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 
-FORMATS = {"coco": "json", "csv": "csv", "parquet": "parquet", "labelstudio": "json"}
+FORMATS = {"coco": "coco.json", "csv": "csv", "parquet": "parquet", "labelstudio": "json"}
 """Format -> what its file's name ends with."""
 CHUNK = 1000
 _COLUMNS = pa.schema(
@@ -50,7 +50,8 @@ class LabelState:
 
     Attributes:
         task: the task's id.
-        image: the image's address, as it stands in the task's data.
+        image: the image's address, as it stands in the task's data; one that stands there itself
+            (``data:``) is named by its hash.
         control: name of the control.
         label: its key: the value, or the way down a tree.
         state: ``approved``, ``known``, ``pseudo`` or ``unknown``.
@@ -106,16 +107,21 @@ def exported(
             for plain in pulled.config.controls:
                 control = plain.for_task(task["data"])
                 approval = approvals.get((control.name, int(task["id"])))
-                states = _states(task, control, approval, prediction, pseudo)
+                value = image_of(control, task) or ""
+                # A file of its own in each of its labels' rows would be nobody's wish.
+                image = predictor.embedder.address(value) if value.startswith("data:") else value
+                states = _states(task, image, control, approval, prediction, pseudo=pseudo)
                 controls.append((control, states))
             yield ExportedTask(int(task["id"]), task["data"], tuple(controls), prediction.score)
 
 
 def _states(
     task: Mapping[str, Any],
+    image: str,
     control: Control,
     approval: Approval | None,
     prediction: Prediction,
+    *,
     pseudo: bool,
 ) -> tuple[LabelState, ...]:
     scored = next((one for one in prediction.scored if one.control.name == control.name), None)
@@ -134,7 +140,7 @@ def _states(
         states.append(
             LabelState(
                 int(task["id"]),
-                image_of(control, task) or "",
+                image,
                 control.name,
                 label.key,
                 state,

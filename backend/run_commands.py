@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
-from backend.terminal import EncoderOption, JsonOption, ProjectArgument, console, plain
+from backend.terminal import (
+    EncoderOption,
+    JsonOption,
+    ProjectArgument,
+    compact_table,
+    console,
+    plain,
+)
 
 if TYPE_CHECKING:
     from jobs.runs import Run, Runs
@@ -135,12 +142,7 @@ def runs(
         require_project(settings, project)
         console.print(f"No run of project {project} is remembered.")
         return
-    table = Table(Column("run", no_wrap=True), Column("when", no_wrap=True))
-    table.add_column("state", no_wrap=True)
-    for name in ("tasks", "imported", "failed"):
-        table.add_column(name, justify="right")
-    for name in ("only", "asked by"):
-        table.add_column(name)
+    table = compact_table("run", "when", "state", "tasks", "imported", "failed", "only", "asked by")
     for run in found:
         when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
         numbers = map(str, (run.listed, run.imported, run.failed))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 console = Console(stderr=True)
 EncoderOption = Annotated[
@@ -15,6 +16,14 @@ EncoderOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 ProjectArgument = Annotated[int, typer.Argument(help="The project's number in Label Studio.")]
+
+
+def compact_table(*columns: str) -> Table:
+    """A table without frames, whose cells are not wrapped: eight columns fit 80 characters."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="fold")
+    return table
 
 
 def plain(text: str) -> str:

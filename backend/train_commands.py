@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
 from backend.run_commands import follow, print_outcome, require_project, warn_without_workers
 from backend.settings import Settings, load_settings
-from backend.terminal import JsonOption, ProjectArgument, console, plain
+from backend.terminal import JsonOption, ProjectArgument, compact_table, console, plain
 
 if TYPE_CHECKING:
     from backend.heads import HeadSet
@@ -117,15 +116,24 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_heads(found: list[HeadSet], serving: str) -> None:
-    table = Table("head", "serves", "made", "reviewed", "provenance", "mAP", "before", "verdict")
+    table = compact_table(
+        "head", "serves", "made (UTC)", "reviewed", "mAP", "mAP before", "verdict"
+    )
     for one in found:
-        said = ", ".join(f"{count} {kind}" for kind, count in one.provenance.items())
         rates = [one.metrics.get(name) for name in ("mAP", "serving mAP")]
         shown = ["" if rate is None else f"{rate:.3f}" for rate in rates]
-        verdict = ("accepted, " if one.accepted else "kept aside, ") + one.reason
+        verdict = "accepted" if one.accepted else "kept aside"
         serves = "yes" if one.name == serving else ""
-        table.add_row(one.name, serves, one.created, str(one.approvals), said, *shown, verdict)
+        made = one.created[:16].replace("T", " ")
+        table.add_row(one.name, serves, made, str(one.approvals), *shown, verdict)
     Console().print(table)
+    if serving not in {one.name for one in found}:
+        console.print("None of them serves: suggestions are zero-shot.")
+    for one in found:
+        said = ", ".join(f"{count} {kind}" for kind, count in one.provenance.items())
+        console.print(
+            f"[bold]{one.name}[/]: {said}; {plain(one.reason)}", highlight=False, soft_wrap=True
+        )
 
 
 @train_app.command()

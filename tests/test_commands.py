@@ -90,6 +90,17 @@ def test_a_project_without_heads_says_that_it_is_zero_shot(cli: Cli):
     assert "zero-shot" in said
 
 
+def test_on_a_narrow_terminal_the_list_of_heads_is_whole(cli: Cli, heads: Heads):
+    heads.keep(KEY, head_set("h1"))
+    code, said = cli("heads", "1", COLUMNS="80")
+    assert code == 0
+    first, row, *rest = said.splitlines()
+    assert first.split()[:3] == ["head", "serves", "made"] and first.rstrip().endswith("verdict")
+    assert row.split()[0] == "h1" and row.rstrip().endswith(("accepted", "kept aside"))
+    assert "None of them serves: suggestions are zero-shot." in rest
+    assert any(line.startswith("h1: ") for line in rest)
+
+
 def test_there_is_nothing_to_go_back_to_before_the_first_head(cli: Cli):
     code, said = cli("rollback", "1")
     assert code == 1
@@ -173,7 +184,11 @@ def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_faile
     runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
     code, said = cli("runs", "1", COLUMNS="80")
     assert code == 0
-    assert run.id in said and "failed" in said
+    first, *rows = said.splitlines()
+    assert " ".join(first.split()) == "run when state tasks imported failed only asked by"
+    assert rows[0].split() == [
+        *(run.id, *rows[0].split()[1:3], "failed", "0", "0", "0", "unlabelled", "label-studio")
+    ]
     assert f"{run.id} failed: It says no. Ask nicely." in said
 
 

@@ -1,0 +1,62 @@
+"""What comes in from archives and goes out in exports, file by file."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from backend.archive import from_csv
+from backend.errors import SettingsError
+from backend.export import exported, write
+from backend.labels import parse_config
+from backend.studio import Studio
+from backend.trainer import Pulled
+from tests.conftest import MakeRuntime, choices_config, data_uri
+from tests.stub_studio import KEY, stub_studio
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, separator: str, mark: bytes):
+    lines = ["image,label", '"/data/a, b; c.jpg",犬', "/data/d.jpg,cat", "/data/d.jpg,dog", ",x"]
+    text = "\r\n".join([lines[0].replace(",", separator), lines[1].replace('",', f'"{separator}')])
+    text += "\r\n" + "\r\n".join(line.replace(",", separator) for line in lines[2:])
+    path = tmp_path / "archive.csv"
+    path.write_bytes(mark + text.encode())
+    found = {one.data["image"]: one.labels for one in from_csv(path, "image", "label", "image")}
+    assert found == {"/data/a, b; c.jpg": ("犬",), "/data/d.jpg": ("cat", "dog")}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "has no column image, label"),
+        (b"photo,label\nx,y\n", "It has: photo, label"),
+        ("image,label\n写真,犬\n".encode("cp932"), "CSV UTF-8"),
+    ],
+)
+def test_a_csv_that_cannot_be_used_is_told_with_the_way_out(
+    tmp_path: Path, content: bytes, said: str
+):
+    path = tmp_path / "archive.csv"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        from_csv(path, "image", "label", "image")
+    assert said in str(caught.value)
+
+
+def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
+    tmp_path: Path, make_runtime: MakeRuntime
+):
+    with stub_studio() as stub:
+        stub.tasks = {1: {"image": data_uri(1)}, 2: {"image": "/data/upload/1/a.jpg"}}
+        runtime = make_runtime(label_studio_url=stub.url, label_studio_api_key="f" * 40)
+        pulled = Pulled(KEY, parse_config(choices_config()), {}, {})
+        tasks = exported(Studio(runtime.settings), runtime.predictor, 1, pulled, pseudo=True)
+        assert write("csv", tasks, tmp_path / "out.csv") == 2
+    with (tmp_path / "out.csv").open() as file:
+        images = {row["task"]: row["image"] for row in csv.DictReader(file)}
+    assert images["1"].startswith("data:") and len(images["1"]) < 80
+    assert images["2"] == "/data/upload/1/a.jpg"
