@@ -35,7 +35,8 @@ def digests(settings: Settings, salt: str) -> dict[str, str]:
         value = settings.store_uri if name == "store" else getattr(settings, name)
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
-        found[name] = hashlib.sha256(f"{salt} {name} {value}".encode()).hexdigest()
+        text = f"{salt} {name} {value}".encode(errors="replace")
+        found[name] = hashlib.sha256(text).hexdigest()
     return found
 
 

@@ -329,7 +329,8 @@ def _fully_unquoted(text: str) -> str:
 _STUDIO_FIXES = {
     401: "The token of LS_CLIP_LABEL_STUDIO_API_KEY has expired or is of a kind that Label Studio "
     "does not accept: create a personal access token under Account & Settings.",
-    403: "The user of LS_CLIP_LABEL_STUDIO_API_KEY may not see this project: give it access.",
+    403: "The user of LS_CLIP_LABEL_STUDIO_API_KEY may not see this project: give it access. For "
+    "local files Label Studio must run with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true.",
     404: "The file is gone, or, for local files, no local storage of a project that this user sees "
     "covers its directory: add one under Settings > Cloud Storage.",
 }

@@ -40,7 +40,6 @@ from backend.studio import Studio, project_key
 from backend.vlpl.fitting import Aim, Rows, fit
 from backend.vlpl.head import Card, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
-from backend.vlpl.objectives import POSITIVE
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +250,7 @@ class Trainer:
         verdict = judge(
             made.head.probabilities(rows.image[audited], rows.z[audited]),
             serving.head.probabilities(rows.image[audited], rows.z[audited]),
-            (rows.labels[audited] == POSITIVE).double(),
+            rows.labels[audited],
             labels,
         )
         return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes

@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from backend.cli import print_findings
+from backend.comparing import differing, digests
 from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
 from backend.doctor import queue as doctor_queue
 from backend.doctor.finding import Check, examine
@@ -245,6 +246,14 @@ def test_a_server_that_was_started_with_other_settings_is_told(tmp_path: Path):
     assert "LS_CLIP_LABEL_STUDIO_API_KEY, LS_CLIP_REDIS_URL." in found["what"]
     assert "Restart ls-clip serve" in found["fix"]
     assert "new-and-secret" not in done.stdout
+
+
+@pytest.mark.parametrize("salt", ["", "\ud800", "x" * 100_000])
+def test_settings_can_be_compared_under_any_salt(tmp_path: Path, salt: str):
+    mine, other = (make_settings(tmp_path / name) for name in ("a", "b"))
+    assert differing(mine, salt, digests(mine, salt)) == []
+    assert differing(mine, salt, digests(other, salt)) == ["LS_CLIP_STORE"]
+    assert differing(mine, salt, {"store": 7, "no such": "x"}) == ["LS_CLIP_STORE"]
 
 
 def test_a_server_that_cannot_compare_settings_is_told(

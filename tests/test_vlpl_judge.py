@@ -13,11 +13,11 @@ LABELS = ("a", "b", "c", "d")
 
 
 def data(count: int, noise: float = 1.0, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """(truth, scores that know it up to noise)."""
+    """(what is known of all labels, scores that know it up to noise)."""
     generator = torch.Generator().manual_seed(seed)
     truth = (torch.rand(count, 4, generator=generator) < 0.3).double()
     scores = truth * 2 - 1 + noise * torch.randn(count, 4, generator=generator)
-    return truth, torch.sigmoid(scores)
+    return torch.where(truth.bool(), POSITIVE, NEGATIVE), torch.sigmoid(scores)
 
 
 def test_a_better_head_is_accepted_and_a_worse_one_is_not():
@@ -40,7 +40,7 @@ def test_a_label_that_collapses_is_named():
     broken = good.clone()
     broken[:, 2] = 1 - broken[:, 2]
     # So much better everywhere else that no mean would tell.
-    better = truth * 0.9 + 0.05
+    better = (truth == POSITIVE).double() * 0.9 + 0.05
     broken[:, [0, 1, 3]] = better[:, [0, 1, 3]]
     verdict = judge(broken, good, truth, LABELS)
     assert not verdict.accepted
@@ -59,7 +59,21 @@ def test_labels_that_are_ranked_badly_against_each_other_are_noticed():
 
 def test_without_a_judged_task_nothing_can_be_refused():
     nothing = torch.zeros(0, 4)
-    assert judge(nothing, nothing, nothing, LABELS).accepted
+    assert judge(nothing, nothing, nothing.long(), LABELS).accepted
+
+
+def test_a_label_that_was_added_later_is_judged_where_it_is_known_and_hides_no_other():
+    truth, good = data(80, 0.5)
+    _, bad = data(80, 3.0, seed=1)
+    later = truth.clone()
+    later[:60, 3] = UNKNOWN
+    verdict = judge(bad, good, later, LABELS)
+    assert not verdict.accepted
+    assert verdict.metrics["judged"] == 80
+    # What is unknown is no evidence for or against anyone.
+    odd = good.clone()
+    odd[:60, 3] = 1 - odd[:60, 3]
+    assert judge(odd, good, later, LABELS).metrics == judge(good, good, later, LABELS).metrics
 
 
 def rows(count: int, judged: int, dim: int = 16, seed: int = 0) -> Rows:
@@ -100,13 +114,27 @@ def test_a_fitted_head_beats_zero_shot():
     some = rows(200, 60)
     made = fit(some, CARD, 1.0, -1.0, Aim(0.3))
     audited = some.audited
-    truth = (some.labels[audited] == POSITIVE).double()
     zero = torch.sigmoid(some.z[audited] - 1.0)
-    verdict = judge(
-        made.head.probabilities(some.image[audited], some.z[audited]), zero, truth, LABELS
-    )
+    mine = made.head.probabilities(some.image[audited], some.z[audited])
+    verdict = judge(mine, zero, some.labels[audited], LABELS)
     assert verdict.accepted
     assert verdict.metrics["mAP"] > verdict.metrics["serving mAP"] + 0.1
+
+
+def test_a_label_that_is_added_in_mid_project_costs_no_review():
+    some = rows(200, 60)
+    labels = some.labels.clone()
+    labels[:190, 3] = UNKNOWN
+    later = Rows(some.image, some.z, labels, some.weights, some.judged)
+    assert int(later.audited.sum()) == 60
+    made = fit(later, CARD, 1.0, -1.0, Aim(0.3))
+    assert made.head.card.objective == "bce"
+    assert any("Calibrated on 60 randomly chosen tasks" in note for note in made.notes)
+    whole = fit(some, CARD, 1.0, -1.0, Aim(0.3))
+    alike = torch.cosine_similarity(made.head.weight[:3], whole.head.weight[:3])
+    assert bool((alike > 0.95).all())
+    reached = fit(later, CARD, 1.0, -1.0, Aim(0.3, "recall", 0.8))
+    assert reached.thresholds.tolist() != [0.3] * 4
 
 
 def test_a_goal_that_cannot_be_reached_leaves_the_threshold_and_says_so():

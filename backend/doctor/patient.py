@@ -133,6 +133,12 @@ class Patient:
         return self.studio.webhooks(self.project_number)
 
     @cached_property
+    def open_tasks(self) -> set[int]:
+        """Ids of the tasks that nobody has annotated."""
+        tasks = self.studio.tasks(self.project_number)
+        return {int(task["id"]) for task in tasks if not task["total_annotations"]}
+
+    @cached_property
     def predictions(self) -> list[dict[str, Any]]:
         """All predictions of the project."""
         return self.studio.predictions(self.project_number)

@@ -90,14 +90,15 @@ def backend_version(patient: Patient) -> Iterator[Finding]:
 
 
 def missing(patient: Patient) -> Iterator[Finding]:
-    """Every task has a prediction of the version shown."""
-    predicted = {one["task"] for one in _shown(patient)}
-    total = int(patient.project["task_number"])
-    if len(predicted) < total:
+    """Every task that is still to be done has a prediction of the version shown."""
+    # Annotated tasks keep the prediction that their annotator saw.
+    lacking = patient.open_tasks - {int(one["task"]) for one in _shown(patient)}
+    if lacking:
         yield Finding(
             "predictions-missing",
             "warning",
-            f"{total - len(predicted)} of {total} tasks have no prediction of {_version(patient)}.",
+            f"{len(lacking)} of {len(patient.open_tasks)} tasks without an annotation have no "
+            f"prediction of {_version(patient)}.",
             "They open with no box ticked. Label Studio drops imported predictions that do not "
             "fit its config, and says nothing.",
             f"Run ls-clip connect {patient.number}; it names the tasks that it cannot predict.",
@@ -205,7 +206,7 @@ CHECKS = (
     ),
     Check(
         "predictions-missing",
-        "Every task has a suggestion.",
+        "Every task that is to be done has a suggestion.",
         "The others open empty.",
         missing,
         ("config", "model-version"),

@@ -42,8 +42,8 @@ class Rows:
 
     @property
     def audited(self) -> Tensor:
-        """(N,) boolean: judged rows of which every label is known."""
-        return self.judged & reviewed_rows(self.labels)
+        """(N,) boolean: judged rows with any label known; a person looked at each as a whole."""
+        return self.judged & (self.labels.abs() == POSITIVE).any(1)
 
 
 @dataclass(frozen=True)
@@ -105,29 +105,35 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
     )
     selection = select(training)
     head = fit_selected(training, selection, card)
-    truth = (rows.labels[rows.audited] == POSITIVE).double()
+    audit = rows.labels[rows.audited]
     image, z = rows.image[rows.audited], rows.z[rows.audited]
-    logits, seen, where = head.logits(image, z), truth, "randomly chosen tasks"
-    if len(truth) < CALIBRATE_FROM:
+    logits, seen, where = head.logits(image, z), audit, "randomly chosen tasks"
+    if len(audit) < CALIBRATE_FROM:
         # Better than nothing: what cross-validation says of rows that its fits did not see.
         logits = torch.cat([logits, selection.held_out.double()])
-        seen = torch.cat([truth, (labels[selection.rows] == POSITIVE).double()])
+        seen = torch.cat([audit, labels[selection.rows]])
         where = "tasks, most of them not randomly chosen"
     if len(seen) >= CALIBRATE_FROM:
-        calibration = fit_platt(logits, seen, PRIOR)
+        known = seen.abs() == POSITIVE
+        calibration = fit_platt(logits[known], (seen[known] == POSITIVE).double(), PRIOR)
         head = head.rescaled(calibration.scale, calibration.shift)
         notes.append(
             f"Calibrated on {len(seen)} {where}: expected calibration error "
             f"{calibration.ece_before:.3f} before, {calibration.ece_after:.3f} after."
         )
     thresholds = torch.full((labels.shape[1],), aim.threshold, dtype=torch.float64)
-    if aim.goal and len(truth):
+    if aim.goal and len(audit):
+        # What is unknown is below every threshold, and so counts for none.
+        known = audit.abs() == POSITIVE
         found, overall = label_thresholds(
-            head.probabilities(image, z), truth, cast("Goal", aim.goal), aim.target
+            head.probabilities(image, z).masked_fill(~known, 0.0),
+            (audit == POSITIVE).double(),
+            cast("Goal", aim.goal),
+            aim.target,
         )
         if overall >= NEVER:
             notes.append(
-                f"No threshold surely reaches {aim.goal} {aim.target:g} on {len(truth)} random "
+                f"No threshold surely reaches {aim.goal} {aim.target:g} on {len(audit)} random "
                 f"tasks; {aim.threshold:g} stays."
             )
         else:

@@ -14,6 +14,7 @@ from backend.vlpl.metrics import (
     bootstrap_interval,
     mean_average_precision,
 )
+from backend.vlpl.objectives import POSITIVE
 
 RESAMPLES = 400
 LEVEL = 0.95
@@ -40,7 +41,7 @@ class Verdict:
 
 
 def judge(
-    candidate: Tensor, serving: Tensor, truth: Tensor, labels: tuple[str, ...], *, seed: int = 0
+    candidate: Tensor, serving: Tensor, known: Tensor, labels: tuple[str, ...], *, seed: int = 0
 ) -> Verdict:
     """Accept unless the candidate is surely worse, or a label collapses.
 
@@ -51,15 +52,21 @@ def judge(
     Args:
         candidate: (N, C) probabilities of the new head.
         serving: (N, C) of what serves now.
-        truth: (N, C), 0 or 1, of randomly chosen, exhaustively reviewed tasks.
+        known: (N, C) integers, `objectives`, of randomly chosen tasks that a person looked at as a
+            whole. What is unknown (a label that was added later) is left out of every measure.
         labels: their names.
         seed: of the bootstrap.
 
     Raises:
         ValueError: shapes differ.
     """
-    if candidate.shape != truth.shape or serving.shape != truth.shape:
-        raise ValueError("candidate, serving and truth differ in shape")
+    if candidate.shape != known.shape or serving.shape != known.shape:
+        raise ValueError("candidate, serving and what is known differ in shape")
+    truth = (known == POSITIVE).double()
+    # Below all that is known an entry cannot change any label's ranking.
+    unknown = known.abs() != POSITIVE
+    candidate = candidate.double().masked_fill(unknown, -torch.inf)
+    serving = serving.double().masked_fill(unknown, -torch.inf)
     if not len(truth) or not bool(truth.any()):
         return Verdict(
             True, "no randomly chosen task with a label to judge it by", {"judged": len(truth)}

@@ -12,7 +12,7 @@ from torch import Tensor
 from backend.vlpl import objectives
 from backend.vlpl.head import Card, Head
 from backend.vlpl.metrics import average_precision
-from backend.vlpl.objectives import POSITIVE
+from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from backend.vlpl.training import (
     BCE,
     DEFAULT_L2,
@@ -106,7 +106,10 @@ def select(
     candidates = tuple(allowed(labels) if goals is None else goals)
     rows = reviewed_rows(labels).nonzero().squeeze(1)
     truth = labels[rows] == POSITIVE
-    enough = (truth.sum(0) >= MIN_POSITIVES) & ((~truth).sum(0) >= MIN_POSITIVES)
+    absent = labels[rows] == NEGATIVE
+    # A label that was added later is unknown on some rows: those come last, and so do not count.
+    unknown = ~truth & ~absent
+    enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
     if len(rows) < MIN_REVIEWED or not bool(enough.any()):
         partly = next((goal for goal in candidates if goal.name == "wan"), candidates[0])
         reason = f"{len(rows)} reviewed images cannot choose; default objective and penalty"
@@ -122,6 +125,7 @@ def select(
     places = [place[part] for part in parts]
 
     def score(logits: Tensor) -> float:
+        logits = logits.masked_fill(unknown, -torch.inf)
         by_fold = torch.stack(
             [average_precision(logits[at][:, enough], truth[at][:, enough]) for at in places]
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backend.vlpl import objectives
 from backend.vlpl.head import Card, Head, on_weight_grid, zero_shot_head
-from backend.vlpl.objectives import POSITIVE, Terms
+from backend.vlpl.objectives import NEGATIVE, POSITIVE, Terms
 from backend.vlpl.solver import Design, Solution, minimise
 
 DEFAULT_L2 = 0.3
@@ -59,7 +59,8 @@ class Objective:
 
     def counted(self, labels: Tensor) -> Tensor:
         """(N,) boolean: the rows that contribute."""
-        return reviewed_rows(labels) if self.reviewed_only else (labels.abs() == POSITIVE).any(1)
+        observed = labels.abs() == POSITIVE
+        return observed.all(1) if self.reviewed_only else observed.any(1)
 
 
 BCE = Objective("bce", objectives.bce)
@@ -89,8 +90,13 @@ def objective(name: str) -> Objective:
 
 
 def reviewed_rows(labels: Tensor) -> Tensor:
-    """(N,) boolean: every label of the row is observed, positive or negative."""
-    return (labels.abs() == POSITIVE).all(1)
+    """(N,) boolean: a person looked at the whole image.
+
+    Every label of the row is observed, or one is observed to be absent: what names the labels that
+    are there and leaves the rest open names no absent one. So a label that was added later, and is
+    unknown for all that was reviewed before, takes no row's place away.
+    """
+    return (labels.abs() == POSITIVE).all(1) | (labels == NEGATIVE).any(1)
 
 
 @dataclass(frozen=True)
