@@ -36,6 +36,10 @@ METHOD = 3
 """Part of every version; raised when the same inputs would give other scores than before."""
 
 
+LEARNED_FROM = 5
+"""Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
+
+
 @dataclass(frozen=True)
 class Scorer:
     """All that one version is made of.
@@ -46,7 +50,7 @@ class Scorer:
         table: probabilities of controls without a head.
         model_version: its name.
         heads: control name -> head and thresholds.
-        learned: control name -> labels that its head was trained for.
+        learned: control name -> labels of which its head has seen `LEARNED_FROM` images.
         project: ``<id>.<unix time of creation>``, or empty.
         known_field: the task-data field with labels known beforehand, or empty.
         blind_share: of tasks that are shown without suggestions.
@@ -112,8 +116,9 @@ class Scoring:
             for control in config.controls:
                 if control.name in fitted.controls and control.options_field is None:
                     row = table.row(control.name in statistics, len(control.labels))
+                    counts = fitted.controls[control.name].head.card.counts
                     learned[control.name] = frozenset(
-                        fitted.controls[control.name].head.card.labels
+                        label for label, count in counts.items() if count >= LEARNED_FROM
                     )
                     heads[control.name] = fitted.controls[control.name].for_labels(
                         [label.key for label in control.labels],
@@ -218,7 +223,7 @@ class Scoring:
         ]
 
     def unread(self, scorer: Scorer, control: Control) -> frozenset[int]:
-        """Places of the labels of which the encoder has no idea, and no head has learned any."""
+        """Places of the labels that the encoder cannot read, and that the head has not learned."""
         learned = scorer.learned.get(control.name, ())
         return frozenset(
             place

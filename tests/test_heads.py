@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,29 @@ def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_th
     assert (float(head.slope[0]), float(head.offset[0])) == pytest.approx((row.slope, row.offset))
     assert not head.weight[0].any()
     assert head.weight[1:].all()
+
+
+@pytest.mark.parametrize(("seen", "suggested"), [(0, False), (4, False), (5, True)])
+def test_a_label_that_the_encoder_cannot_read_is_suggested_once_the_head_has_learned_it(
+    make_runtime: MakeRuntime, seen: int, suggested: bool
+):
+    runtime = make_runtime()
+    predictor = runtime.predictor
+    names = (*LABELS[:-1], "犬")
+    base = head_set("h1", predictor.encoder.id, predictor.encoder.dim)
+    fitted = base.controls["tags"]
+    card = replace(fitted.head.card, labels=names, counts={"犬": seen, "(rows)": 40})
+    control = FittedControl(replace(fitted.head, card=card), (0.0,) * len(names))
+    made = replace(base, controls={"tags": control})
+    predictor.heads.keep(KEY, made)
+    predictor.heads.serve(KEY, "h1")
+    config = parse_config(choices_config(*names))
+    task = {"id": 1, "data": {"image": data_uri(1)}}
+    (found,) = predictor.predict(predictor.scorer(config, KEY), [task])
+    assert found.result is not None
+    ticked = found.result[0]["value"]["choices"]
+    assert ("犬" in ticked) == suggested
+    assert set(LABELS[:-1]) <= set(ticked)
 
 
 def test_many_trainings_at_once_lose_no_head(heads: Heads):
