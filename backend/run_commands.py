@@ -213,9 +213,10 @@ def forget(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
 ) -> None:
-    """Erase what is kept of a project or of some tasks: embeddings, addresses, snapshots; and lists
-    of tasks that runs left behind.
+    """Erase what is kept of a project or of some tasks.
 
+    Embeddings, image addresses, snapshots of predictions, and lists of tasks that runs left behind;
+    of a whole project its heads and statistics too, so that suggestions are zero-shot again.
     Nothing in Label Studio is changed. Embeddings of images that another task has too stay.
     """
     settings = load_settings()
@@ -225,13 +226,15 @@ def forget(
     from jobs import queues
     from jobs.files import erase_ended
 
-    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks"
+    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
     if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
         raise typer.Exit(1)
     store = Store(settings.store_uri)
     gone = Snapshots(store).forget(f"{project}.", task or None)
     if gone.images or gone.snapshots:
-        console.print(f"Erased: embeddings of {gone.images} images, {gone.snapshots} snapshots.")
+        heads = "" if task else ", its heads and statistics"
+        found = f"embeddings of {gone.images} images, {gone.snapshots} snapshots{heads}"
+        console.print(f"Erased: {found}.", highlight=False)
     else:
         console.print(f"Nothing is kept of project {project}, {what}.")
     with queues.explained():
