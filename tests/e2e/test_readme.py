@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.processes import LocalProcess, answers_ok, wait_for
+from backend.local_servers import new_secret
+from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.settings import Settings
 from backend.studio import Studio
 from tests.e2e.conftest import House, MakeProject
@@ -23,6 +24,10 @@ ROOT = Path(__file__).parents[2]
 DEMO = "./uvw run ls-clip demo"
 TESTS = "./uvw run pytest"
 SUGGEST = './uvw run ls-clip suggest --encoder offline --labels "cat,coffee,rocket" photo.jpg'
+STUDIO = (
+    "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false "
+    "./uvw tool run --from label-studio==1.23.2 label-studio start"
+)
 SERVE = "./uvw run ls-clip serve"
 CONNECT = "./uvw run ls-clip connect 1"
 
@@ -62,7 +67,7 @@ def type_in(command: str, folder: Path, **more: str) -> subprocess.CompletedProc
 
 
 def test_both_readmes_show_the_commands_that_are_tested_here() -> None:
-    assert commands("README.md") == [DEMO, TESTS, SUGGEST, SERVE, CONNECT]
+    assert commands("README.md") == [DEMO, TESTS, SUGGEST, STUDIO, SERVE, CONNECT]
     assert commands("README.ja.md") == commands("README.md")
     assert TESTS.removeprefix("./") in (ROOT / ".ci" / "run").read_text()
 
@@ -77,6 +82,25 @@ def test_the_first_look_names_the_cat(desk: Path) -> None:
     done = type_in(SUGGEST + " --json", desk)
     assert done.returncode == 0, done.stderr
     assert '"suggested": [\n   "cat"\n  ]' in done.stdout
+
+
+def test_label_studio_starts_with_both_switches(desk: Path, tmp_path: Path) -> None:
+    port, key = free_port(18080), new_secret()
+    options = f"--port {port} --data-dir {tmp_path / 'studio'} --no-browser"
+    user = {
+        "LABEL_STUDIO_USERNAME": "someone@example.com",
+        "LABEL_STUDIO_PASSWORD": new_secret(),
+        "LABEL_STUDIO_USER_TOKEN": key,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+    }
+    command = ["bash", "-c", f"cd {desk} && {STUDIO} {options}"]
+    with LocalProcess(command, environment(**user), tmp_path / "studio.log") as server:
+        url = f"http://127.0.0.1:{port}"
+        wait_for(server, answers_ok(f"{url}/health"), "Label Studio", 240)
+        settings = Settings(_env_file=None, label_studio_url=url, label_studio_api_key=key)
+        studio = Studio(settings)
+        assert "reserved network" not in studio.why_no_backend("http://127.0.0.1:9090")
+        assert "reserved network" not in studio.why_no_webhook("http://127.0.0.1:9090/webhook")
 
 
 @pytest.fixture
