@@ -89,15 +89,30 @@ def runs(bulk: Settings, workers: list[LocalWorker]) -> Runs:
     return Runs(queues.connect(bulk, patience=8))
 
 
+@pytest.fixture(scope="module")
+def made() -> list[int]:
+    """The projects whose images the store may have."""
+    return []
+
+
 @pytest.fixture
 def project(
-    house: House, studio: Studio, many: list[str], label_config: str, bulk: Settings
+    house: House,
+    studio: Studio,
+    many: list[str],
+    label_config: str,
+    bulk: Settings,
+    made: list[int],
 ) -> Callable[..., int]:
     """Make a project of images, none of which is in the store."""
 
     def make(images: list[str] | None = None) -> int:
-        shutil.rmtree(bulk.store, ignore_errors=True)
+        # Not by deleting the folder: workers would wait for it to come back.
+        for former in made:
+            Snapshots(Store(bulk.store_uri)).forget(f"{former}.")
+        made.clear()
         number = int(studio.create_project("bulk", label_config)["id"])
+        made.append(number)
         studio.add_local_files(number, str(house.files / "many"))
         studio.create_tasks(
             number, [{"data": {"image": one}} for one in (many if images is None else images)]
