@@ -138,7 +138,7 @@ def run_demo(
                     fell = f"mAP fell; the training says {said}"
             else:
                 everything = {int(task["id"]) for task in studio.tasks(project)}
-                rows = {"": measure(runtime, studio, project, photos, everything)}
+                rows = {"now": measure(runtime, studio, project, photos, everything)}
         _print_table(rows, reviews)
         _print_words(console, label_studio.url, project, state)
         if fell:
@@ -218,7 +218,10 @@ def _print_table(rows: dict[str, Measured], reviews: int) -> None:
     title = f"Suggestions of {version}"
     if reviews:
         title = f"Tasks that nobody reviewed, before and after {reviews} reviews; {version}"
-    Console().print(table_of(title, rows))
+    out = Console()
+    # Not as the table's own title, which is no wider than the table.
+    out.print(f"[bold]{title}[/]", highlight=False)
+    out.print(table_of(rows))
 
 
 def _print_words(console: Console, url: str, project: int, state: _State) -> None:

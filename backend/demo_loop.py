@@ -92,22 +92,19 @@ def measure(
     )
 
 
-def table_of(title: str, rows: Mapping[str, Measured]) -> Table:
-    """What was measured, as a person reads it."""
-    table = Table("", "tasks", "suggestions per task", "labels per task", title=title)
-    for name in ("precision", "recall", "mAP", "clicks per task"):
-        table.add_column(name)
-    for name, one in rows.items():
-        table.add_row(
-            name,
-            str(one.tasks),
-            f"{one.suggested:.2f}",
-            f"{one.labels:.2f}",
-            f"{one.precision:.3f}",
-            f"{one.recall:.3f}",
-            f"{one.mean_average_precision:.3f}",
-            f"{one.clicks:.2f}",
-        )
+def table_of(rows: Mapping[str, Measured]) -> Table:
+    """What was measured, as a person reads it: one column a measurement."""
+    table = Table("")
+    for name in rows:
+        table.add_column(name, justify="right")
+    found = rows.values()
+    table.add_row("tasks", *(str(one.tasks) for one in found))
+    table.add_row("suggestions per task", *(f"{one.suggested:.2f}" for one in found))
+    table.add_row("true labels per task", *(f"{one.labels:.2f}" for one in found))
+    table.add_row("precision", *(f"{one.precision:.3f}" for one in found))
+    table.add_row("recall", *(f"{one.recall:.3f}" for one in found))
+    table.add_row("mAP", *(f"{one.mean_average_precision:.3f}" for one in found))
+    table.add_row("clicks per task", *(f"{one.clicks:.2f}" for one in found))
     return table
 
 
