@@ -140,6 +140,12 @@ def run_demo(
                 everything = {int(task["id"]) for task in studio.tasks(project)}
                 rows = {"now": measure(runtime, studio, project, photos, everything)}
         _print_table(rows, reviews)
+        blind = report.tasks - rows["now"].tasks if "now" in rows else 0
+        if blind:
+            console.print(
+                f"Tasks left out, as they show no suggestions on purpose (the blind slice, "
+                f"docs/training.md): {blind}."
+            )
         _print_words(console, label_studio.url, project, state)
         if fell:
             console.print(f"[yellow]Note:[/] {fell}", highlight=False)
