@@ -23,6 +23,7 @@ UPLOAD = 20
 """Files sent in one request."""
 SENT = 1000
 """Tasks made in one request."""
+MAX_CELL = 100_000_000
 SOURCE = "clip_source"
 """The field that holds a file's place in its archive, by which a second import knows it."""
 
@@ -56,6 +57,8 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     Raises:
         SettingsError: the file cannot be read, or lacks a column.
     """
+    # An image may stand in a cell as a data: URI.
+    csv.field_size_limit(MAX_CELL)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             # Spreadsheets of many countries put something else than commas.
@@ -94,6 +97,9 @@ def from_folder(folder: Path) -> list[Entry]:
         Entry({}, (path.parent.name,), f"{path.parent.name}/{path.name}", path)
         for path in sorted(folder.glob("*/*"))
         if path.suffix.lower() in SUFFIXES
+        # What a file manager leaves behind is no image.
+        and not path.name.startswith(".")
+        and not path.parent.name.startswith(".")
     ]
     if not found:
         raise SettingsError(
@@ -163,8 +169,9 @@ def import_entries(
     """
     there = set()
     for task in studio.tasks(number):
-        there.add(field_value(task["data"], SOURCE))
-        there.add(field_value(task["data"], image_field))
+        values = (field_value(task["data"], name) for name in (SOURCE, image_field))
+        # A task with several pages holds a list there.
+        there |= {value for value in values if isinstance(value, str)}
     fresh = [entry for entry in entries if entry.source not in there]
     made = 0
     for part in chunks(fresh, UPLOAD if any(entry.file for entry in fresh) else SENT):

@@ -43,7 +43,7 @@ def import_archive(
     """
     settings = load_settings()
     configure_logging(settings)
-    from backend.archive import import_entries, unknown_labels
+    from backend.archive import SOURCE, import_entries, unknown_labels
     from backend.labels import parse_config
     from backend.memory import Memory
     from backend.store import Store
@@ -54,6 +54,13 @@ def import_archive(
     config = parse_config(described["label_config"])
     config.require_controls()
     image_field = config.controls[0].image_field
+    taken = {SOURCE, *(control.image_field for control in config.controls)}
+    taken |= {control.options_field for control in config.controls if control.options_field}
+    if not field or field in taken:
+        raise SettingsError(
+            f"--field {field!r} cannot hold the labels: it has another use.",
+            "Give a name that neither the labeling config nor the archive uses.",
+        )
     entries = _entries(studio, source, config, (image_column, label_column, image_field))
     unknown = unknown_labels(entries, config)
     if unknown:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from backend.vlpl.head import Head, HeadError
 
 ZERO_SHOT = "zero-shot"
 """The name of the set that has no heads; it is always there."""
+_NAME = re.compile("h[1-9][0-9]*")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class Heads:
             StoreError: the store cannot be read.
         """
         found = self._store.artefact_names(f"heads/{safe_name(project)}")
-        return sorted(found, key=lambda name: int(name[1:]) if name[1:].isdigit() else 0)
+        # Whatever else lies there (a copy, an editor's backup) is no set.
+        return sorted(filter(_NAME.fullmatch, found), key=lambda name: int(name[1:]))
 
     def get(self, project: str, name: str) -> HeadSet:
         """One set.

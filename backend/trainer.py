@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,10 +176,12 @@ class Trainer:
         verdicts: dict[str, Verdict] = {}
         notes: list[str] = []
         for control in pulled.config.controls:
-            if not pulled.approvals.get(control.name):
-                continue
-            made = self._train_control(scorer, control, pulled)
+            reviews = pulled.approvals.get(control.name)
+            made = self._train_control(scorer, control, pulled) if reviews else None
             if made is None:
+                # What it was trained on is gone, or out of reach: no reason to forget it.
+                if control.name in scorer.heads:
+                    controls[control.name] = scorer.heads[control.name]
                 continue
             fitted, verdict, said = made
             notes += said
@@ -189,7 +191,10 @@ class Trainer:
             elif control.name in scorer.heads:
                 controls[control.name] = scorer.heads[control.name]
         if not verdicts:
-            return Trained(None, "None of the reviewed tasks' images is in the store or in reach.")
+            reason = (
+                "No reviewed task outside the two slices has an image in the store or in reach."
+            )
+            return Trained(None, reason)
         accepted = any(verdict.accepted for verdict in verdicts.values())
         several = len(verdicts) > 1
         reason = "; ".join(
@@ -233,7 +238,7 @@ class Trainer:
     ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
         approvals = pulled.approvals[control.name]
         rows = self._rows(scorer, control, pulled, approvals)
-        if rows is None:
+        if rows is None or bool(rows.judged.all()):
             return None
         labels = tuple(label.key for label in control.labels)
         row = self._predictor.row(scorer, control)
@@ -253,6 +258,9 @@ class Trainer:
             rows.labels[audited],
             labels,
         )
+        if not verdict.measured and not made.head.card.table:
+            reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
+            verdict = replace(verdict, accepted=False, reason=reason)
         return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
 
     def _rows(

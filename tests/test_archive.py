@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from backend.archive import from_csv
+from backend.archive import Entry, from_csv, from_folder, import_entries
 from backend.errors import SettingsError
 from backend.export import exported, write
 from backend.labels import parse_config
 from backend.studio import Studio
 from backend.trainer import Pulled
-from tests.conftest import MakeRuntime, choices_config, data_uri
+from tests.conftest import MakeRuntime, choices_config, data_uri, make_settings
 from tests.stub_studio import KEY, stub_studio
+
+TOKEN = {"label_studio_api_key": "f" * 40}
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -52,7 +54,7 @@ def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
 ):
     with stub_studio() as stub:
         stub.tasks = {1: {"image": data_uri(1)}, 2: {"image": "/data/upload/1/a.jpg"}}
-        runtime = make_runtime(label_studio_url=stub.url, label_studio_api_key="f" * 40)
+        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         pulled = Pulled(KEY, parse_config(choices_config()), {}, {})
         tasks = exported(Studio(runtime.settings), runtime.predictor, 1, pulled, pseudo=True)
         assert write("csv", tasks, tmp_path / "out.csv") == 2
@@ -60,3 +62,24 @@ def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
         images = {row["task"]: row["image"] for row in csv.DictReader(file)}
     assert images["1"].startswith("data:") and len(images["1"]) < 80
     assert images["2"] == "/data/upload/1/a.jpg"
+
+
+def test_what_a_file_manager_leaves_behind_is_no_image(tmp_path: Path):
+    for name in ("cat/1.jpg", "cat/._1.jpg", ".git/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [entry.source for entry in from_folder(tmp_path)] == ["cat/1.jpg"]
+
+
+def test_an_image_in_a_cell_may_be_large(tmp_path: Path):
+    path = tmp_path / "archive.csv"
+    path.write_text(f"image,label\ndata:image/png;base64,{'A' * 200_000},cat\n")
+    assert len(from_csv(path, "image", "label", "image")) == 1
+
+
+def test_tasks_with_several_pages_are_no_obstacle_to_an_import():
+    with stub_studio() as stub:
+        stub.tasks = {1: {"image": ["a.jpg", "b.jpg"], "clip_source": {"x": 1}}, 2: {"image": "c"}}
+        studio = Studio(make_settings(Path("unused"), label_studio_url=stub.url, **TOKEN))
+        entries = [Entry({"image": "c"}, ("cat",), "c")]
+        assert import_entries(studio, 1, entries, "image", "known_label") == 0

@@ -137,6 +137,14 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, tmp_path: Path, studio: S
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
+@pytest.mark.parametrize("field", ["", "image", "clip_source"])
+def test_labels_are_not_written_over_what_a_task_needs(cli: Cli, tmp_path: Path, field: str):
+    (tmp_path / "archive.csv").write_text("image,label\nx.jpg,cat\n")
+    code, said = cli("import-archive", "1", "archive.csv", "--field", field)
+    assert code == 1
+    assert f"--field {field!r} cannot hold the labels" in said
+
+
 # Runs
 
 

@@ -55,6 +55,15 @@ def test_ten_comes_after_nine(heads: Heads):
     assert heads.next_name(KEY) == "h11"
 
 
+def test_a_copy_of_a_heads_file_is_no_head(heads: Heads, tmp_path: Path):
+    heads.keep(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    for name in ("h1 copy.json", "h01.json", "notes.json"):
+        (path.parent / name).write_text(path.read_text())
+    assert heads.names(KEY) == ["h1"]
+    assert heads.next_name(KEY) == "h2"
+
+
 def test_a_damaged_head_names_the_way_back(heads: Heads, tmp_path: Path):
     heads.keep(KEY, head_set("h1"))
     path = tmp_path / "heads" / KEY / "h1.json"

@@ -39,6 +39,11 @@ class Verdict:
     reason: str
     metrics: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def measured(self) -> bool:
+        """Whether there was anything to judge by."""
+        return "mAP" in self.metrics
+
 
 def judge(
     candidate: Tensor, serving: Tensor, known: Tensor, labels: tuple[str, ...], *, seed: int = 0

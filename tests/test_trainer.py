@@ -1,0 +1,84 @@
+"""What a training makes of approvals that nothing can be learned or judged from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from backend.approvals import Approval
+from backend.labels import parse_config
+from backend.studio import Studio
+from backend.trainer import Pulled, Trainer
+from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from tests.conftest import MakeRuntime, choices_config, data_uri
+from tests.stub_studio import KEY, stub_studio
+
+COUNT = 30
+TWO = (
+    '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
+    'choice="multiple"><Choice value="cat"/><Choice value="dog"/></Choices><Choices name="more" '
+    'toName="image" choice="multiple"><Choice value="x"/><Choice value="y"/></Choices></View>'
+)
+
+
+def approvals(states: Callable[[int], tuple[int, ...]], provenance: str) -> list[Approval]:
+    return [Approval(task, states(task), provenance, 1.0) for task in range(1, COUNT + 1)]
+
+
+def mixed(task: int) -> tuple[int, int]:
+    return (POSITIVE if task % 2 else NEGATIVE, POSITIVE if task % 3 else NEGATIVE)
+
+
+def pulled(config: str, found: Mapping[str, list[Approval]]) -> Pulled:
+    data = {task: {"image": data_uri(task)} for task in range(1, COUNT + 1)}
+    return Pulled(KEY, parse_config(config), found, data)
+
+
+@pytest.fixture
+def trainer(make_runtime: MakeRuntime) -> Iterator[Callable[..., Any]]:
+    with stub_studio() as stub:
+
+        def make(**values: Any) -> tuple[Trainer, Any]:
+            given = {"label_studio_url": stub.url, "label_studio_api_key": "f" * 40, **values}
+            runtime = make_runtime(**given)
+            return Trainer(runtime.settings, Studio(runtime.settings), runtime.predictor), runtime
+
+        yield make
+
+
+def test_reviews_in_the_slices_alone_train_nothing(trainer: Callable[..., Any]):
+    made = trainer()[0].train(
+        pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, "blind")})
+    )
+    assert made.made is None
+    assert "outside the two slices" in made.reason
+
+
+def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]):
+    def only_positives(task: int) -> tuple[int, int]:
+        return (POSITIVE, UNKNOWN) if task % 2 else (UNKNOWN, POSITIVE)
+
+    found = {"tags": approvals(only_positives, "imported")}
+    made = trainer()[0].train(pulled(choices_config("cat", "dog"), found))
+    assert made.made is not None and not made.made.accepted
+    assert "to judge it by" in made.reason
+
+
+def test_cross_validation_is_enough_where_there_are_no_slices(trainer: Callable[..., Any]):
+    one, _ = trainer(audit_share=0.0, blind_share=0.0)
+    found = {"tags": approvals(mixed, "unaided")}
+    made = one.train(pulled(choices_config("cat", "dog"), found))
+    assert made.made is not None and made.made.accepted
+
+
+def test_a_control_without_approvals_any_more_keeps_its_head(trainer: Callable[..., Any]):
+    one, runtime = trainer(audit_share=0.3)
+    both = {name: approvals(mixed, "unaided") for name in ("tags", "more")}
+    first = one.train(pulled(TWO, both)).made
+    assert first is not None and set(first.controls) == {"tags", "more"}
+    runtime.predictor.heads.serve(KEY, first.name)
+    second = one.train(pulled(TWO, {"tags": both["tags"], "more": []})).made
+    assert second is not None
+    assert second.controls["more"].digest == first.controls["more"].digest
