@@ -112,6 +112,9 @@ def _vote(
 ) -> Approval | None:
     chosen = _known(control.chosen(annotation.get("result") or []), control)
     provenance = _provenance(annotation, chosen, control, shown)
+    if provenance == "bulk" and shown.blind:
+        # Made from a prediction that holds back what it thinks: nobody has said anything.
+        return None
     when = _when(annotation)
     there = {place for place, label in enumerate(control.labels) if label.key in chosen}
     states = []

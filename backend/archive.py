@@ -100,6 +100,8 @@ def from_folder(folder: Path) -> list[Entry]:
         # What a file manager leaves behind is no image.
         and not path.name.startswith(".")
         and not path.parent.name.startswith(".")
+        # A link out of the archive would publish somebody else's file.
+        and path.resolve().is_relative_to(folder.resolve())
     ]
     if not found:
         raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -103,6 +104,8 @@ def _connect(
     config = parse_config(project["label_config"])
     config.require_controls()
     warnings = _warnings(config, predictor)
+    # From here on a label that is added is known to be younger than what was reviewed.
+    Memory(predictor.store, project_key(project)).labels_since(config, time.time())
     progress("registering the backend", 0, 1)
     former = _register_backend(settings, studio, number)
     _make_webhook(settings, studio, number, former)

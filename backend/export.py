@@ -124,6 +124,9 @@ def _states(
     *,
     pseudo: bool,
 ) -> tuple[LabelState, ...]:
+    if approval is not None and approval.provenance == "bulk":
+        # Annotations from predictions: nobody has looked.
+        approval = None
     scored = next((one for one in prediction.scored if one.control.name == control.name), None)
     probabilities = prediction.probabilities.get(control.name, {})
     suggested = {label.key for label in scored.suggested} if scored is not None else set()

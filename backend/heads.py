@@ -166,14 +166,16 @@ class Heads:
             StoreError: there is none of this name, it is damaged, or the store cannot be read.
         """
         path = f"heads/{safe_name(project)}/{name}"
-        with self._lock:
-            if path in self._known:
-                return self._known[path]
         content = self._store.read_artefact(path)
         if content is None:
             raise StoreError(
                 f"The project has no head {name!r}.", "ls-clip heads PROJECT lists those it has."
             )
+        with self._lock:
+            known = self._known.get(path)
+        # Sets never change, but after `forget` another one gets the name.
+        if known is not None and known.created == content.get("created"):
+            return known
         try:
             found = HeadSet.from_dict(content)
         except (HeadError, KeyError, TypeError, ValueError) as error:
@@ -217,8 +219,10 @@ class Heads:
         """Point all processes at a set: the last step of a promotion, and of going back.
 
         Raises:
-            StoreError: the store cannot be written.
+            StoreError: there is no such set (any more), or the store cannot be written.
         """
+        if name != ZERO_SHOT:
+            self.get(project, name)
         history = self.history(project) or [ZERO_SHOT]
         if history[-1] != name:
             self._store.write_artefact(_pointer(project), {"history": [*history, name]}, True)

@@ -225,6 +225,7 @@ def forget(
     from backend.store import Store
     from jobs import queues
     from jobs.files import erase_ended
+    from jobs.trainings import Trainings
 
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
     if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
@@ -237,8 +238,12 @@ def forget(
         console.print(f"Erased: {found}.", highlight=False)
     else:
         console.print(f"Nothing is kept of project {project}, {what}.")
-    with queues.explained():
-        going = _runs(settings).active() if settings.redis_url.get_secret_value() else []
+    going = []
+    if settings.redis_url.get_secret_value():
+        with queues.explained():
+            going = _runs(settings).active()
+            if not task:
+                Trainings(queues.connect(settings)).forget(project)
     erase_ended(store, {run.id for run in going})
 
 

@@ -157,7 +157,9 @@ def rollback(
     key = project_key(Studio(settings).project(project))
     kept = Heads(Store(settings.store_uri))
     if head is None:
-        before = [name for name in kept.history(key) if name != kept.serving(key)]
+        history = kept.history(key)
+        # What served before it came first: twice is two steps back, not there and back.
+        before = history[: history.index(history[-1])] if history else []
         if not before:
             raise SettingsError(
                 "No other head has served before.", f"ls-clip heads {project} lists them."

@@ -192,7 +192,8 @@ class Trainer:
                 controls[control.name] = scorer.heads[control.name]
         if not verdicts:
             reason = (
-                "No reviewed task outside the two slices has an image in the store or in reach."
+                f"No control has {MIN_APPROVALS} reviewed tasks, some of them outside the two "
+                "slices, with an image in the store or in reach."
             )
             return Trained(None, reason)
         accepted = any(verdict.accepted for verdict in verdicts.values())
@@ -258,7 +259,9 @@ class Trainer:
             rows.labels[audited],
             labels,
         )
-        if not verdict.measured and not made.head.card.table:
+        looked_at = any(one.provenance in RANDOM_ONLY for one in approvals)
+        unsure = not made.head.card.table or control.name in scorer.heads or not looked_at
+        if not verdict.measured and unsure:
             reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
             verdict = replace(verdict, accepted=False, reason=reason)
         return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
@@ -266,7 +269,7 @@ class Trainer:
     def _rows(
         self, scorer: Scorer, control: Control, pulled: Pulled, approvals: Sequence[Approval]
     ) -> Rows | None:
-        """The rows whose images can be had; None if there is none."""
+        """The rows whose images can be had; None if fewer than `MIN_APPROVALS` were reviewed."""
         images: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
         kept: list[Approval] = []
@@ -289,7 +292,7 @@ class Trainer:
                 kept += [one for one, _ in there]
                 images.append(torch.from_numpy(np.stack([one.image for one in embeddings])).float())
                 scores.append(self._predictor.z(scorer, control, embeddings))
-        if not kept:
+        if sum(one.provenance != "known" for one in kept) < MIN_APPROVALS:
             return None
         share = self._settings.audit_share
         judged = [

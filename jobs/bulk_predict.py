@@ -156,7 +156,13 @@ def finish(run_id: str) -> None:
         with projects.importing(runs.connection, run.project):
             promote(runs, run, house)
         if run.head and house.predictor.heads.serving(run.key) == run.head:
-            Trainings(runs.connection).note(run.project, refreshed=time.time(), candidate="")
+            trainings = Trainings(runs.connection)
+            trainings.note(run.project, refreshed=time.time())
+            if trainings.get(run.project).candidate == run.head:
+                trainings.note(run.project, candidate="")
+            else:
+                # Another head was accepted meanwhile, and still waits.
+                due.add(runs.connection, due.REFRESH, run.project, time.time())
         runs.end(run_id, DONE)
         moment = time.time() + house.settings.reconcile_every
         due.add(runs.connection, due.RECONCILE, run.project, moment)

@@ -142,6 +142,10 @@ class Trainings:
         """It cannot be done."""
         self.end(project, FAILED, str(error))
 
+    def forget(self, project: int) -> None:
+        """Forget how a project stands, a head that waits included."""
+        self.connection.delete(_key(project))
+
     def count_attempt(self, project: int) -> int:
         """One more failure of its job; returns how many there are."""
         return int(self.connection.hincrby(_key(project), "attempts", 1))

@@ -76,11 +76,15 @@ def test_a_damaged_head_names_the_way_back(heads: Heads, tmp_path: Path):
 
 def test_the_pointer_keeps_its_history(heads: Heads):
     assert heads.serving(KEY) == ZERO_SHOT
+    for name in ("h1", "h2"):
+        heads.keep(KEY, head_set(name))
     heads.serve(KEY, "h1")
     heads.serve(KEY, "h1")
     heads.serve(KEY, ZERO_SHOT)
     assert heads.history(KEY) == [ZERO_SHOT, "h1", ZERO_SHOT]
     assert heads.serving(KEY) == ZERO_SHOT
+    for name in ("h1", "h2"):
+        heads.keep(KEY, head_set(name))
 
 
 def test_two_processes_agree_right_after_a_promotion_and_after_a_rollback(
