@@ -70,6 +70,12 @@ def test_provenance(one: dict[str, Any], shown: Shown, provenance: str):
     assert found.provenance == provenance
 
 
+def test_a_blind_task_that_was_annotated_in_bulk_says_nothing():
+    hidden = Shown({"v1": Snapshot(1, "v1", 0.5, None)}, {7: "v1"}, blind=True)
+    assert read(annotation(lead_time=None), shown=hidden) is None
+    assert read(annotation("cat", lead_time=None), shown=hidden) is None
+
+
 def test_origin_is_not_trusted():
     changed_back = annotation("cat")
     changed_back["result"][0]["origin"] = "prediction-changed"

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from backend.approvals import Approval
 from backend.archive import Entry, from_csv, from_folder, import_entries
 from backend.errors import SettingsError
 from backend.export import exported, write
 from backend.labels import parse_config
 from backend.studio import Studio
 from backend.trainer import Pulled
+from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from tests.conftest import MakeRuntime, choices_config, data_uri, make_settings
 from tests.stub_studio import KEY, stub_studio
 
@@ -83,3 +85,26 @@ def test_tasks_with_several_pages_are_no_obstacle_to_an_import():
         studio = Studio(make_settings(Path("unused"), label_studio_url=stub.url, **TOKEN))
         entries = [Entry({"image": "c"}, ("cat",), "c")]
         assert import_entries(studio, 1, entries, "image", "known_label") == 0
+
+
+def test_a_link_out_of_the_archive_is_not_followed(tmp_path: Path):
+    (tmp_path / "secret.jpg").write_bytes(b"x")
+    folder = tmp_path / "archive" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(b"x")
+    (folder / "2.jpg").symlink_to(tmp_path / "secret.jpg")
+    assert [entry.source for entry in from_folder(folder.parent)] == ["cat/1.jpg"]
+
+
+def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRuntime):
+    with stub_studio() as stub:
+        stub.tasks = {number: {"image": data_uri(number)} for number in (1, 2)}
+        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
+        states = (POSITIVE, NEGATIVE)
+        found = [Approval(1, states, "bulk", 1.0), Approval(2, states, "edited", 1.0)]
+        config = parse_config(choices_config("cat", "dog"))
+        pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
+        studio = Studio(runtime.settings)
+        tasks = [*exported(studio, runtime.predictor, 1, pulled, pseudo=False)]
+    said = {one.task: [state.state for state in one.controls[0][1]] for one in tasks}
+    assert said == {1: ["unknown", "unknown"], 2: ["approved", "approved"]}

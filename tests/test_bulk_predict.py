@@ -26,7 +26,7 @@ from backend.settings import Settings
 from backend.studio import Studio
 from backend.studio_api import UnansweredError
 from backend.trainer import Pulled
-from jobs import orders, queues, stopping
+from jobs import due, orders, queues, stopping
 from jobs.runs import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs
 from jobs.train import train
 from jobs.trainings import IDLE, TRAINING, Trainings
@@ -511,6 +511,20 @@ def test_a_head_serves_only_once_its_predictions_are_shown(
         one["task"] for one in studio.predictions if one["model_version"] == studio.shown
     )
     assert set(counts.values()) == {1} and len(counts) == 20
+
+
+def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
+    house: Runtime, runs: Runs, studio: StubStudio, work: Callable[[], None], head: str
+):
+    add_tasks(studio, *range(1, 21))
+    run = refresh(runs, head)
+    trainings = Trainings(runs.connection)
+    trainings.note(PROJECT, candidate="h9")
+    work()
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.serving(KEY) == head
+    assert trainings.get(PROJECT).candidate == "h9"
+    assert due.moment(runs.connection, due.REFRESH, PROJECT) is not None
 
 
 def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(

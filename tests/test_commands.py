@@ -16,6 +16,7 @@ from backend.run_commands import begun
 from backend.store import Store
 from jobs import orders, queues
 from jobs.runs import Runs
+from jobs.trainings import Trainings
 from tests.conftest import free_port, run_cli
 from tests.stub_studio import KEY, StubStudio, stub_studio
 from tests.test_heads import head_set
@@ -114,6 +115,25 @@ def test_a_rollback_to_what_is_not_there_or_serves_already_is_told(cli: Cli, hea
     code, said = cli("rollback", "1", ZERO_SHOT)
     assert code == 0
     assert "serves already" in said
+
+
+def test_a_second_rollback_goes_on_back(cli: Cli, heads: Heads, connection: Redis):
+    for name in ("h1", "h2", "h1"):
+        heads.keep(KEY, head_set(name))
+        heads.serve(KEY, name)
+    # h1 served, then h2, and one rollback has been made.
+    code, said = cli("rollback", "1")
+    assert code == 0
+    assert f"goes back to {ZERO_SHOT}" in said
+
+
+def test_forgetting_a_project_forgets_the_head_that_waits(cli: Cli, connection: Redis):
+    trainings = Trainings(connection)
+    trainings.note(1, candidate="h1")
+    assert cli("forget", "1", "--task", "5", "--yes")[0] == 0
+    assert trainings.get(1).candidate == "h1"
+    assert cli("forget", "1", "--yes")[0] == 0
+    assert trainings.get(1).candidate == ""
 
 
 def test_a_rollback_during_a_run_is_refused_and_changes_nothing(

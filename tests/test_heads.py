@@ -55,6 +55,21 @@ def test_ten_comes_after_nine(heads: Heads):
     assert heads.next_name(KEY) == "h11"
 
 
+def test_a_forgotten_head_does_not_live_on_under_the_name_of_the_next(heads: Heads, tmp_path: Path):
+    other = Heads(Store(str(tmp_path)))
+    heads.keep(KEY, head_set("h1"))
+    assert other.get(KEY, "h1").created == head_set("h1").created
+    (tmp_path / "heads" / KEY / "h1.json").unlink()
+    with pytest.raises(StoreError, match="no head"):
+        other.get(KEY, "h1")
+    with pytest.raises(StoreError, match="no head"):
+        other.serve(KEY, "h1")
+    assert other.serving(KEY) == ZERO_SHOT
+    later = replace(head_set("h1", scale=2.0), created="2026-11-26T10:00:00+00:00")
+    heads.keep(KEY, later)
+    assert other.get(KEY, "h1").as_dict() == later.as_dict()
+
+
 def test_a_copy_of_a_heads_file_is_no_head(heads: Heads, tmp_path: Path):
     heads.keep(KEY, head_set("h1"))
     path = tmp_path / "heads" / KEY / "h1.json"
