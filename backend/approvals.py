@@ -64,7 +64,8 @@ def approval(
 ) -> Approval | None:
     """Combine a task's annotations.
 
-    Of each person the last annotation counts. A label is there, or not, if most of those who said
+    Bulk and imported annotations count only where nobody looked at the task. Of each person the
+    last annotation that says anything counts. A label is there, or not, if most of those who said
     anything about it say so; else it is unknown. The provenance is that of the best-reviewed one.
 
     Args:
@@ -76,12 +77,15 @@ def approval(
     Returns:
         None if no annotation counts.
     """
-    last: dict[Any, Mapping[str, Any]] = {}
+    votes: list[tuple[Any, Approval]] = []
     annotations = [one for one in task.get("annotations") or [] if not one.get("was_cancelled")]
     for one in sorted(annotations, key=lambda one: (_when(one), int(one["id"]))):
-        last[_person(one)] = one
-    votes = [_vote(one, control, since, shown) for one in last.values()]
-    counted = [vote for vote in votes if vote is not None]
+        vote = _vote(one, control, since, shown)
+        if vote is not None:
+            votes.append((_person(one), vote))
+    # Where somebody looked, what nobody looked at has no say.
+    looked = [(person, vote) for person, vote in votes if vote.provenance in RANDOM_ONLY]
+    counted = list(dict(looked or votes).values())
     if not counted:
         return None
     states = []

@@ -76,6 +76,16 @@ def test_a_blind_task_that_was_annotated_in_bulk_says_nothing():
     assert read(annotation("cat", lead_time=None), shown=hidden) is None
 
 
+def test_what_nobody_looked_at_has_no_say_beside_a_review():
+    person = annotation("dog")
+    later = {"updated_at": "2026-11-24T07:00:00Z", "lead_time": None}
+    bulk = [annotation("cat", id=number, completed_by=number, **later) for number in (2, 3)]
+    same = annotation("cat", id=4, **later)
+    empty = annotation(id=5, parent_prediction=None, **later)
+    for others in ([], bulk, [same], [empty], [*bulk, same, empty]):
+        assert read(person, *others) == read(person)
+
+
 def test_origin_is_not_trusted():
     changed_back = annotation("cat")
     changed_back["result"][0]["origin"] = "prediction-changed"
