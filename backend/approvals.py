@@ -114,7 +114,11 @@ def provenance_counts(approvals: Sequence[Approval]) -> dict[str, int]:
 def _vote(
     annotation: Mapping[str, Any], control: Control, since: Mapping[str, float], shown: Shown
 ) -> Approval | None:
-    chosen = _known(control.chosen(annotation.get("result") or []), control)
+    keys = control.chosen(annotation.get("result") or [])
+    if keys is None:
+        # Not a word about labels that could not be chosen in this way then.
+        return None
+    chosen = _known(keys, control)
     provenance = _provenance(annotation, chosen, control, shown)
     if provenance == "bulk" and shown.blind:
         # Made from a prediction that holds back what it thinks: nobody has said anything.
@@ -153,7 +157,10 @@ def _provenance(
     ticked = [map(key_of, (one.choices or {}).get(control.name, [])) for one in seen]
     if any(_known(keys, control) == chosen for keys in ticked):
         return "accepted"
-    return "edited" if seen or parent is not None else "unaided"
+    if seen:
+        return "edited"
+    # A prediction was shown, and what it was is known no more: the least that it can be worth.
+    return "accepted" if parent is not None and not candidates else "unaided"
 
 
 def _known(keys: Iterable[str], control: Control) -> frozenset[str]:

@@ -7,8 +7,11 @@ the labels that are missing.
 from __future__ import annotations
 
 import csv
+import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,23 @@ class Entry:
     file: Path | None = None
 
 
-def from_csv(path: Path, image_column: str, label_column: str, image_field: str) -> list[Entry]:
+@dataclass(frozen=True)
+class Archive:
+    """What was found, and what of it is left out, one sentence each."""
+
+    entries: Sequence[Entry]
+    notes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """How many tasks were made, and how many were there already with other labels."""
+
+    made: int
+    differ: int
+
+
+def from_csv(path: Path, image_column: str, label_column: str, image_field: str) -> Archive:
     """Rows of a CSV file: an image's address and a label; several rows of one image are joined.
 
     Args:
@@ -59,59 +78,66 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     """
     # An image may stand in a cell as a data: URI.
     csv.field_size_limit(MAX_CELL)
+    labels: dict[str, list[str]] = {}
+    empty = 0
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = dropwhile(_is_no_header, file)
+            header = next(lines, "")
             # Spreadsheets of many countries put something else than commas.
-            header = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
-            missing = {image_column, label_column} - set(reader.fieldnames or [])
+            separator = max(",;\t", key=header.count)
+            rows = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
+            columns = [name.strip() for name in rows.fieldnames or []]
+            missing = {image_column, label_column} - set(columns)
             if missing:
                 raise SettingsError(
                     f"{path} has no column {', '.join(sorted(missing))}.",
-                    f"It has: {', '.join(reader.fieldnames or ['nothing'])}. Name them with "
-                    "--image-column and --label-column.",
+                    f"It has: {', '.join(columns) or 'nothing'}. Name them with --image-column and "
+                    "--label-column.",
                 )
-            labels: dict[str, list[str]] = {}
-            for row in reader:
-                image, label = (row[image_column] or "").strip(), (row[label_column] or "").strip()
-                if image and label and label not in labels.setdefault(image, []):
+            rows.fieldnames = columns
+            for row in rows:
+                image, label = (row[image_column] or "").strip(), _label(row[label_column] or "")
+                if not image or not label:
+                    empty += 1
+                elif label not in labels.setdefault(image, []):
                     labels[image].append(label)
+    except FileNotFoundError as error:
+        raise SettingsError(
+            f"There is no file or folder {path}.",
+            "Give a CSV file, a folder with one folder a label, or the number of a project.",
+        ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(
             f"{path} cannot be read: {error}.",
-            "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8).",
+            "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
         ) from error
-    return [
-        Entry({image_field: image}, tuple(found), image) for image, found in sorted(labels.items())
+    entries = [
+        Entry({image_field: image}, tuple(found), _source(image))
+        for image, found in sorted(labels.items())
     ]
+    return Archive(entries, [f"Rows without an image or a label: {empty}."] if empty else [])
 
 
-def from_folder(folder: Path) -> list[Entry]:
-    """Image files in one folder a label.
-
-    Raises:
-        SettingsError: there are none.
-    """
-    found = [
-        Entry({}, (path.parent.name,), f"{path.parent.name}/{path.name}", path)
-        for path in sorted(folder.glob("*/*"))
-        if path.suffix.lower() in SUFFIXES
-        # What a file manager leaves behind is no image.
-        and not path.name.startswith(".")
-        and not path.parent.name.startswith(".")
+def from_folder(folder: Path) -> Archive:
+    """Image files in one folder a label."""
+    entries, others = [], []
+    for path in sorted(folder.glob("*/*")):
+        # What a file manager leaves behind is nothing to speak of.
+        if path.name.startswith(".") or path.parent.name.startswith("."):
+            continue
         # A link out of the archive would publish somebody else's file.
-        and path.resolve().is_relative_to(folder.resolve())
-    ]
-    if not found:
-        raise SettingsError(
-            f"{folder} has no image files in folders of their labels.",
-            "Put them into one folder a label: ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg.",
-        )
-    return found
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if inside and path.is_file() and path.suffix.lower() in SUFFIXES:
+            label = _label(path.parent.name)
+            entries.append(Entry({}, (label,), f"{label}/{_label(path.name)}", path))
+        else:
+            others.append(f"{path.parent.name}/{path.name}")
+    left_out = f"Not image files of the archive: {len(others)}, e.g. {others[0]}." if others else ""
+    return Archive(entries, [left_out] if left_out else [])
 
 
-def from_project(studio: Studio, number: int, config: LabelConfig) -> list[Entry]:
+def from_project(studio: Studio, number: int, config: LabelConfig) -> Archive:
     """Tasks of another project, with what was annotated there.
 
     Args:
@@ -120,22 +146,44 @@ def from_project(studio: Studio, number: int, config: LabelConfig) -> list[Entry
         config: of the project that they go to; labels of equally named controls are taken.
 
     Raises:
-        StudioError: Label Studio cannot be asked.
+        StudioError: Label Studio cannot be asked, or has no such project.
     """
-    entries = []
+    studio.project(number)
+    entries, without = [], 0
     for task in studio.annotated(number):
         labels = [
             label
             for annotation in task["annotations"]
             if not annotation.get("was_cancelled")
             for control in config.controls
-            for label in control.chosen(annotation.get("result") or [])
+            for label in control.chosen(annotation.get("result") or []) or []
         ]
         if labels:
             entries.append(
                 Entry(task["data"], tuple(dict.fromkeys(labels)), f"{number}/{task['id']}")
             )
-    return entries
+        else:
+            without += 1
+    names = ", ".join(control.name for control in config.controls)
+    note = f"Annotated tasks without a label in {names}: {without}."
+    return Archive(entries, [note] if without else [])
+
+
+def _is_no_header(line: str) -> bool:
+    """Empty, or the separator as Excel writes it before the header."""
+    return not line.strip() or line.lower().startswith("sep=")
+
+
+def _label(text: str) -> str:
+    """A label as people type it: macOS takes the accents of file names apart."""
+    return unicodedata.normalize("NFC", text.strip())
+
+
+def _source(image: str) -> str:
+    """The address, or a hash of an image that stands there itself."""
+    if image[:5].lower() != "data:":
+        return image
+    return f"data:{hashlib.sha256(image.encode()).hexdigest()}"
 
 
 def unknown_labels(entries: Sequence[Entry], config: LabelConfig) -> list[str]:
@@ -152,7 +200,7 @@ def unknown_labels(entries: Sequence[Entry], config: LabelConfig) -> list[str]:
 
 def import_entries(
     studio: Studio, number: int, entries: Sequence[Entry], image_field: str, known_field: str
-) -> int:
+) -> Imported:
     """Make the tasks that are not there yet.
 
     Args:
@@ -162,18 +210,20 @@ def import_entries(
         image_field: the task-data field of the labeling config.
         known_field: the field that gets the labels.
 
-    Returns:
-        How many were made.
-
     Raises:
         StudioError: Label Studio refuses.
         SettingsError: a file cannot be read.
     """
-    there = set()
+    there: dict[str, Any] = {}
     for task in studio.tasks(number):
-        values = (field_value(task["data"], name) for name in (SOURCE, image_field))
-        # A task with several pages holds a list there.
-        there |= {value for value in values if isinstance(value, str)}
+        for name in (SOURCE, image_field):
+            value = field_value(task["data"], name)
+            # A task with several pages holds a list there.
+            if isinstance(value, str):
+                there[_source(value)] = task["data"].get(known_field)
+    differ = sum(
+        there[entry.source] != _stored(entry.labels) for entry in entries if entry.source in there
+    )
     fresh = [entry for entry in entries if entry.source not in there]
     made = 0
     for part in chunks(fresh, UPLOAD if any(entry.file for entry in fresh) else SENT):
@@ -184,7 +234,12 @@ def import_entries(
             data = {**entry.data, SOURCE: entry.source}
             if entry.file is not None:
                 data[image_field] = next(addresses)
-            data[known_field] = entry.labels[0] if len(entry.labels) == 1 else list(entry.labels)
+            data[known_field] = _stored(entry.labels)
             tasks.append({"data": data})
         made += len(studio.create_tasks(number, tasks))
-    return made
+    return Imported(made, differ)
+
+
+def _stored(labels: Sequence[str]) -> str | list[str]:
+    """Labels as a task's data holds them."""
+    return labels[0] if len(labels) == 1 else list(labels)

@@ -31,6 +31,7 @@ from backend.train_commands import train_app
 if TYPE_CHECKING:
     from backend.doctor import Finding
     from backend.filling import FillReport
+    from backend.settings import Settings
 
 app = typer.Typer(
     help="CLIP suggestions for multi-label image projects in Label Studio.",
@@ -104,23 +105,33 @@ def connect(
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:
-        _print_report(report)
+        _print_report(settings, report)
     if report.failures:
         raise typer.Exit(1)
 
 
-def _print_report(report: FillReport) -> None:
-    done = report.tasks - len(report.failures)
+def _print_report(settings: Settings, report: FillReport) -> None:
     console.print(
-        f"[green]{done} of {report.tasks} tasks[/] show suggestions of "
-        f"[bold]{report.model_version}[/]; {report.imported} predictions are new."
+        f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
+        f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
     )
+    if settings.blind_share:
+        console.print(
+            f"{settings.blind_share:.0%} of the tasks are shown without suggestions on purpose, "
+            "to learn from unaided people (docs/training.md).",
+            highlight=False,
+        )
+    annotated = report.tasks - report.predicted - len(report.failures)
+    if annotated > 0:
+        console.print(
+            f"Annotated tasks, left with what their annotators saw: {annotated}.", highlight=False
+        )
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
     for task, reason in list(report.failures.items())[:10]:
         console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
     if len(report.failures) > 10:
-        console.print(f"... and {len(report.failures) - 10} more tasks without a prediction.")
+        console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
 
 
 @app.command()

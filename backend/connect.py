@@ -25,6 +25,8 @@ from backend.studio import (
     Studio,
     project_key,
 )
+from jobs import queues
+from jobs.waiting import require_workers
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ TITLE = "label-studio-clip"
 VIEW_TITLE = "Suggestions"
 LOCKS = CACHE / "locks"
 """Two calls for one project at once would import its predictions twice."""
+WORKER_SECONDS = 15.0
+"""A worker listens only once its encoder is loaded."""
 SAMPLE = 200
 """Tasks looked at to find out whether a field holds labels."""
 SHOWN_COLUMNS = ("predictions_score", "predictions_model_versions")
@@ -59,6 +63,7 @@ def connect(
 
     Raises:
         LabelConfigError: the project's labeling config has nothing for us.
+        QueueError: a queue is set, and Redis does not answer or no worker listens.
         StudioError: Label Studio refuses a step, or lost predictions.
     """
     project = studio.project(number)
@@ -104,13 +109,18 @@ def _connect(
     config = parse_config(project["label_config"])
     config.require_controls()
     warnings = _warnings(config, predictor)
+    by_workers = bool(settings.redis_url.get_secret_value())
+    if by_workers:
+        # Before anything is changed in Label Studio.
+        progress("looking for a worker", 0, 1)
+        require_workers(settings, queues.connect(settings), seconds=WORKER_SECONDS)
     # From here on a label that is added is known to be younger than what was reviewed.
     Memory(predictor.store, project_key(project)).labels_since(config, time.time())
     progress("registering the backend", 0, 1)
     former = _register_backend(settings, studio, number)
     _make_webhook(settings, studio, number, former)
     _show_scores(studio, number)
-    if settings.redis_url.get_secret_value():
+    if by_workers:
         filled = fill_by_workers(settings, studio, number, progress)
     else:
         filled = fill_here(settings, studio, predictor, project, progress)

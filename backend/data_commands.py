@@ -10,10 +10,10 @@ import typer
 from backend.errors import SettingsError
 from backend.logs import configure_logging
 from backend.settings import load_settings
-from backend.terminal import EncoderOption, ProjectArgument, console, progress_bar
+from backend.terminal import EncoderOption, ProjectArgument, console, counted, plain, progress_bar
 
 if TYPE_CHECKING:
-    from backend.archive import Entry
+    from backend.archive import Archive
     from backend.labels import LabelConfig
     from backend.studio import Studio
 
@@ -33,8 +33,12 @@ def import_archive(
     image_column: Annotated[str, typer.Option(help="Of the CSV file: image addresses.")] = "image",
     label_column: Annotated[str, typer.Option(help="Of the CSV file: labels.")] = "label",
     field: Annotated[
-        str, typer.Option(help="The field of the tasks' data that gets the labels.")
-    ] = "known_label",
+        str | None,
+        typer.Option(
+            help="The field of the tasks' data that gets the labels; default: the project's field "
+            "for labels known beforehand, or known_label."
+        ),
+    ] = None,
 ) -> None:
     """Make tasks of an archive whose images have a label already, and need more of them.
 
@@ -49,8 +53,21 @@ def import_archive(
     from backend.store import Store
     from backend.studio import Studio, project_key
 
+    if source == str(project):
+        raise SettingsError(
+            f"Project {project} cannot be an archive of itself.",
+            "Its annotations are learned from as they are. Name another project.",
+        )
     studio = Studio(settings)
     described = studio.project(project)
+    memory = Memory(Store(settings.store_uri), project_key(described))
+    known_field = memory.known_field()
+    field = field if field is not None else known_field or "known_label"
+    if known_field and field != known_field:
+        raise SettingsError(
+            f"Project {project} has its known labels in {known_field!r} already.",
+            f"Leave --field out, or first: ls-clip connect {project} --known-label ''.",
+        )
     config = parse_config(described["label_config"])
     config.require_controls()
     image_field = config.controls[0].image_field
@@ -61,24 +78,41 @@ def import_archive(
             f"--field {field!r} cannot hold the labels: it has another use.",
             "Give a name that neither the labeling config nor the archive uses.",
         )
-    entries = _entries(studio, source, config, (image_column, label_column, image_field))
+    archive = _archive(studio, source, config, (image_column, label_column, image_field))
+    for note in archive.notes:
+        console.print(f"[yellow]Left out:[/] {plain(note)}", highlight=False)
+    entries = archive.entries
+    if not entries:
+        raise SettingsError(
+            f"{source} holds no image with a label.",
+            "A CSV file has a row an image; a folder has one folder a label (ARCHIVE/cat/1.jpg, "
+            "ARCHIVE/dog/2.jpg); a project has annotations.",
+        )
     unknown = unknown_labels(entries, config)
     if unknown:
         raise SettingsError(
-            f"{len(unknown)} labels are not in the labeling config: {', '.join(unknown[:10])}.",
+            f"{counted(len(unknown), 'label')} not in the labeling config: "
+            f"{', '.join(unknown[:10])}.",
             "Add them (Settings > Labeling Interface), or take them out of the archive.",
         )
     with progress_bar() as progress:
         progress("making tasks", 0, 1)
-        made = import_entries(studio, project, entries, image_field, field)
-    Memory(Store(settings.store_uri), project_key(described)).set_known_field(field)
-    console.print(f"{made} tasks made; {len(entries) - made} were there already.")
+        found = import_entries(studio, project, entries, image_field, field)
+    memory.set_known_field(field)
+    there = len(entries) - found.made
+    console.print(f"{counted(found.made, 'task')} made; {there} were there already.")
+    if found.differ:
+        console.print(
+            f"[yellow]Note:[/] {counted(found.differ, 'task')} that were there hold other labels "
+            f"in {plain(repr(field))} than the archive, and were left as they are.",
+            highlight=False,
+        )
     console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
 
 
-def _entries(
+def _archive(
     studio: Studio, source: str, config: LabelConfig, fields: tuple[str, str, str]
-) -> list[Entry]:
+) -> Archive:
     from backend.archive import from_csv, from_folder, from_project
 
     if source.isascii() and source.isdigit():
@@ -138,4 +172,5 @@ def export(
         progress("writing", 0, 1)
         tasks = exported(studio, predictor, project, pulled, "pseudo" in parts)
         count = write(format_name, tasks, path)
-    console.print(f"{count} tasks written to {path}.")
+    said = ", ".join(f"{number} {state}" for state, number in sorted(count.states.items()))
+    console.print(f"{counted(count.tasks, 'task')} written to {path}; labels: {said or 'none'}.")

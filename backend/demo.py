@@ -88,6 +88,7 @@ def run_demo(
         with progress_bar() as progress:
             state = _load_state(directory)
             state.url = ""
+            # Label Studio takes password and token only when its data is new: kept first.
             _save_state(directory, state)
             photos = _make_photos(directory, tasks, progress)
             studio_port = free_port(port)
@@ -139,19 +140,17 @@ def run_demo(
             else:
                 everything = {int(task["id"]) for task in studio.tasks(project)}
                 rows = {"now": measure(runtime, studio, project, photos, everything)}
-        _print_table(rows, reviews)
-        blind = report.tasks - rows["now"].tasks if "now" in rows else 0
-        if blind:
-            console.print(
-                f"Tasks left out, as they show no suggestions on purpose (the blind slice, "
-                f"docs/training.md): {blind}."
-            )
-        _print_words(console, label_studio.url, project, state)
+        _print_table(rows, reviews, report.tasks)
+        console.print(
+            "Collages are easier than photos: on 1,605 COCO photos with 80 labels the same offline "
+            f"encoder reaches mAP {_COCO_MAP}; it is a stand-in for CLIP that needs no download."
+        )
         if fell:
             console.print(f"[yellow]Note:[/] {fell}", highlight=False)
         if check:
             console.print("[green]Checked:[/] every task shows exactly one prediction.")
             return 1 if fell else 0
+        _print_addresses(console, label_studio.url, project, state)
         servers = {
             "Label Studio": label_studio,
             "The backend": backend,
@@ -219,7 +218,7 @@ def _project(
     return number
 
 
-def _print_table(rows: dict[str, Measured], reviews: int) -> None:
+def _print_table(rows: dict[str, Measured], reviews: int, tasks: int) -> None:
     version = list(rows.values())[-1].model_version
     title = f"Suggestions of {version}"
     if reviews:
@@ -228,13 +227,15 @@ def _print_table(rows: dict[str, Measured], reviews: int) -> None:
     # Not as the table's own title, which is no wider than the table.
     out.print(f"[bold]{title}[/]", highlight=False)
     out.print(table_of(rows))
+    blind = tasks - rows["now"].tasks if "now" in rows else 0
+    if blind:
+        out.print(
+            "Tasks left out, as they show no suggestions on purpose (the blind slice, "
+            f"docs/training.md): {blind}."
+        )
 
 
-def _print_words(console: Console, url: str, project: int, state: _State) -> None:
-    console.print(
-        "Collages are easier than photos: on 1,605 COCO photos with 80 labels the same offline "
-        f"encoder reaches mAP {_COCO_MAP}; it is a stand-in for CLIP that needs no download."
-    )
+def _print_addresses(console: Console, url: str, project: int, state: _State) -> None:
     console.print("The least certain tasks come first; sort by score to see the easy ones.")
     console.print(f"[bold]Project:[/] {url}/projects/{project}/data")
     console.print(f"[bold]Label  :[/] {url}/projects/{project}/data?labeling=1")
@@ -257,15 +258,12 @@ def _load_state(directory: Path) -> _State:
     try:
         return _State(**json.loads((directory / "state.json").read_text()))
     except FileNotFoundError:
-        state = _State(new_secret()[:12], new_secret(), new_secret(), new_secret())
+        return _State(new_secret()[:12], new_secret(), new_secret(), new_secret())
     except (ValueError, TypeError) as error:
         raise ClipError(
             f"{directory / 'state.json'} cannot be read: {error}.",
             f"Delete {directory}; the demo makes it again.",
         ) from error
-    # Label Studio takes password and token only when its data is new, so they are kept first.
-    _save_state(directory, state)
-    return state
 
 
 def _save_state(directory: Path, state: _State) -> None:

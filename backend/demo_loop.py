@@ -18,7 +18,7 @@ from backend.studio import Studio, project_key
 from backend.vlpl import metrics
 from jobs import orders, queues
 from jobs.runs import DONE, Runs
-from jobs.trainings import ACCEPTED, Trainings
+from jobs.trainings import Trainings
 from jobs.waiting import wait, wait_for_refresh, wait_for_training
 
 CONTROL = "tags"
@@ -168,7 +168,7 @@ def simulate(
     number = orders.ask_for_training(trainings, project)
     training = wait_for_training(trainings, project, number)
     said = f"{training.outcome}: {training.reason}"
-    if training.outcome == ACCEPTED:
+    if training.candidate:
         run = wait(
             runs,
             wait_for_refresh(runs, training).id,

@@ -163,6 +163,7 @@ class Embedder:
         if value[:5].lower() == "data:":
             return "data:" + hashlib.sha256(value.encode()).hexdigest()
         if value.startswith("/") and not value.startswith("//"):
+            # Nearly all values are uploads and local files; parsing them all costs large runs much.
             if "/resolve/" not in value:
                 return self._settings.label_studio_url + value
             try:

@@ -6,6 +6,8 @@ the terminal, the log and the HTTP caller, so that one explanation serves all of
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ClipError(Exception):
     """Something that a person can mend. Base of all errors below.
@@ -24,11 +26,17 @@ class ClipError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.message} Fix: {self.fix}" if self.fix else self.message
+        return as_text(self.as_dict())
 
     def as_dict(self) -> dict[str, str]:
         """The documented error shape: code, message, fix."""
         return {"code": self.code, "message": self.message, "fix": self.fix}
+
+
+def as_text(error: Mapping[str, str]) -> str:
+    """The documented error shape in one line, as the error itself would be printed."""
+    fix = error.get("fix", "")
+    return error.get("message", "") + (f" Fix: {fix}" if fix else "")
 
 
 class SettingsError(ClipError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,7 +100,12 @@ def exported(
         StoreError: the store cannot be read.
     """
     scorer = predictor.scorer(pulled.config, pulled.key)
-    approvals = {(name, one.task): one for name, found in pulled.approvals.items() for one in found}
+    approvals = {
+        (name, one.task): one
+        for part in (pulled.approvals, pulled.of_own_labels)
+        for name, found in part.items()
+        for one in found
+    }
     for tasks in chunks(studio.tasks(number), CHUNK):
         predictions = predictor.predict(scorer, tasks, seconds=0)
         for task, prediction in zip(tasks, predictions, strict=True):
@@ -156,8 +162,16 @@ def _states(
     return tuple(states)
 
 
-def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> int:
-    """Write a file, all or nothing; returns how many tasks it holds.
+@dataclass(frozen=True)
+class Written:
+    """How many tasks a file holds, and how many labels of each state."""
+
+    tasks: int
+    states: Counter[str]
+
+
+def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> Written:
+    """Write a file, all or nothing.
 
     Args:
         format_name: one of `FORMATS`.
@@ -170,13 +184,20 @@ def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> int:
         "parquet": _write_parquet,
         "labelstudio": _write_labelstudio,
     }
+    states: Counter[str] = Counter()
+
+    def counting() -> Iterator[ExportedTask]:
+        for one in tasks:
+            states.update(row.state for row in _rows(one))
+            yield one
+
     draft = path.with_name(f".{path.name}.part")
     try:
-        count = writers[format_name](tasks, draft)
+        count = writers[format_name](counting(), draft)
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
-    return count
+    return Written(count, states)
 
 
 def _rows(one: ExportedTask) -> list[LabelState]:
@@ -205,22 +226,30 @@ def _write_parquet(tasks: Iterable[ExportedTask], path: Path) -> int:
 
 
 def _write_coco(tasks: Iterable[ExportedTask], path: Path) -> int:
-    """Image-level labels: annotations without boxes, and images that say whether they are whole."""
+    """Image-level labels: an annotation without a box for each label that is there.
+
+    An image names the categories that a person said are absent; those that it does not name at all
+    are unknown.
+    """
     categories: dict[tuple[str, str], int] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for one in tasks:
         rows = _rows(one)
+        absent: list[int] = []
         images.append(
             {
                 "id": one.task,
                 "file_name": rows[0].image if rows else "",
                 "reviewed": bool(rows) and all(row.state == "approved" for row in rows),
+                "absent": absent,
             }
         )
         for row in rows:
             category = categories.setdefault((row.control, row.label), len(categories) + 1)
-            if row.present is None:
+            if row.present is False:
+                absent.append(category)
+            if not row.present:
                 continue
             annotations.append(
                 {
@@ -228,7 +257,6 @@ def _write_coco(tasks: Iterable[ExportedTask], path: Path) -> int:
                     "image_id": one.task,
                     "category_id": category,
                     "attributes": {
-                        "present": row.present,
                         "state": row.state,
                         "probability": row.probability,
                         "provenance": row.provenance,

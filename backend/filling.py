@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.errors import StudioError
+from backend.errors import StudioError, as_text
 from backend.importer import Importer, predicted, show, told_of_doubles
 from backend.labels import LabelConfig, parse_config
 from backend.prediction import Prediction
@@ -17,7 +17,7 @@ from backend.snapshots import Snapshots
 from backend.studio import Studio, project_key
 from jobs import orders, queues
 from jobs.runs import DONE, IMPORTING, Run, Runs
-from jobs.waiting import require_workers, wait
+from jobs.waiting import wait
 
 SHARD = 256
 """Tasks embedded or scored at once: bounds the memory, whatever the project's size."""
@@ -35,13 +35,15 @@ class FillReport:
     Attributes:
         tasks: tasks of the project.
         imported: predictions made by this call.
+        predicted: tasks that have a prediction of ``model_version``.
         model_version: what the project now shows.
-        failures: task id -> why it has no prediction.
+        failures: task id -> why it has no prediction, or only a part, and what mends that.
         warnings: what a person should know, one sentence each.
     """
 
     tasks: int = 0
     imported: int = 0
+    predicted: int = 0
     model_version: str = ""
     failures: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -53,11 +55,10 @@ def fill_by_workers(
     """Start a run and wait for its end; one that is going on already is waited for before.
 
     Raises:
-        QueueError: Redis does not answer, or no worker listens.
+        QueueError: Redis does not answer.
         StudioError: the run failed or was cancelled.
     """
     runs = Runs(queues.connect(settings))
-    require_workers(settings, runs.connection)
 
     def told(run: Run) -> None:
         if run.state == IMPORTING:
@@ -74,11 +75,12 @@ def fill_by_workers(
     if run.state != DONE:
         error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
         raise StudioError(error["message"], error["fix"])
-    failures = {task: why.get("message", "") for task, why in runs.failures(run.id).items()}
+    failures = {task: as_text(why) for task, why in runs.failures(run.id).items()}
     tasks = int(studio.project(number)["task_number"])
     if len(failures) < tasks:
         studio.update_project(number, **SHOWN)
-    return FillReport(tasks, run.imported, run.model_version, failures, list(run.notes))
+    there = studio.model_versions(number).get(run.model_version, 0)
+    return FillReport(tasks, run.imported, there, run.model_version, failures, list(run.notes))
 
 
 def fill_here(
@@ -104,7 +106,7 @@ def fill_here(
     scorer = predictor.scorer(config, key)
     importer = Importer(studio, number, scorer.model_version)
     predictions = _predict(predictor, scorer, _without(tasks, importer.there), progress)
-    report = FillReport(len(tasks), 0, scorer.model_version)
+    report = FillReport(len(tasks), model_version=scorer.model_version)
     report.failures = {
         one.task: str(one.failure)
         for one in predictions
@@ -112,7 +114,7 @@ def fill_here(
     }
     _remember(predictor, key, predictions)
     _import(importer, predictions, settings.import_size, progress)
-    report.imported = importer.created
+    report.imported, report.predicted = importer.created, len(importer.there)
     if parse_config(studio.project(number)["label_config"]).digest != config.digest:
         raise StudioError(
             "The labeling config was changed while the tasks were predicted.",

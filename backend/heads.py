@@ -145,8 +145,8 @@ class Heads:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Sets never change, so what was read once stays true.
-        self._known: dict[str, HeadSet] = {}
+        # Sets never change, but after `forget` another one may get the name.
+        self._known: dict[str, tuple[str, HeadSet]] = {}
         self._lock = threading.Lock()
 
     def names(self, project: str) -> list[str]:
@@ -166,27 +166,28 @@ class Heads:
             StoreError: there is none of this name, it is damaged, or the store cannot be read.
         """
         path = f"heads/{safe_name(project)}/{name}"
+        stamp = self._store.artefact_stamp(path)
+        with self._lock:
+            known = self._known.get(path)
+        if known is not None and known[0] == stamp:
+            return known[1]
         content = self._store.read_artefact(path)
         if content is None:
             raise StoreError(
-                f"The project has no head {name!r}.", "ls-clip heads PROJECT lists those it has."
+                f"The project has no head {name!r}.",
+                f"ls-clip heads {_number(project)} lists those it has.",
             )
-        with self._lock:
-            known = self._known.get(path)
-        # Sets never change, but after `forget` another one gets the name.
-        if known is not None and known.created == content.get("created"):
-            return known
         try:
             found = HeadSet.from_dict(content)
         except (HeadError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"The head {name} in the store is damaged ({error}).",
-                "Go back to another one: ls-clip rollback PROJECT VERSION.",
+                f"Go back to another one: ls-clip rollback {_number(project)} VERSION.",
             ) from error
         with self._lock:
             if len(self._known) > 64:
                 self._known.clear()
-            self._known[path] = found
+            self._known[path] = stamp, found
         return found
 
     def next_name(self, project: str) -> str:
@@ -215,8 +216,15 @@ class Heads:
         content = self._store.read_artefact(_pointer(project)) or {}
         return [str(name) for name in content.get("history", [])]
 
-    def serve(self, project: str, name: str) -> None:
+    def serve(self, project: str, name: str, *, back: bool = False) -> None:
         """Point all processes at a set: the last step of a promotion, and of going back.
+
+        A set that was accepted meanwhile still waits, unless somebody went back.
+
+        Args:
+            project: its key.
+            name: of the set, or `ZERO_SHOT`.
+            back: somebody went back to it, see `is_back`.
 
         Raises:
             StoreError: there is no such set (any more), or the store cannot be written.
@@ -225,7 +233,30 @@ class Heads:
             self.get(project, name)
         history = self.history(project) or [ZERO_SHOT]
         if history[-1] != name:
-            self._store.write_artefact(_pointer(project), {"history": [*history, name]}, True)
+            history = [*history, name]
+        accepted = "" if back or self.accepted(project) == name else self.accepted(project)
+        content = {"history": history, "back": back, "accepted": accepted}
+        self._store.write_artefact(_pointer(project), content, True)
+
+    def accepted(self, project: str) -> str:
+        """The name of an accepted set that does not serve yet; empty: there is none."""
+        content = self._store.read_artefact(_pointer(project)) or {}
+        return str(content.get("accepted", ""))
+
+    def accept(self, project: str, name: str) -> None:
+        """Remember that a set is to serve next; empty: none is."""
+        content = self._store.read_artefact(_pointer(project)) or {}
+        self._store.write_artefact(_pointer(project), {**content, "accepted": name}, True)
+
+    def is_back(self, project: str) -> bool:
+        """Whether somebody went back to the set that serves, and nothing has been decided since."""
+        content = self._store.read_artefact(_pointer(project)) or {}
+        return bool(content.get("back"))
+
+    def stay(self, project: str) -> None:
+        """What was approved until now does not count against the set that was gone back to."""
+        content = self._store.read_artefact(_pointer(project)) or {}
+        self._store.write_artefact(_pointer(project), {**content, "back": False}, True)
 
 
 def safe_name(project: str) -> str:
@@ -233,6 +264,11 @@ def safe_name(project: str) -> str:
     name = "".join(c if c.isalnum() or c in ".-" else "_" for c in project) or "none"
     # Label Studio's own names are short; no file system takes 5,000 characters.
     return name if len(name) <= 64 else hashlib.sha256(name.encode()).hexdigest()
+
+
+def _number(project: str) -> str:
+    """The project's number in Label Studio, from its key."""
+    return project.partition(".")[0]
 
 
 def _pointer(project: str) -> str:

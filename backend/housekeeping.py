@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """One piece of work at a time, in a thread of its own.
+    """One piece of work at a time: a thread for the store, and one for the queue.
 
     Args:
         runtime: of this process.
@@ -30,39 +31,56 @@ class Housekeeping:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._pool = ThreadPoolExecutor(1, "housekeeping")
+        self._store = ThreadPoolExecutor(1, "housekeeping")
+        # A Redis that hangs must not keep the store waiting.
+        self._queue = ThreadPoolExecutor(1, "events")
+        self._events: list[tuple[Mapping[str, Any], int]] = []
+        self._lock = threading.Lock()
 
     def remember(self, project: str, predictions: Sequence[Prediction]) -> None:
         """Keep what was shown, and which images it was shown for."""
         if any(one.result is not None for one in predictions):
-            self._soon(self._remember, project, predictions)
+            self._soon(self._store, self._remember, project, predictions)
 
     def forget(self, event: Mapping[str, Any]) -> None:
         """Erase what is kept of the tasks that a TASKS_DELETED event names."""
-        self._soon(self._forget, event)
+        self._soon(self._store, self._forget, event)
 
     def hear(self, event: Mapping[str, Any], project: int) -> None:
         """Note what an event of `events.HEARD` asks for."""
-        self._soon(self._hear, event, project)
-
-    def _hear(self, event: Mapping[str, Any], project: int) -> None:
-        settings, action = self._runtime.settings, event["action"]
-        if not settings.redis_url.get_secret_value():
+        if not self._runtime.settings.redis_url.get_secret_value():
+            action = event["action"]
             log.warning("%s of project %d leads to nothing: there are no workers", action, project)
             return
-        try:
-            hear(queues.connect(settings), settings, event, project)
-        except (RedisError, QueueError) as error:
-            # Not lost for good: the reconciling look finds what was approved.
-            telemetry.EVENTS_LOST.inc()
-            log.error("%s of project %d is not noted: %s", action, project, error)
+        with self._lock:
+            self._events.append((event, project))
+        self._soon(self._queue, self._hear)
 
-    def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
+    def _hear(self) -> None:
+        """Note all that has come until now: what comes while Redis hangs costs one more wait."""
+        settings = self._runtime.settings
+        with self._lock:
+            events, self._events = self._events, []
+        for noted, (event, project) in enumerate(events):
+            try:
+                hear(queues.connect(settings), settings, event, project)
+            except (RedisError, QueueError) as error:
+                # Not lost for good: the reconciling look finds what was approved.
+                lost = len(events) - noted
+                telemetry.EVENTS_LOST.inc(lost)
+                action = event["action"]
+                log.error(
+                    "%s of project %d is not noted, and %d more: %s",
+                    *(action, project, lost - 1, error),
+                )
+                return
+
+    def _soon(self, pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:
         def said(done: Future[None]) -> None:
             if (error := done.exception()) is not None:
                 log.error("unexpected error after an answer", exc_info=error)
 
-        self._pool.submit(work, *arguments).add_done_callback(said)
+        pool.submit(work, *arguments).add_done_callback(said)
 
     def _remember(self, project: str, predictions: Sequence[Prediction]) -> None:
         house = self._runtime

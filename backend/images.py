@@ -204,7 +204,7 @@ def _broken(data: bytes, error: Exception) -> ImageError:
         return ImageError(
             "unsupported_format",
             f"This is not an image that can be read: it seems to be {_seems(data)}.",
-            f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, the "
+            f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, its "
             "address needs a login or is wrong.",
         )
     if isinstance(error, EOFError) or "truncated" in str(error).lower() or _is_cut(readable, data):

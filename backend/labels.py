@@ -94,14 +94,19 @@ class Control:
         labels = _unique(_dynamic_labels(options, (), self.paths))
         return replace(self, labels=tuple(labels[:MAX_OPTIONS]))
 
-    def chosen(self, result: Iterable[Any]) -> list[str]:
-        """Keys of the labels that result items select in this control, known to it or not."""
+    def chosen(self, result: Iterable[Any]) -> list[str] | None:
+        """Keys of the labels that result items select in this control, known to it or not.
+
+        None if an item of this control holds something else: it was of another kind once.
+        """
         found: list[str] = []
         for item in result:
             if isinstance(item, Mapping) and item.get("from_name") == self.name:
                 value = item.get("value")
                 stored = value.get(self.kind) if isinstance(value, Mapping) else None
-                found += map(key_of, stored if isinstance(stored, list) else [])
+                if not isinstance(stored, list):
+                    return None
+                found += map(key_of, stored)
         return found
 
     def result_value(self, labels: list[Label]) -> dict[str, Any]:

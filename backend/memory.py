@@ -39,22 +39,25 @@ class Memory:
         """
         self._store.write_artefact(f"{self._folder}/known-label", {"field": field}, replace=True)
 
-    def trained_on(self) -> dict[int, str]:
-        """Task id -> a hash of what was approved there when heads were last trained.
+    def trained_on(self) -> tuple[dict[int, str], str]:
+        """Task id -> a hash of what was approved there when heads were last trained; and a hash of
+        all that the last head was made from, empty if there is none.
 
         Raises:
             StoreError: the store cannot be read.
         """
         content = self._store.read_artefact(f"{self._folder}/trained-on") or {}
-        return {int(task): str(what) for task, what in content.items()}
+        tasks = {int(task): str(what) for task, what in content.get("tasks", {}).items()}
+        return tasks, str(content.get("made_from", ""))
 
-    def set_trained_on(self, approved: Mapping[int, str]) -> None:
-        """Remember it.
+    def set_trained_on(self, approved: Mapping[int, str], made_from: str) -> None:
+        """Remember both.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        content = {str(task): what for task, what in approved.items()}
+        tasks = {str(task): what for task, what in approved.items()}
+        content = {"tasks": tasks, "made_from": made_from}
         self._store.write_artefact(f"{self._folder}/trained-on", content, replace=True)
 
     def labels_since(self, config: LabelConfig, now: float) -> dict[str, dict[str, float]]:

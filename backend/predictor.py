@@ -127,7 +127,7 @@ class Predictor(Scoring):
                 if control.name in row:
                     if id(control) not in limits:
                         unread = self.unread(scorer, control)
-                        limits[id(control)] = self.thresholds(scorer, control), unread
+                        limits[id(control)] = self.thresholds(scorer, control, unread), unread
                     thresholds, unread = limits[id(control)]
                     p, known = _with_known(scorer, task, control, row[control.name])
                     scored.append(ScoredControl(control, p, thresholds, known, unread - known))

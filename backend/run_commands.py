@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.errors import QueueError, SettingsError
+from backend.errors import QueueError, SettingsError, as_text
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 from backend.terminal import (
@@ -19,6 +19,7 @@ from backend.terminal import (
     ProjectArgument,
     compact_table,
     console,
+    counted,
     plain,
 )
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from jobs.runs import Run, Runs
 
 runs_app = typer.Typer()
-BEGIN_SECONDS = 3.0
 LINE_SECONDS = 5.0
 """Without a terminal, progress is a line so often."""
 
@@ -84,6 +84,7 @@ def predict(
     from jobs.orders import start
     from jobs.queues import PREDICT
     from jobs.runs import ONLY
+    from jobs.waiting import begun
 
     if only not in ONLY:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
@@ -150,8 +151,8 @@ def runs(
     Console().print(table)
     for run in found:
         if run.error is not None:
-            why = f"{run.error['message']} {run.error['fix']}".strip()
-            console.print(f"[red]{run.id} failed:[/] {plain(why)}", highlight=False)
+            why = plain(as_text(run.error))
+            console.print(f"[red]{run.id} failed:[/] {why}", highlight=False)
         elif run.waits_for:
             console.print(f"[yellow]{run.id} waits:[/] {plain(run.waits_for)}", highlight=False)
 
@@ -195,14 +196,21 @@ def prune(
     if what.count == 0:
         console.print("There is nothing to delete.")
         return
+    seconds = max(1, round(what.seconds))
     console.print(
-        f"{what.count} predictions of project {project} will be deleted in Label Studio. That "
-        f"takes about {max(1, round(what.seconds))} s, during which nobody can submit there. Which "
+        f"{counted(what.count, 'prediction')} of project {project} will be deleted in Label "
+        f"Studio. That takes about {seconds} s, during which nobody can submit there. Which "
         "prediction an annotation came from is kept in our store, not in Label Studio."
     )
+    if version == shown:
+        console.print(
+            f"[bold red]The project shows {plain(shown)}:[/] its tasks will open with nothing "
+            f"ticked until ls-clip predict {project} or ls-clip connect {project} has run again.",
+            highlight=False,
+        )
     if not yes and not typer.confirm("Delete them?"):
         raise typer.Exit(1)
-    console.print(f"{delete(studio, project, what)} predictions deleted.")
+    console.print(f"{counted(delete(studio, project, what), 'prediction')} deleted.")
 
 
 @runs_app.command()
@@ -216,8 +224,10 @@ def forget(
     """Erase what is kept of a project or of some tasks.
 
     Embeddings, image addresses, snapshots of predictions, and lists of tasks that runs left behind;
-    of a whole project its heads and statistics too, so that suggestions are zero-shot again.
-    Nothing in Label Studio is changed. Embeddings of images that another task has too stay.
+    of a whole project its heads and statistics too, so that suggestions are zero-shot again and the
+    next head is called h1. Which field holds known labels stays, and so does since when there is
+    which label. Nothing in Label Studio is changed. Embeddings of images that another task has too
+    stay.
     """
     settings = load_settings()
     configure_logging(settings)
@@ -228,13 +238,18 @@ def forget(
     from jobs.trainings import Trainings
 
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
+    store = Store(settings.store_uri)
+    snapshots = Snapshots(store)
+    if task and not snapshots.keeps(f"{project}.", task):
+        console.print(f"Nothing is kept of project {project}, {what}.")
+        return
     if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
         raise typer.Exit(1)
-    store = Store(settings.store_uri)
-    gone = Snapshots(store).forget(f"{project}.", task or None)
+    gone = snapshots.forget(f"{project}.", task or None)
     if gone.images or gone.snapshots:
         heads = "" if task else ", its heads and statistics"
-        found = f"embeddings of {gone.images} images, {gone.snapshots} snapshots{heads}"
+        shown = counted(gone.snapshots, "snapshot")
+        found = f"embeddings of {counted(gone.images, 'image')}, {shown}{heads}"
         console.print(f"Erased: {found}.", highlight=False)
     else:
         console.print(f"Nothing is kept of project {project}, {what}.")
@@ -245,15 +260,6 @@ def forget(
             if not task:
                 Trainings(queues.connect(settings)).forget(project)
     erase_ended(store, {run.id for run in going})
-
-
-def begun(runs: Runs, run: Run) -> Run:
-    """The run a moment later: a project that does not exist, say, makes it fail at once."""
-    until = time.monotonic() + BEGIN_SECONDS
-    while time.monotonic() < until and run.state in {"queued", "listing"} and not run.config:
-        time.sleep(0.1)
-        run = runs.get(run.id) or run
-    return run
 
 
 def follow(runs: Runs, run: Run) -> Run:
@@ -303,7 +309,7 @@ def print_outcome(runs: Runs, run: Run) -> None:
         console.print(f"[yellow]Note:[/] {plain(note)}", highlight=False)
     failures = runs.failures(run.id)
     for task, why in list(failures.items())[:10]:
-        console.print(f"[red]Task {task}:[/] {plain(why.get('message', ''))}", highlight=False)
+        console.print(f"[red]Task {task}:[/] {plain(as_text(why))}", highlight=False)
     if len(failures) > 10:
         rest = f"ls-clip runs {run.project} --show {run.id} --json"
         console.print(f"... and {len(failures) - 10} more; all of them: {rest}")

@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 METHOD = 3
 """Part of every version; raised when the same inputs would give other scores than before."""
 
-
 LEARNED_FROM = 5
 """Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
 
@@ -180,7 +179,8 @@ class Scoring:
         labels = tuple(label.key for label in control.labels)
         card = Card(labels, self.encoder.id, "")
         head = zero_shot_head(card, dim, row.slope, row.offset)
-        return FittedControl(head, tuple(self.thresholds(scorer, control)))
+        thresholds = self.thresholds(scorer, control, self.unread(scorer, control))
+        return FittedControl(head, tuple(thresholds))
 
     def z(self, scorer: Scorer, control: Control, embeddings: Sequence[Embedding]) -> torch.Tensor:
         """Zero-shot scores (N, C) float32, see `zero_shot.fuse`."""
@@ -201,12 +201,17 @@ class Scoring:
             found = zero_shot.probabilities(z, row.slope, row.offset).numpy()
         return found
 
-    def thresholds(self, scorer: Scorer, control: Control) -> list[float]:
+    def thresholds(self, scorer: Scorer, control: Control, unread: frozenset[int]) -> list[float]:
         """Per label: suggest from this probability on.
 
         The labeling config goes before the setting, and that before what was fitted. A label that
         the text tower cannot read and no head has learned is never suggested, unless the labeling
         config gives that very label a threshold.
+
+        Args:
+            scorer: from `scorer`.
+            control: of the scorer's config.
+            unread: from `unread`.
         """
         fitted = [self.row(scorer, control).threshold] * len(control.labels)
         if control.name in scorer.heads:
@@ -215,7 +220,7 @@ class Scoring:
             fitted = [self.settings.threshold] * len(fitted)
         if control.threshold is not None:
             fitted = [control.threshold] * len(fitted)
-        for place in self.unread(scorer, control):
+        for place in unread:
             fitted[place] = NEVER
         return [
             default if label.threshold is None else label.threshold

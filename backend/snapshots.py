@@ -62,6 +62,10 @@ class Forgotten:
     images: int
 
 
+OF_HEADS = frozenset({"serving.json", "trained-on.json"})
+"""Files of a project that are about its heads."""
+
+
 class Snapshots:
     """See the module. Thread-safe.
 
@@ -124,6 +128,19 @@ class Snapshots:
                 )
         return found
 
+    def keeps(self, project: str, tasks: Sequence[int]) -> bool:
+        """Whether anything is kept of one of these tasks; project as for `forget`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        wheres = [_of(project, part) for part in chunks(sorted(set(tasks)), LOOKUP_TASKS)]
+        return any(
+            len(self._store.rows(name, schema, where, ["task"]))
+            for name, schema in (("snapshots", _SHOWN), ("task_images", _IMAGES))
+            for where in wheres
+        )
+
     def forget(self, project: str, tasks: Sequence[int] | None = None) -> Forgotten:
         """Erase what is kept of a project or of some of its tasks: snapshots, and embeddings of
         images that no other task has.
@@ -152,8 +169,13 @@ class Snapshots:
             addresses -= set(others["address"].to_pylist())
         images = erase_images(self._store, addresses)
         if tasks is None:
-            for folder in ("statistics", "heads", "projects"):
+            for folder in ("statistics", "heads"):
                 self._store.erase_artefacts(folder, lambda name: name.startswith(project))
+            for name in self._store.folder_names("projects"):
+                if name.startswith(project):
+                    # Which field holds known labels, and since when there is which label, are
+                    # settings: without them old reviews would be misread.
+                    self._store.erase_artefacts(f"projects/{name}", OF_HEADS.__contains__)
         return Forgotten(snapshots, images)
 
 

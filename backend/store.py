@@ -237,6 +237,17 @@ class Store:
                 else:
                     self._files.delete_file(entry.path)
 
+    def folder_names(self, folder: str) -> list[str]:
+        """Names of the folders directly below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        with self.errors("read"):
+            found = self._files.get_file_info(selector)
+        return [one.base_name for one in found if one.type == pyarrow.fs.FileType.Directory]
+
     def artefact_names(self, folder: str) -> list[str]:
         """Names of the artefacts directly below ``folder``, in no order.
 
@@ -261,6 +272,18 @@ class Store:
             with self._files.open_input_stream(path) as stream:
                 content: dict[str, Any] = json.loads(stream.read())
                 return content
+
+    def artefact_stamp(self, name: str) -> str:
+        """When the artefact was written, and its size; empty if there is none.
+
+        Raises:
+            StoreError: the file system cannot be asked.
+        """
+        with self.errors("read"):
+            found = self._files.get_file_info(f"{self._root}/{name}.json")
+        if found.type == pyarrow.fs.FileType.NotFound:
+            return ""
+        return f"{found.mtime_ns} {found.size}"
 
     def write_artefact(
         self, name: str, content: dict[str, Any], replace: bool = False

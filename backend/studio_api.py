@@ -37,6 +37,12 @@ class UnansweredError(StudioError):
     """No answer came, or a gateway's: the call may have been carried out all the same."""
 
 
+class NotThereError(StudioError):
+    """Label Studio has no such thing (any more), or does not show it to the token's user."""
+
+    status = 404
+
+
 class _BusyError(UnansweredError):
     """Label Studio is overloaded or restarting: worth another try."""
 
@@ -131,7 +137,8 @@ class StudioApi:
         if answer.status_code == 404 and "json" not in answer.headers.get("Content-Type", ""):
             raise StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
         if not answer.ok or answer.is_redirect:
-            raise StudioError(
+            refused = NotThereError if answer.status_code == 404 else StudioError
+            raise refused(
                 f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
                 _fix(answer),
             )

@@ -38,12 +38,14 @@ class Suggestion:
         suggested: labels over the threshold, most probable first.
         scores: label -> probability.
         error: why there is nothing.
+        unread: labels that the encoder cannot read, whose probabilities mean nothing.
     """
 
     file: str
     suggested: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     error: ClipError | None = None
+    unread: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: file, suggested, scores, and error where there is one."""
@@ -107,6 +109,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
                     if probabilities[index] >= threshold and names[index] not in unreadable
                 ],
                 {name: float(p) for name, p in zip(names, probabilities, strict=True)},
+                unread=tuple(unreadable),
             )
         )
     return suggestions
@@ -118,14 +121,18 @@ def print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> No
     for one in suggestions:
         if one.error is not None:
             continue
-        best = sorted(one.scores.items(), key=lambda item: -item[1])[:5]
+        read = [item for item in one.scores.items() if item[0] not in one.unread]
+        best = sorted(read, key=lambda item: -item[1])[:5]
         shown = ", ".join(f"{name} {100 * p:.0f} %" for name, p in best)
         table.add_row(Path(one.file).name, ", ".join(one.suggested) or "nothing", shown)
     if table.row_count:
         console.print(table)
     for one in suggestions:
         if one.error is not None:
-            console.print(f"Error: {one.error}", style="red", markup=False)
+            message = one.error.message
+            where = "" if one.file in message else f"{one.file}: "
+            console.print(f"Error: {where}{message}", style="red", markup=False, soft_wrap=True)
+            console.print(f"Fix: {one.error.fix}", markup=False, soft_wrap=True)
 
 
 def _not_there(file: Path) -> ImageError:

@@ -26,6 +26,11 @@ def compact_table(*columns: str) -> Table:
     return table
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain(text: str) -> str:
     """A text in which rich sees no markup."""
     return text.replace("[", r"\[")

@@ -29,12 +29,13 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     """Train a project's head on what people approved, and refresh its suggestions.
 
     A head that is worse than the one that serves is kept aside. With --wait the exit code is 1 if
-    it cannot be trained or put into use.
+    too little is approved, or if it fails.
     """
     settings = load_settings()
     configure_logging(settings)
     from jobs import orders
     from jobs.queues import PREDICT, TRAIN
+    from jobs.trainings import FAILED, TOO_FEW
     from jobs.waiting import wait_for_training
 
     trainings = _trainings(settings)
@@ -52,17 +53,16 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
         typer.echo(json.dumps(told, ensure_ascii=False))
     else:
         print_training(training)
-    failed = training.outcome == "failed" or (run is not None and run.state != "done")
+    failed = training.outcome in {FAILED, TOO_FEW} or (run is not None and run.state != "done")
     raise typer.Exit(1 if failed else 0)
 
 
 def _follow_refresh(settings: Settings, training: Training) -> Run | None:
     """Wait for the run that puts an accepted head into use."""
     from jobs.runs import Runs
-    from jobs.trainings import ACCEPTED
     from jobs.waiting import wait_for_refresh
 
-    if training.outcome != ACCEPTED:
+    if not training.candidate:
         return None
     runs = Runs(_trainings(settings).connection)
     with console.status("waiting for the refresh to begin"):
@@ -145,7 +145,10 @@ def rollback(
     ] = None,
     wait: WaitOption = False,
 ) -> None:
-    """Go back to an earlier head: the same scores as then, byte for byte."""
+    """Go back to an earlier head: the same scores as then, byte for byte.
+
+    It lasts until what is approved from then on makes a head that is no worse.
+    """
     settings = load_settings()
     configure_logging(settings)
     from backend.heads import ZERO_SHOT, Heads
@@ -153,6 +156,7 @@ def rollback(
     from backend.studio import Studio, project_key
     from jobs import orders, queues
     from jobs.runs import Runs
+    from jobs.trainings import IDLE
 
     key = project_key(Studio(settings).project(project))
     kept = Heads(Store(settings.store_uri))
@@ -171,16 +175,22 @@ def rollback(
         console.print(f"{head} serves already.")
         return
     warn_without_workers(settings, queues.PREDICT)
-    runs = Runs(queues.connect(settings))
+    runs, trainings = Runs(queues.connect(settings)), _trainings(settings)
+    with queues.explained():
+        if trainings.get(project).state != IDLE:
+            raise QueueError(
+                f"Project {project} is being trained, and the new head would come after this.",
+                f"Wait for its end (ls-clip heads {project}); then again.",
+            )
     run, fresh = orders.start(runs, project, "unlabelled", "cli", head)
     if not fresh:
         raise QueueError(
             f"Project {project} has a run going ({run.id}, {run.state}).",
-            "Wait for its end, or cancel it (ls-clip runs PROJECT --cancel ID); then again.",
+            f"Wait for its end, or: ls-clip runs {project} --cancel {run.id}; then again.",
         )
-    trainings = _trainings(settings)
+    # What was accepted and waits for its refresh is not wanted now.
+    kept.accept(key, "")
     with queues.explained():
-        # What was accepted and waits for its refresh is not wanted now.
         trainings.note(project, candidate="")
     if not wait:
         console.print(f"Run [bold]{run.id}[/] goes back to {head}.")

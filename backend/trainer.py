@@ -58,12 +58,15 @@ class Pulled:
         config: the labeling config.
         approvals: control name -> what is known about its tasks, partly known ones included.
         data: task id -> its data, of all tasks in ``approvals``.
+        of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
+            data, from which no head can be trained.
     """
 
     key: str
     config: LabelConfig
     approvals: Mapping[str, Sequence[Approval]]
     data: Mapping[int, Mapping[str, Any]]
+    of_own_labels: Mapping[str, Sequence[Approval]] = field(default_factory=dict)
 
     @property
     def reviewed(self) -> dict[int, str]:
@@ -133,6 +136,8 @@ class Trainer:
         field_name = memory.known_field()
         controls = [control for control in config.controls if control.options_field is None]
         approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
+        own = [control for control in config.controls if control.options_field is not None]
+        of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
         data: dict[int, Mapping[str, Any]] = {}
         for tasks in chunks(self._studio.annotated(number), CHUNK):
             snapshots: dict[int, dict[str, Snapshot]] = {int(task["id"]): {} for task in tasks}
@@ -147,6 +152,10 @@ class Trainer:
                     if found is not None:
                         approvals[control.name].append(found)
                         data[found.task] = task["data"]
+                for control in own:
+                    said = approval(task, control.for_task(task["data"]), {}, shown)
+                    if said is not None:
+                        of_own_labels[control.name].append(said)
         if field_name:
             for task in self._studio.tasks(number):
                 if int(task["id"]) in data:
@@ -157,7 +166,24 @@ class Trainer:
                     if only_known is not None:
                         approvals[control.name].append(only_known)
                         data[only_known.task] = task["data"]
-        return Pulled(key, config, approvals, data)
+        return Pulled(key, config, approvals, data, of_own_labels)
+
+    def made_from(self, pulled: Pulled) -> str:
+        """A hash of all that heads are made from: the same again would give the same heads."""
+        settings, encoder = self._settings, self._predictor.encoder
+        parts = [
+            encoder.id,
+            encoder.templates,
+            pulled.config.digest,
+            settings.goal,
+            settings.goal_target,
+            settings.audit_share,
+            {
+                name: [(one.task, one.states, one.provenance) for one in rows]
+                for name, rows in pulled.approvals.items()
+            },
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def train(self, pulled: Pulled) -> Trained:
         """Fit a candidate for every control, and keep it in the store with the judge's verdict.
@@ -168,28 +194,24 @@ class Trainer:
         reviewed = len(pulled.reviewed)
         if reviewed < MIN_APPROVALS:
             missing = MIN_APPROVALS - reviewed
-            reason = f"{reviewed} tasks are reviewed; {missing} more are needed for a first head."
+            reason = f"Reviewed tasks: {reviewed}; a first head needs {missing} more."
             return Trained(None, reason)
         scorer = self._predictor.scorer(pulled.config, pulled.key)
         serving = self._predictor.heads.serving(pulled.key)
-        controls: dict[str, FittedControl] = {}
+        # What cannot be trained now, or is not accepted, leaves the control's head as it is.
+        controls = dict(scorer.heads)
         verdicts: dict[str, Verdict] = {}
         notes: list[str] = []
         for control in pulled.config.controls:
             reviews = pulled.approvals.get(control.name)
             made = self._train_control(scorer, control, pulled) if reviews else None
             if made is None:
-                # What it was trained on is gone, or out of reach: no reason to forget it.
-                if control.name in scorer.heads:
-                    controls[control.name] = scorer.heads[control.name]
                 continue
             fitted, verdict, said = made
             notes += said
             verdicts[control.name] = verdict
             if verdict.accepted:
                 controls[control.name] = fitted
-            elif control.name in scorer.heads:
-                controls[control.name] = scorer.heads[control.name]
         if not verdicts:
             reason = (
                 f"No control has {MIN_APPROVALS} reviewed tasks, some of them outside the two "

@@ -30,7 +30,18 @@ from jobs.files import RunFiles, erase_ended
 from jobs.listing import ahead, by_image, wanted
 from jobs.orders import enqueue_finish_if_complete, enqueue_shard, shard_id
 from jobs.promotion import promote, require_labels_of
-from jobs.runs import DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Runs, Shard
+from jobs.runs import (
+    BY_TRAINING,
+    DONE,
+    EMBEDDING,
+    ENDED,
+    FAILED,
+    IMPORTING,
+    LISTING,
+    Run,
+    Runs,
+    Shard,
+)
 from jobs.stopping import stop_requested
 from jobs.trainings import Trainings
 
@@ -157,12 +168,14 @@ def finish(run_id: str) -> None:
             promote(runs, run, house)
         if run.head and house.predictor.heads.serving(run.key) == run.head:
             trainings = Trainings(runs.connection)
-            trainings.note(run.project, refreshed=time.time())
-            if trainings.get(run.project).candidate == run.head:
-                trainings.note(run.project, candidate="")
-            else:
+            accepted = house.predictor.heads.accepted(run.key)
+            trainings.note(run.project, refreshed=time.time(), candidate=accepted)
+            if accepted:
                 # Another head was accepted meanwhile, and still waits.
                 due.add(runs.connection, due.REFRESH, run.project, time.time())
+            if run.asked_by != BY_TRAINING:
+                # Gone back: the look that makes it last.
+                due.add(runs.connection, due.RECONCILE, run.project, time.time())
         runs.end(run_id, DONE)
         moment = time.time() + house.settings.reconcile_every
         due.add(runs.connection, due.RECONCILE, run.project, moment)

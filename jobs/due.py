@@ -26,10 +26,13 @@ REFRESH = "refresh"
 RECONCILE = "reconcile"
 """Look for approvals whose event was lost."""
 
+_KINDS = (TRAIN, LATE, FORCED, PREDICT, REFRESH, RECONCILE)
+
 NEW_TASKS_SECONDS = 60.0
 """At most one run a minute for tasks that come one by one: each import costs seconds."""
 
 _DUE = f"{PREFIX}due"
+_KNOWN = f"{PREFIX}due-known"
 
 
 def add(connection: Redis, kind: str, project: int, moment: float, *, move: bool = False) -> None:
@@ -49,6 +52,21 @@ def moment(connection: Redis, kind: str, project: int) -> float | None:
     """When this is due, as unix time; None if it is not."""
     found = connection.zscore(_DUE, f"{kind}:{project}")
     return None if found is None else float(found)
+
+
+def forget(connection: Redis, project: int) -> None:
+    """Nothing is to be done for a project any more."""
+    connection.zrem(_DUE, *(f"{kind}:{project}" for kind in _KINDS))
+
+
+def is_known(connection: Redis) -> bool:
+    """Whether Redis still has what is due; not when it is new, or was emptied."""
+    return bool(connection.exists(_KNOWN))
+
+
+def known(connection: Redis) -> None:
+    """What is due has been found again."""
+    connection.set(_KNOWN, "1")
 
 
 def take(connection: Redis) -> list[tuple[str, int]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
+from redis import Redis
+
 from jobs import due, queues
 from jobs.runs import EMBEDDING, IMPORTING, Run, Runs
 from jobs.trainings import Trainings
@@ -16,7 +18,8 @@ EMBED = "jobs.bulk_predict.embed"
 FINISH = "jobs.bulk_predict.finish"
 SWEEP = "jobs.bulk_predict.sweep"
 TRAIN = "jobs.train.train"
-RUNNABLE = frozenset({PLAN, EMBED, FINISH, SWEEP, TRAIN})
+LOOK_AGAIN = "jobs.train.look_again"
+RUNNABLE = frozenset({PLAN, EMBED, FINISH, SWEEP, TRAIN, LOOK_AGAIN})
 """All that a worker runs, whatever stands in the queue."""
 
 
@@ -67,6 +70,14 @@ def enqueue_training(trainings: Trainings, project: int, why: str) -> bool:
     queues.remove(connection, queues.TRAIN, job)
     trainings.queued(project)
     return queues.enqueue(connection, queues.TRAIN, TRAIN, project, why, job_id=job)
+
+
+def enqueue_look_again(connection: Redis) -> None:
+    """Ask a worker to look at all projects, unless one is asked already."""
+    job = "look-again"
+    if queues.statuses(connection, queues.TRAIN, [job]).get(job) not in queues.ALIVE:
+        queues.remove(connection, queues.TRAIN, job)
+        queues.enqueue(connection, queues.TRAIN, LOOK_AGAIN, job_id=job)
 
 
 def train_id(project: int) -> str:

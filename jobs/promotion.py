@@ -22,7 +22,7 @@ from backend.studio import Studio, project_key
 from jobs import projects
 from jobs.files import RunFiles
 from jobs.listing import Task, wanted
-from jobs.runs import ENDED, Run, Runs
+from jobs.runs import BY_TRAINING, ENDED, Run, Runs
 
 
 def promote(runs: Runs, run: Run, house: Runtime) -> None:
@@ -78,7 +78,7 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
     if importer.there:
         show(studio, run.project, version)
     if run.head:
-        house.predictor.heads.serve(key, run.head)
+        house.predictor.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
     projects.set_current(runs.connection, run.project, version, config.digest)
 
 
@@ -157,12 +157,7 @@ class _Delivery:
         if not self._waiting:
             return
         self._house.snapshots.add(self._run.key, self._waiting)
-        self._runs.note(
-            self._run.id,
-            model_version=self._scorer.model_version,
-            sending=len(self._waiting),
-            sent_to=len(self._importer.there),
-        )
+        self._runs.note(self._run.id, sending=len(self._waiting), sent_to=len(self._importer.there))
         self._importer.add([one.as_import() for one in self._waiting])
         made = self._run.imported + self._importer.created
         self._runs.note(self._run.id, imported=made, sending=0)

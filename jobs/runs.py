@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 QUEUED, LISTING, EMBEDDING, IMPORTING = "queued", "listing", "embedding", "importing"
 DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
 ENDED = frozenset({DONE, FAILED, CANCELLED})
+BY_TRAINING = "training"
+"""Who asks for the runs that put accepted heads into use."""
 ONLY = ("missing", "unlabelled", "all")
 KEPT_RUNS = 50
 """Runs of a project that are remembered."""
@@ -249,13 +251,17 @@ class Runs:
             QueueError: there is none, or more than one; with status 404.
         """
         run = self.get(run_id) if run_id.isalnum() else None
+        alike: list[Run] = []
         if run is None and run_id:
             alike = [one for one in self.of_project(project) if one.id.startswith(run_id)]
             run = alike[0] if len(alike) == 1 else None
         if run is None or run.project != project:
             error = QueueError(
-                f"Project {project} has no run {run_id[:40]!r}.",
-                "ls-clip runs PROJECT lists those that are remembered.",
+                f"Several runs of project {project} begin with {run_id!r}: "
+                f"{', '.join(one.id for one in alike[:5])}."
+                if alike
+                else f"Project {project} has no run {run_id[:40]!r}.",
+                f"ls-clip runs {project} lists those that are remembered.",
             )
             error.status = 404
             raise error

@@ -18,6 +18,7 @@ from backend.errors import ClipError
 from jobs import due, queues
 from jobs.orders import (
     enqueue_finish_if_complete,
+    enqueue_look_again,
     enqueue_plan,
     enqueue_shard,
     enqueue_sweep,
@@ -28,7 +29,7 @@ from jobs.orders import (
     start,
     train_id,
 )
-from jobs.runs import EMBEDDING, FAILED, IMPORTING, LISTING, PREFIX, QUEUED, Run, Runs
+from jobs.runs import BY_TRAINING, EMBEDDING, FAILED, IMPORTING, LISTING, PREFIX, QUEUED, Run, Runs
 from jobs.trainings import IDLE, Trainings
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ LONGEST_PAUSE = 60.0
 ATTEMPTS = 10
 """Failures of one job after which the run is given up."""
 OUTAGE_ATTEMPTS = 60
-"""The same while the run waits for Label Studio or the store: about an hour."""
+"""The same while the run or training waits for Label Studio or the store: about an hour."""
 TRAINING_ATTEMPTS = 5
 AGAIN_SECONDS = 10.0
 """Until something that had no place now is looked at again."""
@@ -65,6 +66,8 @@ def tend(connection: Redis) -> None:
     trainings = Trainings(connection)
     for project in trainings.active():
         _tend_training(trainings, project)
+    if not due.is_known(connection) and queues.workers(connection, queues.TRAIN):
+        enqueue_look_again(connection)
     for kind, project in due.take(connection):
         _do(kind, runs, trainings, project)
 
@@ -76,7 +79,7 @@ def _do(kind: str, runs: Runs, trainings: Trainings, project: int) -> None:
         candidate = trainings.get(project).candidate
         if not candidate:
             return
-        run, fresh = start(runs, project, "unlabelled", "training", candidate)
+        run, fresh = start(runs, project, "unlabelled", BY_TRAINING, candidate)
         if fresh:
             trainings.note(project, run=run.id)
         else:
@@ -98,23 +101,29 @@ def _tend_training(trainings: Trainings, project: int) -> None:
     """Repeat a training whose job has failed, or was lost with its worker."""
     job = train_id(project)
     status = queues.statuses(trainings.connection, queues.TRAIN, [job]).get(job)
-    if status in queues.ALIVE or trainings.get(project).state == IDLE:
+    now, training = time.time(), trainings.get(project)
+    if status in queues.ALIVE or training.state == IDLE or training.not_before > now:
+        return
+    if training.not_before:
+        enqueue_training(trainings, project, "enough")
+        trainings.note(project, attempts=training.attempts)
         return
     attempts = trainings.count_attempt(project)
-    if attempts > TRAINING_ATTEMPTS:
-        waits_for = trainings.get(project).waits_for
+    if attempts > (OUTAGE_ATTEMPTS if training.waits_for else TRAINING_ATTEMPTS):
         trainings.fail(
             project,
             ClipError(
-                f"The training has failed too often. {waits_for}".strip(),
-                "Read the log of ls-clip worker, then: ls-clip train PROJECT. The head that served "
-                "before still serves.",
+                f"The training has failed too often. {training.waits_for}".strip(),
+                f"Read the log of ls-clip worker, then: ls-clip train {project}. The head that "
+                "served before still serves.",
             ),
         )
         return
-    log.warning("project %d: its training is repeated (failure %d)", project, attempts)
-    enqueue_training(trainings, project, "enough")
-    trainings.note(project, attempts=attempts)
+    pause = min(LONGEST_PAUSE, PAUSE_SECONDS * 2 ** (attempts - 1))
+    log.warning(
+        "project %d: its training is repeated in %.0f s (failure %d)", project, pause, attempts
+    )
+    trainings.note(project, not_before=now + pause)
 
 
 def _tend_run(runs: Runs, run: Run) -> None:

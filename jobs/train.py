@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 from backend.errors import ClipError, QueueError, StoreError
 from backend.memory import Memory
 from backend.runtime import Runtime, runtime
-from backend.studio import Studio
-from backend.studio_api import UnansweredError
+from backend.studio import Studio, project_key
+from backend.studio_api import NotThereError, UnansweredError
 from backend.trainer import MIN_APPROVALS, Pulled, Trainer
 from jobs import due, queues
 from jobs.trainings import ACCEPTED, NOTHING_NEW, REJECTED, TOO_FEW, Training, Trainings, enough
@@ -38,56 +38,57 @@ def train(project: int, why: str) -> None:
     trainings = Trainings(queues.connect(house.settings, patience=8))
     before = trainings.get(project)
     trainings.begin(project)
+    # Before anything can fail: the look that finds what this one may lose.
+    moment = time.time() + house.settings.reconcile_every
+    due.add(trainings.connection, due.RECONCILE, project, moment, move=True)
     try:
         _train(house, trainings, before, "forced" if before.asked > before.served else why)
     except WORTH_ANOTHER_TRY as error:
         with suppress(RedisError):
             trainings.note(project, waits_for=str(error))
         raise
+    except NotThereError as error:
+        log.error("project %d is not looked at any more: %s", project, error)
+        trainings.fail(project, error)
+        due.forget(trainings.connection, project)
     except ClipError as error:
         log.error("project %d cannot be trained: %s", project, error)
         trainings.fail(project, error)
-    moment = time.time() + house.settings.reconcile_every
-    due.add(trainings.connection, due.RECONCILE, project, moment, move=True)
 
 
 def _train(house: Runtime, trainings: Trainings, last: Training, why: str) -> None:
     settings, connection, project = house.settings, trainings.connection, last.project
     studio = Studio(settings)
+    key = project_key(studio.project(project))
+    heads = house.predictor.heads
     looked = studio.last_change(project)
-    if last.candidate and due.moment(connection, due.REFRESH, project) is None:
-        # Its refresh was lost, or has failed.
+    accepted = heads.accepted(key)
+    if last.candidate != accepted:
+        trainings.note(project, candidate=accepted)
+    if accepted and (
+        last.candidate != accepted or due.moment(connection, due.REFRESH, project) is None
+    ):
+        # Its refresh has failed, or was lost with Redis.
         due.add(connection, due.REFRESH, project, time.time())
-    if why == "reconcile" and looked == last.looked and not last.pending:
+    if why == "reconcile" and looked == last.looked and not last.pending and not heads.is_back(key):
         trainings.end(project, last.outcome, last.reason, notes=last.notes)
         return
     trainer = Trainer(settings, studio, house.predictor)
     pulled = trainer.pull(project)
     trainings.note(project, looked=looked)
-    reviewed = pulled.reviewed
-    memory = Memory(house.store, pulled.key)
-    before = memory.trained_on()
-    changed = sum(1 for task in {*reviewed, *before} if reviewed.get(task) != before.get(task))
-    wanted = enough(_seen(house, pulled))
-    if why != "forced" and changed < wanted:
-        trainings.note(project, enough=wanted - changed)
-        if not changed:
-            reason = "Nothing was approved since the last training."
-            trainings.end(project, NOTHING_NEW, reason)
-            return
-        quiet = pulled.newest + settings.train_after
-        if quiet > time.time() or len(reviewed) < MIN_APPROVALS:
-            if quiet > time.time():
-                due.add(connection, due.LATE, project, quiet, move=True)
-            reason = f"{changed} approvals are new; {wanted} start a training at once."
-            trainings.end(project, TOO_FEW, reason)
-            return
+    not_yet = _not_yet(house, trainings, trainer, pulled, why)
+    if not_yet is not None:
+        trainings.end(project, *not_yet)
+        return
     trained = trainer.train(pulled)
     if trained.made is None:
         trainings.end(project, TOO_FEW, trained.reason, notes=trained.notes)
         return
-    memory.set_trained_on(reviewed)
-    name = trained.made.name
+    name, reviewed = trained.made.name, pulled.reviewed
+    if trained.made.accepted:
+        # In the store before anything else, so that not even an empty Redis loses it.
+        heads.accept(key, name)
+    Memory(house.store, key).set_trained_on(reviewed, trainer.made_from(pulled))
     told = {"notes": trained.notes, "head": name, "enough": enough(len(reviewed))}
     outcome = REJECTED
     if trained.made.accepted:
@@ -97,6 +98,54 @@ def _train(house: Runtime, trainings: Trainings, last: Training, why: str) -> No
         soon = now if why == "forced" else max(now, last.refreshed + settings.refresh_every)
         due.add(connection, due.REFRESH, project, soon)
     trainings.end(project, outcome, trained.reason, **told)
+
+
+def _not_yet(
+    house: Runtime, trainings: Trainings, trainer: Trainer, pulled: Pulled, why: str
+) -> tuple[str, str] | None:
+    """Outcome and reason where nothing is to be trained now."""
+    heads, key, connection = house.predictor.heads, pulled.key, trainings.connection
+    project = int(key.partition(".")[0])
+    memory = Memory(house.store, key)
+    reviewed, (before, made_from) = pulled.reviewed, memory.trained_on()
+    if why != "forced" and heads.is_back(key):
+        memory.set_trained_on(reviewed, made_from)
+        heads.stay(key)
+        serving = heads.serving(key)
+        return NOTHING_NEW, f"Gone back to {serving}; what is approved from now on counts."
+    if made_from and trainer.made_from(pulled) == made_from:
+        newest = heads.names(key)[-1]
+        reason = f"Nothing has changed since {newest} was trained."
+        if heads.accepted(key):
+            due.add(connection, due.REFRESH, project, time.time())
+        elif newest != heads.serving(key) and heads.get(key, newest).accepted:
+            reason += f" ls-clip rollback {project} {newest} puts it into use."
+        return NOTHING_NEW, reason
+    changed = sum(1 for task in {*reviewed, *before} if reviewed.get(task) != before.get(task))
+    wanted = enough(_seen(house, pulled))
+    if why == "forced" or changed >= wanted:
+        return None
+    trainings.note(project, enough=wanted - changed)
+    if not changed:
+        return NOTHING_NEW, "Nothing was approved since the last training."
+    quiet = pulled.newest + house.settings.train_after
+    if quiet > time.time():
+        due.add(connection, due.LATE, project, quiet, move=True)
+    elif len(reviewed) >= MIN_APPROVALS:
+        return None
+    return TOO_FEW, f"New approvals: {changed}; {wanted} start a training at once."
+
+
+def look_again() -> None:
+    """Redis has forgotten what is due: look at every project that the store knows."""
+    house = runtime()
+    connection = queues.connect(house.settings, patience=8)
+    now = time.time()
+    for key in house.store.folder_names("projects"):
+        number = key.partition(".")[0]
+        if number.isascii() and number.isdigit():
+            due.add(connection, due.RECONCILE, int(number), now)
+    due.known(connection)
 
 
 def _seen(house: Runtime, pulled: Pulled) -> int:

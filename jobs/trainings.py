@@ -43,6 +43,7 @@ class Training:
         asked: how often somebody asked for a training.
         served: that number when the last one that has ended began.
         attempts: failures of the job that is going on.
+        not_before: unix time until which its repetition pauses; 0: it does not.
         waits_for: what it cannot go on without at the moment.
         looked: `Studio.last_change` when the approvals were last read.
     """
@@ -62,12 +63,13 @@ class Training:
     asked: int = 0
     served: int = 0
     attempts: int = 0
+    not_before: float = 0.0
     waits_for: str = ""
     looked: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; docs/training.md describes the fields."""
-        inner = {"asked", "served", "attempts", "looked"}
+        inner = {"asked", "served", "attempts", "not_before", "looked"}
         told = {name: value for name, value in vars(self).items() if name not in inner}
         return {**told, "notes": list(self.notes)}
 
@@ -102,6 +104,7 @@ class Trainings:
             int(content.get("asked", 0)),
             int(content.get("served", 0)),
             int(content.get("attempts", 0)),
+            float(content.get("not_before", 0)),
             content.get("waits_for", ""),
             content.get("looked", ""),
         )
@@ -121,13 +124,16 @@ class Trainings:
 
     def queued(self, project: int) -> None:
         """Its job is in the queue."""
-        self.note(project, state=QUEUED, attempts=0)
+        self.note(project, state=QUEUED, attempts=0, not_before=0)
         self.connection.sadd(_ACTIVE, str(project))
 
     def begin(self, project: int) -> None:
         """Its job looks at the approvals now; what is approved from here on is pending."""
-        asked = self.connection.hget(_key(project), "asked") or 0
-        self.note(project, state=TRAINING, answers=int(asked), pending=0, waits_for="")
+        asked, pending = self.connection.hmget(_key(project), "asked", "pending")
+        # What is taken here comes back where the training fails.
+        self.connection.hincrby(_key(project), "taken", int(pending or 0))
+        self.connection.hincrby(_key(project), "pending", -int(pending or 0))
+        self.note(project, state=TRAINING, answers=int(asked or 0), waits_for="")
         self.connection.sadd(_ACTIVE, str(project))
 
     def end(self, project: int, outcome: str, reason: str, **fields: Any) -> None:
@@ -135,16 +141,19 @@ class Trainings:
         # Whoever asked after it began waits for the next one.
         served = int(self.connection.hget(_key(project), "answers") or 0)
         told = {"outcome": outcome, "reason": reason, "notes": "[]", "served": served, **fields}
-        self.note(project, state=IDLE, ended=time.time(), waits_for="", **told)
+        self.note(project, state=IDLE, ended=time.time(), waits_for="", taken=0, **told)
         self.connection.srem(_ACTIVE, str(project))
 
     def fail(self, project: int, error: ClipError) -> None:
-        """It cannot be done."""
-        self.end(project, FAILED, str(error))
+        """It cannot be done; what was approved is still to be looked at."""
+        taken = int(self.connection.hget(_key(project), "taken") or 0)
+        self.end(project, FAILED, str(error), looked="")
+        self.connection.hincrby(_key(project), "pending", taken)
 
     def forget(self, project: int) -> None:
         """Forget how a project stands, a head that waits included."""
         self.connection.delete(_key(project))
+        self.connection.srem(_ACTIVE, str(project))
 
     def count_attempt(self, project: int) -> int:
         """One more failure of its job; returns how many there are."""

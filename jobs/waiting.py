@@ -14,27 +14,45 @@ from jobs.runs import ENDED, Run, Runs
 from jobs.trainings import IDLE, Training, Trainings
 
 POLL_SECONDS = 0.5
+BEGIN_SECONDS = 3.0
 
 
-def require_workers(settings: Settings, connection: Redis, name: str = queues.PREDICT) -> None:
+def require_workers(
+    settings: Settings, connection: Redis, name: str = queues.PREDICT, seconds: float = 0.0
+) -> None:
     """Refuse to wait for nobody.
 
     Args:
         settings: of this process.
         connection: to Redis.
         name: the queue that somebody must listen on.
+        seconds: for a worker that is starting just now.
 
     Raises:
         QueueError: no worker listens, or Redis does not answer.
     """
+    until = time.monotonic() + seconds
     with queues.explained():
-        if queues.workers(connection, name):
+        while not queues.workers(connection, name):
+            if time.monotonic() >= until:
+                break
+            time.sleep(POLL_SECONDS)
+        else:
             return
     raise QueueError(
         f"No worker listens on the queue {name!r} at {queues.place(settings)}.",
         "Start one and keep it running: ls-clip worker; it listens once its encoder is loaded. "
         "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts by itself.)",
     )
+
+
+def begun(runs: Runs, run: Run) -> Run:
+    """The run a moment later: a project that does not exist, say, makes it fail at once."""
+    until = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < until and run.state in {"queued", "listing"} and not run.config:
+        time.sleep(0.1)
+        run = runs.get(run.id) or run
+    return run
 
 
 def wait(runs: Runs, run_id: str, told: Callable[[Run], None]) -> Run:
@@ -88,21 +106,23 @@ def wait_for_training(trainings: Trainings, project: int, number: int) -> Traini
 
 
 def wait_for_refresh(runs: Runs, training: Training) -> Run:
-    """Wait until the run that puts an accepted head into use has begun.
+    """Wait until the run that puts an accepted head, or a newer one, into use has begun.
 
     Raises:
         QueueError: Redis does not answer, or the head is not to be put into use any more.
     """
     trainings = Trainings(runs.connection)
+    wanted = {training.candidate}
     while True:
         with queues.explained():
             now = trainings.get(training.project)
             run = runs.get(now.run) if now.run else None
-        if run is not None and run.head == training.head:
+        if run is not None and run.head in wanted:
             return run
-        if now.head != training.head or (not now.candidate and run is None):
+        if not now.candidate:
             raise QueueError(
-                f"{training.head} is not put into use: a newer training or a rollback came.",
+                f"{training.candidate} is not put into use: somebody went back to another head.",
                 f"See ls-clip heads {training.project}.",
             )
+        wanted.add(now.candidate)
         time.sleep(POLL_SECONDS)

@@ -100,10 +100,10 @@ def work(settings: Settings, names: Sequence[str]) -> None:
     Raises:
         ClipError: the encoder or the store cannot be used.
     """
-    log.info("loading the encoder %s", settings.encoder)
     from backend.runtime import runtime
 
     if queues.PREDICT in names:
+        log.info("loading the encoder %s", settings.encoder)
         runtime().encoder.load()
     if settings.worker_metrics_port:
         _show_metrics(settings)

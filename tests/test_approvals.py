@@ -62,6 +62,13 @@ def read(*annotations: dict[str, Any], shown: Shown = SHOWN, **since: float) -> 
             "blind",
             id="blind",
         ),
+        pytest.param(annotation("cat", "dog"), NOTHING_SHOWN, "accepted", id="shown by another"),
+        pytest.param(
+            annotation("cat"),
+            Shown({"v1": Snapshot(1, "v1", 0.5, None)}, {7: "v1"}),
+            "unaided",
+            id="held back then, shown now",
+        ),
     ],
 )
 def test_provenance(one: dict[str, Any], shown: Shown, provenance: str):
@@ -84,6 +91,12 @@ def test_what_nobody_looked_at_has_no_say_beside_a_review():
     empty = annotation(id=5, parent_prediction=None, **later)
     for others in ([], bulk, [same], [empty], [*bulk, same, empty]):
         assert read(person, *others) == read(person)
+
+
+def test_an_annotation_of_another_kind_of_control_says_nothing():
+    one = annotation("cat")
+    one["result"][0] |= {"type": "taxonomy", "value": {"taxonomy": [["cat"]]}}
+    assert read(one) is None
 
 
 def test_origin_is_not_trusted():

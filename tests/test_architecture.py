@@ -48,8 +48,7 @@ LAYERS = [
     ["jobs.orders", "jobs.waiting"],
     ["jobs.due", "jobs.projects", "jobs.trainings"],
     ["jobs.queues", "jobs.runs", "jobs.stopping"],
-    ["comparing"],
-    ["logs", "settings", "telemetry", "terminal"],
+    ["comparing", "logs", "settings", "telemetry", "terminal"],
     ["errors"],
 ]
 """From the top down: a module may import from its own layer or from those below it."""

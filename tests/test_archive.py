@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from backend.approvals import Approval
-from backend.archive import Entry, from_csv, from_folder, import_entries
+from backend.archive import Entry, Imported, from_csv, from_folder, import_entries
 from backend.errors import SettingsError
 from backend.export import exported, write
 from backend.labels import parse_config
@@ -29,7 +32,9 @@ def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, separator: str, mark: 
     text += "\r\n" + "\r\n".join(line.replace(",", separator) for line in lines[2:])
     path = tmp_path / "archive.csv"
     path.write_bytes(mark + text.encode())
-    found = {one.data["image"]: one.labels for one in from_csv(path, "image", "label", "image")}
+    archive = from_csv(path, "image", "label", "image")
+    found = {one.data["image"]: one.labels for one in archive.entries}
+    assert archive.notes == ["Rows without an image or a label: 1."]
     assert found == {"/data/a, b; c.jpg": ("犬",), "/data/d.jpg": ("cat", "dog")}
 
 
@@ -39,6 +44,7 @@ def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, separator: str, mark: 
         (b"", "has no column image, label"),
         (b"photo,label\nx,y\n", "It has: photo, label"),
         ("image,label\n写真,犬\n".encode("cp932"), "CSV UTF-8"),
+        (b'image,label\nx.jpg,"cat\ny.jpg,dog\n', "with every quote closed"),
     ],
 )
 def test_a_csv_that_cannot_be_used_is_told_with_the_way_out(
@@ -59,7 +65,9 @@ def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         pulled = Pulled(KEY, parse_config(choices_config()), {}, {})
         tasks = exported(Studio(runtime.settings), runtime.predictor, 1, pulled, pseudo=True)
-        assert write("csv", tasks, tmp_path / "out.csv") == 2
+        written = write("csv", tasks, tmp_path / "out.csv")
+    assert written.tasks == 2
+    assert sum(written.states.values()) == 2 * len(pulled.config.controls[0].labels)
     with (tmp_path / "out.csv").open() as file:
         images = {row["task"]: row["image"] for row in csv.DictReader(file)}
     assert images["1"].startswith("data:") and len(images["1"]) < 80
@@ -70,13 +78,40 @@ def test_what_a_file_manager_leaves_behind_is_no_image(tmp_path: Path):
     for name in ("cat/1.jpg", "cat/._1.jpg", ".git/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert [entry.source for entry in from_folder(tmp_path)] == ["cat/1.jpg"]
+    archive = from_folder(tmp_path)
+    assert [entry.source for entry in archive.entries] == ["cat/1.jpg"]
+    assert archive.notes == []
+
+
+def test_what_else_lies_in_a_folder_is_counted(tmp_path: Path):
+    (tmp_path / "cat" / "more.jpg").mkdir(parents=True)
+    for name in ("1.jpg", "notes.txt"):
+        (tmp_path / "cat" / name).write_bytes(b"x")
+    archive = from_folder(tmp_path)
+    assert [entry.source for entry in archive.entries] == ["cat/1.jpg"]
+    assert archive.notes == ["Not image files of the archive: 2, e.g. cat/more.jpg."]
+
+
+def test_labels_are_composed_as_people_type_them(tmp_path: Path):
+    apart = unicodedata.normalize("NFD", "café")
+    (tmp_path / apart).mkdir()
+    (tmp_path / apart / "1.jpg").write_bytes(b"x")
+    assert from_folder(tmp_path).entries[0].labels == ("café",)
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", "\n", "\n  \nsep=;\n"])
+def test_what_a_spreadsheet_puts_before_the_header_is_skipped(tmp_path: Path, first: str):
+    path = tmp_path / "archive.csv"
+    path.write_text(f"{first} image ; label \nx.jpg;cat\n")
+    (entry,) = from_csv(path, "image", "label", "image").entries
+    assert (entry.source, entry.labels) == ("x.jpg", ("cat",))
 
 
 def test_an_image_in_a_cell_may_be_large(tmp_path: Path):
     path = tmp_path / "archive.csv"
     path.write_text(f"image,label\ndata:image/png;base64,{'A' * 200_000},cat\n")
-    assert len(from_csv(path, "image", "label", "image")) == 1
+    (entry,) = from_csv(path, "image", "label", "image").entries
+    assert len(entry.source) < 80
 
 
 def test_tasks_with_several_pages_are_no_obstacle_to_an_import():
@@ -84,7 +119,23 @@ def test_tasks_with_several_pages_are_no_obstacle_to_an_import():
         stub.tasks = {1: {"image": ["a.jpg", "b.jpg"], "clip_source": {"x": 1}}, 2: {"image": "c"}}
         studio = Studio(make_settings(Path("unused"), label_studio_url=stub.url, **TOKEN))
         entries = [Entry({"image": "c"}, ("cat",), "c")]
-        assert import_entries(studio, 1, entries, "image", "known_label") == 0
+        assert import_entries(studio, 1, entries, "image", "known_label") == Imported(0, 1)
+
+
+def test_a_label_that_has_changed_in_the_archive_is_counted():
+    uri = data_uri(1)
+    with stub_studio() as stub:
+        stub.tasks = {
+            1: {"image": uri, "known_label": "cat"},
+            2: {"image": "b", "known_label": ["cat", "dog"]},
+        }
+        studio = Studio(make_settings(Path("unused"), label_studio_url=stub.url, **TOKEN))
+        hashed = f"data:{hashlib.sha256(uri.encode()).hexdigest()}"
+        entries = [
+            Entry({"image": uri}, ("cat",), hashed),
+            Entry({"image": "b"}, ("dog",), "b"),
+        ]
+        assert import_entries(studio, 1, entries, "image", "known_label") == Imported(0, 1)
 
 
 def test_a_link_out_of_the_archive_is_not_followed(tmp_path: Path):
@@ -93,7 +144,9 @@ def test_a_link_out_of_the_archive_is_not_followed(tmp_path: Path):
     folder.mkdir(parents=True)
     (folder / "1.jpg").write_bytes(b"x")
     (folder / "2.jpg").symlink_to(tmp_path / "secret.jpg")
-    assert [entry.source for entry in from_folder(folder.parent)] == ["cat/1.jpg"]
+    archive = from_folder(folder.parent)
+    assert [entry.source for entry in archive.entries] == ["cat/1.jpg"]
+    assert archive.notes == ["Not image files of the archive: 1, e.g. cat/2.jpg."]
 
 
 def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRuntime):
@@ -108,3 +161,40 @@ def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRun
         tasks = [*exported(studio, runtime.predictor, 1, pulled, pseudo=False)]
     said = {one.task: [state.state for state in one.controls[0][1]] for one in tasks}
     assert said == {1: ["unknown", "unknown"], 2: ["approved", "approved"]}
+
+
+def test_coco_has_an_annotation_for_what_is_there_and_names_what_is_absent(
+    make_runtime: MakeRuntime, tmp_path: Path
+):
+    with stub_studio() as stub:
+        stub.tasks = {1: {"image": data_uri(1)}}
+        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
+        found = [Approval(1, (POSITIVE, NEGATIVE, 0), "edited", 1.0)]
+        config = parse_config(choices_config("cat", "dog", "tree"))
+        pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
+        tasks = exported(Studio(runtime.settings), runtime.predictor, 1, pulled, pseudo=False)
+        written = write("coco", tasks, tmp_path / "coco.json")
+    assert dict(written.states) == {"approved": 2, "unknown": 1}
+    content = json.loads((tmp_path / "coco.json").read_text())
+    names = {one["id"]: one["name"] for one in content["categories"]}
+    assert [names[one["category_id"]] for one in content["annotations"]] == ["cat"]
+    (image,) = content["images"]
+    assert [names[number] for number in image["absent"]] == ["dog"]
+
+
+def test_labels_that_stand_in_the_data_are_exported_as_approved(make_runtime: MakeRuntime):
+    config = parse_config(
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="tags" toName="image" choice="multiple" value="$options"/></View>'
+    )
+    with stub_studio() as stub:
+        stub.tasks = {1: {"image": data_uri(1), "options": ["cat", "dog"]}}
+        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
+        own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), "edited", 1.0)]}
+        pulled = Pulled(KEY, config, {}, {}, own)
+        (one,) = exported(Studio(runtime.settings), runtime.predictor, 1, pulled, pseudo=False)
+    rows = one.controls[0][1]
+    assert [(row.label, row.state, row.present) for row in rows] == [
+        ("cat", "approved", False),
+        ("dog", "approved", True),
+    ]

@@ -459,7 +459,6 @@ def test_connect_does_not_take_another_run_for_its_own(
         work()
         return runs.get(run_id)
 
-    monkeypatch.setattr("backend.filling.require_workers", lambda *_: None)
     monkeypatch.setattr("backend.filling.wait", wait)
     add_tasks(studio, *range(1, 11))
     orders.start(runs, PROJECT, "unlabelled", "cli")
@@ -519,10 +518,12 @@ def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
     add_tasks(studio, *range(1, 21))
     run = refresh(runs, head)
     trainings = Trainings(runs.connection)
+    house.predictor.heads.accept(KEY, "h9")
     trainings.note(PROJECT, candidate="h9")
     work()
     assert now(runs, run).state == DONE
     assert house.predictor.heads.serving(KEY) == head
+    assert house.predictor.heads.accepted(KEY) == "h9"
     assert trainings.get(PROJECT).candidate == "h9"
     assert due.moment(runs.connection, due.REFRESH, PROJECT) is not None
 

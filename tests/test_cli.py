@@ -106,6 +106,11 @@ def test_one_bad_file_is_named_and_the_others_are_answered(
     found = json.loads(capsys.readouterr().out)
     assert ["error" in one for one in found] == [False, True, True, False]
     assert set(found[1]["error"]) == {"code", "message", "fix"}
+    assert call(monkeypatch, "suggest", "--labels", "a,b", *files) == 1
+    said = capsys.readouterr().out
+    assert f"Error: {files[1]}: This is not an image" in said
+    assert f"Error: {files[2]} is not a file." in said
+    assert said.count("Fix: ") == 2
 
 
 def test_suggest_prints_a_table_for_people(

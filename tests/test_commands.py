@@ -10,14 +10,18 @@ import jwt
 import pytest
 from redis import Redis
 
-from backend.errors import StudioError
+from backend.connect import connect
+from backend.errors import QueueError, StudioError
 from backend.heads import ZERO_SHOT, Heads
-from backend.run_commands import begun
+from backend.memory import Memory
+from backend.settings import Settings
 from backend.store import Store
+from backend.studio import Studio
 from jobs import orders, queues
 from jobs.runs import Runs
 from jobs.trainings import Trainings
-from tests.conftest import free_port, run_cli
+from jobs.waiting import begun
+from tests.conftest import MakeRuntime, free_port, run_cli
 from tests.stub_studio import KEY, StubStudio, stub_studio
 from tests.test_heads import head_set
 
@@ -136,6 +140,16 @@ def test_forgetting_a_project_forgets_the_head_that_waits(cli: Cli, connection: 
     assert trainings.get(1).candidate == ""
 
 
+def test_a_rollback_during_a_training_is_refused(cli: Cli, heads: Heads, connection: Redis):
+    heads.keep(KEY, head_set("h1"))
+    heads.serve(KEY, "h1")
+    Trainings(connection).begin(1)
+    code, said = cli("rollback", "1")
+    assert code == 1
+    assert "is being trained" in said and "ls-clip heads 1" in said
+    assert Runs(connection).active() == []
+
+
 def test_a_rollback_during_a_run_is_refused_and_changes_nothing(
     cli: Cli, heads: Heads, connection: Redis
 ):
@@ -155,6 +169,40 @@ def test_an_export_that_fails_leaves_no_file(cli: Cli, tmp_path: Path, studio: S
     assert code == 1
     assert (tmp_path / "project-1.csv").read_text() == "as before"
     assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_a_project_is_no_archive_of_itself(cli: Cli):
+    code, said = cli("import-archive", "1", "1")
+    assert code == 1
+    assert "cannot be an archive of itself" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("gone.csv", "There is no file or folder gone.csv."),
+        ("7", "404"),
+        ("empty.csv", "holds no image with a label"),
+        ("empty", "holds no image with a label"),
+    ],
+)
+def test_an_archive_with_nothing_in_it_changes_nothing(
+    cli: Cli, tmp_path: Path, source: str, said: str
+):
+    (tmp_path / "empty.csv").write_text("image,label\n,cat\n")
+    (tmp_path / "empty").mkdir()
+    code, answer = cli("import-archive", "1", source)
+    assert code == 1
+    assert said in " ".join(answer.split())
+    assert Memory(Store(str(tmp_path / "store")), KEY).known_field() == ""
+
+
+def test_the_field_of_known_labels_is_not_changed_by_the_way(cli: Cli, tmp_path: Path):
+    Memory(Store(str(tmp_path / "store")), KEY).set_known_field("category")
+    (tmp_path / "archive.csv").write_text("image,label\nx.jpg,cat\n")
+    code, said = cli("import-archive", "1", "archive.csv", "--field", "other")
+    assert code == 1
+    assert "in 'category' already" in said
 
 
 @pytest.mark.parametrize("field", ["", "image", "clip_source"])
@@ -179,7 +227,7 @@ def test_a_number_that_no_project_has_is_refused_at_once(cli: Cli, connection: R
 def test_a_run_of_a_project_that_there_is_not_is_told_as_soon_as_a_worker_has_looked(
     cli: Cli, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("backend.run_commands.BEGIN_SECONDS", 20.0)
+    monkeypatch.setattr("jobs.waiting.BEGIN_SECONDS", 20.0)
     runs = Runs(connection)
     run, _ = runs.start(99, "missing", "cli")
 
@@ -217,7 +265,7 @@ def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_faile
     assert rows[0].split() == [
         *(run.id, *rows[0].split()[1:3], "failed", "0", "0", "0", "unlabelled", "label-studio")
     ]
-    assert f"{run.id} failed: It says no. Ask nicely." in said
+    assert f"{run.id} failed: It says no. Fix: Ask nicely." in said
 
 
 def test_a_project_without_runs_says_so(cli: Cli):
@@ -231,14 +279,59 @@ def test_a_run_can_be_named_by_the_beginning_of_its_id(cli: Cli, connection: Red
     assert run.id in said and "cancelled" in said
 
 
+def test_several_runs_that_begin_alike_are_named(cli: Cli, connection: Redis):
+    runs = Runs(connection)
+    ids: list[str] = []
+    while len({one[0] for one in ids}) == len(ids):
+        run, _ = runs.start(1, "missing", "cli")
+        runs.end(run.id, "done")
+        ids.append(run.id)
+    code, said = cli("runs", "1", "--show", ids[-1][0])
+    assert code == 1
+    assert f"Several runs of project 1 begin with '{ids[-1][0]}'" in said
+    assert ids[-1] in said and "ls-clip runs 1" in said
+
+
+def test_why_a_task_failed_is_told_with_what_mends_it(cli: Cli, connection: Redis):
+    runs = Runs(connection)
+    run, _ = runs.start(1, "missing", "cli")
+    runs.record_failures(run.id, {7: {"code": "image", "message": "It is cut.", "fix": "Mend it."}})
+    runs.end(run.id, "done")
+    said = " ".join(cli("runs", "1", "--show", run.id)[1].split())
+    assert "Task 7: It is cut. Fix: Mend it." in said
+
+
+def test_the_version_on_show_is_not_deleted_without_a_warning(cli: Cli, studio: StubStudio):
+    studio.shown = "v2"
+    studio.predictions = [{"id": n, "task": n, "model_version": f"v{n}"} for n in (1, 2)]
+    assert "The project shows" not in cli("prune", "1", "--version", "v1")[1]
+    said = " ".join(cli("prune", "1", "--version", "v2")[1].split())
+    assert "The project shows v2: its tasks will open with nothing ticked" in said
+    assert len(studio.predictions) == 2
+
+
+def test_without_a_worker_connect_changes_nothing(
+    studio: StubStudio, make_runtime: MakeRuntime, queue_settings: Settings, monkeypatch: Any
+):
+    monkeypatch.setattr("backend.connect.WORKER_SECONDS", 0.0)
+    house = make_runtime(
+        redis_url=queue_settings.redis_url.get_secret_value(),
+        label_studio_url=studio.url,
+        label_studio_api_key="f" * 40,
+    )
+    with pytest.raises(QueueError, match="No worker listens"):
+        connect(house.settings, Studio(house.settings), house.predictor, 1)
+    assert {method for method, _ in studio.calls} == {"GET"}
+
+
 def test_a_version_that_there_is_not_is_no_reason_to_say_all_is_well(cli: Cli):
     code, said = cli("prune", "1", "--version", "nope", "--yes")
     assert code == 1
     assert "'nope'" in said and "ls-clip prune 1" in said
 
 
-def test_forget_says_when_there_was_nothing(cli: Cli):
-    code, said = cli("forget", "1", "--task", "5", "--yes")
+def test_forget_says_when_there_was_nothing_and_asks_nothing(cli: Cli):
+    code, said = cli("forget", "1", "--task", "5")
     assert code == 0
     assert "Nothing is kept of project 1, tasks 5." in said
 

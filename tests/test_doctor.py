@@ -16,6 +16,7 @@ from backend.cli import print_findings
 from backend.comparing import differing, digests
 from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
 from backend.doctor import queue as doctor_queue
+from backend.doctor import suggestions as doctor_suggestions
 from backend.doctor.finding import Check, examine
 from backend.doctor.patient import Answer, Patient
 from backend.errors import StudioError
@@ -183,17 +184,21 @@ def test_a_slow_health_answer_is_told(patient: Patient, monkeypatch: pytest.Monk
 # The command
 
 
+def json_findings(tmp_path: Path, *arguments: str, **environment: str) -> Any:
+    """The finished command, without a Label Studio."""
+    return run_cli(
+        *("doctor", *arguments, "--json"),
+        cwd=tmp_path,
+        LS_CLIP_ENCODER="offline",
+        LS_CLIP_STORE=str(tmp_path / "store"),
+        LABEL_STUDIO_URL="http://127.0.0.1:9",
+        **environment,
+    )
+
+
 def test_json_is_all_that_is_printed_and_the_exit_code_says_error(tmp_path: Path):
     with served(tmp_path) as (url, _):
-        done = run_cli(
-            *("doctor", "1", "--json"),
-            cwd=tmp_path,
-            LS_CLIP_ENCODER="offline",
-            LS_CLIP_STORE=str(tmp_path / "store"),
-            LS_CLIP_PUBLIC_URL=url,
-            LABEL_STUDIO_URL="http://127.0.0.1:9",
-            LABEL_STUDIO_API_KEY="x",
-        )
+        done = json_findings(tmp_path, "1", LS_CLIP_PUBLIC_URL=url, LABEL_STUDIO_API_KEY="x")
     assert done.returncode == 2
     findings = {one["check"]: one for one in json.loads(done.stdout)}
     assert set(findings["studio"]) == {"check", "severity", "what", "why", "fix"}
@@ -231,13 +236,9 @@ def test_no_character_is_lost_beside_wide_ones(capsys: Any, monkeypatch: pytest.
 
 def test_a_server_that_was_started_with_other_settings_is_told(tmp_path: Path):
     with served(tmp_path, LABEL_STUDIO_API_KEY="old") as (url, _):
-        done = run_cli(
-            *("doctor", "--json"),
-            cwd=tmp_path,
-            LS_CLIP_ENCODER="offline",
-            LS_CLIP_STORE=str(tmp_path / "store"),
+        done = json_findings(
+            tmp_path,
             LS_CLIP_PUBLIC_URL=url,
-            LABEL_STUDIO_URL="http://127.0.0.1:9",
             LABEL_STUDIO_API_KEY="new-and-secret",
             LS_CLIP_REDIS_URL="redis://127.0.0.1:9/0",
         )
@@ -298,6 +299,43 @@ def test_every_check_is_in_the_troubleshooting_page(name: str):
     assert f"| `{name}` |" in page
 
 
+# Suggestions
+
+
+def suggestions(tmp_path: Path, **content: Any) -> Patient:
+    patient = Patient(make_settings(tmp_path / "store"), 4)
+    defaults: dict[str, Any] = {
+        "project": {"model_version": "v1"},
+        "backends": [],
+        "open_tasks": {1, 2, 3},
+        "predictions": [{"task": 1, "model_version": "v1"}],
+        "failures": {},
+    }
+    vars(patient).update({**defaults, **content})
+    return patient
+
+
+def test_a_task_that_the_last_run_could_not_predict_is_told_with_its_reason(tmp_path: Path):
+    why = {"message": "a.jpg is not there.", "fix": "Upload it again."}
+    first, second = doctor_suggestions.missing(suggestions(tmp_path, failures={2: why, 9: why}))
+    assert "1 task without an annotation could not be predicted" in first.what
+    assert "task 2: a.jpg is not there." in first.what
+    assert first.fix.startswith("Upload it again. Then")
+    assert "1 of 3 tasks" in second.what
+
+
+def test_a_project_that_shows_the_backends_answers_lacks_no_predictions(tmp_path: Path):
+    live = suggestions(tmp_path, backends=[{"title": "v1"}])
+    (found,) = doctor_suggestions.missing(live)
+    assert found.severity == "ok"
+
+
+def test_no_version_is_left_out_without_a_word(tmp_path: Path):
+    many = [{"task": 1, "model_version": f"v{number}"} for number in range(7)]
+    (found,) = doctor_suggestions.versions(suggestions(tmp_path, predictions=many))
+    assert "and 2 more" in found.what
+
+
 # The queue, on a real Valkey
 
 
@@ -337,7 +375,7 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
         ({}, "failed", "warning", "It says no."),
         ({"waits_for": "Label Studio does not answer."}, "", "warning", "does not answer"),
         ({"updated": 1.0}, "", "warning", "not got on"),
-        ({}, "left out", "note", "1 tasks"),
+        ({}, "left out", "note", "1 task out"),
     ],
 )
 def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
@@ -368,7 +406,7 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     [
         ("failed", {"pending": 0}, "warning", "failed"),
         ("kept aside", {"pending": 0}, "note", "kept aside"),
-        ("accepted", {"pending": 7}, "warning", "7 approvals wait"),
+        ("accepted", {"pending": 7}, "warning", "7 new approvals"),
     ],
 )
 def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
@@ -386,6 +424,14 @@ def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
     assert found.severity == severity
     assert said in found.what
     assert found.why and found.fix
+
+
+def test_before_the_first_training_it_is_not_said_that_it_went_well(
+    queue_settings: Settings, connection: Redis
+):
+    findings = examine(Patient(queue_settings, 4), doctor_queue.CHECKS)
+    (found,) = [one for one in findings if one.check == "training"]
+    assert (found.severity, found.what) == ("ok", "There was no training of the project yet.")
 
 
 def test_a_training_that_went_well_is_not_spoken_of(queue_settings: Settings, connection: Redis):

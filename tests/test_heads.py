@@ -258,6 +258,25 @@ def test_forgetting_a_project_erases_its_heads(make_runtime: MakeRuntime):
     house = make_runtime()
     house.predictor.heads.keep(KEY, head_set("h1"))
     house.predictor.heads.serve(KEY, "h1")
+    memory = Memory(house.store, KEY)
+    memory.set_trained_on({1: "x"}, "y")
+    memory.set_known_field("category")
+    since = memory.labels_since(parse_config(choices_config("cat")), 100.0)
     house.snapshots.forget("1.")
     assert house.predictor.heads.names(KEY) == []
     assert house.predictor.heads.serving(KEY) == ZERO_SHOT
+    assert memory.trained_on() == ({}, "")
+    # What is a setting stays: old reviews would be misread without it.
+    assert memory.known_field() == "category"
+    assert memory.labels_since(parse_config(choices_config("cat")), 900.0) == since
+
+
+def test_another_head_of_the_same_name_is_not_taken_for_the_former(make_runtime: MakeRuntime):
+    heads = make_runtime().predictor.heads
+    heads.keep(KEY, head_set("h1"))
+    assert heads.get(KEY, "h1").approvals == head_set("h1").approvals
+    make_runtime().snapshots.forget("1.")
+    with pytest.raises(StoreError, match="no head 'h1'"):
+        heads.get(KEY, "h1")
+    heads.keep(KEY, replace(head_set("h1"), approvals=1234))
+    assert heads.get(KEY, "h1").approvals == 1234

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -11,13 +12,19 @@ from redis import Redis
 from backend.app import create_app
 from backend.errors import ClipError
 from backend.events import hear, project_number
+from backend.housekeeping import Housekeeping
 from backend.labels import parse_config
+from backend.prediction import Prediction
 from backend.settings import Settings
 from jobs import due, orders, projects, queues
 from jobs.runs import Runs
 from jobs.tend import TRAINING_ATTEMPTS, tend
 from jobs.trainings import ACCEPTED, FAILED, IDLE, QUEUED, TRAINING, Trainings, enough
 from tests.conftest import MakeRuntime, choices_config, contract
+from tests.stub_studio import stub_studio
+from tests.test_tend import Clock, clock, lose_the_queue
+
+__all__ = ["clock"]
 
 
 @pytest.fixture
@@ -160,6 +167,26 @@ def test_an_event_that_cannot_be_noted_is_said(
         time.sleep(0.05)
 
 
+def test_a_redis_that_hangs_keeps_the_store_from_nothing(
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
+):
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        house = make_runtime(redis_url=f"redis://127.0.0.1:{hanging.getsockname()[1]}/0")
+        work = Housekeeping(house)
+        for _ in range(50):
+            work.hear(event("full_annotation_created"), 5)
+        work.remember("5.1", [Prediction(1, "v1", [], 0.5, ())])
+        deadline = time.monotonic() + 60
+        while not house.snapshots.of_tasks("5.1", [1]):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert "is not noted" not in caplog.text
+    # What has come meanwhile costs one more wait, and not one each.
+    while "and 48 more" not in caplog.text and "and 49 more" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 # Trainings
 
 
@@ -188,25 +215,46 @@ def test_asked_twice_one_job_is_queued(trainings: Trainings, connection: Redis):
 
 
 def test_a_lost_training_comes_again_and_is_given_up_in_the_end(
-    trainings: Trainings, connection: Redis
+    trainings: Trainings, connection: Redis, clock: Clock
 ):
     orders.ask_for_training(trainings, 5)
     assert trainings.get(5).state == QUEUED
     for attempt in range(TRAINING_ATTEMPTS):
-        for key in connection.keys("rq:*"):
-            connection.delete(key)
+        lose_the_queue(Runs(connection))
+        round_of(connection)
+        assert jobs_of(connection, queues.TRAIN) == [], "it comes after a pause"
+        clock.now += 61
         round_of(connection)
         assert jobs_of(connection, queues.TRAIN) == ["5-train"], attempt
         assert trainings.get(5).attempts == attempt + 1
-    for key in connection.keys("rq:*"):
-        connection.delete(key)
-    trainings.note(5, state=TRAINING, waits_for="Label Studio does not answer.")
+    lose_the_queue(Runs(connection))
     round_of(connection)
     now = trainings.get(5)
     assert (now.state, now.outcome) == (IDLE, FAILED)
-    assert "Label Studio does not answer." in now.reason
     assert "still serves" in now.reason
     assert trainings.active() == []
+
+
+def test_a_training_outlasts_an_outage_of_half_an_hour(
+    trainings: Trainings, connection: Redis, clock: Clock
+):
+    orders.ask_for_training(trainings, 5)
+    until = clock.now + 1800
+    while clock.now < until:
+        # The worker has begun it and found nobody.
+        trainings.note(5, state=TRAINING, waits_for="Label Studio does not answer.")
+        lose_the_queue(Runs(connection))
+        round_of(connection)
+        clock.now += 5
+    assert trainings.get(5).state != IDLE
+    for _ in range(1800 // 5 * 2):
+        trainings.note(5, waits_for="Label Studio does not answer.")
+        lose_the_queue(Runs(connection))
+        round_of(connection)
+        clock.now += 5
+    now = trainings.get(5)
+    assert (now.state, now.outcome) == (IDLE, FAILED)
+    assert "Label Studio does not answer." in now.reason
 
 
 def test_a_failed_training_says_why(trainings: Trainings):
@@ -279,6 +327,20 @@ def test_a_training_is_asked_for_by_http(client: Any, connection: Redis):
     assert jobs_of(connection, queues.TRAIN) == ["5-train"]
     shown = client.get("/projects/5/training", auth=("u", "p")).json
     assert {"state", "outcome", "reason", "head", "pending", "enough"} <= set(shown)
+
+
+def test_a_project_that_there_is_not_is_refused(
+    make_runtime: MakeRuntime, valkey: Any, connection: Redis
+):
+    with stub_studio() as studio:
+        given = {"label_studio_url": studio.url, "label_studio_api_key": "f" * 40}
+        client = create_app(make_runtime(redis_url=valkey.url, **given)).test_client()
+        for route in ("train", "predict"):
+            answer = client.post(f"/projects/99/{route}")
+            assert answer.status_code == 404
+            assert "project's number" in answer.json["error"]["fix"]
+            assert client.post(f"/projects/1/{route}").status_code == 202
+    assert jobs_of(connection, queues.TRAIN) == ["1-train"]
 
 
 def test_the_button_is_heard(client: Any, connection: Redis):

@@ -19,6 +19,8 @@ from backend.predictor import Predictor
 from backend.settings import Settings
 from backend.store import Store
 from backend.studio import Studio, project_key
+from jobs import queues
+from jobs.runs import Runs
 
 SECONDS = 5.0
 
@@ -131,6 +133,19 @@ class Patient:
     def webhooks(self) -> list[dict[str, Any]]:
         """The project's webhooks."""
         return self.studio.webhooks(self.project_number)
+
+    @cached_property
+    def failures(self) -> dict[int, dict[str, str]]:
+        """Task id -> why the project's last run left it out; empty without a queue.
+
+        Raises QueueError.
+        """
+        if not self.settings.redis_url.get_secret_value():
+            return {}
+        with queues.explained():
+            runs = Runs(queues.connect(self.settings, patience=0))
+            found = runs.of_project(self.project_number)
+            return runs.failures(found[0].id) if found else {}
 
     @cached_property
     def open_tasks(self) -> set[int]:

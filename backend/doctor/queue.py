@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from backend.doctor.finding import Check, Finding
 from backend.doctor.patient import Patient
+from backend.terminal import counted
 from jobs import queues
 from jobs.runs import ENDED, FAILED, Runs
 from jobs.trainings import FAILED as TRAINING_FAILED
@@ -55,7 +56,7 @@ def workers(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "workers",
             "warning",
-            f"No worker listens on the queue, in which {waiting} jobs wait.",
+            f"No worker listens on the queue, in which {counted(waiting, 'job')} must wait.",
             "ls-clip predict and ls-clip connect wait for one.",
             "Run ls-clip worker and keep it running.",
         )
@@ -85,12 +86,12 @@ def last_run(patient: Patient) -> Iterator[Finding]:
         yield finding("warning", f"The run waits: {run.waits_for}", why, again)
     elif run.state not in ENDED and time.time() - run.updated > SILENT_SECONDS:
         minutes = round((time.time() - run.updated) / 60)
-        what = f"The run {run.id} has not got on for {minutes} minutes ({run.state})."
+        what = f"The run {run.id} has not got on for {counted(minutes, 'minute')} ({run.state})."
         yield finding("warning", what, "Its tasks wait.", "Is ls-clip worker running? " + again)
     elif run.failed:
         why = "They open without a suggestion."
         fix = f"ls-clip runs {run.project} --show {run.id} names them and why."
-        yield finding("note", f"The last run left {run.failed} tasks out.", why, fix)
+        yield finding("note", f"The last run left {counted(run.failed, 'task')} out.", why, fix)
 
 
 def training(patient: Patient) -> Iterator[Finding]:
@@ -103,10 +104,14 @@ def training(patient: Patient) -> Iterator[Finding]:
         trainers = queues.workers(connection, queues.TRAIN)
         now = Trainings(connection).get(patient.project_number)
     finding = partial(Finding, "training")
+    if now.state == IDLE and not (now.outcome or now.pending or now.waits_for):
+        yield finding("ok", "There was no training of the project yet.")
+        return
     if not trainers and (now.pending or now.state != IDLE):
         yield finding(
             "warning",
-            f"No worker listens on the queue {queues.TRAIN!r}; {now.pending} approvals wait.",
+            f"No worker listens on the queue {queues.TRAIN!r}, and there is something to do: "
+            f"{counted(now.pending, 'new approval')}.",
             "What people approve makes no suggestion better.",
             "Run ls-clip worker, which listens on both queues.",
         )
@@ -156,7 +161,7 @@ CHECKS = (
     ),
     Check(
         "training",
-        "The project's last training went well, if there was one.",
+        "The project's last training went well.",
         "People's approvals make the next suggestions better.",
         training,
         ("queue",),

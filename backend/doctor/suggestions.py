@@ -11,6 +11,7 @@ import requests
 from backend.doctor.finding import Check, Finding
 from backend.doctor.patient import Patient
 from backend.labels import Control, LabelConfig
+from backend.terminal import counted
 
 
 def prelabeling(patient: Patient) -> Iterator[Finding]:
@@ -76,7 +77,7 @@ def backend_version(patient: Patient) -> Iterator[Finding]:
             "warning",
             f"The running backend serves {served}; with these settings it would be {expected}.",
             "Tasks opened live and imported ones get suggestions of different versions.",
-            "Restart ls-clip serve with the same encoder, store and threshold as here, then run "
+            "Restart ls-clip serve with the same encoder, store and settings as here, then run "
             f"ls-clip connect {patient.number}.",
         )
     elif shown != expected and shown in {one["model_version"] for one in patient.predictions}:
@@ -84,24 +85,39 @@ def backend_version(patient: Patient) -> Iterator[Finding]:
             "backend-version",
             "warning",
             f"The project shows {shown}; today's version is {expected}.",
-            "Labels, encoder or thresholds have changed since, and the suggestions have not.",
+            "Labels, encoder, head or thresholds have changed since, and the suggestions have not.",
             f"Run ls-clip connect {patient.number}.",
         )
 
 
 def missing(patient: Patient) -> Iterator[Finding]:
     """Every task that is still to be done has a prediction of the version shown."""
+    if _is_live(patient):
+        yield Finding("predictions-missing", "ok", "The backend answers when a task is opened.")
+        return
     # Annotated tasks keep the prediction that their annotator saw.
     lacking = patient.open_tasks - {int(one["task"]) for one in _shown(patient)}
-    if lacking:
+    told = sorted(lacking & patient.failures.keys())
+    if told:
         yield Finding(
             "predictions-missing",
             "warning",
-            f"{len(lacking)} of {len(patient.open_tasks)} tasks without an annotation have no "
+            f"{counted(len(told), 'task')} without an annotation could not be predicted; task "
+            f"{told[0]}: {patient.failures[told[0]].get('message', '')}",
+            "They open with no box ticked.",
+            f"{patient.failures[told[0]].get('fix', '')} Then run ls-clip connect "
+            f"{patient.number}.".strip(),
+        )
+    rest = len(lacking) - len(told)
+    if rest:
+        yield Finding(
+            "predictions-missing",
+            "warning",
+            f"{rest} of {counted(len(patient.open_tasks), 'task')} without an annotation have no "
             f"prediction of {_version(patient)}.",
-            "They open with no box ticked. Label Studio drops imported predictions that do not "
-            "fit its config, and says nothing.",
-            f"Run ls-clip connect {patient.number}; it names the tasks that it cannot predict.",
+            "They open with no box ticked.",
+            f"Run ls-clip connect {patient.number}. For those that it cannot predict it says why, "
+            "and what mends it.",
         )
 
 
@@ -113,7 +129,7 @@ def duplicated(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "predictions-duplicated",
             "warning",
-            f"{len(twice)} tasks have several predictions of one version: "
+            f"{counted(len(twice), 'task')} with several predictions of one version: "
             f"{', '.join(map(str, twice[:10]))}.",
             "Annotators see them all, and statistics count them all.",
             f"Run ls-clip prune {patient.number} --duplicates when nobody labels.",
@@ -124,11 +140,12 @@ def versions(patient: Patient) -> Iterator[Finding]:
     """There are predictions of one version only."""
     counts = Counter(str(one["model_version"]) for one in patient.predictions)
     if len(counts) > 1:
+        rest = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield Finding(
             "predictions-versions",
             "note",
             "There are predictions of several versions: "
-            f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}.",
+            f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}{rest}.",
             "Quick view shows them all, one tab each; the label stream shows "
             f"{patient.project['model_version'] or 'none'}.",
             f"Delete an old one with ls-clip prune {patient.number} --version NAME when nobody "
@@ -154,9 +171,12 @@ def gone_labels(patient: Patient) -> Iterator[Finding]:
 
 def _version(patient: Patient) -> str:
     """The version shown; where a backend's title stands for it, the one that it should serve."""
-    shown = str(patient.project["model_version"])
-    live = any(one["title"] == shown for one in patient.backends)
-    return patient.expected_version if live else shown
+    return patient.expected_version if _is_live(patient) else patient.project["model_version"]
+
+
+def _is_live(patient: Patient) -> bool:
+    """Whether the project shows what a backend answers at the moment."""
+    return any(one["title"] == patient.project["model_version"] for one in patient.backends)
 
 
 def _shown(patient: Patient) -> list[dict[str, Any]]:

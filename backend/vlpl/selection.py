@@ -108,7 +108,7 @@ def select(
     truth = labels[rows] == POSITIVE
     absent = labels[rows] == NEGATIVE
     # A label that was added later is unknown on some rows: those come last, and so do not count.
-    unknown = ~truth & ~absent
+    unknown = labels[rows].abs() != POSITIVE
     enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
     if len(rows) < MIN_REVIEWED or not bool(enough.any()):
         partly = next((goal for goal in candidates if goal.name == "wan"), candidates[0])
