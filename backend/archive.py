@@ -88,6 +88,12 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
             separator = max(",;\t", key=header.count)
             rows = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
             columns = [name.strip() for name in rows.fieldnames or []]
+            twice = {name for name in (image_column, label_column) if columns.count(name) > 1}
+            if twice:
+                raise SettingsError(
+                    f"{path} has several columns {', '.join(sorted(twice))}.",
+                    "Rename all but the one that is meant.",
+                )
             missing = {image_column, label_column} - set(columns)
             if missing:
                 raise SettingsError(

@@ -90,10 +90,8 @@ def _labels_changed(connection: Redis, event: Mapping[str, Any], project: int) -
     current = projects.current_config(connection, project)
     content = event.get("project")
     xml = content.get("label_config") if isinstance(content, Mapping) else None
-    if not current:
-        return False
-    if not isinstance(xml, str):
-        # Without a payload the run itself finds out that nothing is missing.
+    if not current or not isinstance(xml, str):
+        # Redis was emptied, or there is no payload: the run finds out whether anything is missing.
         return True
     try:
         return parse_config(xml).digest != current

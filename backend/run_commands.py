@@ -88,7 +88,7 @@ def predict(
 
     if only not in ONLY:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
-    runs = _runs(settings)
+    runs = _runs(settings, wait)
     run, fresh = start(runs, project, only, "cli")
     if not fresh:
         console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
@@ -251,6 +251,11 @@ def forget(
         shown = counted(gone.snapshots, "snapshot")
         found = f"embeddings of {counted(gone.images, 'image')}, {shown}{heads}"
         console.print(f"Erased: {found}.", highlight=False)
+        if not task:
+            console.print(
+                "Label Studio shows what it was given until "
+                f"ls-clip predict {project} or ls-clip connect {project} has run."
+            )
     else:
         console.print(f"Nothing is kept of project {project}, {what}.")
     going = []
@@ -315,11 +320,16 @@ def print_outcome(runs: Runs, run: Run) -> None:
         console.print(f"... and {len(failures) - 10} more; all of them: {rest}")
 
 
-def _runs(settings: Settings) -> Runs:
+def patience_of(wait: bool) -> int:
+    """Of `jobs.queues.connect`: who waits outlasts a restart of Redis."""
+    return 8 if wait else 2
+
+
+def _runs(settings: Settings, wait: bool = False) -> Runs:
     from jobs import queues
     from jobs.runs import Runs
 
-    return Runs(queues.connect(settings))
+    return Runs(queues.connect(settings, patience_of(wait)))
 
 
 def require_project(settings: Settings, project: int) -> None:

@@ -153,6 +153,11 @@ class StudioApi:
     def _refused(self, error: ApiError) -> StudioError:
         """What a call of the SDK ran into."""
         status = error.status_code or 0
+        if status == 404:
+            return NotThereError(
+                "Label Studio answers 404 to a listing of annotated tasks.",
+                "Check the project's number, and whether it was deleted.",
+            )
         kind = _BusyError if status in _BUSY or status >= 500 else StudioError
         return kind(
             f"Label Studio answers {status} to a listing of annotated tasks.",

@@ -11,7 +11,13 @@ from rich.console import Console
 
 from backend.errors import QueueError, SettingsError
 from backend.logs import configure_logging
-from backend.run_commands import follow, print_outcome, require_project, warn_without_workers
+from backend.run_commands import (
+    follow,
+    patience_of,
+    print_outcome,
+    require_project,
+    warn_without_workers,
+)
 from backend.settings import Settings, load_settings
 from backend.terminal import JsonOption, ProjectArgument, compact_table, console, plain
 
@@ -38,7 +44,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     from jobs.trainings import FAILED, TOO_FEW
     from jobs.waiting import wait_for_training
 
-    trainings = _trainings(settings)
+    trainings = _trainings(settings, wait)
     require_project(settings, project)
     warn_without_workers(settings, TRAIN, PREDICT)
     number = orders.ask_for_training(trainings, project)
@@ -64,7 +70,7 @@ def _follow_refresh(settings: Settings, training: Training) -> Run | None:
 
     if not training.candidate:
         return None
-    runs = Runs(_trainings(settings).connection)
+    runs = Runs(_trainings(settings, wait=True).connection)
     with console.status("waiting for the refresh to begin"):
         run = wait_for_refresh(runs, training)
     run = follow(runs, run)
@@ -74,8 +80,12 @@ def _follow_refresh(settings: Settings, training: Training) -> Run | None:
 
 def print_training(training: Training) -> None:
     """What came of a training."""
+    from jobs.trainings import ACCEPTED, REJECTED
+
     colour = {"accepted": "green", "failed": "red"}.get(training.outcome, "yellow")
-    head = f" {training.head}" if training.head else ""
+    # Of the others it is an older one.
+    made = training.head if training.outcome in {ACCEPTED, REJECTED} else ""
+    head = f" {made}" if made else ""
     console.print(
         f"[{colour}]{training.outcome}{head}[/]: {plain(training.reason)}", highlight=False
     )
@@ -104,34 +114,42 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
         return
     if not found:
-        console.print("No head has been trained yet; suggestions are zero-shot.")
+        console.print("No head serves; predictions are made zero-shot.")
     else:
-        _print_heads(found, serving)
+        _print_heads(found, serving, kept.accepted(key))
     if training is not None and training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")
         print_training(training)
+    if training is not None and training.pending:
+        console.print(
+            f"Approvals noted since then: {training.pending}; {training.enough} start a training "
+            f"at once, fewer when nobody goes on ({settings.train_after:.0f} s).",
+            highlight=False,
+        )
     if training is not None and training.state != "idle":
         console.print(f"A training is {training.state}. {plain(training.waits_for)}".strip())
 
 
-def _print_heads(found: list[HeadSet], serving: str) -> None:
+def _print_heads(found: list[HeadSet], serving: str, accepted: str) -> None:
     table = compact_table(
-        "head", "serves", "made (UTC)", "reviewed", "mAP", "mAP before", "verdict"
+        "head", "serves", "made (UTC)", "reviewed", "judged on", "mAP", "mAP before", "verdict"
     )
     for one in found:
         rates = [one.metrics.get(name) for name in ("mAP", "serving mAP")]
         shown = ["" if rate is None else f"{rate:.3f}" for rate in rates]
         verdict = "accepted" if one.accepted else "kept aside"
-        serves = "yes" if one.name == serving else ""
+        serves = "yes" if one.name == serving else "soon" if one.name == accepted else ""
+        judged = f"{one.metrics['judged']:.0f}" if "judged" in one.metrics else ""
         made = one.created[:16].replace("T", " ")
-        table.add_row(one.name, serves, made, str(one.approvals), *shown, verdict)
-    Console().print(table)
+        table.add_row(one.name, serves, made, str(one.approvals), judged, *shown, verdict)
+    out = Console()
+    out.print(table)
     if serving not in {one.name for one in found}:
-        console.print("None of them serves: suggestions are zero-shot.")
+        out.print("None of them serves: suggestions are zero-shot.")
     for one in found:
         said = ", ".join(f"{count} {kind}" for kind, count in one.provenance.items())
-        console.print(
+        out.print(
             f"[bold]{one.name}[/]: {said}; {plain(one.reason)}", highlight=False, soft_wrap=True
         )
 
@@ -175,7 +193,8 @@ def rollback(
         console.print(f"{head} serves already.")
         return
     warn_without_workers(settings, queues.PREDICT)
-    runs, trainings = Runs(queues.connect(settings)), _trainings(settings)
+    trainings = _trainings(settings, wait)
+    runs = Runs(trainings.connection)
     with queues.explained():
         if trainings.get(project).state != IDLE:
             raise QueueError(
@@ -200,11 +219,11 @@ def rollback(
     raise typer.Exit(0 if run.state == "done" else 1)
 
 
-def _trainings(settings: Settings) -> Trainings:
+def _trainings(settings: Settings, wait: bool = False) -> Trainings:
     from jobs import queues
     from jobs.trainings import Trainings
 
-    return Trainings(queues.connect(settings))
+    return Trainings(queues.connect(settings, patience_of(wait)))
 
 
 def _training(settings: Settings, project: int) -> Training | None:

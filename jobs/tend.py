@@ -113,7 +113,7 @@ def _tend_training(trainings: Trainings, project: int) -> None:
         trainings.fail(
             project,
             ClipError(
-                f"The training has failed too often. {training.waits_for}".strip(),
+                f"The training has failed too often. {training.waits_for.partition(' Fix: ')[0]}",
                 f"Read the log of ls-clip worker, then: ls-clip train {project}. The head that "
                 "served before still serves.",
             ),

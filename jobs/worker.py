@@ -19,11 +19,13 @@ from threading import Event, Thread
 from types import FrameType
 from typing import Any
 
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker_registration import register
 
 from backend import telemetry
 from backend.errors import ClipError, QueueError, SettingsError
@@ -64,6 +66,13 @@ class ClipWorker(SimpleWorker):
     def get_heartbeat_ttl(self, job: Job, working_time: float = 0.0) -> int:
         """Seconds without a heartbeat after which the job may be taken over."""
         return JOB_TTL
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """Also makes the worker known again to a Redis that was emptied."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and not self.connection.hexists(self.key, "birth"):
+            self.connection.hset(self.key, mapping=self.serialize())
+            register(self)
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job in this process while a thread sends heartbeats."""

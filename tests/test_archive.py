@@ -43,6 +43,7 @@ def test_a_csv_of_any_spreadsheet_is_read(tmp_path: Path, separator: str, mark: 
     [
         (b"", "has no column image, label"),
         (b"photo,label\nx,y\n", "It has: photo, label"),
+        (b"image,label,label\nx,y,z\n", "several columns label"),
         ("image,label\n写真,犬\n".encode("cp932"), "CSV UTF-8"),
         (b'image,label\nx.jpg,"cat\ny.jpg,dog\n', "with every quote closed"),
     ],

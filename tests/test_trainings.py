@@ -64,7 +64,7 @@ def jobs_of(connection: Redis, name: str) -> list[str]:
         ("start_training", {due.FORCED}),
         ("full_tasks_created", {due.PREDICT}),
         ("thin_tasks_created", {due.PREDICT}),
-        ("full_project_updated", set()),
+        ("full_project_updated", {due.PREDICT}),
     ],
 )
 def test_each_event_shape_leads_to_its_work(connection: Redis, name: str, kinds: set[str]):

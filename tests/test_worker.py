@@ -420,3 +420,17 @@ def test_a_token_that_no_header_can_carry_is_told(tmp_path: Path):
     done = run_cli("prune", "1", cwd=tmp_path, LABEL_STUDIO_API_KEY="tökén")
     assert done.returncode == 1
     assert "token has characters" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_worker_is_known_again_to_a_redis_that_was_emptied(connection: Redis):
+    worker = ClipWorker(
+        [queues.queue(connection, queues.PREDICT)],
+        connection=connection,
+        serializer=JSONSerializer,
+    )
+    worker.register_birth()
+    assert queues.workers(connection, queues.PREDICT) == 1
+    connection.flushall()
+    assert queues.workers(connection, queues.PREDICT) == 0
+    worker.heartbeat()
+    assert queues.workers(connection, queues.PREDICT) == 1
