@@ -23,14 +23,18 @@ def current_version(connection: Redis, project: int) -> str:
     return value.decode() if value is not None else ""
 
 
-def set_current(connection: Redis, project: int, model_version: str, config: str) -> None:
-    """The last step of a promotion: what is shown, and the digest of the config it is for."""
+def set_config(connection: Redis, project: int, config: str) -> None:
+    """Set the digest of the config that is predicted for."""
     connection.set(f"{PREFIX}project:{project}:config", config)
+
+
+def set_current(connection: Redis, project: int, model_version: str) -> None:
+    """The last step of a promotion: what is shown."""
     connection.set(f"{PREFIX}project:{project}:version", model_version)
 
 
 def current_config(connection: Redis, project: int) -> str:
-    """Digest of the labeling config that the current version is for; empty if there is none."""
+    """Digest of the labeling config that is predicted for; empty if there is none."""
     value = connection.get(f"{PREFIX}project:{project}:config")
     return value.decode() if value is not None else ""
 

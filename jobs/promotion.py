@@ -75,11 +75,13 @@ def promote(runs: Runs, run: Run, house: Runtime) -> None:
         if double:
             runs.note(run.id, notes=json.dumps([told_of_doubles(run.project, double)]))
     require_labels_of(run, parse_config(studio.project(run.project)["label_config"]))
+    # Before the change of the project is announced, which is none of its labels.
+    projects.set_config(runs.connection, run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
     if run.head:
         house.predictor.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
-    projects.set_current(runs.connection, run.project, version, config.digest)
+    projects.set_current(runs.connection, run.project, version)
 
 
 def require_labels_of(run: Run, config: LabelConfig) -> None:

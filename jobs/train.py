@@ -62,7 +62,7 @@ def _train(house: Runtime, trainings: Trainings, last: Training, why: str) -> No
     key = project_key(studio.project(project))
     heads = house.predictor.heads
     looked = studio.last_change(project)
-    accepted = heads.accepted(key)
+    accepted, back = heads.accepted(key), heads.is_back(key)
     if last.candidate != accepted:
         trainings.note(project, candidate=accepted)
     if accepted and (
@@ -70,15 +70,21 @@ def _train(house: Runtime, trainings: Trainings, last: Training, why: str) -> No
     ):
         # Its refresh has failed, or was lost with Redis.
         due.add(connection, due.REFRESH, project, time.time())
-    if why == "reconcile" and looked == last.looked and not last.pending and not heads.is_back(key):
-        trainings.end(project, last.outcome, last.reason, notes=last.notes)
+    if why == "reconcile" and looked == last.looked and not last.pending and not back:
+        _end_as_before(trainings, last)
         return
     trainer = Trainer(settings, studio, house.predictor)
     pulled = trainer.pull(project)
     trainings.note(project, looked=looked)
     not_yet = _not_yet(house, trainings, trainer, pulled, why)
     if not_yet is not None:
-        trainings.end(project, *not_yet)
+        outcome, reason = not_yet
+        quiet = why != "forced" and not back and last.outcome in {ACCEPTED, REJECTED}
+        if quiet and outcome == NOTHING_NEW:
+            # A look that finds nothing does not hide what the last training came to.
+            _end_as_before(trainings, last)
+        else:
+            trainings.end(project, outcome, reason)
         return
     trained = trainer.train(pulled)
     if trained.made is None:
@@ -90,14 +96,17 @@ def _train(house: Runtime, trainings: Trainings, last: Training, why: str) -> No
         heads.accept(key, name)
     Memory(house.store, key).set_trained_on(reviewed, trainer.made_from(pulled))
     told = {"notes": trained.notes, "head": name, "enough": enough(len(reviewed))}
-    outcome = REJECTED
-    if trained.made.accepted:
-        outcome = ACCEPTED
-        told |= {"candidate": name, "run": ""}
-        now = time.time()
-        soon = now if why == "forced" else max(now, last.refreshed + settings.refresh_every)
-        due.add(connection, due.REFRESH, project, soon)
-    trainings.end(project, outcome, trained.reason, **told)
+    if not trained.made.accepted:
+        trainings.end(project, REJECTED, trained.reason, **told)
+        return
+    trainings.end(project, ACCEPTED, trained.reason, **told, candidate=name, run="")
+    now = time.time()
+    soon = now if why == "forced" else max(now, last.refreshed + settings.refresh_every)
+    due.add(connection, due.REFRESH, project, soon)
+
+
+def _end_as_before(trainings: Trainings, last: Training) -> None:
+    trainings.end(last.project, last.outcome, last.reason, notes=last.notes, ended=last.ended)
 
 
 def _not_yet(

@@ -140,8 +140,9 @@ class Trainings:
         """It has ended."""
         # Whoever asked after it began waits for the next one.
         served = int(self.connection.hget(_key(project), "answers") or 0)
-        told = {"outcome": outcome, "reason": reason, "notes": "[]", "served": served, **fields}
-        self.note(project, state=IDLE, ended=time.time(), waits_for="", taken=0, **told)
+        told = {"outcome": outcome, "reason": reason, "notes": "[]", "served": served}
+        done = {"state": IDLE, "ended": time.time(), "waits_for": "", "taken": 0}
+        self.note(project, **{**told, **done, **fields})
         self.connection.srem(_ACTIVE, str(project))
 
     def fail(self, project: int, error: ClipError) -> None:

@@ -263,7 +263,7 @@ def test_the_lock_of_a_process_that_died_frees_itself(
 
 def test_the_current_version_is_what_was_set_last(connection: Redis):
     assert projects.current_version(connection, 1) == ""
-    projects.set_current(connection, 1, "clip-z-1", "abc")
+    projects.set_current(connection, 1, "clip-z-1")
     assert projects.current_version(connection, 1) == "clip-z-1"
 
 

@@ -121,6 +121,17 @@ def test_what_was_approved_before_does_not_undo_a_rollback(
     assert heads.names(KEY) == ["h1"]
 
 
+def test_a_look_that_finds_nothing_does_not_hide_the_last_training(
+    approve: Approve, trainings: Trainings
+):
+    train(PROJECT, "enough")
+    before = trainings.get(PROJECT)
+    for why in ("enough", "reconcile"):
+        train(PROJECT, why)
+        now = trainings.get(PROJECT)
+        assert (now.outcome, now.reason, now.ended) == (ACCEPTED, before.reason, before.ended)
+
+
 def test_asking_again_after_a_rollback_names_the_way_forward(
     approve: Approve, heads: Heads, trainings: Trainings
 ):

@@ -128,7 +128,7 @@ def test_new_tasks_are_gathered_for_a_minute(connection: Redis):
 
 def test_our_own_change_of_a_project_leads_to_nothing_and_new_labels_to_a_run(connection: Redis):
     digest = parse_config(choices_config()).digest
-    projects.set_current(connection, 5, "v1", digest)
+    projects.set_config(connection, 5, digest)
     told(connection, "full_project_updated")
     assert due.moment(connection, due.PREDICT, 5) is None
     other = {"id": 5, "label_config": choices_config("cat", "wolf")}
@@ -137,7 +137,7 @@ def test_our_own_change_of_a_project_leads_to_nothing_and_new_labels_to_a_run(co
 
 
 def test_a_config_that_cannot_be_read_breaks_nothing(connection: Redis):
-    projects.set_current(connection, 5, "v1", "abc")
+    projects.set_config(connection, 5, "abc")
     told(connection, "full_project_updated", project={"id": 5, "label_config": "<View"})
     assert due.moment(connection, due.PREDICT, 5) is None
 
