@@ -128,19 +128,22 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
 def from_folder(folder: Path) -> Archive:
     """Image files in one folder a label."""
     entries, others = [], []
-    for path in sorted(folder.glob("*/*")):
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
         # What a file manager leaves behind is nothing to speak of.
-        if path.name.startswith(".") or path.parent.name.startswith("."):
+        if not path.is_file() or any(part.startswith(".") for part in parts):
             continue
         # A link out of the archive would publish somebody else's file.
         inside = path.resolve().is_relative_to(folder.resolve())
-        if inside and path.is_file() and path.suffix.lower() in SUFFIXES:
+        if inside and len(parts) == 2 and path.suffix.lower() in SUFFIXES:
             label = _label(path.parent.name)
             entries.append(Entry({}, (label,), f"{label}/{_label(path.name)}", path))
         else:
-            others.append(f"{path.parent.name}/{path.name}")
-    left_out = f"Not image files of the archive: {len(others)}, e.g. {others[0]}." if others else ""
-    return Archive(entries, [left_out] if left_out else [])
+            others.append("/".join(parts))
+    if not others:
+        return Archive(entries, [])
+    note = f"Files that are no images in a folder of their label: {len(others)}, e.g. {others[0]}."
+    return Archive(entries, [note])
 
 
 def from_project(studio: Studio, number: int, config: LabelConfig) -> Archive:

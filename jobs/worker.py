@@ -36,7 +36,8 @@ from jobs.orders import RUNNABLE
 from jobs.stopping import request_stop
 from jobs.tend import EVERY_SECONDS, tend
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("jobs.worker")
+"""By name: the module is also run by itself."""
 
 HEARTBEAT_SECONDS = 10
 JOB_TTL = 35

@@ -30,6 +30,16 @@ def test_a_better_head_is_accepted_and_a_worse_one_is_not():
     assert verdict.metrics["mAP"] < verdict.metrics["serving mAP"]
 
 
+def test_of_fewer_than_five_tasks_nothing_is_sure():
+    truth = torch.tensor([[POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE]] * 5)
+    good = torch.tensor([[0.9, 0.1, 0.1, 0.1]] * 5)
+    bad = torch.tensor([[0.1, 0.9, 0.9, 0.9]] * 5)
+    for count, accepted in ((1, True), (4, True), (5, False)):
+        verdict = judge(bad[:count], good[:count], truth[:count], LABELS)
+        assert verdict.accepted == accepted
+        assert f"on {count} randomly" in verdict.reason or "surely worse" in verdict.reason
+
+
 def test_equal_heads_are_accepted():
     truth, good = data(40)
     assert judge(good, good, truth, LABELS).accepted

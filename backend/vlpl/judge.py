@@ -18,6 +18,8 @@ from backend.vlpl.objectives import POSITIVE
 
 RESAMPLES = 400
 LEVEL = 0.95
+MIN_SURE = 5
+"""Judged tasks from which a difference can be sure: resampling fewer varies too little."""
 COLLAPSE = 0.5
 """A label whose AP falls below this share of what it was has collapsed."""
 COLLAPSE_FROM = 5
@@ -50,9 +52,9 @@ def judge(
 ) -> Verdict:
     """Accept unless the candidate is surely worse, or a label collapses.
 
-    Surely: the paired bootstrap interval (Efron 1979, 95 %, over tasks) of the difference of mAP,
-    or of pooled AP, lies below 0. Pooled AP falls when labels are ranked well one by one and badly
-    against each other, which mAP does not see.
+    Surely: the paired bootstrap interval (Efron 1979, 95 %, over `MIN_SURE` tasks or more) of the
+    difference of mAP, or of pooled AP, lies below 0. Pooled AP falls when labels are ranked well
+    one by one and badly against each other, which mAP does not see.
 
     Args:
         candidate: (N, C) probabilities of the new head.
@@ -93,7 +95,7 @@ def judge(
             seed=seed,
         )
         change = measured[name] - measured[f"serving {name}"]
-        if high < 0:
+        if high < 0 and len(truth) >= MIN_SURE:
             reason = f"{name} {change:+.3f} (between {low:+.3f} and {high:+.3f}): surely worse"
             return Verdict(False, reason, measured)
     mine, theirs = average_precision(candidate, truth), average_precision(serving, truth)
