@@ -97,8 +97,9 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     coco = json.loads((tmp_path / "coco.json").read_text())
     assert len(coco["images"]) == len(rows)
     assert {one["id"] for one in coco["images"] if one["reviewed"]} == reviewed
-    present = [one for one in coco["annotations"] if one["attributes"]["present"]]
-    assert len(present) == sum(row["present"] == "True" for row in found)
+    assert len(coco["annotations"]) == sum(row["present"] == "True" for row in found)
+    absent = sum(len(image["absent"]) for image in coco["images"])
+    assert absent == sum(row["present"] == "False" for row in found)
 
     # What goes out comes in again, evidence left behind.
     cli("export", str(empty), "--format", "labelstudio", "--output", "ls.json", *everything)
@@ -163,6 +164,6 @@ def test_what_an_archive_cannot_be_is_said_with_its_fix(cli: Cli, empty: int, tm
     )
     (tmp_path / "nothing").mkdir()
     assert "one folder a label" in cli("import-archive", str(empty), "nothing", code=1).stderr
-    assert "cannot be read" in cli("import-archive", str(empty), "missing.csv", code=1).stderr
+    assert "no file or folder" in cli("import-archive", str(empty), "missing.csv", code=1).stderr
     assert "coco" in cli("export", str(empty), "--format", "xml", code=1).stderr
     assert "human,pseudo" in cli("export", str(empty), "--include", "all", code=1).stderr
