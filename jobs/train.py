@@ -122,8 +122,9 @@ def _not_yet(
         heads.stay(key)
         serving = heads.serving(key)
         return NOTHING_NEW, f"Gone back to {serving}; what is approved from now on counts."
-    if made_from and trainer.made_from(pulled) == made_from:
-        newest = heads.names(key)[-1]
+    names = heads.names(key)
+    if names and trainer.made_from(pulled) == made_from:
+        newest = names[-1]
         reason = f"Nothing has changed since {newest} was trained."
         if heads.accepted(key):
             due.add(connection, due.REFRESH, project, time.time())
