@@ -33,7 +33,8 @@ from backend.local_servers import (
 from backend.processes import free_port
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
-from backend.studio import SECRET_HEADER, Studio
+from backend.slices import is_blind
+from backend.studio import SECRET_HEADER, Studio, project_key
 from jobs import queues
 from jobs.trainings import Trainings
 from tests.conftest import free_port as any_port
@@ -271,8 +272,14 @@ def trainings(loop: Settings) -> Trainings:
 def connected(
     loop: Settings, loop_runtime: Runtime, studio: Studio, make_project: Callable[..., int]
 ) -> int:
-    """A project with zero-shot suggestions."""
-    number = make_project()
+    """A project with zero-shot suggestions, and with blind tasks."""
+    number = 0
+    while not number or not any(
+        is_blind(project_key(studio.project(number)), int(task["id"]), BLIND)
+        for task in studio.tasks(number)
+    ):
+        # One project in 800 has none, by chance.
+        number = make_project()
     report = connect(loop, studio, loop_runtime.predictor, number)
     assert not report.failures
     return number
