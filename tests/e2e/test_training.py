@@ -74,6 +74,14 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     }
     assert {one["score"] for one in again.values()} == {one["score"] for one in before.values()}
 
+    # That lasts: what was approved before starts nothing, and asking again makes no second head.
+    until(lambda: "Gone back to zero-shot" in trainings.get(connected).reason)
+    asked = run_cli("train", str(connected), "--wait", cwd=Path(loop.store).parent, **environment)
+    assert asked.returncode == 0, asked.stderr
+    assert f"ls-clip rollback {connected} h1" in " ".join(asked.stderr.split())
+    assert heads.serving(key) == ZERO_SHOT
+    assert heads.names(key) == ["h1"]
+
 
 def test_the_button_trains_now_and_says_what_is_missing(
     api: Callable[..., Any], studio: Studio, connected: int, review: Review, trainings: Trainings
