@@ -7,7 +7,6 @@ the labels that are missing.
 from __future__ import annotations
 
 import csv
-import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any
 
+from backend.embedder import named
 from backend.errors import SettingsError
 from backend.labels import LabelConfig, field_value
 from backend.memory import known_labels
@@ -119,7 +119,7 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
             "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
         ) from error
     entries = [
-        Entry({image_field: image}, tuple(found), _source(image))
+        Entry({image_field: image}, tuple(found), named(image))
         for image, found in sorted(labels.items())
     ]
     return Archive(entries, [f"Rows without an image or a label: {empty}."] if empty else [])
@@ -188,13 +188,6 @@ def _label(text: str) -> str:
     return unicodedata.normalize("NFC", text.strip())
 
 
-def _source(image: str) -> str:
-    """The address, or a hash of an image that stands there itself."""
-    if image[:5].lower() != "data:":
-        return image
-    return f"data:{hashlib.sha256(image.encode()).hexdigest()}"
-
-
 def unknown_labels(entries: Sequence[Entry], config: LabelConfig) -> list[str]:
     """Labels of an archive that no control of the labeling config has."""
     names = {name for entry in entries for name in entry.labels}
@@ -229,7 +222,7 @@ def import_entries(
             value = field_value(task["data"], name)
             # A task with several pages holds a list there.
             if isinstance(value, str):
-                there[_source(value)] = task["data"].get(known_field)
+                there[named(value)] = task["data"].get(known_field)
     differ = sum(
         there[entry.source] != _stored(entry.labels) for entry in entries if entry.source in there
     )

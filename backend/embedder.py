@@ -159,9 +159,7 @@ class Embedder:
         Relative paths are joined with Label Studio's URL; Label Studio's resolve route stands for
         the cloud address in it; ``data:`` URIs are replaced by their hash.
         """
-        value = value.strip()
-        if value[:5].lower() == "data:":
-            return "data:" + hashlib.sha256(value.encode()).hexdigest()
+        value = named(value.strip())
         if value.startswith("/") and not value.startswith("//"):
             # Nearly all values are uploads and local files; parsing them all costs large runs much.
             if "/resolve/" not in value:
@@ -388,3 +386,10 @@ def shown(value: str) -> str:
         return value[:40] + "…"
     plain = re.sub(r"//[^/]*@", "//", value.split("?", 1)[0])[:200]
     return "".join(character if character.isprintable() else "�" for character in plain)
+
+
+def named(value: str) -> str:
+    """An image's address; one that stands there itself (``data:``) is named by its hash."""
+    if value[:5].lower() != "data:":
+        return value
+    return f"data:{hashlib.sha256(value.encode()).hexdigest()}"

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backend.approvals import Approval
+from backend.embedder import named
 from backend.labels import Control, Label
 from backend.prediction import Prediction
 from backend.predictor import Predictor, image_of
@@ -113,9 +114,8 @@ def exported(
             for plain in pulled.config.controls:
                 control = plain.for_task(task["data"])
                 approval = approvals.get((control.name, int(task["id"])))
-                value = image_of(control, task) or ""
                 # A file of its own in each of its labels' rows would be nobody's wish.
-                image = predictor.embedder.address(value) if value.startswith("data:") else value
+                image = named(image_of(control, task) or "")
                 states = _states(task, image, control, approval, prediction, pseudo=pseudo)
                 controls.append((control, states))
             yield ExportedTask(int(task["id"]), task["data"], tuple(controls), prediction.score)

@@ -213,8 +213,7 @@ class Heads:
 
     def history(self, project: str) -> list[str]:
         """Names in the order in which they came to serve, the present one last."""
-        content = self._store.read_artefact(_pointer(project)) or {}
-        return [str(name) for name in content.get("history", [])]
+        return [str(name) for name in self._pointer(project).get("history", [])]
 
     def serve(self, project: str, name: str, *, back: bool = False) -> None:
         """Point all processes at a set: the last step of a promotion, and of going back.
@@ -234,29 +233,33 @@ class Heads:
         history = self.history(project) or [ZERO_SHOT]
         if history[-1] != name:
             history = [*history, name]
-        accepted = "" if back or self.accepted(project) == name else self.accepted(project)
-        content = {"history": history, "back": back, "accepted": accepted}
-        self._store.write_artefact(_pointer(project), content, True)
+        accepted = self.accepted(project)
+        if back or accepted == name:
+            accepted = ""
+        self._point(project, history=history, back=back, accepted=accepted)
 
     def accepted(self, project: str) -> str:
         """The name of an accepted set that does not serve yet; empty: there is none."""
-        content = self._store.read_artefact(_pointer(project)) or {}
-        return str(content.get("accepted", ""))
+        return str(self._pointer(project).get("accepted", ""))
 
     def accept(self, project: str, name: str) -> None:
         """Remember that a set is to serve next; empty: none is."""
-        content = self._store.read_artefact(_pointer(project)) or {}
-        self._store.write_artefact(_pointer(project), {**content, "accepted": name}, True)
+        self._point(project, accepted=name)
 
     def is_back(self, project: str) -> bool:
         """Whether somebody went back to the set that serves, and nothing has been decided since."""
-        content = self._store.read_artefact(_pointer(project)) or {}
-        return bool(content.get("back"))
+        return bool(self._pointer(project).get("back"))
 
     def stay(self, project: str) -> None:
         """What was approved until now does not count against the set that was gone back to."""
-        content = self._store.read_artefact(_pointer(project)) or {}
-        self._store.write_artefact(_pointer(project), {**content, "back": False}, True)
+        self._point(project, back=False)
+
+    def _pointer(self, project: str) -> dict[str, Any]:
+        return self._store.read_artefact(_pointer(project)) or {}
+
+    def _point(self, project: str, **fields: Any) -> None:
+        content = {**self._pointer(project), **fields}
+        self._store.write_artefact(_pointer(project), content, replace=True)
 
 
 def safe_name(project: str) -> str:

@@ -61,19 +61,23 @@ class Housekeeping:
         settings = self._runtime.settings
         with self._lock:
             events, self._events = self._events, []
-        for noted, (event, project) in enumerate(events):
-            try:
-                hear(queues.connect(settings), settings, event, project)
-            except (RedisError, QueueError) as error:
-                # Not lost for good: the reconciling look finds what was approved.
-                lost = len(events) - noted
-                telemetry.EVENTS_LOST.inc(lost)
-                action = event["action"]
-                log.error(
-                    "%s of project %d is not noted, and %d more: %s",
-                    *(action, project, lost - 1, error),
-                )
-                return
+        if not events:
+            return
+        noted = 0
+        try:
+            connection = queues.connect(settings)
+            for event, project in events:
+                hear(connection, settings, event, project)
+                noted += 1
+        except (RedisError, QueueError) as error:
+            # Not lost for good: the reconciling look finds what was approved.
+            lost = len(events) - noted
+            telemetry.EVENTS_LOST.inc(lost)
+            event, project = events[noted]
+            log.error(
+                "%s of project %d is not noted, and %d more: %s",
+                *(event["action"], project, lost - 1, error),
+            )
 
     def _soon(self, pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:
         def said(done: Future[None]) -> None:

@@ -338,14 +338,11 @@ def require_project(settings: Settings, project: int) -> None:
     Raises:
         StudioError: there is no such project, or the token is refused.
     """
-    from backend.studio import Studio
+    from backend import studio
     from backend.studio_api import UnansweredError
 
-    if not settings.label_studio_api_key.get_secret_value():
-        # The workers have it; who only asks them need not.
-        return
     try:
-        Studio(settings).project(project)
+        studio.require_project(settings, project)
     except UnansweredError as error:
         console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from backend.errors import QueueError, RequestError
 from backend.settings import Settings
-from backend.studio import Studio
+from backend.studio import require_project
 from backend.studio_api import UnansweredError
 from jobs import orders, queues
 from jobs.runs import ENDED, ONLY, Run, Runs
@@ -53,7 +53,9 @@ def add_run_routes(
             raise RequestError(
                 422, "bad_field", "'only' has an unknown value.", f"Give one of: {', '.join(ONLY)}."
             )
-        _require_project(settings, project)
+        # A Label Studio that is away is no reason: the run waits.
+        with suppress(UnansweredError):
+            require_project(settings, project)
         run, fresh = orders.start(runs(), project, only, "http")
         return jsonify({**run.as_dict(), "joined": not fresh}), 202
 
@@ -91,7 +93,8 @@ def add_training_routes(app: Flask, settings: Settings, require_login: Callable[
     @app.post("/projects/<int:project>/train")
     def train(project: int) -> tuple[Response, int]:
         require_login()
-        _require_project(settings, project)
+        with suppress(UnansweredError):
+            require_project(settings, project)
         orders.ask_for_training(trainings(), project)
         with queues.explained():
             return jsonify(trainings().get(project).as_dict()), 202
@@ -101,17 +104,6 @@ def add_training_routes(app: Flask, settings: Settings, require_login: Callable[
         require_login()
         with queues.explained():
             return jsonify(trainings().get(project).as_dict())
-
-
-def _require_project(settings: Settings, project: int) -> None:
-    """Refuse a number that no project has; a Label Studio that is away is no reason.
-
-    Raises:
-        StudioError: there is no such project, or the token is refused.
-    """
-    if settings.label_studio_api_key.get_secret_value():
-        with suppress(UnansweredError):
-            Studio(settings).project(project)
 
 
 def _failures(runs: Runs, run: Run) -> dict[str, dict[str, str]]:

@@ -12,6 +12,7 @@ import httpx
 from label_studio_sdk.core.api_error import ApiError
 
 from backend.errors import SettingsError, StudioError
+from backend.settings import Settings
 from backend.studio_api import IMPORT_SECONDS, StudioApi
 
 SECRET_HEADER = "X-Label-Studio-Clip-Secret"
@@ -398,6 +399,17 @@ class Studio(StudioApi):
         except StudioError as error:
             return error.message
         return ""
+
+
+def require_project(settings: Settings, number: int) -> None:
+    """Refuse a number that no project has. Without a token nobody can tell: workers have it.
+
+    Raises:
+        UnansweredError: Label Studio is away.
+        StudioError: there is no such project, or the token is refused.
+    """
+    if settings.label_studio_api_key.get_secret_value():
+        Studio(settings).project(number)
 
 
 def project_key(project: Mapping[str, Any]) -> str:

@@ -97,6 +97,11 @@ def _do(kind: str, runs: Runs, trainings: Trainings, project: int) -> None:
             due.add(connection, kind, project, now + AGAIN_SECONDS)
 
 
+def _pause(attempts: int) -> float:
+    """Seconds before a job that has failed so often comes again."""
+    return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** (attempts - 1))
+
+
 def _tend_training(trainings: Trainings, project: int) -> None:
     """Repeat a training whose job has failed, or was lost with its worker."""
     job = train_id(project)
@@ -119,7 +124,7 @@ def _tend_training(trainings: Trainings, project: int) -> None:
             ),
         )
         return
-    pause = min(LONGEST_PAUSE, PAUSE_SECONDS * 2 ** (attempts - 1))
+    pause = _pause(attempts)
     log.warning(
         "project %d: its training is repeated in %.0f s (failure %d)", project, pause, attempts
     )
@@ -144,7 +149,7 @@ def _tend_run(runs: Runs, run: Run) -> None:
             if attempts >= (OUTAGE_ATTEMPTS if run.waits_for else ATTEMPTS):
                 _give_up(runs, run, job)
                 return
-            pause = min(LONGEST_PAUSE, PAUSE_SECONDS * 2 ** (attempts - 1))
+            pause = _pause(attempts)
             runs.not_before(run.id, job, now + pause)
             log.warning(
                 "run %s: %s is repeated in %.0f s (failure %d)", run.id, job, pause, attempts
