@@ -279,3 +279,31 @@ def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def time(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time by which lost and failed jobs come again."""
+    clock = Clock()
+    monkeypatch.setattr("jobs.tend.time", clock)
+    return clock
+
+
+@pytest.fixture
+def studio() -> Iterator[Any]:
+    """A stand-in for Label Studio, for faults that a real one cannot be made to have."""
+    # That module imports this one.
+    from tests.stub_studio import stub_studio
+
+    with stub_studio() as stub:
+        yield stub

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,10 @@ from jobs.train import train
 from jobs.trainings import IDLE, TRAINING, Trainings
 from jobs.worker import ClipWorker
 from tests.conftest import MakeRuntime, choices_config, data_uri
-from tests.stub_studio import KEY, PROJECT, StubStudio, stub_studio
+from tests.stub_studio import KEY, PROJECT, StubStudio
 from tests.test_heads import head_set
 
 SHARD = 16
-
-
-@pytest.fixture
-def studio() -> Iterator[StubStudio]:
-    with stub_studio() as stub:
-        yield stub
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from jobs.runs import Runs
 from jobs.trainings import Trainings
 from jobs.waiting import begun
 from tests.conftest import MakeRuntime, free_port, run_cli
-from tests.stub_studio import KEY, StubStudio, stub_studio
+from tests.stub_studio import KEY, StubStudio
 from tests.test_heads import head_set
 
 Cli = Callable[..., Any]
@@ -33,12 +33,6 @@ COMMANDS = (
     ("export", "1"),
     ("import-archive", "1", "archive.csv"),
 )
-
-
-@pytest.fixture
-def studio() -> Iterator[StubStudio]:
-    with stub_studio() as stub:
-        yield stub
 
 
 @pytest.fixture

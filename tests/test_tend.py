@@ -8,23 +8,7 @@ from redis import Redis
 from jobs import orders, queues
 from jobs.runs import CANCELLED, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Runs, Shard
 from jobs.tend import ATTEMPTS, OUTAGE_ATTEMPTS, tend
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def time(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr("jobs.tend.time", clock)
-    return clock
+from tests.conftest import Clock
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -15,16 +15,10 @@ from jobs import due, queues
 from jobs.train import look_again, train
 from jobs.trainings import ACCEPTED, FAILED, IDLE, NOTHING_NEW, Trainings
 from tests.conftest import MakeRuntime, choices_config
-from tests.stub_studio import KEY, PROJECT, StubStudio, stub_studio
+from tests.stub_studio import KEY, PROJECT, StubStudio
 from tests.test_trainer import approvals, mixed, pulled
 
 Approve = Callable[[int], None]
-
-
-@pytest.fixture
-def studio() -> Iterator[StubStudio]:
-    with stub_studio() as stub:
-        yield stub
 
 
 @pytest.fixture

@@ -20,11 +20,9 @@ from jobs import due, orders, projects, queues
 from jobs.runs import Runs
 from jobs.tend import TRAINING_ATTEMPTS, tend
 from jobs.trainings import ACCEPTED, FAILED, IDLE, QUEUED, TRAINING, Trainings, enough
-from tests.conftest import MakeRuntime, choices_config, contract
+from tests.conftest import Clock, MakeRuntime, choices_config, contract
 from tests.stub_studio import stub_studio
-from tests.test_tend import Clock, clock, lose_the_queue
-
-__all__ = ["clock"]
+from tests.test_tend import lose_the_queue
 
 
 @pytest.fixture
