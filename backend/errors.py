@@ -39,6 +39,11 @@ def as_text(error: Mapping[str, str]) -> str:
     return error.get("message", "") + (f" Fix: {fix}" if fix else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 task``, ``2 tasks``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class SettingsError(ClipError):
     """A setting is missing or has a value that cannot work."""
 

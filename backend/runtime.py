@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable
 from functools import cache
 
-from backend.embedder import Embedder
-from backend.encoders import Encoder, get_encoder
+from backend.encoders.base import Encoder
+from backend.encoders.registry import get_encoder
 from backend.errors import StudioError
-from backend.fetch import ImageFetcher
-from backend.predictor import Predictor
+from backend.images.fetcher import ImageFetcher
+from backend.inference.embedder import Embedder
+from backend.inference.predictor import Predictor
+from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings, settings
-from backend.snapshots import Snapshots
-from backend.store import Store
-from backend.studio import Studio
+from backend.storage.prediction_log import PredictionLog
+from backend.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Runtime:
         self.settings = settings
         self.encoder: Encoder = get_encoder(settings)
         self.store = Store(settings.store_uri)
-        self.snapshots = Snapshots(self.store)
+        self.prediction_log = PredictionLog(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
         self.embedder = Embedder(settings, self.encoder, self.store, fetcher)
         self.predictor = Predictor(settings, self.encoder, self.store, self.embedder)
@@ -43,7 +44,7 @@ class Runtime:
 def _studio_headers(settings: Settings) -> Callable[[], dict[str, str]]:
     """Label Studio's Authorization header; none where no token is set."""
     try:
-        studio = Studio(settings)
+        studio = LabelStudioClient(settings)
     except StudioError as error:
         log.warning("Images on Label Studio itself cannot be fetched. %s", error)
         return dict
@@ -51,6 +52,6 @@ def _studio_headers(settings: Settings) -> Callable[[], dict[str, str]]:
 
 
 @cache
-def runtime() -> Runtime:
+def process_runtime() -> Runtime:
     """The runtime of this process."""
     return Runtime(settings())

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks import bulk_runs, bulk_stages, report
-from benchmarks.bulk_house import House, machine
+from benchmarks.bulk_servers import Servers, machine
 from benchmarks.bulk_upstream import upstream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,21 +60,21 @@ def chosen_photos(data: Path, count: int) -> tuple[list[Path], list[str]]:
 
 
 def run_parts(
-    house: House, options: argparse.Namespace, done: Callable[[str, Outcome], None]
+    servers: Servers, options: argparse.Namespace, done: Callable[[str, Outcome], None]
 ) -> None:
     """Run the chosen parts in their order and hand over what came of each."""
     sizes = [size for size in options.tasks if size]
 
     @cache
     def stages() -> bulk_stages.Stages:
-        return bulk_stages.measure(house, "stages" in options.part)
+        return bulk_stages.measure(servers, "stages" in options.part)
 
     parts: dict[str, Callable[[], Outcome]] = {
         "stages": lambda: bulk_stages.outcome(stages()),
-        "end-to-end": lambda: bulk_runs.end_to_end(house, stages()),
-        "upstream": lambda: upstream(house, options.one_by_one),
-        "memory": lambda: bulk_runs.memory(house, sizes),
-        "large": lambda: bulk_runs.large(house, options.large),
+        "end-to-end": lambda: bulk_runs.end_to_end(servers, stages()),
+        "upstream": lambda: upstream(servers, options.one_by_one),
+        "memory": lambda: bulk_runs.memory(servers, sizes),
+        "large": lambda: bulk_runs.large(servers, options.large),
     }
     for part in PARTS:
         if part in options.part:
@@ -134,8 +134,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ls-clip-bulk-") as folder:
         os.chdir(folder)
         try:
-            with House(Path(folder), photos, labels) as house:
-                run_parts(house, options, done)
+            with Servers(Path(folder), photos, labels) as servers:
+                run_parts(servers, options, done)
         finally:
             os.chdir(ROOT)
     print(f"\n{time.monotonic() - started:.0f} s", file=sys.stderr)

@@ -13,27 +13,30 @@ from typing import Any
 import numpy as np
 import requests
 
-from backend.embedder import Embedder
-from backend.encoders import Encoder, get_encoder
-from backend.images import decode
-from backend.local_servers import LocalCommand
+from backend.demo.servers import LocalCommand
+from backend.encoders.base import Encoder
+from backend.encoders.registry import get_encoder
+from backend.images.decode import decode
+from backend.inference.embedder import Embedder
 from backend.settings import Settings
-from backend.store import Embedding, NewEmbedding, Store, content_key
-from benchmarks.bulk_house import (
+from backend.storage.store import Store
+from backend.storage.vectors import Embedding, NewEmbedding, content_key
+from benchmarks.bulk_servers import (
     Disk,
-    House,
     Meter,
     PeakMemory,
+    Servers,
     address,
     cores,
     ratio,
     worker_process,
 )
 from benchmarks.bulk_stages import SAMPLE, Stages, batches
-from jobs import queues
-from jobs.orders import start
-from jobs.runs import DONE, EMBEDDING, IMPORTING, Run, Runs
-from jobs.waiting import wait
+from jobs import queue
+from jobs.enqueue import start
+from jobs.polling import wait
+from jobs.run import DONE, EMBEDDING, IMPORTING, Run
+from jobs.run_store import RunStore
 
 Row = dict[str, Any]
 OTHER_THRESHOLD = 0.31
@@ -41,7 +44,7 @@ OTHER_THRESHOLD = 0.31
 COPIES = 10
 """Addresses of each photo where there are more tasks than photos."""
 LISTING = {"fields": "all", "include": "id,data,total_annotations", "page_size": 2000}
-"""As `Studio.tasks` asks for it."""
+"""As `LabelStudioClient.tasks` asks for it."""
 UNALIKE = 0.02
 """Noise on made-up embeddings, so that no two are equal."""
 
@@ -59,7 +62,7 @@ def run_through(
     Raises:
         RuntimeError: it failed, or left tasks out.
     """
-    runs = Runs(queues.connect(settings))
+    runs = RunStore(queue.connect(settings))
     run, _ = start(runs, project, "missing", "cli")
     return _good(wait(runs, run.id, told))
 
@@ -78,14 +81,14 @@ def wall(run: Run) -> float:
 # End to end
 
 
-def end_to_end(house: House, stages: Stages) -> tuple[list[Row], str]:
+def end_to_end(servers: Servers, stages: Stages) -> tuple[list[Row], str]:
     """A run over all photos, as a share of what the cores allow; the same without Label Studio."""
-    count = len(house.names)
-    settings = house.with_store("end-to-end")
-    number, _ = house.project([address(name) for name in house.names])
+    count = len(servers.names)
+    settings = servers.with_store("end-to-end")
+    number, _ = servers.project([address(name) for name in servers.names])
     with (
-        house.worker(settings) as worker,
-        Meter(worker=worker, studio=house.label_studio, queue=house.valkey) as meter,
+        servers.worker(settings) as worker,
+        Meter(worker=worker, studio=servers.label_studio, queue=servers.valkey) as meter,
     ):
         run = run_through(settings, number)
     allowed = cores() / stages.core_seconds
@@ -93,7 +96,7 @@ def end_to_end(house: House, stages: Stages) -> tuple[list[Row], str]:
     whole = count / wall(run)
     used = (sum(meter.cpu.values()) + meter.own) / count
     encoder = get_encoder(settings)
-    alone, filled = _from_disk(house, settings, encoder)
+    alone, filled = _from_disk(servers, settings, encoder)
     decode_and_encode = sum(stage.used.total for stage in stages.stages[1:3])
     rows = [
         _speed("the cores allow by the sum of the stages", allowed, 1.0),
@@ -119,11 +122,11 @@ def _speed(what: str, speed: float, share: float, goal: str = "") -> Row:
     return {"what": what, "images/s": f"{speed:.1f}", "share": ratio(share, goal)}
 
 
-def _from_disk(house: House, settings: Settings, encoder: Encoder) -> tuple[float, float]:
+def _from_disk(servers: Servers, settings: Settings, encoder: Encoder) -> tuple[float, float]:
     """Images/s of the encoder alone on prepared batches, before and after, and of `fill`."""
-    names = house.names[:SAMPLE]
+    names = servers.names[:SAMPLE]
     prepared = [
-        encoder.prepare(decode(house.read(address(name)), settings.max_image_pixels))
+        encoder.prepare(decode(servers.read(address(name)), settings.max_image_pixels))
         for name in names
     ]
     parts = [*batches(prepared, settings.batch_size)]
@@ -135,20 +138,20 @@ def _from_disk(house: House, settings: Settings, encoder: Encoder) -> tuple[floa
                 encoder.encode_prepared(part)
         return meter.seconds
 
-    fresh = house.with_store("disk")
-    embedder = Embedder(fresh, encoder, Store(fresh.store_uri), Disk(house))
+    fresh = servers.with_store("disk")
+    embedder = Embedder(fresh, encoder, Store(fresh.store_uri), Disk(servers))
     before = alone()
     with Meter() as meter:
-        filled = embedder.fill([address(name) for name in house.names])
+        filled = embedder.fill([address(name) for name in servers.names])
     if filled.failures:
         raise RuntimeError(f"{len(filled.failures)} photos could not be embedded from the disk.")
-    return 2 * len(names) / (before + alone()), len(house.names) / meter.seconds
+    return 2 * len(names) / (before + alone()), len(servers.names) / meter.seconds
 
 
 # Memory
 
 
-def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
+def memory(servers: Servers, sizes: Sequence[int]) -> tuple[list[Row], str]:
     """Peak memory and CPU seconds of a fresh worker for few and for many tasks.
 
     Both have `COPIES` addresses of each photo, so that both encode the same share of their tasks.
@@ -156,18 +159,20 @@ def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
     rows: list[Row] = []
     peaks, others = [], []
     for size in sizes:
-        photos = house.names[: max(1, size // COPIES)]
+        photos = servers.names[: max(1, size // COPIES)]
         copies = -(-size // len(photos))
         values = [address(name, copy) for copy in range(copies) for name in photos][:size]
-        settings = house.with_store(f"memory-{size}")
-        number, _ = house.project(values)
+        settings = servers.with_store(f"memory-{size}")
+        number, _ = servers.project(values)
         with (
-            house.worker(settings) as worker,
+            servers.worker(settings) as worker,
             PeakMemory(worker_process(worker)) as seen,
-            Meter(worker=worker, studio=house.label_studio) as meter,
+            Meter(worker=worker, studio=servers.label_studio) as meter,
         ):
             run = run_through(settings, number, lambda now: seen.enter(now.state))
-        known = Store(settings.store_uri).keys_of(settings.label_studio_url + one for one in values)
+        known = Store(settings.store_uri).vectors.keys_of(
+            settings.label_studio_url + one for one in values
+        )
         if len(known) != size or len(set(known.values())) != len(photos):
             raise RuntimeError("Copies were to be other addresses with the same content.")
         peaks.append(seen.peak)
@@ -200,32 +205,32 @@ def memory(house: House, sizes: Sequence[int]) -> tuple[list[Row], str]:
 # A large project
 
 
-def large(house: House, count: int) -> tuple[list[Row], str]:
+def large(servers: Servers, count: int) -> tuple[list[Row], str]:
     """A project whose images are all embedded, against the same listing and import by requests."""
-    settings = house.with_store("large")
+    settings = servers.with_store("large")
     encoder = get_encoder(settings)
-    values = [address(house.names[i % len(house.names)], i) for i in range(count)]
-    _make_up(house, settings, encoder, values)
-    mine, _ = house.project(values)
-    theirs, tasks = house.project(values)
+    values = [address(servers.names[i % len(servers.names)], i) for i in range(count)]
+    _make_up(servers, settings, encoder, values)
+    mine, _ = servers.project(values)
+    theirs, tasks = servers.project(values)
     rows: list[Row] = []
     notes = []
     for what, threshold in (("first version", None), ("a new version", OTHER_THRESHOLD)):
         changed = settings.model_copy(update={"threshold": threshold})
         with (
-            house.worker(changed) as worker,
-            Meter(worker=worker, studio=house.label_studio, queue=house.valkey) as meter,
+            servers.worker(changed) as worker,
+            Meter(worker=worker, studio=servers.label_studio, queue=servers.valkey) as meter,
         ):
-            run, phases, seconds = _command(house, changed, mine)
+            run, phases, seconds = _command(servers, changed, mine)
             if run.embedded or run.imported != count:
                 raise RuntimeError(f"{run.embedded} encoded, {run.imported} of {count} imported.")
-        items = [item for item in house.studio.predictions(mine) if _is_of(item, run)]
+        items = [item for item in servers.studio.predictions.of_project(mine) if _is_of(item, run)]
         order = sorted(items, key=lambda item: item["task"])
         payload = [
             {"task": task, **{name: item[name] for name in ("model_version", "score", "result")}}
             for task, item in zip(tasks, order, strict=True)
         ]
-        listing, importing = _directly(house, theirs, payload)
+        listing, importing = _directly(servers, theirs, payload)
         direct = listing + importing
         goal = "at most 1.25" if threshold is not None else ""
         rows += [
@@ -249,11 +254,11 @@ def _is_of(item: dict[str, Any], run: Run) -> bool:
     return bool(item["model_version"] == run.model_version)
 
 
-def _make_up(house: House, settings: Settings, encoder: Encoder, values: Sequence[str]) -> None:
+def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Sequence[str]) -> None:
     """Store an embedding for each address, all different, in batches as a run leaves them."""
     store = Store(settings.store_uri)
-    photos = house.names[:64]
-    pixels = [decode(house.read(address(name)), settings.max_image_pixels) for name in photos]
+    photos = servers.names[:64]
+    pixels = [decode(servers.read(address(name)), settings.max_image_pixels) for name in photos]
     encoded = encoder.encode_images(pixels)
     chance = np.random.default_rng(0)
     for part in batches([*enumerate(values)], settings.batch_size):
@@ -267,7 +272,7 @@ def _make_up(house: House, settings: Settings, encoder: Encoder, values: Sequenc
             )
             key = content_key(value.encode())
             rows.append(NewEmbedding(settings.label_studio_url + value, key, embedding))
-        store.add(encoder.id, encoder.dim, rows)
+        store.vectors.add(encoder.id, encoder.dim, rows)
 
 
 def _near(rows: np.ndarray[Any, Any], chance: np.random.Generator) -> np.ndarray[Any, Any]:
@@ -276,12 +281,12 @@ def _near(rows: np.ndarray[Any, Any], chance: np.random.Generator) -> np.ndarray
     return noisy.astype(np.float16)
 
 
-def _command(house: House, settings: Settings, project: int) -> tuple[Run, str, float]:
+def _command(servers: Servers, settings: Settings, project: int) -> tuple[Run, str, float]:
     """``ls-clip predict --wait``: its run, how long that was in each state, and all seconds."""
-    runs = Runs(queues.connect(settings))
+    runs = RunStore(queue.connect(settings))
     known = {run.id for run in runs.of_project(project)}
     since: dict[str, float] = {"start": time.perf_counter()}
-    log = house.folder / "predict.log"
+    log = servers.folder / "predict.log"
     with LocalCommand(settings, log, "predict", str(project), "--wait") as command:
         while command.running:
             for run in islice(runs.of_project(project), 1):
@@ -296,12 +301,12 @@ def _command(house: House, settings: Settings, project: int) -> tuple[Run, str, 
     return run, told, moments[-1] - moments[0]
 
 
-def _directly(house: House, project: int, payload: Sequence[Row]) -> tuple[float, float]:
+def _directly(servers: Servers, project: int, payload: Sequence[Row]) -> tuple[float, float]:
     """Seconds of Label Studio's listing, and of its import of these predictions."""
-    url = house.settings.label_studio_url
+    url = servers.settings.label_studio_url
     with requests.Session() as session:
         session.trust_env = False
-        session.headers.update(house.studio.headers())
+        session.headers.update(servers.studio.headers())
         started = time.perf_counter()
         page, seen = 1, 0
         while True:

@@ -10,18 +10,20 @@ from typing import Any
 
 import requests
 
-from backend.embedder import DRAFT_SIZE, Embedder
-from backend.encoders import Encoder, get_encoder
-from backend.fetch import ImageFetcher
-from backend.images import decode
-from backend.importer import Importer
-from backend.labels import parse_config
-from backend.prediction import Prediction
-from backend.predictor import Predictor
+from backend.encoders.base import Encoder
+from backend.encoders.registry import get_encoder
+from backend.images.decode import decode
+from backend.images.fetcher import ImageFetcher
+from backend.inference.embedder import DRAFT_SIZE, Embedder
+from backend.inference.prediction import Prediction
+from backend.inference.predictor import Predictor
+from backend.labels.config import parse_config
+from backend.labelstudio.importing import Importer
+from backend.labelstudio.projects import project_key
 from backend.settings import Settings
-from backend.store import Store, content_key
-from backend.studio import project_key
-from benchmarks.bulk_house import Disk, House, Meter, address, ratio
+from backend.storage.store import Store
+from backend.storage.vectors import content_key
+from benchmarks.bulk_servers import Disk, Meter, Servers, address, ratio
 
 SAMPLE = 128
 """Photos for a stage: enough for the means to stand still."""
@@ -82,25 +84,25 @@ class Stages:
         return sum(stage.used.total for stage in self.stages)
 
 
-def measure(house: House, with_clip: bool = True) -> Stages:
+def measure(servers: Servers, with_clip: bool = True) -> Stages:
     """Measure every stage alone.
 
     Args:
-        house: with the photos.
+        servers: with the photos.
         with_clip: also decode and encode with ViT-B-32 at random weights.
     """
-    scale = _Scale(house)
-    settings = house.with_store("stages")
+    scale = _Scale(servers)
+    settings = servers.with_store("stages")
     encoder = get_encoder(settings)
     encoder.load()
     stages = [
-        _fetch(scale, house.names[:SAMPLE]),
+        _fetch(scale, servers.names[:SAMPLE]),
         *_encoder(scale, "offline", encoder, SAMPLE, SINGLE),
         _import(scale, encoder),
     ]
     more = []
     if with_clip:
-        weights = _random_weights(house.folder / "vit-b-32.pt")
+        weights = _random_weights(servers.folder / "vit-b-32.pt")
         for regions, count in (("none", SAMPLE // 2), ("tiles", TILED)):
             clip = _clip(settings, weights, regions)
             few = TILED // 4 if regions == "tiles" else SINGLE
@@ -111,8 +113,8 @@ def measure(house: House, with_clip: bool = True) -> Stages:
 class _Scale:
     """Weighs code in CPU seconds an image."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
         self.others = 0.0
 
     def weigh(self, images: int, work: Callable[[], object]) -> Cost:
@@ -122,7 +124,7 @@ class _Scale:
 
     def weigh_both(self, images: int, work: Callable[[], object]) -> Cost:
         """In this process and in Label Studio's, once."""
-        return self._weigh(images, work, Meter(studio=self.house.label_studio))
+        return self._weigh(images, work, Meter(studio=self.servers.label_studio))
 
     def least_of_both(self, images: int, work: Callable[[], object]) -> Cost:
         """The same, the least of some rounds."""
@@ -169,13 +171,13 @@ def _row(stage: Stage) -> dict[str, Any]:
 
 
 def _fetch(scale: _Scale, names: Sequence[str]) -> Stage:
-    house = scale.house
-    fetcher = ImageFetcher(house.settings, house.studio.headers)
+    servers = scale.servers
+    fetcher = ImageFetcher(servers.settings, servers.studio.headers)
     # Label Studio serves local files to those who have a project with that folder.
-    house.project([address(names[0])])
+    servers.project([address(names[0])])
     values = [address(name) for name in names]
     fetcher.fetch(values[0])
-    threads = house.settings.fetch_workers
+    threads = servers.settings.fetch_workers
     alone = scale.least_of_both(len(values), lambda: _drop(map(fetcher.fetch, values)))
     with ThreadPoolExecutor(threads) as pool:
         used = scale.least_of_both(len(values), lambda: _drop(pool.map(fetcher.fetch, values)))
@@ -184,8 +186,8 @@ def _fetch(scale: _Scale, names: Sequence[str]) -> Stage:
 
 
 def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -> list[Stage]:
-    settings = scale.house.settings
-    data = [scale.house.read(address(one)) for one in scale.house.names[:count]]
+    settings = scale.servers.settings
+    data = [scale.servers.read(address(one)) for one in scale.servers.names[:count]]
 
     def prepare(one: bytes) -> Any:
         image = decode(one, settings.max_image_pixels, DRAFT_SIZE)
@@ -211,17 +213,19 @@ def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -
 
 def _import(scale: _Scale, encoder: Encoder) -> Stage:
     """Predictions of the sample's photos, given to as many tasks as the run will have."""
-    house = scale.house
-    addresses = [address(name) for name in house.names]
-    number, tasks = house.project(addresses)
-    made = predictions(house, number, encoder)
+    servers = scale.servers
+    addresses = [address(name) for name in servers.names]
+    number, tasks = servers.project(addresses)
+    made = predictions(servers, number, encoder)
     few = [one.as_import() for one in spread_over(made, tasks[:SINGLE])]
     with requests.Session() as session:
         session.trust_env = False
-        alone = scale.weigh_both(len(few), lambda: _drop(post(session, house, one) for one in few))
-    number, tasks = house.project(addresses)
+        alone = scale.weigh_both(
+            len(few), lambda: _drop(post(session, servers, one) for one in few)
+        )
+    number, tasks = servers.project(addresses)
     items = [one.as_import() for one in spread_over(made, tasks)]
-    importer = Importer(house.studio, number, made[0].model_version)
+    importer = Importer(servers.studio, number, made[0].model_version)
 
     def send() -> None:
         importer.add(items)
@@ -232,17 +236,17 @@ def _import(scale: _Scale, encoder: Encoder) -> Stage:
     return Stage("import", f"{len(items)} at once", alone, used)
 
 
-def predictions(house: House, number: int, encoder: Encoder) -> list[Prediction]:
+def predictions(servers: Servers, number: int, encoder: Encoder) -> list[Prediction]:
     """Real predictions of the sample's photos for a project."""
-    settings = house.with_store("stages")
+    settings = servers.with_store("stages")
     store = Store(settings.store_uri)
-    embedder = Embedder(settings, encoder, store, Disk(house))
+    embedder = Embedder(settings, encoder, store, Disk(servers))
     predictor = Predictor(settings, encoder, store, embedder)
-    project = house.studio.project(number)
+    project = servers.studio.projects.get(number)
     config = parse_config(project["label_config"])
     tasks = [
         {"id": index, "data": {"image": address(name)}}
-        for index, name in enumerate(house.names[:SAMPLE])
+        for index, name in enumerate(servers.names[:SAMPLE])
     ]
     predictor.freeze_statistics(config, project_key(project), tasks)
     return predictor.predict(predictor.scorer(config, project_key(project)), tasks)
@@ -253,12 +257,12 @@ def spread_over(made: Sequence[Prediction], tasks: Sequence[int]) -> list[Predic
     return [replace(made[index % len(made)], task=task) for index, task in enumerate(tasks)]
 
 
-def post(session: requests.Session, house: House, item: dict[str, Any]) -> None:
+def post(session: requests.Session, servers: Servers, item: dict[str, Any]) -> None:
     """One request for one prediction, as the examples of label-studio-ml-backend do it."""
     answer = session.post(
-        f"{house.settings.label_studio_url}/api/predictions/",
+        f"{servers.settings.label_studio_url}/api/predictions/",
         json=item,
-        headers=house.studio.headers(),
+        headers=servers.studio.headers(),
         timeout=60,
     )
     answer.raise_for_status()

@@ -10,37 +10,37 @@ import numpy as np
 import requests
 from PIL import Image
 
-from backend.encoders import Encoder, get_encoder
-from backend.encoders.base import label_embeddings, label_texts
-from backend.labels import parse_config
-from benchmarks.bulk_house import House, Meter, address, ratio
+from backend.encoders.base import Encoder, label_embeddings, label_texts
+from backend.encoders.registry import get_encoder
+from backend.labels.config import parse_config
 from benchmarks.bulk_runs import OTHER_THRESHOLD, Row, run_through, wall
+from benchmarks.bulk_servers import Meter, Servers, address, ratio
 from benchmarks.bulk_stages import post
 
 SUGGESTED = 3
 """Labels that the one-by-one loop ticks, about as many as our runs."""
 
 
-def upstream(house: House, count: int) -> tuple[list[Row], str]:
+def upstream(servers: Servers, count: int) -> tuple[list[Row], str]:
     """One task after the other, half of them before and half after our runs, and our runs."""
-    settings = house.with_store("upstream")
+    settings = servers.with_store("upstream")
     encoder = get_encoder(settings)
-    values = [address(name) for name in house.names]
-    number, _ = house.project(values)
-    _, tasks = house.project(values)
+    values = [address(name) for name in servers.names]
+    number, _ = servers.project(values)
+    _, tasks = servers.project(values)
     count = min(count, len(tasks))
     pairs = [*zip(tasks, values, strict=True)][:count]
-    one = _OneByOne(house, encoder)
+    one = _OneByOne(servers, encoder)
     one.predict(tasks[-1], values[-1])
     one.forget()
     seconds = one.time(pairs[: count // 2])
     with (
-        house.worker(settings) as worker,
-        Meter(worker=worker, studio=house.label_studio, queue=house.valkey) as meter,
+        servers.worker(settings) as worker,
+        Meter(worker=worker, studio=servers.label_studio, queue=servers.valkey) as meter,
     ):
         cold = run_through(settings, number)
     changed = settings.model_copy(update={"threshold": OTHER_THRESHOLD})
-    with house.worker(changed):
+    with servers.worker(changed):
         again = run_through(changed, number)
     seconds += one.time(pairs[count // 2 :])
     theirs = seconds / len(pairs)
@@ -73,10 +73,10 @@ def _per_task(what: str, seconds: float, times: float, goal: str = "") -> Row:
 class _OneByOne:
     """Fetch, decode, encode and POST, one task after the other, as the examples do it."""
 
-    def __init__(self, house: House, encoder: Encoder) -> None:
-        self._house = house
+    def __init__(self, servers: Servers, encoder: Encoder) -> None:
+        self._house = servers
         self._encoder = encoder
-        self._control = parse_config(house.config).controls[0]
+        self._control = parse_config(servers.config).controls[0]
         texts = [label_texts(encoder, label.text) for label in self._control.labels]
         self._labels = label_embeddings(encoder, texts)
         self._session = requests.Session()

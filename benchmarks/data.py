@@ -19,8 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backend.encoders import Encoder
-from backend.encoders.base import label_embeddings, label_texts
+from backend.encoders.base import Encoder, label_embeddings, label_texts
 from backend.vlpl import zero_shot
 
 CHUNK = 64

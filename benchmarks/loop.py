@@ -27,26 +27,28 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from backend.approvals import Approval
-from backend.connect import connect
-from backend.heads import ZERO_SHOT
-from backend.labels import parse_config
-from backend.local_servers import LocalBackend, LocalWorker
+from backend.demo.servers import LocalBackend, LocalWorker
+from backend.inference.holdout import is_blind
+from backend.labels.config import parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.projects import project_key
 from backend.processes import free_port
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.slices import is_blind
-from backend.studio import Studio, project_key
-from backend.trainer import Pulled, Trainer
+from backend.storage.head_registry import ZERO_SHOT
+from backend.training.approvals import Approval
+from backend.training.head_trainer import HeadTrainer, Pulled
 from backend.vlpl import head, metrics
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from benchmarks import report
 from benchmarks.bulk import ROOT, chosen_photos, quiet_and_unsteered
-from benchmarks.bulk_house import FOLDER, House, machine
-from jobs import orders, queues
-from jobs.runs import DONE, Runs
-from jobs.trainings import ACCEPTED, Trainings
-from jobs.waiting import wait, wait_for_refresh, wait_for_training
+from benchmarks.bulk_servers import FOLDER, Servers, machine
+from jobs import enqueue, queue
+from jobs.polling import wait, wait_for_refresh, wait_for_training
+from jobs.run import DONE
+from jobs.run_store import RunStore
+from jobs.training_state import ACCEPTED, TrainingStore
 
 PARTS = ("reviews", "accepting", "single-positive", "latency")
 BATCH = 25
@@ -75,7 +77,7 @@ class Scene:
 
     settings: Settings
     runtime: Runtime
-    studio: Studio
+    studio: LabelStudioClient
     project: int
     truth: dict[int, list[str]]
     train: list[int]
@@ -85,23 +87,25 @@ class Scene:
     @property
     def key(self) -> str:
         """As Label Studio names the project to backends."""
-        return project_key(self.studio.project(self.project))
+        return project_key(self.studio.projects.get(self.project))
 
     @property
     def labels(self) -> list[str]:
         """Of the control, in order."""
-        config = parse_config(self.studio.project(self.project)["label_config"])
+        config = parse_config(self.studio.projects.get(self.project)["label_config"])
         return [label.key for label in config.controls[0].labels]
 
     def tasks(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """These tasks as Label Studio lists them; of the test set without the blind slice."""
         chosen = set(numbers)
-        return [task for task in self.studio.tasks(self.project) if int(task["id"]) in chosen]
+        return [
+            task for task in self.studio.tasks.iterate(self.project) if int(task["id"]) in chosen
+        ]
 
     def measured(self, head_name: str | None = None) -> dict[str, Any]:
         """The suggestions of the test tasks against the truth."""
         labels = self.labels
-        config = parse_config(self.studio.project(self.project)["label_config"])
+        config = parse_config(self.studio.projects.get(self.project)["label_config"])
         predictor = self.runtime.predictor
         scorer = predictor.scorer(config, self.key, head_name)
         share = self.settings.blind_share
@@ -131,28 +135,28 @@ class Scene:
 def build(stack: ExitStack, folder: Path, data: Path, photos: int) -> Scene:
     """Start everything, and predict the project zero-shot."""
     files, labels = chosen_photos(data, photos)
-    house = stack.enter_context(House(folder, files, labels))
+    servers = stack.enter_context(Servers(folder, files, labels))
     port = free_port(19900)
-    settings = house.settings.model_copy(
+    settings = servers.settings.model_copy(
         update={"port": port, "public_url": f"http://127.0.0.1:{port}", "refresh_every": 0.0}
     )
     backend = stack.enter_context(LocalBackend(settings, folder / "backend.log"))
     worker = stack.enter_context(LocalWorker(settings, folder / "worker.log"))
     backend.wait()
     worker.wait()
-    addresses = [f"/data/local-files/?d=images/{name}" for name in house.names]
-    number, ids = house.project(addresses)
+    addresses = [f"/data/local-files/?d=images/{name}" for name in servers.names]
+    number, ids = servers.project(addresses)
     truth_of = _truth(data)
-    truth = {task: truth_of[name] for task, name in zip(ids, house.names, strict=True)}
+    truth = {task: truth_of[name] for task, name in zip(ids, servers.names, strict=True)}
     order = list(ids)
     random.Random(0).shuffle(order)
     runtime = Runtime(settings)
-    connect(settings, house.studio, runtime.predictor, number)
+    connect(settings, servers.studio, runtime.predictor, number)
     half = len(order) // 2
     return Scene(
         settings,
         runtime,
-        house.studio,
+        servers.studio,
         number,
         truth,
         sorted(order[:half]),
@@ -168,9 +172,9 @@ def _truth(data: Path) -> dict[str, list[str]]:
 
 def train_and_refresh(scene: Scene) -> str:
     """Ask for a training, as the button does; returns its outcome."""
-    connection = queues.connect(scene.settings)
-    trainings, runs = Trainings(connection), Runs(connection)
-    number = orders.ask_for_training(trainings, scene.project)
+    connection = queue.connect(scene.settings)
+    trainings, runs = TrainingStore(connection), RunStore(connection)
+    number = enqueue.ask_for_training(trainings, scene.project)
     training = wait_for_training(trainings, scene.project, number)
     if training.outcome == ACCEPTED:
         run = wait(runs, wait_for_refresh(runs, training).id, lambda _: None)
@@ -189,10 +193,10 @@ class Annotator:
     def review(self, count: int) -> None:
         """Review so many, lowest score first, as Label Studio would serve them."""
         scene = self._scene
-        version = scene.studio.project(scene.project)["model_version"]
+        version = scene.studio.projects.get(scene.project)["model_version"]
         shown = {
             one["task"]: one
-            for one in scene.studio.predictions(scene.project)
+            for one in scene.studio.predictions.of_project(scene.project)
             if one["model_version"] == version and one["task"] in self._left
         }
         order = sorted(shown, key=lambda task: (shown[task]["score"], task))[:count]
@@ -200,7 +204,7 @@ class Annotator:
             item = {"from_name": CONTROL, "to_name": "image", "type": "choices"}
             result = [{**item, "value": {"choices": scene.truth[task]}}]
             started = time.monotonic()
-            scene.studio.annotate(task, result, shown[task]["id"], seconds=8.0)
+            scene.studio.tasks.annotate(task, result, shown[task]["id"], seconds=8.0)
             self.seconds.append(time.monotonic() - started)
         self._left -= set(order)
 
@@ -265,11 +269,11 @@ def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
     serving = ZERO_SHOT
     size = len(scene.train) // ACCEPTING_ROUNDS
     approvals: list[Approval] = []
-    config = parse_config(scene.studio.project(scene.project)["label_config"])
+    config = parse_config(scene.studio.projects.get(scene.project)["label_config"])
     predictor, key = scene.runtime.predictor, scene.key
     order = random.Random(1).sample(scene.train, len(scene.train))
     data = {int(task["id"]): task["data"] for task in scene.tasks(scene.train)}
-    trainer = Trainer(scene.settings, scene.studio, predictor)
+    trainer = HeadTrainer(scene.settings, scene.studio, predictor)
     for turn in range(ACCEPTING_ROUNDS):
         part = order[turn * size : (turn + 1) * size]
         scorer = predictor.scorer(config, key, serving)
@@ -306,13 +310,13 @@ def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
 
 def single_positive(scene: Scene) -> tuple[Rows, str]:
     """One known label a photo, and a few reviews: what that gives over the reviews alone."""
-    config = parse_config(scene.studio.project(scene.project)["label_config"])
+    config = parse_config(scene.studio.projects.get(scene.project)["label_config"])
     labels, predictor, key = scene.labels, scene.runtime.predictor, scene.key
     data = {int(task["id"]): task["data"] for task in scene.tasks(scene.train)}
     chance = random.Random(2)
     known = {task: chance.choice(scene.truth[task]) for task in scene.train if scene.truth[task]}
     order = random.Random(3).sample(scene.train, len(scene.train))
-    trainer = Trainer(scene.settings, scene.studio, predictor)
+    trainer = HeadTrainer(scene.settings, scene.studio, predictor)
     rows: Rows = [{**_row("zero-shot", scene.measured(ZERO_SHOT)), "known": 0, "reviewed": 0}]
     for reviewed in (25, 100, 400):
         for with_known in (False, True):
@@ -343,18 +347,18 @@ def single_positive(scene: Scene) -> tuple[Rows, str]:
 def latency(scene: Scene) -> tuple[Rows, str]:
     """From the 20th approval to refreshed suggestions, and what Submit costs meanwhile."""
     number = int(
-        scene.studio.create_project("latency", scene.studio.project(scene.project)["label_config"])[
-            "id"
-        ]
+        scene.studio.projects.create(
+            "latency", scene.studio.projects.get(scene.project)["label_config"]
+        )["id"]
     )
-    scene.studio.add_local_files(number, str(scene.images))
-    tasks = list(scene.studio.tasks(scene.project))
-    ids = scene.studio.create_tasks(number, [{"data": task["data"]} for task in tasks])
+    scene.studio.projects.add_local_files(number, str(scene.images))
+    tasks = list(scene.studio.tasks.iterate(scene.project))
+    ids = scene.studio.tasks.create(number, [{"data": task["data"]} for task in tasks])
     truth = {new: scene.truth[int(old["id"])] for new, old in zip(ids, tasks, strict=True)}
     connect(scene.settings, scene.studio, scene.runtime.predictor, number)
     other = replace(scene, project=number, truth=truth, train=ids, test=[])
     annotator = Annotator(other)
-    before = scene.studio.project(number)["model_version"]
+    before = scene.studio.projects.get(number)["model_version"]
     annotator.review(20)
     calm = annotator.seconds
     started = time.monotonic()
@@ -368,7 +372,7 @@ def latency(scene: Scene) -> tuple[Rows, str]:
 
     thread = threading.Thread(target=go_on)
     thread.start()
-    while scene.studio.project(number)["model_version"] == before:
+    while scene.studio.projects.get(number)["model_version"] == before:
         assert time.monotonic() - started < 300
         time.sleep(0.1)
     took = time.monotonic() - started

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from backend.encoders import Encoder, get_encoder
+from backend.encoders.base import Encoder
+from backend.encoders.registry import get_encoder
 from backend.settings import Settings
 from benchmarks import paper, protocol, report
 from benchmarks.data import load_folder, load_scores

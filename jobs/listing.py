@@ -8,9 +8,9 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-from backend.labels import LabelConfig
-from backend.predictor import image_of
-from backend.studio import Studio
+from backend.inference.task_images import image_of
+from backend.labels.config import LabelConfig
+from backend.labelstudio.client import LabelStudioClient
 
 AHEAD = 16
 """Shards that may be listed before the first of them is looked at."""
@@ -19,7 +19,7 @@ Task = dict[str, Any]
 
 
 def wanted(
-    studio: Studio,
+    studio: LabelStudioClient,
     project: int,
     only: str,
     config: LabelConfig,
@@ -45,7 +45,7 @@ def wanted(
     if known_field:
         fields.add(known_field)
     kept = fields | {field.split(".")[0] for field in fields}
-    for task in studio.tasks(project, after=after):
+    for task in studio.tasks.iterate(project, after=after):
         number = int(task["id"])
         if number in there:
             continue

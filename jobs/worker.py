@@ -25,16 +25,17 @@ from rq import Queue, SimpleWorker
 from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.utils import import_attribute
 from rq.worker_registration import register
 
 from backend import telemetry
 from backend.errors import ClipError, QueueError, SettingsError
 from backend.processes import die_with_parent
 from backend.settings import Settings
-from jobs import queues
-from jobs.orders import RUNNABLE
-from jobs.stopping import request_stop
-from jobs.tend import EVERY_SECONDS, tend
+from jobs import queue
+from jobs.enqueue import FUNCTIONS
+from jobs.reconciler import EVERY_SECONDS, reconcile
+from jobs.shutdown import request_stop
 
 log = logging.getLogger("jobs.worker")
 """By name: the module is also run by itself."""
@@ -50,13 +51,19 @@ RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
 YOUNG_SECONDS = 60.0
 
 
-class KnownJob(queues.QuietJob):
+class KnownJob(queue.QuietJob):
     """Runs nothing but this project's own jobs: Redis may be written by others."""
 
-    def perform(self) -> Any:  # noqa: D102
-        if self.func_name not in RUNNABLE:
+    @property
+    def func(self) -> Any:
+        """The function, see `jobs.enqueue.FUNCTIONS`.
+
+        Raises:
+            DeserializationError: the job is none of ours.
+        """
+        if self.func_name not in FUNCTIONS:
             raise DeserializationError(f"{self.func_name} is no job of label-studio-clip")
-        return super().perform()
+        return import_attribute(FUNCTIONS[self.func_name])
 
 
 class ClipWorker(SimpleWorker):
@@ -110,16 +117,16 @@ def work(settings: Settings, names: Sequence[str]) -> None:
     Raises:
         ClipError: the encoder or the store cannot be used.
     """
-    from backend.runtime import runtime
+    from backend.runtime import process_runtime
 
-    if queues.PREDICT in names:
+    if queue.PREDICT in names:
         log.info("loading the encoder %s", settings.encoder)
-        runtime().encoder.load()
+        process_runtime().encoder.load()
     if settings.worker_metrics_port:
         _show_metrics(settings)
-    connection = queues.connect(settings, patience=8)
+    connection = queue.connect(settings, retries=8)
     worker = ClipWorker(
-        [queues.queue(connection, name) for name in names],
+        [queue.queue(connection, name) for name in names],
         connection=connection,
         serializer=JSONSerializer,
         worker_ttl=WORKER_TTL,
@@ -157,8 +164,8 @@ def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, 
     Raises:
         QueueError: Redis cannot be reached at the start.
     """
-    connection = queues.connect(settings)
-    with queues.explained():
+    connection = queue.connect(settings)
+    with queue.explained():
         connection.ping()
     stop = Event()
     with _on_signals(stop):
@@ -205,7 +212,7 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
 
 def _tend(connection: Any) -> None:
     try:
-        tend(connection)
+        reconcile(connection)
     except RedisError as error:
         log.warning("Redis is away: %s", error)
     except Exception:

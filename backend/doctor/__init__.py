@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backend.doctor import machine, project, queue, studio, suggestions
+from backend.doctor import label_studio, machine, project, queue, suggestions
+from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, examine, exit_code
-from backend.doctor.patient import Patient
 from backend.settings import Settings
 
 __all__ = ["CHECKS", "Finding", "doctor", "exit_code"]
@@ -12,7 +12,7 @@ __all__ = ["CHECKS", "Finding", "doctor", "exit_code"]
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS,
     *queue.CHECKS,
-    *studio.CHECKS,
+    *label_studio.CHECKS,
     *project.CHECKS,
     *suggestions.CHECKS,
 )
@@ -28,4 +28,4 @@ def doctor(settings: Settings, project: int | None = None) -> list[Finding]:
         settings: those that ``ls-clip serve`` and ``ls-clip connect`` run with.
         project: a project's number.
     """
-    return examine(Patient(settings, project), CHECKS)
+    return examine(Context(settings, project), CHECKS)

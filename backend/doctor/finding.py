@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from backend.doctor.patient import Patient
+from backend.doctor.context import Context
 from backend.errors import ClipError
 
 Severity = Literal["ok", "note", "warning", "error"]
@@ -37,7 +37,7 @@ class Finding:
         return asdict(self)
 
 
-Look = Callable[[Patient], Iterable[Finding]]
+Look = Callable[[Context], Iterable[Finding]]
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,15 @@ class Check:
     project: bool = False
 
 
-def examine(patient: Patient, checks: Iterable[Check]) -> list[Finding]:
+def examine(context: Context, checks: Iterable[Check]) -> list[Finding]:
     """Run the checks in order; what depends on a failed one is named in one line at the end."""
     findings: list[Finding] = []
     failed: set[str] = set()
     skipped: list[str] = []
     for check in checks:
-        if check.project and patient.number is None:
+        if check.project and context.number is None:
             continue
-        found = [] if failed & set(check.needs) else _run(check, patient)
+        found = [] if failed & set(check.needs) else _run(check, context)
         if found and not _said_already(found, findings):
             findings += found
         else:
@@ -94,9 +94,9 @@ def exit_code(findings: Iterable[Finding]) -> int:
     return max((EXIT_CODES[one.severity] for one in findings), default=0)
 
 
-def _run(check: Check, patient: Patient) -> list[Finding]:
+def _run(check: Check, context: Context) -> list[Finding]:
     try:
-        return list(check.look(patient)) or [Finding(check.id, "ok", check.fine)]
+        return list(check.look(context)) or [Finding(check.id, "ok", check.fine)]
     except ClipError as error:
         return [Finding(check.id, "error", error.message, check.why, error.fix)]
     except Exception as error:

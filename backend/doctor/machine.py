@@ -9,10 +9,10 @@ from pathlib import Path
 
 import requests
 
+from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
-from backend.doctor.patient import Patient
 from backend.errors import StoreError
-from backend.serve import check_bind
+from backend.server.gunicorn import check_bind
 
 MIN_FREE = 200_000_000
 LOW_FREE = 2_000_000_000
@@ -20,17 +20,17 @@ HEALTH_SECONDS = 1.0
 SETUP_SECONDS = 3.0
 
 
-def encoder(patient: Patient) -> Iterator[Finding]:
+def encoder(context: Context) -> Iterator[Finding]:
     """The encoder's weights can be had and read."""
-    patient.encoder.load()
+    context.encoder.load()
     yield from ()
 
 
-def store(patient: Patient) -> Iterator[Finding]:
+def store(context: Context) -> Iterator[Finding]:
     """The store can be written, and there is room."""
-    uri = patient.store.uri
+    uri = context.store.uri
     if "://" in uri:
-        patient.store.write_artefact("doctor/probe", {}, replace=True)
+        context.store.artifacts.write("doctor/probe", {}, replace=True)
         return
     try:
         with tempfile.TemporaryFile(dir=uri) as probe:
@@ -51,9 +51,9 @@ def store(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def credentials(patient: Patient) -> Iterator[Finding]:
+def credentials(context: Context) -> Iterator[Finding]:
     """Who may call the backend."""
-    settings = patient.settings
+    settings = context.settings
     user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
     secret = settings.webhook_secret.get_secret_value()
     check_bind(settings)
@@ -84,11 +84,11 @@ def credentials(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def backend(patient: Patient) -> Iterator[Finding]:
+def backend(context: Context) -> Iterator[Finding]:
     """The backend answers, is ours, and is quick enough for Label Studio."""
-    url = patient.settings.backend_url
+    url = context.settings.backend_url
     try:
-        answer = patient.ask("GET", f"{url}/health")
+        answer = context.ask("GET", f"{url}/health")
     except requests.RequestException as error:
         yield Finding(
             "backend",
@@ -112,10 +112,10 @@ def backend(patient: Patient) -> Iterator[Finding]:
         yield _slow("/health", answer.seconds, HEALTH_SECONDS)
 
 
-def backend_login(patient: Patient) -> Iterator[Finding]:
+def backend_login(context: Context) -> Iterator[Finding]:
     """The backend takes the credentials that we would give Label Studio."""
     try:
-        answer = patient.setup(of_project=False)
+        answer = context.setup(of_project=False)
     except requests.RequestException as error:
         yield Finding(
             "backend-login",
@@ -148,10 +148,10 @@ def backend_login(patient: Patient) -> Iterator[Finding]:
         yield _slow("/setup", answer.seconds, SETUP_SECONDS)
 
 
-def backend_settings(patient: Patient) -> Iterator[Finding]:
+def backend_settings(context: Context) -> Iterator[Finding]:
     """The running backend was started with these settings."""
     try:
-        answer = patient.compare()
+        answer = context.compare()
         differ = answer.body["differ"] if answer.status == 200 else None
     except (requests.RequestException, KeyError, TypeError):
         differ = None

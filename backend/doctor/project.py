@@ -7,36 +7,36 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from backend.connect import TITLE
+from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
-from backend.doctor.patient import Patient
 from backend.encoders.base import unreadable_message
 from backend.errors import ImageError
-from backend.images import decode
-from backend.labels import CONFIG_FIX, EVIDENCE_NAME
-from backend.predictor import image_of
-from backend.scoring import unread_labels
-from backend.studio import EVENT_ACTIONS, SECRET_HEADER
+from backend.images.decode import decode
+from backend.inference.model_version import unread_labels
+from backend.inference.task_images import image_of
+from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
+from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
+from backend.projects.connect import TITLE
 
 SAMPLE = 12
 """Tasks whose images are fetched on trial."""
 
 
-def project(patient: Patient) -> Iterator[Finding]:
+def project(context: Context) -> Iterator[Finding]:
     """The project exists and may be seen."""
-    if not patient.project.get("task_number"):
+    if not context.project.get("task_number"):
         yield Finding(
             "project",
             "note",
             "The project has no tasks.",
             "There is nothing to suggest anything for.",
-            f"Import images, then run ls-clip connect {patient.number}.",
+            f"Import images, then run ls-clip connect {context.number}.",
         )
 
 
-def config(patient: Patient) -> Iterator[Finding]:
+def config(context: Context) -> Iterator[Finding]:
     """The labeling config has controls for us."""
-    found = patient.config
+    found = context.config
     found.require_controls()
     for reason in found.skipped:
         yield Finding(
@@ -44,33 +44,33 @@ def config(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def evidence(patient: Patient) -> Iterator[Finding]:
+def evidence(context: Context) -> Iterator[Finding]:
     """The probabilities are shown while labeling."""
-    if patient.config.evidence is None:
+    if context.config.evidence is None:
         yield Finding(
             "evidence",
             "note",
             "The labeling config has no place for the probabilities.",
             "People see ticked boxes and not how sure they are.",
-            f'Add <TextArea name="{EVIDENCE_NAME}" toName="{patient.config.controls[0].to_name}" '
+            f'Add <TextArea name="{EVIDENCE_NAME}" toName="{context.config.controls[0].to_name}" '
             'editable="false"/> to the labeling config.',
         )
 
 
-def labels(patient: Patient) -> Iterator[Finding]:
+def labels(context: Context) -> Iterator[Finding]:
     """The text tower can read the labels."""
-    unread = unread_labels(patient.encoder, patient.config)
+    unread = unread_labels(context.encoder, context.config)
     if unread:
-        found, fix = unreadable_message(patient.encoder, unread)
+        found, fix = unreadable_message(context.encoder, unread)
         consequence = "A suggestion for them would be chance."
         yield Finding("labels", "warning", found, consequence, fix)
 
 
-def registered(patient: Patient) -> Iterator[Finding]:
+def registered(context: Context) -> Iterator[Finding]:
     """The project has our backend, once."""
-    url = patient.settings.backend_url
-    mine = _ours(patient)
-    connect = f"Run ls-clip connect {patient.number}."
+    url = context.settings.backend_url
+    mine = _ours(context)
+    connect = f"Run ls-clip connect {context.number}."
     if not mine:
         yield Finding(
             "backend-registered",
@@ -97,9 +97,9 @@ def registered(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def state(patient: Patient) -> Iterator[Finding]:
+def state(context: Context) -> Iterator[Finding]:
     """Label Studio reaches the backend and can log in to it."""
-    for one in _ours(patient):
+    for one in _ours(context):
         if one.get("state") == "CO":
             continue
         told = str(one.get("error_message") or "").split("\n")[0][:200]
@@ -111,15 +111,15 @@ def state(patient: Patient) -> Iterator[Finding]:
             "It does not ask it for suggestions, and tells nobody.",
             "If ls-clip serve runs, its address must work from Label Studio's machine "
             f"(LS_CLIP_PUBLIC_URL), and the login must be known there: ls-clip connect "
-            f"{patient.number}.",
+            f"{context.number}.",
         )
 
 
-def webhook(patient: Patient) -> Iterator[Finding]:
+def webhook(context: Context) -> Iterator[Finding]:
     """Our webhook is there, with the secret."""
-    url = f"{patient.settings.backend_url}/webhook?project={patient.number}"
-    fix = f"Run ls-clip connect {patient.number}."
-    mine = [hook for hook in patient.webhooks if hook["url"] == url]
+    url = f"{context.settings.backend_url}/webhook?project={context.number}"
+    fix = f"Run ls-clip connect {context.number}."
+    mine = [hook for hook in context.webhooks if hook["url"] == url]
     if not mine:
         yield Finding(
             "webhook", "warning", "The project has no webhook of ours.", "Events never arrive.", fix
@@ -130,7 +130,7 @@ def webhook(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "webhook", "warning", "Our webhook is switched off.", "Events never arrive.", fix
         )
-    secret = patient.settings.webhook_secret.get_secret_value()
+    secret = context.settings.webhook_secret.get_secret_value()
     sent = (hook.get("headers") or {}).get(SECRET_HEADER, "")
     if secret and sent != secret:
         yield Finding(
@@ -159,27 +159,27 @@ def webhook(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def automatic_webhook(patient: Patient) -> Iterator[Finding]:
+def automatic_webhook(context: Context) -> Iterator[Finding]:
     """The webhook that Label Studio makes by itself is gone."""
-    address = f"{patient.settings.backend_url}/webhook"
-    extra = [hook for hook in patient.webhooks if hook["url"].rstrip("/") == address]
+    address = f"{context.settings.backend_url}/webhook"
+    extra = [hook for hook in context.webhooks if hook["url"].rstrip("/") == address]
     if extra:
         yield Finding(
             "webhook-automatic",
             "warning",
             "The webhook that Label Studio made by itself is still there.",
             "It carries no secret: each event is refused once, and delays the annotator.",
-            f"Run ls-clip connect {patient.number}, or delete it under Settings > Webhooks.",
+            f"Run ls-clip connect {context.number}, or delete it under Settings > Webhooks.",
         )
 
 
-def images(patient: Patient) -> Iterator[Finding]:
+def images(context: Context) -> Iterator[Finding]:
     """The images of a few tasks can be fetched and read."""
-    tasks = patient.studio.sample_tasks(patient.project_number, SAMPLE)
+    tasks = context.studio.tasks.sample(context.project_number, SAMPLE)
     failures: dict[tuple[str, str], ImageError] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for task in tasks:
-        found = _failure(patient, task)
+        found = _failure(context, task)
         if found is not None:
             host, error = found
             failures.setdefault((host, error.reason), error)
@@ -196,9 +196,9 @@ def images(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _failure(patient: Patient, task: dict[str, Any]) -> tuple[str, ImageError] | None:
+def _failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageError] | None:
     """The host and the reason why an image of a task cannot be had."""
-    for control in patient.config.controls:
+    for control in context.config.controls:
         value = image_of(control, task)
         if value is None:
             missing = ImageError(
@@ -208,7 +208,7 @@ def _failure(patient: Patient, task: dict[str, Any]) -> tuple[str, ImageError] |
             )
             return "the task's data", missing
         try:
-            decode(patient.fetcher.fetch(value), patient.settings.max_image_pixels)
+            decode(context.fetcher.fetch(value), context.settings.max_image_pixels)
         except ImageError as error:
             if value.startswith("data:"):
                 return "the task's data", error
@@ -223,10 +223,10 @@ def _host(value: str) -> str:
         return "the task's data"
 
 
-def _ours(patient: Patient) -> list[dict[str, Any]]:
-    url = patient.settings.backend_url
+def _ours(context: Context) -> list[dict[str, Any]]:
+    url = context.settings.backend_url
     return [
-        one for one in patient.backends if one["title"] == TITLE or one["url"].rstrip("/") == url
+        one for one in context.backends if one["title"] == TITLE or one["url"].rstrip("/") == url
     ]
 
 

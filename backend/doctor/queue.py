@@ -8,24 +8,25 @@ from functools import partial
 
 from redis.exceptions import RedisError
 
+from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
-from backend.doctor.patient import Patient
-from backend.terminal import counted
-from jobs import queues
-from jobs.runs import ENDED, FAILED, Runs
-from jobs.trainings import FAILED as TRAINING_FAILED
-from jobs.trainings import IDLE, REJECTED, Trainings
+from backend.errors import counted
+from jobs import queue
+from jobs.run import ENDED, FAILED
+from jobs.run_store import RunStore
+from jobs.training_state import FAILED as TRAINING_FAILED
+from jobs.training_state import IDLE, REJECTED, TrainingStore
 
 SILENT_SECONDS = 300.0
 
 
-def queue(patient: Patient) -> Iterator[Finding]:
+def queue_answers(context: Context) -> Iterator[Finding]:
     """Redis answers, and keeps what it is told over a restart."""
-    if not _is_set(patient):
+    if not _is_set(context):
         yield Finding("queue", "ok", "No queue is set: ls-clip connect predicts by itself.")
         return
-    connection = queues.connect(patient.settings, patience=0)
-    with queues.explained():
+    connection = queue.connect(context.settings, retries=0)
+    with queue.explained():
         connection.ping()
     try:
         kept = connection.config_get("appendonly").get("appendonly") == "yes"
@@ -37,21 +38,21 @@ def queue(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             "queue",
             "warning",
-            f"The Redis at {queues.place(patient.settings)} keeps nothing on its disk.",
+            f"The Redis at {queue.place(context.settings)} keeps nothing on its disk.",
             "When it restarts, runs that are going on are forgotten.",
             "Start it with --appendonly yes.",
         )
 
 
-def workers(patient: Patient) -> Iterator[Finding]:
+def workers(context: Context) -> Iterator[Finding]:
     """Somebody works on runs."""
-    if not _is_set(patient):
+    if not _is_set(context):
         yield Finding("workers", "ok", "No queue is set, so no worker is needed.")
         return
-    with queues.explained():
-        connection = queues.connect(patient.settings, patience=0)
-        live = queues.workers(connection, queues.PREDICT)
-        waiting = queues.depth(connection, queues.PREDICT)
+    with queue.explained():
+        connection = queue.connect(context.settings, retries=0)
+        live = queue.workers(connection, queue.PREDICT)
+        waiting = queue.depth(connection, queue.PREDICT)
     if not live:
         yield Finding(
             "workers",
@@ -62,14 +63,14 @@ def workers(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def last_run(patient: Patient) -> Iterator[Finding]:
+def last_run(context: Context) -> Iterator[Finding]:
     """The project's last run came to a good end, or is getting on."""
-    if not _is_set(patient):
+    if not _is_set(context):
         yield Finding("run", "ok", "No queue is set, so there are no runs.")
         return
-    with queues.explained():
-        found = Runs(queues.connect(patient.settings, patience=0)).of_project(
-            patient.project_number
+    with queue.explained():
+        found = RunStore(queue.connect(context.settings, retries=0)).of_project(
+            context.project_number
         )
     if not found:
         yield Finding("run", "ok", "There was no run of the project yet.")
@@ -94,15 +95,15 @@ def last_run(patient: Patient) -> Iterator[Finding]:
         yield finding("note", f"The last run left {counted(run.failed, 'task')} out.", why, fix)
 
 
-def training(patient: Patient) -> Iterator[Finding]:
+def training(context: Context) -> Iterator[Finding]:
     """The project's last training came to a good end, and somebody trains."""
-    if not _is_set(patient):
+    if not _is_set(context):
         yield Finding("training", "ok", "No queue is set, so nothing is trained by itself.")
         return
-    with queues.explained():
-        connection = queues.connect(patient.settings, patience=0)
-        trainers = queues.workers(connection, queues.TRAIN)
-        now = Trainings(connection).get(patient.project_number)
+    with queue.explained():
+        connection = queue.connect(context.settings, retries=0)
+        trainers = queue.workers(connection, queue.TRAIN)
+        now = TrainingStore(connection).get(context.project_number)
     finding = partial(Finding, "training")
     if now.state == IDLE and not (now.outcome or now.pending or now.waits_for):
         yield finding("ok", "There was no training of the project yet.")
@@ -110,7 +111,7 @@ def training(patient: Patient) -> Iterator[Finding]:
     if not trainers and (now.pending or now.state != IDLE):
         yield finding(
             "warning",
-            f"No worker listens on the queue {queues.TRAIN!r}, and there is something to do: "
+            f"No worker listens on the queue {queue.TRAIN!r}, and there is something to do: "
             f"{counted(now.pending, 'new approval')}.",
             "What people approve makes no suggestion better.",
             "Run ls-clip worker, which listens on both queues.",
@@ -138,12 +139,12 @@ def training(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def _is_set(patient: Patient) -> bool:
-    return bool(patient.settings.redis_url.get_secret_value())
+def _is_set(context: Context) -> bool:
+    return bool(context.settings.redis_url.get_secret_value())
 
 
 CHECKS = (
-    Check("queue", "The queue answers.", "Runs are kept there.", queue),
+    Check("queue", "The queue answers.", "Runs are kept there.", queue_answers),
     Check(
         "workers",
         "Workers listen.",

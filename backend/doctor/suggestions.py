@@ -8,31 +8,32 @@ from typing import Any
 
 import requests
 
+from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
-from backend.doctor.patient import Patient
-from backend.labels import Control, LabelConfig
-from backend.terminal import counted
+from backend.errors import counted
+from backend.labels.config import LabelConfig
+from backend.labels.controls import Control
 
 
-def prelabeling(patient: Patient) -> Iterator[Finding]:
+def prelabeling(context: Context) -> Iterator[Finding]:
     """The label stream shows predictions at all."""
-    if not patient.project["show_collab_predictions"]:
+    if not context.project["show_collab_predictions"]:
         yield Finding(
             "prelabeling",
             "error",
             '"Use predictions to prelabel tasks" is off.',
             "Nobody sees a suggestion while labeling.",
-            f"Switch it on under Settings > Annotation, or run ls-clip connect {patient.number}.",
+            f"Switch it on under Settings > Annotation, or run ls-clip connect {context.number}.",
         )
 
 
-def model_version(patient: Patient) -> Iterator[Finding]:
+def model_version(context: Context) -> Iterator[Finding]:
     """The version that the project shows exists and is the newest."""
-    shown = patient.project["model_version"]
-    connect = f"Run ls-clip connect {patient.number}."
-    titles = {one["title"]: one for one in patient.backends}
+    shown = context.project["model_version"]
+    connect = f"Run ls-clip connect {context.number}."
+    titles = {one["title"]: one for one in context.backends}
     # Label Studio's own list of versions also names some without a prediction.
-    stored = {one["model_version"] for one in patient.predictions}
+    stored = {one["model_version"] for one in context.predictions}
     if not shown:
         yield Finding(
             "model-version",
@@ -63,11 +64,11 @@ def model_version(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def backend_version(patient: Patient) -> Iterator[Finding]:
+def backend_version(context: Context) -> Iterator[Finding]:
     """The running backend, these settings and the project agree on the version."""
-    expected, shown = patient.expected_version, patient.project["model_version"]
+    expected, shown = context.expected_version, context.project["model_version"]
     try:
-        answer = patient.setup(of_project=True)
+        answer = context.setup(of_project=True)
         served = answer.body.get("model_version") if isinstance(answer.body, dict) else None
     except requests.RequestException:
         served = None
@@ -78,52 +79,52 @@ def backend_version(patient: Patient) -> Iterator[Finding]:
             f"The running backend serves {served}; with these settings it would be {expected}.",
             "Tasks opened live and imported ones get suggestions of different versions.",
             "Restart ls-clip serve with the same encoder, store and settings as here, then run "
-            f"ls-clip connect {patient.number}.",
+            f"ls-clip connect {context.number}.",
         )
-    elif shown != expected and shown in {one["model_version"] for one in patient.predictions}:
+    elif shown != expected and shown in {one["model_version"] for one in context.predictions}:
         yield Finding(
             "backend-version",
             "warning",
             f"The project shows {shown}; today's version is {expected}.",
             "Labels, encoder, head or thresholds have changed since, and the suggestions have not.",
-            f"Run ls-clip connect {patient.number}.",
+            f"Run ls-clip connect {context.number}.",
         )
 
 
-def missing(patient: Patient) -> Iterator[Finding]:
+def missing(context: Context) -> Iterator[Finding]:
     """Every task that is still to be done has a prediction of the version shown."""
-    if _is_live(patient):
+    if _is_live(context):
         yield Finding("predictions-missing", "ok", "The backend answers when a task is opened.")
         return
     # Annotated tasks keep the prediction that their annotator saw.
-    lacking = patient.open_tasks - {int(one["task"]) for one in _shown(patient)}
-    told = sorted(lacking & patient.failures.keys())
+    lacking = context.open_tasks - {int(one["task"]) for one in _shown(context)}
+    told = sorted(lacking & context.failures.keys())
     if told:
         yield Finding(
             "predictions-missing",
             "warning",
             f"{counted(len(told), 'task')} without an annotation could not be predicted; task "
-            f"{told[0]}: {patient.failures[told[0]].get('message', '')}",
+            f"{told[0]}: {context.failures[told[0]].get('message', '')}",
             "They open with no box ticked.",
-            f"{patient.failures[told[0]].get('fix', '')} Then run ls-clip connect "
-            f"{patient.number}.".strip(),
+            f"{context.failures[told[0]].get('fix', '')} Then run ls-clip connect "
+            f"{context.number}.".strip(),
         )
     rest = len(lacking) - len(told)
     if rest:
         yield Finding(
             "predictions-missing",
             "warning",
-            f"{rest} of {counted(len(patient.open_tasks), 'task')} without an annotation have no "
-            f"prediction of {_version(patient)}.",
+            f"{rest} of {counted(len(context.open_tasks), 'task')} without an annotation have no "
+            f"prediction of {_version(context)}.",
             "They open with no box ticked.",
-            f"Run ls-clip connect {patient.number}. For those that it cannot predict it says why, "
+            f"Run ls-clip connect {context.number}. For those that it cannot predict it says why, "
             "and what mends it.",
         )
 
 
-def duplicated(patient: Patient) -> Iterator[Finding]:
+def duplicated(context: Context) -> Iterator[Finding]:
     """No task has two predictions of one version."""
-    counts = Counter((one["task"], one["model_version"]) for one in patient.predictions)
+    counts = Counter((one["task"], one["model_version"]) for one in context.predictions)
     twice = sorted({task for (task, _), count in counts.items() if count > 1})
     if twice:
         yield Finding(
@@ -132,13 +133,13 @@ def duplicated(patient: Patient) -> Iterator[Finding]:
             f"{counted(len(twice), 'task')} with several predictions of one version: "
             f"{', '.join(map(str, twice[:10]))}.",
             "Annotators see them all, and statistics count them all.",
-            f"Run ls-clip prune {patient.number} --duplicates when nobody labels.",
+            f"Run ls-clip prune {context.number} --duplicates when nobody labels.",
         )
 
 
-def versions(patient: Patient) -> Iterator[Finding]:
+def versions(context: Context) -> Iterator[Finding]:
     """There are predictions of one version only."""
-    counts = Counter(str(one["model_version"]) for one in patient.predictions)
+    counts = Counter(str(one["model_version"]) for one in context.predictions)
     if len(counts) > 1:
         rest = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield Finding(
@@ -147,17 +148,17 @@ def versions(patient: Patient) -> Iterator[Finding]:
             "There are predictions of several versions: "
             f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}{rest}.",
             "Quick view shows them all, one tab each; the label stream shows "
-            f"{patient.project['model_version'] or 'none'}.",
-            f"Delete an old one with ls-clip prune {patient.number} --version NAME when nobody "
+            f"{context.project['model_version'] or 'none'}.",
+            f"Delete an old one with ls-clip prune {context.number} --version NAME when nobody "
             "labels: it takes about a second for 200, and blocks everyone meanwhile.",
         )
 
 
-def gone_labels(patient: Patient) -> Iterator[Finding]:
+def gone_labels(context: Context) -> Iterator[Finding]:
     """No prediction shown ticks a label that the config has no more."""
     gone: Counter[str] = Counter()
-    for one in _shown(patient):
-        gone.update(set(_unknown(patient.config, one["result"])))
+    for one in _shown(context):
+        gone.update(set(_unknown(context.config, one["result"])))
     if gone:
         yield Finding(
             "predictions-labels",
@@ -165,23 +166,23 @@ def gone_labels(patient: Patient) -> Iterator[Finding]:
             "Predictions tick labels that the config does not have: "
             f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}.",
             "Nobody sees such a label, yet it is submitted with the annotation.",
-            f"Run ls-clip connect {patient.number}: it predicts with today's labels.",
+            f"Run ls-clip connect {context.number}: it predicts with today's labels.",
         )
 
 
-def _version(patient: Patient) -> str:
+def _version(context: Context) -> str:
     """The version shown; where a backend's title stands for it, the one that it should serve."""
-    return patient.expected_version if _is_live(patient) else patient.project["model_version"]
+    return context.expected_version if _is_live(context) else context.project["model_version"]
 
 
-def _is_live(patient: Patient) -> bool:
+def _is_live(context: Context) -> bool:
     """Whether the project shows what a backend answers at the moment."""
-    return any(one["title"] == patient.project["model_version"] for one in patient.backends)
+    return any(one["title"] == context.project["model_version"] for one in context.backends)
 
 
-def _shown(patient: Patient) -> list[dict[str, Any]]:
-    version = _version(patient)
-    return [one for one in patient.predictions if one["model_version"] == version]
+def _shown(context: Context) -> list[dict[str, Any]]:
+    version = _version(context)
+    return [one for one in context.predictions if one["model_version"] == version]
 
 
 def _unknown(config: LabelConfig, result: Iterable[dict[str, Any]]) -> Iterator[str]:

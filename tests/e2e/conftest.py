@@ -20,9 +20,8 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from backend.connect import connect
-from backend.demo_photos import LABELS, make_photos
-from backend.local_servers import (
+from backend.demo.photos import LABELS, make_photos
+from backend.demo.servers import (
     LocalBackend,
     LocalStudio,
     LocalValkey,
@@ -30,15 +29,18 @@ from backend.local_servers import (
     find_uv,
     new_secret,
 )
+from backend.inference.holdout import is_blind
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.events import SECRET_HEADER
+from backend.labelstudio.projects import project_key
 from backend.processes import free_port
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
-from backend.slices import is_blind
-from backend.studio import SECRET_HEADER, Studio, project_key
-from jobs import queues
-from jobs.trainings import Trainings
-from tests.conftest import free_port as any_port
+from jobs import queue
+from jobs.training_state import TrainingStore
 from tests.e2e.guard import Guard
+from tests.support.processes import free_port as any_port
 
 EMAIL = "admin@example.com"
 PHOTOS = 30
@@ -61,7 +63,7 @@ def skip_or_fail(reason: str) -> None:
 
 
 @dataclass
-class House:
+class Servers:
     """The running servers and how to get in."""
 
     studio_url: str
@@ -109,12 +111,12 @@ def leaks(text: str, settings: Settings, password: str) -> list[str]:
 
 
 @pytest.fixture(scope="package")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     try:
         find_uv()
     except Exception as error:
         skip_or_fail(str(error))
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("servers")
     make_photos(folder / "files" / "images", PHOTOS)
     password, token = new_secret(), new_secret()
     studio_port = any_port()
@@ -147,7 +149,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         ):
             label_studio.wait()
             backend.wait()
-            yield House(
+            yield Servers(
                 label_studio.url, password, settings, folder / "files", backend, label_studio
             )
         # The last thing of the end-to-end tests.
@@ -156,13 +158,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.fixture(scope="package")
-def settings(house: House) -> Settings:
-    return house.settings
+def settings(servers: Servers) -> Settings:
+    return servers.settings
 
 
 @pytest.fixture(scope="package")
-def studio(settings: Settings) -> Studio:
-    return Studio(settings)
+def studio(settings: Settings) -> LabelStudioClient:
+    return LabelStudioClient(settings)
 
 
 @pytest.fixture(scope="package")
@@ -185,16 +187,16 @@ MakeProject = Callable[..., int]
 
 
 @pytest.fixture
-def make_project(house: House, studio: Studio, label_config: str) -> MakeProject:
+def make_project(servers: Servers, studio: LabelStudioClient, label_config: str) -> MakeProject:
     """Make a project with the first photos as tasks; returns its number."""
 
     def make(photos: int = PHOTOS, config: str | None = None, extra: list[Any] = []) -> int:  # noqa: B006
-        project = int(studio.create_project("test", config or label_config)["id"])
-        studio.add_local_files(project, str(house.files / "images"))
-        names = sorted(path.name for path in (house.files / "images").iterdir())[:photos]
+        project = int(studio.projects.create("test", config or label_config)["id"])
+        studio.projects.add_local_files(project, str(servers.files / "images"))
+        names = sorted(path.name for path in (servers.files / "images").iterdir())[:photos]
         tasks = [{"data": {"image": f"/data/local-files/?d=images/{name}"}} for name in names]
         if tasks or extra:
-            studio.create_tasks(project, tasks + extra)
+            studio.tasks.create(project, tasks + extra)
         return project
 
     return make
@@ -232,7 +234,7 @@ BLIND = 0.2
 
 @pytest.fixture(scope="package")
 def loop(
-    house: House, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Settings]:
     """A backend and a worker of their own, with a queue and a fifth of the tasks blind."""
     folder = tmp_path_factory.mktemp("loop")
@@ -264,19 +266,22 @@ def loop_runtime(loop: Settings) -> Runtime:
 
 
 @pytest.fixture
-def trainings(loop: Settings) -> Trainings:
-    return Trainings(queues.connect(loop))
+def trainings(loop: Settings) -> TrainingStore:
+    return TrainingStore(queue.connect(loop))
 
 
 @pytest.fixture
 def connected(
-    loop: Settings, loop_runtime: Runtime, studio: Studio, make_project: Callable[..., int]
+    loop: Settings,
+    loop_runtime: Runtime,
+    studio: LabelStudioClient,
+    make_project: Callable[..., int],
 ) -> int:
     """A project with zero-shot suggestions, and with blind tasks."""
     number = 0
     while not number or not any(
-        is_blind(project_key(studio.project(number)), int(task["id"]), BLIND)
-        for task in studio.tasks(number)
+        is_blind(project_key(studio.projects.get(number)), int(task["id"]), BLIND)
+        for task in studio.tasks.iterate(number)
     ):
         # One project in 800 has none, by chance.
         number = make_project()
@@ -297,13 +302,15 @@ Review = Callable[..., list[int]]
 
 
 @pytest.fixture
-def review(house: House, studio: Studio, api: Callable[..., Any]) -> Review:
+def review(servers: Servers, studio: LabelStudioClient, api: Callable[..., Any]) -> Review:
     """Submit the truth for a project's first tasks, as the label stream does; returns their ids."""
-    truth = read_truth(house)
+    truth = read_truth(servers)
 
     def submit(project: int, count: int, start: int = 0) -> list[int]:
-        tasks = sorted(studio.tasks(project), key=lambda task: task["id"])[start : start + count]
-        parents = {one["task"]: one["id"] for one in studio.predictions(project)}
+        tasks = sorted(studio.tasks.iterate(project), key=lambda task: task["id"])[
+            start : start + count
+        ]
+        parents = {one["task"]: one["id"] for one in studio.predictions.of_project(project)}
         for task in tasks:
             name = task["data"]["image"].rpartition("/")[2]
             item = {"from_name": "tags", "to_name": "image", "type": "choices"}
@@ -319,10 +326,10 @@ def review(house: House, studio: Studio, api: Callable[..., Any]) -> Review:
     return submit
 
 
-def one_each(studio: Studio, project: int) -> dict[int, dict[str, Any]]:
+def one_each(studio: LabelStudioClient, project: int) -> dict[int, dict[str, Any]]:
     """The predictions of the version that is shown: one a task at most."""
-    shown = studio.project(project)["model_version"]
-    found = [one for one in studio.predictions(project) if one["model_version"] == shown]
+    shown = studio.projects.get(project)["model_version"]
+    found = [one for one in studio.predictions.of_project(project) if one["model_version"] == shown]
     counts = Counter(one["task"] for one in found)
     assert set(counts.values()) <= {1}
     return {one["task"]: one for one in found}
@@ -374,13 +381,13 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(chromium: Any, house: House) -> Iterator[Any]:
+def page(chromium: Any, servers: Servers) -> Iterator[Any]:
     """A page logged in to Label Studio."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
-    page.goto(f"{house.studio_url}/user/login/")
+    page.goto(f"{servers.studio_url}/user/login/")
     page.fill("input[name=email]", EMAIL)
-    page.fill("input[name=password]", house.password)
+    page.fill("input[name=password]", servers.password)
     page.click("button[type=submit]")
     page.wait_for_url(lambda url: "login" not in url)
     yield page
@@ -396,9 +403,9 @@ def choices_of(prediction: dict[str, Any], control: str = "tags") -> list[Any]:
     return []
 
 
-def read_truth(house: House) -> dict[str, list[str]]:
+def read_truth(servers: Servers) -> dict[str, list[str]]:
     """File -> labels of the photos."""
-    content = json.loads((house.files / "labels.json").read_text())
+    content = json.loads((servers.files / "labels.json").read_text())
     return dict(content["images"])
 
 

@@ -9,7 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conftest import ROOT, child_environment
+from tests.support.builders import ROOT
+from tests.support.processes import child_environment
 
 GUARD = '''
 """Loaded by every Python that starts below the test; refuses and notes what leaves the machine."""
@@ -83,4 +84,4 @@ class Guard:
         )
 
     def run_cli(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-c", "from backend.cli import main; main()", *arguments, **variables)
+        return self.run("-c", "from backend.cli.main import main; main()", *arguments, **variables)

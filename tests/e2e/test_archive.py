@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from backend.approvals import PARTIAL
-from backend.connect import connect
+from backend.labelstudio.client import LabelStudioClient
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio
-from backend.trainer import Trainer
-from tests.conftest import run_cli
-from tests.e2e.conftest import House, Review, choices_of, environment_of, one_each, read_truth
+from backend.training.approvals import PARTIAL
+from backend.training.head_trainer import HeadTrainer
+from tests.e2e.conftest import Review, Servers, choices_of, environment_of, one_each, read_truth
+from tests.support.processes import run_cli
 
 Cli = Callable[..., Any]
 
@@ -42,15 +42,15 @@ def empty(make_project: Callable[..., int]) -> int:
 
 def test_a_csv_archive_is_suggested_trained_on_and_exported(
     cli: Cli,
-    house: House,
+    servers: Servers,
     loop: Settings,
     loop_runtime: Runtime,
-    studio: Studio,
+    studio: LabelStudioClient,
     empty: int,
     review: Review,
     tmp_path: Path,
 ):
-    truth = {name: labels for name, labels in read_truth(house).items() if labels}
+    truth = {name: labels for name, labels in read_truth(servers).items() if labels}
     rows = [
         (f"/data/local-files/?d=images/{name}", labels[0]) for name, labels in sorted(truth.items())
     ]
@@ -65,16 +65,16 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
 
     report = connect(loop, studio, loop_runtime.predictor, empty)
     assert not report.failures
-    tasks = {task["id"]: task["data"] for task in studio.tasks(empty)}
+    tasks = {task["id"]: task["data"] for task in studio.tasks.iterate(empty)}
     for task, prediction in one_each(studio, empty).items():
         if prediction["result"]:
             assert tasks[task]["known_label"] in choices_of(prediction)
 
-    pulled = Trainer(loop, studio, loop_runtime.predictor).pull(empty)
+    pulled = HeadTrainer(loop, studio, loop_runtime.predictor).pull(empty)
     assert pulled.reviewed == {}
     assert {one.provenance for one in pulled.approvals["tags"]} == {"known"}
     reviewed = set(review(empty, 10))
-    pulled = Trainer(loop, studio, loop_runtime.predictor).pull(empty)
+    pulled = HeadTrainer(loop, studio, loop_runtime.predictor).pull(empty)
     assert set(pulled.reviewed) == reviewed
     assert {
         one.task for one in pulled.approvals["tags"] if one.provenance not in PARTIAL
@@ -105,28 +105,28 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     cli("export", str(empty), "--format", "labelstudio", "--output", "ls.json", *everything)
     items = json.loads((tmp_path / "ls.json").read_text())
     assert "clip_evidence" not in json.dumps(items)
-    again = studio.create_project("again", studio.project(empty)["label_config"])["id"]
-    studio.create_tasks(again, items)
-    assert sum(1 for _ in studio.annotated(again)) == len(reviewed)
-    assert len(studio.predictions(again)) == len(rows) - len(reviewed)
+    again = studio.projects.create("again", studio.projects.get(empty)["label_config"])["id"]
+    studio.tasks.create(again, items)
+    assert sum(1 for _ in studio.tasks.annotated(again)) == len(reviewed)
+    assert len(studio.predictions.of_project(again)) == len(rows) - len(reviewed)
 
     # An annotated project becomes an archive too.
-    target = studio.create_project("target", studio.project(empty)["label_config"])["id"]
+    target = studio.projects.create("target", studio.projects.get(empty)["label_config"])["id"]
     made = cli("import-archive", str(target), str(again), "--field", "was")
-    some = [one for one in studio.annotated(again) if one["annotations"][0]["result"]]
+    some = [one for one in studio.tasks.annotated(again) if one["annotations"][0]["result"]]
     assert f"{len(some)} tasks made" in made.stderr
-    assert all(task["data"]["was"] for task in studio.tasks(target))
+    assert all(task["data"]["was"] for task in studio.tasks.iterate(target))
 
 
 def test_a_task_that_is_deleted_while_reviews_are_listed_hides_no_other(
-    studio: Studio, make_project: Callable[..., int], api: Callable[..., Any]
+    studio: LabelStudioClient, make_project: Callable[..., int], api: Callable[..., Any]
 ):
     project = make_project(photos=7)
-    tasks = [int(task["id"]) for task in studio.tasks(project)]
+    tasks = [int(task["id"]) for task in studio.tasks.iterate(project)]
     for task in tasks:
         body = {"result": [], "lead_time": 1.0}
         api("POST", f"/api/tasks/{task}/annotations/", json=body)
-    listing = studio.annotated(project, page_size=2)
+    listing = studio.tasks.annotated(project, page_size=2)
     found = [next(listing)["id"]]
     for gone in (tasks[0], tasks[3]):
         api("DELETE", f"/api/tasks/{gone}/")
@@ -135,15 +135,15 @@ def test_a_task_that_is_deleted_while_reviews_are_listed_hides_no_other(
 
 
 def test_a_folder_for_each_label_is_uploaded(
-    cli: Cli, house: House, studio: Studio, empty: int, tmp_path: Path
+    cli: Cli, servers: Servers, studio: LabelStudioClient, empty: int, tmp_path: Path
 ):
-    photos = sorted((house.files / "images").iterdir())[:3]
+    photos = sorted((servers.files / "images").iterdir())[:3]
     for label, photo in zip(("cat", "coffee", "cat"), photos, strict=True):
         folder = tmp_path / "archive" / label
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, folder / f"写真 {photo.name}")
     assert "3 tasks made" in cli("import-archive", str(empty), "archive").stderr
-    found = {task["data"]["clip_source"]: task["data"] for task in studio.tasks(empty)}
+    found = {task["data"]["clip_source"]: task["data"] for task in studio.tasks.iterate(empty)}
     assert {source.split("/")[0]: data["known_label"] for source, data in found.items()} == {
         "cat": "cat",
         "coffee": "coffee",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from backend.connect import connect
+from backend.labelstudio.client import LabelStudioClient
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio
-from tests.e2e.conftest import House, MakeProject, Review, choices_of, until
+from tests.e2e.conftest import MakeProject, Review, Servers, choices_of, until
 
 
 def ticked(page: Any) -> list[str]:
@@ -19,10 +19,10 @@ def ticked(page: Any) -> list[str]:
 
 
 def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
-    house: House,
+    servers: Servers,
     page: Any,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
     api: Callable[..., Any],
@@ -32,7 +32,7 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
     task = studio.next_task(project)
     expected = choices_of(task["predictions"][0])
 
-    page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+    page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     submit = page.get_by_test_id("bottombar-submit-button")
     submit.wait_for(timeout=60_000)
     page.get_by_text("suggested: ").first.wait_for(timeout=60_000)
@@ -51,21 +51,21 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
     assert annotations[0]["parent_prediction"] == task["predictions"][0]["id"]
 
 
-def opened(page: Any, house: House, project: int) -> dict[str, Any]:
+def opened(page: Any, servers: Servers, project: int) -> dict[str, Any]:
     """Open the label stream; the task that it shows."""
     with page.expect_response(lambda answer: "next_task" in answer.url) as answered:
-        page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+        page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
     task: dict[str, Any] = answered.value.json()
     return task
 
 
 def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
-    house: House, page: Any, studio: Studio, connected: int, review: Review
+    servers: Servers, page: Any, studio: LabelStudioClient, connected: int, review: Review
 ) -> None:
-    before = studio.project(connected)["model_version"]
+    before = studio.projects.get(connected)["model_version"]
     review(connected, 19)
-    task = opened(page, house, connected)
+    task = opened(page, servers, connected)
     first = page.locator("label:has(input[type=checkbox])").first
     was = set(ticked(page))
     first.click()
@@ -73,13 +73,13 @@ def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
     with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
         page.get_by_test_id("bottombar-submit-button").click()
     assert saved.value.ok
-    assert studio.project(connected)["model_version"] == before
+    assert studio.projects.get(connected)["model_version"] == before
 
-    until(lambda: studio.project(connected)["model_version"] != before, 120)
-    following = opened(page, house, connected)
+    until(lambda: studio.projects.get(connected)["model_version"] != before, 120)
+    following = opened(page, servers, connected)
     assert following["id"] != task["id"]
     (prediction,) = following["predictions"]
-    assert prediction["model_version"] == studio.project(connected)["model_version"]
+    assert prediction["model_version"] == studio.projects.get(connected)["model_version"]
     assert sorted(ticked(page)) == sorted(choices_of(prediction))
     if prediction["result"]:
         page.get_by_text("trained on 20 reviewed tasks").first.wait_for(timeout=60_000)

@@ -18,28 +18,31 @@ import pytest
 import requests
 from PIL import Image
 
-from backend.connect import connect
-from backend.local_servers import LocalBackend, LocalValkey, LocalWorker
+from backend.demo.servers import LocalBackend, LocalValkey, LocalWorker
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.projects import project_key
 from backend.processes import free_port
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.snapshots import Snapshots
-from backend.store import Store
-from backend.studio import Studio, project_key
-from jobs import orders, projects, queues
-from jobs.runs import DONE, EMBEDDING, ENDED, Run, Runs
-from jobs.waiting import wait
-from tests.conftest import photo, run_cli
-from tests.e2e.conftest import House, environment_of, until
+from backend.storage.prediction_log import PredictionLog
+from backend.storage.store import Store
+from jobs import enqueue, project_lock, queue
+from jobs.polling import wait
+from jobs.run import DONE, EMBEDDING, ENDED, Run
+from jobs.run_store import RunStore
+from tests.e2e.conftest import Servers, environment_of, until
+from tests.support.builders import photo
+from tests.support.processes import run_cli
 
 MANY = 200
 LOCAL = "/data/local-files/?d=many/"
 
 
 @pytest.fixture(scope="module")
-def many(house: House) -> list[str]:
+def many(servers: Servers) -> list[str]:
     """Two hundred photos that differ, as Label Studio serves them."""
-    folder = house.files / "many"
+    folder = servers.files / "many"
     folder.mkdir(exist_ok=True)
     for number in range(MANY):
         photo(1000 + number, 320, 240).save(folder / f"{number:03}.jpg")
@@ -47,7 +50,7 @@ def many(house: House) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
     """A Valkey of this module's own, since it is restarted."""
     with LocalValkey(tmp_path_factory.mktemp("queue"), free_port(26379)) as server:
         server.wait()
@@ -56,12 +59,12 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
 
 @pytest.fixture(scope="module")
 def bulk(
-    settings: Settings, queue: LocalValkey, tmp_path_factory: pytest.TempPathFactory
+    settings: Settings, redis_server: LocalValkey, tmp_path_factory: pytest.TempPathFactory
 ) -> Settings:
-    """The house's settings with a queue, small shards and a store of their own."""
+    """The servers's settings with a queue, small shards and a store of their own."""
     values: dict[str, Any] = {
         **dict(settings),
-        "redis_url": queue.url,
+        "redis_url": redis_server.url,
         "store": str(tmp_path_factory.mktemp("store")),
         "shard_size": 32,
         "batch_size": 8,
@@ -71,7 +74,7 @@ def bulk(
 
 @pytest.fixture(scope="module")
 def workers(
-    house: House, bulk: Settings, tmp_path_factory: pytest.TempPathFactory
+    servers: Servers, bulk: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[LocalWorker]]:
     """Two workers, each with its supervisor."""
     folder = tmp_path_factory.mktemp("workers")
@@ -79,14 +82,14 @@ def workers(
         LocalWorker(bulk, folder / "1.log") as one,
         LocalWorker(bulk, folder / "2.log") as two,
     ):
-        connection = queues.connect(bulk)
-        until(lambda: queues.workers(connection, queues.PREDICT) == 2)
+        connection = queue.connect(bulk)
+        until(lambda: queue.workers(connection, queue.PREDICT) == 2)
         yield [one, two]
 
 
 @pytest.fixture
-def runs(bulk: Settings, workers: list[LocalWorker]) -> Runs:
-    return Runs(queues.connect(bulk, patience=8))
+def runs(bulk: Settings, workers: list[LocalWorker]) -> RunStore:
+    return RunStore(queue.connect(bulk, retries=8))
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +100,8 @@ def made() -> list[int]:
 
 @pytest.fixture
 def project(
-    house: House,
-    studio: Studio,
+    servers: Servers,
+    studio: LabelStudioClient,
     many: list[str],
     label_config: str,
     bulk: Settings,
@@ -109,12 +112,12 @@ def project(
     def make(images: list[str] | None = None) -> int:
         # Not by deleting the folder: workers would wait for it to come back.
         for former in made:
-            Snapshots(Store(bulk.store_uri)).forget(f"{former}.")
+            PredictionLog(Store(bulk.store_uri)).forget(f"{former}.")
         made.clear()
-        number = int(studio.create_project("bulk", label_config)["id"])
+        number = int(studio.projects.create("bulk", label_config)["id"])
         made.append(number)
-        studio.add_local_files(number, str(house.files / "many"))
-        studio.create_tasks(
+        studio.projects.add_local_files(number, str(servers.files / "many"))
+        studio.tasks.create(
             number, [{"data": {"image": one}} for one in (many if images is None else images)]
         )
         return number
@@ -128,7 +131,7 @@ def processes_of(worker: LocalWorker) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
-def ended(runs: Runs, run: Run, seconds: float = 150) -> Run:
+def ended(runs: RunStore, run: Run, seconds: float = 150) -> Run:
     deadline = time.monotonic() + seconds
 
     def told(now: Run) -> None:
@@ -137,20 +140,20 @@ def ended(runs: Runs, run: Run, seconds: float = 150) -> Run:
     return wait(runs, run.id, told)
 
 
-def exactly_one_each(studio: Studio, project: int, run: Run, bad: int = 0) -> None:
+def exactly_one_each(studio: LabelStudioClient, project: int, run: Run, bad: int = 0) -> None:
     """By Label Studio's own API: each good task has one prediction of the version, and shows it."""
-    tasks = {int(task["id"]) for task in studio.tasks(project)}
+    tasks = {int(task["id"]) for task in studio.tasks.iterate(project)}
     found = Counter(
         int(one["task"])
-        for one in studio.predictions(project)
+        for one in studio.predictions.of_project(project)
         if one["model_version"] == run.model_version
     )
     assert set(found.values()) == {1}
     assert len(found) == len(tasks) - bad
-    assert studio.project(project)["model_version"] == run.model_version
+    assert studio.projects.get(project)["model_version"] == run.model_version
 
 
-def begun(runs: Runs, run: Run, images: int = 20) -> Run:
+def begun(runs: RunStore, run: Run, images: int = 20) -> Run:
     """The run in the middle of its shards."""
 
     def far_enough() -> Run | None:
@@ -164,37 +167,39 @@ def begun(runs: Runs, run: Run, images: int = 20) -> Run:
 
 
 def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
-    studio: Studio, runs: Runs, project: Callable[..., int], bulk: Settings
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], bulk: Settings
 ) -> None:
     number = project()
-    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     assert (run.state, run.error) == (DONE, None)
     assert (run.listed, run.embedded, run.cached, run.imported) == (MANY, MANY, 0, MANY)
     assert (run.shards, run.failed) == (7, 0)
     exactly_one_each(studio, number, run)
-    assert projects.current_version(runs.connection, number) == run.model_version
+    assert project_lock.current_version(runs.connection, number) == run.model_version
 
-    nothing = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    nothing = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     assert (nothing.listed, nothing.imported) == (0, 0)
-    again = ended(runs, orders.start(runs, number, "all", "http")[0])
+    again = ended(runs, enqueue.start(runs, number, "all", "http")[0])
     assert (again.listed, again.embedded, again.cached) == (MANY, 0, MANY)
     assert again.imported == 0
     exactly_one_each(studio, number, run)
 
-    tasks = [int(task["id"]) for task in studio.tasks(number)]
-    kept = Snapshots(Store(bulk.store_uri)).of_tasks(project_key(studio.project(number)), tasks)
+    tasks = [int(task["id"]) for task in studio.tasks.iterate(number)]
+    kept = PredictionLog(Store(bulk.store_uri)).of_tasks(
+        project_key(studio.projects.get(number)), tasks
+    )
     assert len(kept) == MANY
     assert not [path for path in (Path(bulk.store) / "runs").glob("*")]
 
     # What was forgotten is measured again, and gives the version that is there.
-    Snapshots(Store(bulk.store_uri)).forget(f"{number}.")
-    after = ended(runs, orders.start(runs, number, "all", "http")[0])
+    PredictionLog(Store(bulk.store_uri)).forget(f"{number}.")
+    after = ended(runs, enqueue.start(runs, number, "all", "http")[0])
     assert (after.embedded, after.imported) == (MANY, 0)
     assert after.model_version == run.model_version
 
 
 def test_a_run_of_a_project_that_there_is_not_fails_while_its_asker_watches(
-    bulk: Settings, runs: Runs, tmp_path: Path
+    bulk: Settings, runs: RunStore, tmp_path: Path
 ) -> None:
     done = run_cli("predict", "987654", cwd=tmp_path, **environment_of(bulk))
     assert done.returncode == 1
@@ -202,10 +207,13 @@ def test_a_run_of_a_project_that_there_is_not_fails_while_its_asker_watches(
 
 
 def test_a_worker_killed_in_mid_shard_is_replaced_and_nothing_is_doubled(
-    studio: Studio, runs: Runs, project: Callable[..., int], workers: list[LocalWorker]
+    studio: LabelStudioClient,
+    runs: RunStore,
+    project: Callable[..., int],
+    workers: list[LocalWorker],
 ) -> None:
     number = project()
-    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
     victim = processes_of(workers[0])[0]
     os.kill(victim, signal.SIGKILL)
     run = ended(runs, run)
@@ -215,27 +223,27 @@ def test_a_worker_killed_in_mid_shard_is_replaced_and_nothing_is_doubled(
 
 
 def test_a_cancelled_run_imports_nothing_and_the_next_goes_on_from_there(
-    studio: Studio, runs: Runs, project: Callable[..., int]
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int]
 ) -> None:
     number = project()
-    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
-    assert orders.cancel(runs, run)
-    until(lambda: not queues.depth(runs.connection, queues.PREDICT))
+    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    assert enqueue.cancel(runs, run)
+    until(lambda: not queue.depth(runs.connection, queue.PREDICT))
     time.sleep(2)
-    assert studio.predictions(number) == []
-    resumed = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert studio.predictions.of_project(number) == []
+    resumed = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     assert (resumed.state, resumed.imported) == (DONE, MANY)
     assert resumed.cached >= 20
     exactly_one_each(studio, number, resumed)
 
 
 def test_the_same_run_asked_for_by_many_at_once_is_one(
-    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], many: list[str]
 ) -> None:
     number = project(many[:40])
     with ThreadPoolExecutor(8) as pool:
         asked = list(
-            pool.map(lambda _: orders.start(runs, number, "missing", "http")[0].id, range(16))
+            pool.map(lambda _: enqueue.start(runs, number, "missing", "http")[0].id, range(16))
         )
     assert len(set(asked)) == 1
     run = runs.get(asked[0])
@@ -244,9 +252,13 @@ def test_the_same_run_asked_for_by_many_at_once_is_one(
 
 
 def test_bad_images_are_named_and_stop_nobody(
-    house: House, studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+    servers: Servers,
+    studio: LabelStudioClient,
+    runs: RunStore,
+    project: Callable[..., int],
+    many: list[str],
 ) -> None:
-    folder = house.files / "many"
+    folder = servers.files / "many"
     (folder / "broken.jpg").write_bytes((folder / "000.jpg").read_bytes()[:500])
     Image.new("L", (1, 1)).save(folder / "huge.png")
     huge = bytearray((folder / "huge.png").read_bytes())
@@ -255,41 +267,44 @@ def test_bad_images_are_named_and_stop_nobody(
     bad = [f"{LOCAL}broken.jpg", f"{LOCAL}huge.png", f"{LOCAL}missing.jpg", "ftp://x/y.jpg"]
     number = project([*many[:20], *bad, *many[20:40]])
 
-    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
 
     assert (run.state, run.failed, run.imported) == (DONE, 4, 40)
     exactly_one_each(studio, number, run, bad=4)
-    tasks = {int(task["id"]): task["data"]["image"] for task in studio.tasks(number)}
+    tasks = {int(task["id"]): task["data"]["image"] for task in studio.tasks.iterate(number)}
     failures = runs.failures(run.id)
     assert {tasks[task] for task in failures} == set(bad)
     assert all(why["message"] and why["fix"] for why in failures.values())
     # Once the file is there, only what was missing is done.
     shutil.copy(folder / "000.jpg", folder / "missing.jpg")
-    later = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    later = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     assert (later.listed, later.imported, later.failed) == (4, 1, 3)
     (folder / "missing.jpg").unlink()
 
 
 def test_a_run_survives_a_restart_of_the_queue(
-    studio: Studio, runs: Runs, project: Callable[..., int], queue: LocalValkey
+    studio: LabelStudioClient,
+    runs: RunStore,
+    project: Callable[..., int],
+    redis_server: LocalValkey,
 ) -> None:
     number = project()
-    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
-    queue.stop()
+    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    redis_server.stop()
     time.sleep(2)
-    queue.start()
-    queue.wait()
+    redis_server.start()
+    redis_server.wait()
     run = ended(runs, run)
     assert (run.state, run.imported) == (DONE, MANY)
     exactly_one_each(studio, number, run)
 
 
 def test_a_run_waits_for_label_studio_and_goes_on(
-    house: House, studio: Studio, runs: Runs, project: Callable[..., int]
+    servers: Servers, studio: LabelStudioClient, runs: RunStore, project: Callable[..., int]
 ) -> None:
     number = project()
-    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
-    house.label_studio.stop()
+    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    servers.label_studio.stop()
     try:
 
         def waits() -> bool:
@@ -300,50 +315,52 @@ def test_a_run_waits_for_label_studio_and_goes_on(
 
         until(waits)
     finally:
-        house.label_studio.start()
-        house.label_studio.wait()
+        servers.label_studio.start()
+        servers.label_studio.wait()
     run = ended(runs, run, 240)
     assert (run.state, run.imported, run.failed) == (DONE, MANY, 0)
     exactly_one_each(studio, number, run)
 
 
 def test_labels_changed_in_mid_run_are_told_and_the_next_run_uses_them(
-    studio: Studio, runs: Runs, project: Callable[..., int], label_config: str
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], label_config: str
 ) -> None:
     number = project()
-    run = begun(runs, orders.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
     changed = label_config.replace("</Choices>", '<Choice value="new"/></Choices>')
-    studio.update_project(number, label_config=changed)
+    studio.projects.update(number, label_config=changed)
     run = ended(runs, run)
     assert run.state == "failed"
     assert run.error is not None
     assert "labeling config was changed" in run.error["message"]
-    assert studio.predictions(number) == []
-    again = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    assert studio.predictions.of_project(number) == []
+    again = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     assert (again.state, again.embedded) == (DONE, 0)
     exactly_one_each(studio, number, again)
 
 
 def test_tasks_that_come_later_are_the_only_ones_done(
-    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], many: list[str]
 ) -> None:
     number = project(many[:10])
-    first = ended(runs, orders.start(runs, number, "missing", "http")[0])
-    studio.create_tasks(number, [{"data": {"image": one}} for one in many[10:40]])
-    second = ended(runs, orders.start(runs, number, "missing", "http")[0])
+    first = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    studio.tasks.create(number, [{"data": {"image": one}} for one in many[10:40]])
+    second = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
     # With 40 images there are statistics, so the version changes and the first ten come along.
     assert (second.listed, second.imported) == (30, 40)
     assert first.model_version != second.model_version
-    found = Counter((one["task"], one["model_version"]) for one in studio.predictions(number))
+    found = Counter(
+        (one["task"], one["model_version"]) for one in studio.predictions.of_project(number)
+    )
     assert set(found.values()) == {1}
     assert len(found) == 50
-    assert studio.project(number)["model_version"] == second.model_version
+    assert studio.projects.get(number)["model_version"] == second.model_version
 
 
 def test_connect_lets_the_workers_predict(
-    house: House,
-    studio: Studio,
-    runs: Runs,
+    servers: Servers,
+    studio: LabelStudioClient,
+    runs: RunStore,
     project: Callable[..., int],
     many: list[str],
     bulk: Settings,
@@ -352,7 +369,7 @@ def test_connect_lets_the_workers_predict(
     number = project([*many[:30], f"{LOCAL}missing.jpg"])
     report = connect(bulk, studio, Runtime(bulk).predictor, number)
     assert (report.tasks, report.imported, len(report.failures)) == (31, 30, 1)
-    assert studio.project(number)["sampling"] == "Uncertainty sampling"
+    assert studio.projects.get(number)["sampling"] == "Uncertainty sampling"
     assert [run.asked_by for run in runs.of_project(number)] == ["connect"]
     run = runs.of_project(number)[0]
     exactly_one_each(studio, number, run, bad=1)
@@ -369,9 +386,9 @@ def backend_of(bulk: Settings, folder: Path, **values: Any) -> Iterator[Settings
 
 
 def test_runs_over_http_and_label_studios_own_button(
-    house: House,
-    studio: Studio,
-    runs: Runs,
+    servers: Servers,
+    studio: LabelStudioClient,
+    runs: RunStore,
     project: Callable[..., int],
     many: list[str],
     bulk: Settings,
@@ -389,7 +406,7 @@ def test_runs_over_http_and_label_studios_own_button(
         gone = requests.get(f"{base}/runs/nothing", auth=login, timeout=10)
         assert (gone.status_code, gone.json()["error"]["code"]) == (404, "queue")
 
-        studio.save_backend(
+        studio.backends.save(
             {
                 "project": number,
                 "url": mine.backend_url,
@@ -424,8 +441,8 @@ def test_runs_over_http_and_label_studios_own_button(
 
 
 def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
-    studio: Studio,
-    runs: Runs,
+    studio: LabelStudioClient,
+    runs: RunStore,
     project: Callable[..., int],
     many: list[str],
     bulk: Settings,
@@ -437,32 +454,32 @@ def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
         connect(mine, studio, Runtime(mine).predictor, number)
         store = Store(bulk.store_uri)
         address = f"{bulk.label_studio_url}{many[0]}"
-        assert store.keys_of([address])
-        task = next(t["id"] for t in studio.tasks(number) if t["data"]["image"] == many[0])
+        assert store.vectors.keys_of([address])
+        task = next(t["id"] for t in studio.tasks.iterate(number) if t["data"]["image"] == many[0])
         api(
             "POST",
             f"/api/dm/actions?id=delete_tasks&project={number}",
             json={"selectedItems": {"all": False, "included": [task]}},
         )
-        until(lambda: not Store(bulk.store_uri).keys_of([address]), 30)
-    key = project_key(studio.project(number))
-    assert Snapshots(Store(bulk.store_uri)).of_tasks(key, [task]) == {}
+        until(lambda: not Store(bulk.store_uri).vectors.keys_of([address]), 30)
+    key = project_key(studio.projects.get(number))
+    assert PredictionLog(Store(bulk.store_uri)).of_tasks(key, [task]) == {}
 
 
 def test_prune_deletes_duplicates_and_versions_and_nothing_else(
-    studio: Studio, runs: Runs, project: Callable[..., int], many: list[str]
+    studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], many: list[str]
 ) -> None:
-    from backend.prune import delete, doomed
+    from backend.projects.deletion import delete, plan_deletion
 
     number = project(many[:30])
-    run = ended(runs, orders.start(runs, number, "missing", "http")[0])
-    double = studio.predictions(number)[0]
+    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    double = studio.predictions.of_project(number)[0]
     keys = ("task", "result", "score", "model_version")
-    studio.import_predictions(number, [{key: double[key] for key in keys}])
+    studio.predictions.import_items(number, [{key: double[key] for key in keys}])
     old = [{"task": double["task"], "result": [], "score": 0.1, "model_version": "old"}]
-    studio.import_predictions(number, old)
+    studio.predictions.import_items(number, old)
 
-    assert doomed(studio, number, None, duplicates=False).count == 0
-    assert delete(studio, number, doomed(studio, number, None, duplicates=True)) == 1
-    assert delete(studio, number, doomed(studio, number, "old", duplicates=False)) == 1
+    assert plan_deletion(studio, number, None, duplicates=False).count == 0
+    assert delete(studio, number, plan_deletion(studio, number, None, duplicates=True)) == 1
+    assert delete(studio, number, plan_deletion(studio, number, "old", duplicates=False)) == 1
     exactly_one_each(studio, number, run)

@@ -10,17 +10,17 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from backend.connect import connect
+from backend.labelstudio.client import LabelStudioClient
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio
-from tests.e2e.conftest import House, MakeProject
+from tests.e2e.conftest import MakeProject, Servers
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 
 
 @pytest.fixture
-def bucket(house: House) -> Iterator[str]:
+def bucket(servers: Servers) -> Iterator[str]:
     """The endpoint of a server with three photos in the bucket ``photos``."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
@@ -28,7 +28,7 @@ def bucket(house: House) -> Iterator[str]:
     endpoint = f"http://{host}:{port}"
     client = boto3.client("s3", endpoint_url=endpoint, **KEYS)
     client.create_bucket(Bucket="photos")
-    for path in sorted((house.files / "images").iterdir())[:3]:
+    for path in sorted((servers.files / "images").iterdir())[:3]:
         client.put_object(Bucket="photos", Key=f"set/{path.name}", Body=path.read_bytes())
     yield endpoint
     client.close()
@@ -40,7 +40,7 @@ def test_images_in_a_bucket_are_reached_through_label_studio(
     presign: bool,
     bucket: str,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     make_project: MakeProject,
     api: Callable[..., Any],
     tmp_path: Path,

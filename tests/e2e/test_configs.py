@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from backend.connect import connect
+from backend.labelstudio.client import LabelStudioClient
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio
-from tests.e2e.conftest import House, MakeProject, choices_of
+from tests.e2e.conftest import MakeProject, Servers, choices_of
 
 IMAGE = '<Image name="image" value="$image"/>'
 THINGS = '<Choice value="cat"/><Choice value="coffee"/><Choice value="rocket"/>'
@@ -40,18 +40,18 @@ CONFIGS = {
 def test_label_studio_keeps_every_prediction_of_each_kind_of_config(
     kind: str,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
 ) -> None:
     project = make_project(photos=30, config=CONFIGS[kind])
     report = connect(settings, studio, runtime.predictor, project)
     assert (report.imported, report.failures) == (30, {})
-    assert any(choices_of(one) for one in studio.predictions(project))
+    assert any(choices_of(one) for one in studio.predictions.of_project(project))
 
 
 def test_labels_that_the_model_cannot_read_are_named_with_the_ways_out(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     config = CONFIGS["japanese"].replace(' model_prompt="a photo of a cat"', "")
     report = connect(settings, studio, runtime.predictor, make_project(photos=1, config=config))
@@ -62,9 +62,9 @@ def test_labels_that_the_model_cannot_read_are_named_with_the_ways_out(
 
 
 def test_labels_from_the_tasks_data_are_predicted_per_task(
-    house: House,
+    servers: Servers,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
 ) -> None:
@@ -72,7 +72,7 @@ def test_labels_from_the_tasks_data_are_predicted_per_task(
         f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple" value="$options"/>'
         "</View>"
     )
-    names = sorted(path.name for path in (house.files / "images").iterdir())[:2]
+    names = sorted(path.name for path in (servers.files / "images").iterdir())[:2]
     options: list[list[Any]] = [["cat", "rocket"], [{"value": "coffee"}, {"value": "flower"}]]
     tasks = [
         {"data": {"image": f"/data/local-files/?d=images/{name}", "options": labels}}
@@ -85,23 +85,24 @@ def test_labels_from_the_tasks_data_are_predicted_per_task(
 
     assert report.failures == {}
     found = [
-        choices_of(one) for one in sorted(studio.predictions(project), key=lambda p: p["task"])
+        choices_of(one)
+        for one in sorted(studio.predictions.of_project(project), key=lambda p: p["task"])
     ]
     assert found == [["cat", "rocket"], ["coffee", "flower"]]
 
 
 def test_nested_choices_survive_the_label_stream_and_its_submit(
-    house: House,
+    servers: Servers,
     page: Any,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     make_project: MakeProject,
 ) -> None:
     project = make_project(photos=1, config=CONFIGS["nested"])
     low = settings.model_copy(update={"threshold": 0.0})
     connect(low, studio, Runtime(low).predictor, project)
 
-    page.goto(f"{house.studio_url}/projects/{project}/data?labeling=1")
+    page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     page.locator("input[type=checkbox]:checked").first.wait_for(timeout=60_000)
     with page.expect_request(lambda request: "/annotations" in request.url) as sent:
         page.get_by_test_id("bottombar-submit-button").click()

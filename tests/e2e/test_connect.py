@@ -12,29 +12,33 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from backend.connect import VIEW_TITLE, connect
+from backend.demo.servers import LocalBackend
 from backend.errors import LabelConfigError, StudioError
-from backend.labels import parse_config
-from backend.local_servers import LocalBackend
+from backend.labels.config import parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
+from backend.labelstudio.projects import project_key
+from backend.projects.connect import VIEW_TITLE, connect
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
-from backend.studio import EVENT_ACTIONS, SECRET_HEADER, Studio, project_key
-from tests.conftest import free_port
-from tests.e2e.conftest import PHOTOS, House, MakeProject, choices_of, read_truth
+from tests.e2e.conftest import PHOTOS, MakeProject, Servers, choices_of, read_truth
+from tests.support.processes import free_port
 
 Api = Callable[..., Any]
 CONFIGS = Path(__file__).parents[2] / "plugin_config"
 
 
-def shown(studio: Studio, project: int, version: str) -> Counter[int]:
+def shown(studio: LabelStudioClient, project: int, version: str) -> Counter[int]:
     """How many predictions of the version each task has."""
     return Counter(
-        item["task"] for item in studio.predictions(project) if item["model_version"] == version
+        item["task"]
+        for item in studio.predictions.of_project(project)
+        if item["model_version"] == version
     )
 
 
 def test_connecting_twice_changes_nothing_the_second_time(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project()
     first = connect(settings, studio, runtime.predictor, project)
@@ -45,19 +49,21 @@ def test_connecting_twice_changes_nothing_the_second_time(
     assert first.model_version == second.model_version
     assert set(shown(studio, project, first.model_version).values()) == {1}
     assert len(shown(studio, project, first.model_version)) == PHOTOS
-    state = studio.project(project)
+    state = studio.projects.get(project)
     assert state["model_version"] == first.model_version
     assert state["show_collab_predictions"] is True
     assert state["sampling"] == "Uncertainty sampling"
-    assert len(studio.backends(project)) == 1
-    assert [view["data"]["title"] for view in studio.views(project)].count(VIEW_TITLE) == 1
-    hidden = studio.views(project)[0]["data"]["hiddenColumns"]["explore"]
+    assert len(studio.backends.of_project(project)) == 1
+    assert [view["data"]["title"] for view in studio.views.of_project(project)].count(
+        VIEW_TITLE
+    ) == 1
+    hidden = studio.views.of_project(project)[0]["data"]["hiddenColumns"]["explore"]
     assert "tasks:predictions_score" not in hidden
     assert "tasks:predictions_results" in hidden
 
 
 def test_two_connects_at_once_import_every_prediction_once(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project()
 
@@ -78,7 +84,11 @@ def test_two_connects_at_once_import_every_prediction_once(
 
 
 def test_a_task_that_lacks_one_of_its_images_is_predicted_and_told(
-    house: House, settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    servers: Servers,
+    settings: Settings,
+    studio: LabelStudioClient,
+    runtime: Runtime,
+    make_project: MakeProject,
 ) -> None:
     things = '<Choice value="cat"/><Choice value="rocket"/>'
     config = (
@@ -87,23 +97,23 @@ def test_a_task_that_lacks_one_of_its_images_is_predicted_and_told(
         f'<Choices name="second" toName="two" choice="multiple">{things}</Choices></View>'
     )
     project = make_project(photos=0, config=config)
-    photo = min(path.name for path in (house.files / "images").iterdir())
+    photo = min(path.name for path in (servers.files / "images").iterdir())
     there, gone = (f"/data/local-files/?d=images/{name}" for name in (photo, "gone.jpg"))
     tasks = [{"data": {"image": there, "other": other}} for other in (there, gone)]
-    whole, lacking = studio.create_tasks(project, tasks)
+    whole, lacking = studio.tasks.create(project, tasks)
     report = connect(settings, studio, runtime.predictor, project)
     assert set(report.failures) == {lacking}
     assert "gone.jpg" in report.failures[lacking]
-    assert {one["task"] for one in studio.predictions(project)} == {whole, lacking}
+    assert {one["task"] for one in studio.predictions.of_project(project)} == {whole, lacking}
 
 
 def test_the_webhook_without_a_secret_is_replaced_by_one_with_it(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project(photos=2)
     connect(settings, studio, runtime.predictor, project)
 
-    hooks = studio.webhooks(project)
+    hooks = studio.webhooks.of_project(project)
     assert len(hooks) == 1
     assert hooks[0]["url"].endswith(f"/webhook?project={project}")
     assert hooks[0]["headers"] == {SECRET_HEADER: settings.webhook_secret.get_secret_value()}
@@ -111,9 +121,9 @@ def test_the_webhook_without_a_secret_is_replaced_by_one_with_it(
 
 
 def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
-    house: House,
+    servers: Servers,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
 ) -> None:
@@ -125,26 +135,28 @@ def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
     assert [one["model_version"] for one in task["predictions"]] == [report.model_version]
     prediction = task["predictions"][0]
     file = task["data"]["image"].rpartition("/")[2]
-    assert set(choices_of(prediction)) & set(read_truth(house)[file])
+    assert set(choices_of(prediction)) & set(read_truth(servers)[file])
     texts = [item["value"]["text"] for item in prediction["result"] if item["type"] == "textarea"]
     assert texts[0][0].startswith("suggested: ")
     assert texts[0][-1].endswith("not calibrated yet")
-    scores = {one["task"]: one["score"] for one in studio.predictions(project)}
+    scores = {one["task"]: one["score"] for one in studio.predictions.of_project(project)}
     assert scores[task["id"]] == min(scores.values())
 
 
 def test_setup_and_predict_agree_on_the_version_and_a_new_task_is_answered_live(
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
     api: Api,
 ) -> None:
     project = make_project()
     report = connect(settings, studio, runtime.predictor, project)
-    imported = {one["task"]: (one["score"], one["result"]) for one in studio.predictions(project)}
-    image = next(studio.tasks(project))["data"]["image"]
-    task = studio.create_tasks(project, [{"data": {"image": image}}])[0]
+    imported = {
+        one["task"]: (one["score"], one["result"]) for one in studio.predictions.of_project(project)
+    }
+    image = next(studio.tasks.iterate(project))["data"]["image"]
+    task = studio.tasks.create(project, [{"data": {"image": image}}])[0]
 
     api(
         "POST",
@@ -153,27 +165,27 @@ def test_setup_and_predict_agree_on_the_version_and_a_new_task_is_answered_live(
         json={"selectedItems": {"all": True, "excluded": []}},
     )
 
-    live = [one for one in studio.predictions(project) if one["task"] == task]
+    live = [one for one in studio.predictions.of_project(project) if one["task"] == task]
     assert [one["model_version"] for one in live] == [report.model_version]
-    twin = next(one["id"] for one in studio.tasks(project) if one["data"]["image"] == image)
+    twin = next(one["id"] for one in studio.tasks.iterate(project) if one["data"]["image"] == image)
     assert (live[0]["score"], live[0]["result"]) == imported[twin]
     assert set(shown(studio, project, report.model_version).values()) == {1}
 
 
 def test_a_broken_and_a_missing_image_leave_only_their_own_tasks_open(
-    house: House,
+    servers: Servers,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
 ) -> None:
-    (house.files / "broken").mkdir(exist_ok=True)
-    (house.files / "broken" / "cut.jpg").write_bytes(
-        next((house.files / "images").iterdir()).read_bytes()[:900]
+    (servers.files / "broken").mkdir(exist_ok=True)
+    (servers.files / "broken" / "cut.jpg").write_bytes(
+        next((servers.files / "images").iterdir()).read_bytes()[:900]
     )
     bad = ["/data/local-files/?d=broken/cut.jpg", "/data/local-files/?d=images/missing.jpg", ""]
     project = make_project(photos=5, extra=[{"data": {"image": address}} for address in bad])
-    studio.add_local_files(project, str(house.files / "broken"))
+    studio.projects.add_local_files(project, str(servers.files / "broken"))
 
     report = connect(settings, studio, runtime.predictor, project)
 
@@ -183,16 +195,16 @@ def test_a_broken_and_a_missing_image_leave_only_their_own_tasks_open(
 
 
 def test_uploaded_images_are_predicted_with_a_personal_access_token(
-    house: House,
+    servers: Servers,
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     make_project: MakeProject,
     api: Api,
     personal_token: str,
     tmp_path: Path,
 ) -> None:
     project = make_project(photos=0)
-    names = sorted((house.files / "images").iterdir())[:3]
+    names = sorted((servers.files / "images").iterdir())[:3]
     # Label Studio takes one file a field.
     handles = {
         f"file{index}": (path.name, path.read_bytes(), "image/jpeg")
@@ -207,14 +219,14 @@ def test_uploaded_images_are_predicted_with_a_personal_access_token(
         }
     )
 
-    report = connect(mine, Studio(mine), Runtime(mine).predictor, project)
+    report = connect(mine, LabelStudioClient(mine), Runtime(mine).predictor, project)
 
     assert (report.imported, report.failures) == (3, {})
 
 
 def test_new_labels_give_a_new_version_and_the_old_predictions_stay(
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
     label_config: str,
@@ -222,17 +234,17 @@ def test_new_labels_give_a_new_version_and_the_old_predictions_stay(
     project = make_project(photos=4)
     before = connect(settings, studio, runtime.predictor, project)
     changed = label_config.replace("</Choices>", '<Choice value="tractor"/></Choices>')
-    studio.update_project(project, label_config=changed)
+    studio.projects.update(project, label_config=changed)
 
     after = connect(settings, studio, runtime.predictor, project)
 
     assert after.model_version != before.model_version
-    assert studio.model_versions(project) == {before.model_version: 4, after.model_version: 4}
-    assert studio.project(project)["model_version"] == after.model_version
+    assert studio.predictions.versions(project) == {before.model_version: 4, after.model_version: 4}
+    assert studio.projects.get(project)["model_version"] == after.model_version
 
 
 def test_a_config_with_nothing_for_us_is_refused_before_anything_is_changed(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project(
         photos=1,
@@ -241,43 +253,43 @@ def test_a_config_with_nothing_for_us_is_refused_before_anything_is_changed(
     )
     with pytest.raises(LabelConfigError, match="nothing for us"):
         connect(settings, studio, runtime.predictor, project)
-    assert studio.backends(project) == []
-    assert studio.webhooks(project) == []
+    assert studio.backends.of_project(project) == []
+    assert studio.webhooks.of_project(project) == []
 
 
 def test_a_backend_that_is_down_is_named_with_the_way_to_start_it(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project(photos=1)
     down = settings.model_copy(update={"public_url": "http://127.0.0.1:9"})
     with pytest.raises(StudioError) as caught:
         connect(down, studio, runtime.predictor, project)
     assert "ls-clip serve" in caught.value.fix
-    assert studio.backends(project) == []
+    assert studio.backends.of_project(project) == []
 
 
-def test_a_project_that_does_not_exist_says_so(studio: Studio) -> None:
+def test_a_project_that_does_not_exist_says_so(studio: LabelStudioClient) -> None:
     with pytest.raises(StudioError, match="404"):
-        studio.project(987654)
+        studio.projects.get(987654)
 
 
 def test_a_wrong_token_names_the_setting(settings: Settings) -> None:
     wrong = settings.model_copy(update={"label_studio_api_key": SecretStr("x" * 40)})
     with pytest.raises(StudioError) as caught:
-        Studio(wrong).project(1)
+        LabelStudioClient(wrong).projects.get(1)
     assert "LABEL_STUDIO_API_KEY" in caught.value.fix
 
 
 def test_events_of_label_studio_pass_with_the_secret(
     settings: Settings,
-    studio: Studio,
+    studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
     api: Api,
 ) -> None:
     project = make_project(photos=1)
     connect(settings, studio, runtime.predictor, project)
-    task = next(studio.tasks(project))["id"]
+    task = next(studio.tasks.iterate(project))["id"]
 
     def counted(action: str) -> float:
         text = requests.get(f"{settings.backend_url}/metrics", timeout=10).text
@@ -294,14 +306,14 @@ def test_events_of_label_studio_pass_with_the_secret(
         }
     ]
     api("POST", f"/api/tasks/{task}/annotations/", json={"result": result, "lead_time": 1.5})
-    api("POST", f"/api/ml/{studio.backends(project)[0]['id']}/train")
+    api("POST", f"/api/ml/{studio.backends.of_project(project)[0]['id']}/train")
     after = counted("ANNOTATION_CREATED"), counted("START_TRAINING")
     assert after == (before[0] + 1, before[1] + 1)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.xml")), ids=lambda path: path.stem)
 def test_the_ready_labeling_configs_pass_label_studios_validation(
-    path: Path, studio: Studio, api: Api
+    path: Path, studio: LabelStudioClient, api: Api
 ) -> None:
     config = path.read_text()
     api("POST", "/api/projects/validate/", json={"label_config": config})
@@ -310,14 +322,16 @@ def test_the_ready_labeling_configs_pass_label_studios_validation(
     assert parsed.evidence is not None
 
 
-def test_bulk_and_live_use_the_same_project_key(studio: Studio, make_project: MakeProject) -> None:
-    project = studio.project(make_project(photos=0))
+def test_bulk_and_live_use_the_same_project_key(
+    studio: LabelStudioClient, make_project: MakeProject
+) -> None:
+    project = studio.projects.get(make_project(photos=0))
     number, _, created = project_key(project).partition(".")
     assert (int(number), created.isdigit()) == (project["id"], True)
 
 
 def test_a_backend_without_a_password_is_connected(
-    settings: Settings, studio: Studio, make_project: MakeProject, tmp_path: Path
+    settings: Settings, studio: LabelStudioClient, make_project: MakeProject, tmp_path: Path
 ) -> None:
     port = free_port()
     values: dict[str, Any] = {
@@ -334,4 +348,4 @@ def test_a_backend_without_a_password_is_connected(
         project = make_project(photos=2)
         report = connect(mine, studio, Runtime(mine).predictor, project)
         assert (report.imported, report.failures) == (2, {})
-        assert studio.backends(project)[0]["auth_method"] == "NONE"
+        assert studio.backends.of_project(project)[0]["auth_method"] == "NONE"

@@ -13,7 +13,7 @@ from pathlib import Path
 from backend.processes import free_port
 from tests.e2e.conftest import FirstDemo
 
-COMMAND = [sys.executable, "-c", "from backend.cli import main; main()", "demo"]
+COMMAND = [sys.executable, "-c", "from backend.cli.main import main; main()", "demo"]
 
 
 def children_of(folder: Path) -> list[str]:

@@ -15,21 +15,16 @@ import pytest
 import requests
 from pydantic import SecretStr
 
-from backend.connect import TITLE, connect
+from backend.demo.servers import STRAY_NAMES, VERSION, LocalBackend, find_uv, new_secret
 from backend.doctor import CHECKS, Finding, doctor, exit_code
 from backend.errors import StudioError
-from backend.local_servers import (
-    STRAY_NAMES,
-    VERSION,
-    LocalBackend,
-    find_uv,
-    new_secret,
-)
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.events import SECRET_HEADER
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
+from backend.projects.connect import TITLE, connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import SECRET_HEADER, Studio
-from tests.e2e.conftest import House, MakeProject
+from tests.e2e.conftest import MakeProject, Servers
 
 Api = Callable[..., Any]
 Connected = Callable[..., int]
@@ -51,7 +46,7 @@ def changed(settings: Settings, **values: Any) -> Settings:
 
 @pytest.fixture
 def connected(
-    settings: Settings, studio: Studio, runtime: Runtime, make_project: MakeProject
+    settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> Connected:
     """Make a project and connect it."""
 
@@ -86,13 +81,13 @@ def test_a_connected_project_is_found_healthy(settings: Settings, connected: Con
 
 
 def test_the_doctor_changes_nothing_in_label_studio(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected()
 
     def state() -> tuple[Any, ...]:
-        hooks = studio.webhooks(project)
-        return studio.project(project), hooks, len(studio.backends(project))
+        hooks = studio.webhooks.of_project(project)
+        return studio.projects.get(project), hooks, len(studio.backends.of_project(project))
 
     before = state()
     doctor(settings, project)
@@ -124,7 +119,7 @@ def test_the_address_of_a_page_is_told_from_label_studios(settings: Settings) ->
     assert set(found) == {"studio"}
     assert "the address of a page does not do" in found["studio"].fix
     with pytest.raises(StudioError, match="not Label Studio's API"):
-        Studio(page).project(1)
+        LabelStudioClient(page).projects.get(1)
 
 
 def expired() -> str:
@@ -160,7 +155,7 @@ def test_a_clock_that_is_off_is_measured(
         def time() -> float:
             return real.time() + skew
 
-    monkeypatch.setattr("backend.doctor.studio.time", Clock)
+    monkeypatch.setattr("backend.doctor.label_studio.time", Clock)
     found = wrong(settings)
     assert set(found) == {"clock"}
     assert found["clock"].severity == severity
@@ -171,12 +166,12 @@ def test_a_clock_that_is_off_is_measured(
 
 
 @contextmanager
-def second_studio(house: House, folder: Path, **variables: str) -> Iterator[str]:
-    """The house's Label Studio once more, on a copy of its data and with default settings."""
+def second_studio(servers: Servers, folder: Path, **variables: str) -> Iterator[str]:
+    """The servers's Label Studio once more, on a copy of its data and with default settings."""
     folder.mkdir(parents=True)
-    data = house.label_studio.log.parent
+    data = servers.label_studio.log.parent
     for path in data.iterdir():
-        if path.is_file() and "sqlite3" not in path.name and path != house.label_studio.log:
+        if path.is_file() and "sqlite3" not in path.name and path != servers.label_studio.log:
             shutil.copy(path, folder)
     for path in data.glob("*.sqlite3"):
         with sqlite3.connect(path) as old, sqlite3.connect(folder / path.name) as new:
@@ -206,20 +201,22 @@ def second_studio(house: House, folder: Path, **variables: str) -> Iterator[str]
 
 @pytest.fixture(scope="module")
 def default_studio(
-    house: House,
+    servers: Servers,
     settings: Settings,
     personal_token: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Settings]:
     """Holds the personal access token as well, since that was made before the copy."""
-    with second_studio(house, tmp_path_factory.mktemp("default") / "data") as url:
+    with second_studio(servers, tmp_path_factory.mktemp("default") / "data") as url:
         yield changed(settings, label_studio_url=url)
 
 
 def test_the_defaults_that_block_private_addresses_are_named_both(default_studio: Settings) -> None:
     def hooks() -> Any:
         url = f"{default_studio.label_studio_url}/api/webhooks/"
-        return requests.get(url, headers=Studio(default_studio).headers(), timeout=30).json()
+        return requests.get(
+            url, headers=LabelStudioClient(default_studio).headers(), timeout=30
+        ).json()
 
     before = hooks()
     found = wrong(default_studio)
@@ -230,9 +227,9 @@ def test_the_defaults_that_block_private_addresses_are_named_both(default_studio
 
 
 def test_one_of_the_two_settings_alone_is_not_enough(
-    house: House, settings: Settings, tmp_path: Path
+    servers: Servers, settings: Settings, tmp_path: Path
 ) -> None:
-    with second_studio(house, tmp_path / "data", ML_BLOCK_LOCAL_IP="false") as url:
+    with second_studio(servers, tmp_path / "data", ML_BLOCK_LOCAL_IP="false") as url:
         found = wrong(changed(settings, label_studio_url=url))
     assert set(found) == {"ssrf"}
     assert "SSRF_PROTECTION_ENABLED is on" in found["ssrf"].what
@@ -263,7 +260,7 @@ def tokens_allowed(settings: Settings, headers: dict[str, str], **allowed: bool)
 def test_a_kind_of_token_that_is_switched_off_is_named(
     default_studio: Settings, personal_token: str
 ) -> None:
-    legacy = Studio(default_studio).headers()
+    legacy = LabelStudioClient(default_studio).headers()
     modern = changed(default_studio, label_studio_api_key=SecretStr(personal_token))
     assert "token" not in wrong(modern)
 
@@ -273,7 +270,7 @@ def test_a_kind_of_token_that_is_switched_off_is_named(
     assert set(found) == {"token"}
     assert "personal access token, and Label Studio has those switched off" in found["token"].what
 
-    bearer = Studio(modern).headers()
+    bearer = LabelStudioClient(modern).headers()
     tokens_allowed(default_studio, bearer, legacy_api_tokens_enabled=False)
     found = wrong(default_studio, 1)
     tokens_allowed(default_studio, bearer)
@@ -296,10 +293,10 @@ def test_a_user_who_was_removed_from_the_organization_is_named(default_studio: S
     headers = {"X-CSRFToken": session.cookies["csrftoken"], "Referer": url}
     token = session.post(f"{url}/api/token/", headers=headers, timeout=30).json()["token"]
     theirs = changed(default_studio, label_studio_api_key=SecretStr(token))
-    number = Studio(theirs).user()["id"]
+    number = LabelStudioClient(theirs).user()["id"]
     assert requests.delete(
         f"{url}/api/organizations/1/memberships/{number}/",
-        headers=Studio(default_studio).headers(),
+        headers=LabelStudioClient(default_studio).headers(),
         timeout=30,
     ).ok
 
@@ -313,12 +310,12 @@ def test_a_user_who_was_removed_from_the_organization_is_named(default_studio: S
 
 
 def test_a_backend_that_is_down_is_one_error(
-    settings: Settings, studio: Studio, make_project: MakeProject, tmp_path: Path
+    settings: Settings, studio: LabelStudioClient, make_project: MakeProject, tmp_path: Path
 ) -> None:
     project = make_project(photos=2)
     with backend_of_its_own(settings, tmp_path) as mine:
         connect(mine, studio, Runtime(mine).predictor, project)
-        studio.update_project(project, model_version=TITLE)
+        studio.projects.update(project, model_version=TITLE)
         assert set(wrong(mine, project)) == {"model-version"}
         assert wrong(mine, project)["model-version"].severity == "warning"
     found = wrong(mine, project)
@@ -342,7 +339,7 @@ def test_credentials_that_the_backend_refuses_are_named(
 
 
 def test_credentials_that_label_studio_does_not_know_are_named(
-    settings: Settings, studio: Studio, make_project: MakeProject, tmp_path: Path
+    settings: Settings, studio: LabelStudioClient, make_project: MakeProject, tmp_path: Path
 ) -> None:
     project = make_project(photos=1)
     with backend_of_its_own(settings, tmp_path) as mine:
@@ -354,7 +351,7 @@ def test_credentials_that_label_studio_does_not_know_are_named(
 
 
 def test_a_project_without_the_backend_and_with_two_are_named(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected()
     body = {
@@ -365,23 +362,23 @@ def test_a_project_without_the_backend_and_with_two_are_named(
         "basic_auth_user": settings.basic_auth_user,
         "basic_auth_pass": settings.basic_auth_pass.get_secret_value(),
     }
-    studio.save_backend(body)
+    studio.backends.save(body)
     found = wrong(settings, project)
     assert set(found) == {"backend-registered", "webhook-automatic"}
     assert "2 times" in found["backend-registered"].what
 
-    for hook in studio.webhooks(project):
+    for hook in studio.webhooks.of_project(project):
         if not hook["url"].endswith(str(project)):
-            studio.delete_webhook(hook["id"])
-    for one in studio.backends(project):
-        studio.delete_backend(one["id"])
+            studio.webhooks.delete(hook["id"])
+    for one in studio.backends.of_project(project):
+        studio.backends.delete(one["id"])
     found = wrong(settings, project)
     assert set(found) == {"backend-registered"}
     assert "no backend" in found["backend-registered"].what
 
 
 def test_a_backend_registered_at_another_address_is_named(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     port = settings.backend_url.rpartition(":")[2]
     elsewhere = changed(settings, public_url=f"http://localhost:{port}")
@@ -403,25 +400,29 @@ def test_a_backend_registered_at_another_address_is_named(
     ],
 )
 def test_a_webhook_that_cannot_work_is_named(
-    settings: Settings, studio: Studio, connected: Connected, change: dict[str, Any], said: str
+    settings: Settings,
+    studio: LabelStudioClient,
+    connected: Connected,
+    change: dict[str, Any],
+    said: str,
 ) -> None:
     project = connected(photos=1)
-    hook = studio.webhooks(project)[0]
+    hook = studio.webhooks.of_project(project)[0]
     body = {key: hook[key] for key in ("url", "headers", "actions", "send_for_all_actions")}
-    studio.save_webhook({**body, **change}, hook["id"])
+    studio.webhooks.save({**body, **change}, hook["id"])
     found = wrong(settings, project)
     assert set(found) == {"webhook"}
     assert said in found["webhook"].what
 
 
 def test_a_missing_webhook_and_the_automatic_one_are_named(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected(photos=1)
-    studio.delete_webhook(studio.webhooks(project)[0]["id"])
+    studio.webhooks.delete(studio.webhooks.of_project(project)[0]["id"])
     assert "no webhook of ours" in wrong(settings, project)["webhook"].what
     url = f"{settings.backend_url}/webhook"
-    studio.save_webhook({"project": project, "url": url, "send_for_all_actions": True})
+    studio.webhooks.save({"project": project, "url": url, "send_for_all_actions": True})
     assert set(wrong(settings, project)) == {"webhook", "webhook-automatic"}
 
 
@@ -429,18 +430,18 @@ def test_a_missing_webhook_and_the_automatic_one_are_named(
 
 
 def test_prelabeling_that_is_off_is_named_and_not_its_consequences(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected(photos=1)
-    studio.update_project(project, show_collab_predictions=False)
+    studio.projects.update(project, show_collab_predictions=False)
     assert set(wrong(settings, project)) == {"prelabeling"}
 
 
 def test_a_project_that_points_at_no_version_is_named(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected(photos=1)
-    studio.update_project(project, model_version="")
+    studio.projects.update(project, model_version="")
     found = wrong(settings, project)
     assert set(found) == {"model-version"}
     assert "no model version" in found["model-version"].what
@@ -467,38 +468,38 @@ def test_a_server_with_other_settings_is_named(settings: Settings, connected: Co
 
 
 def test_suggestions_older_than_the_labels_are_named(
-    settings: Settings, studio: Studio, connected: Connected, label_config: str
+    settings: Settings, studio: LabelStudioClient, connected: Connected, label_config: str
 ) -> None:
     project = connected(photos=1)
     more = label_config.replace("</Choices>", '<Choice value="tractor"/></Choices>')
-    studio.update_project(project, label_config=more)
+    studio.projects.update(project, label_config=more)
     found = wrong(settings, project)
     assert set(found) == {"backend-version"}
     assert "today's version" in found["backend-version"].what
 
 
 def test_tasks_without_a_suggestion_are_counted(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected()
-    image = next(studio.tasks(project))["data"]["image"]
-    studio.create_tasks(project, [{"data": {"image": image}}])
+    image = next(studio.tasks.iterate(project))["data"]["image"]
+    studio.tasks.create(project, [{"data": {"image": image}}])
     found = wrong(settings, project)
     assert set(found) == {"predictions-missing"}
     assert "1 of 4 tasks" in found["predictions-missing"].what
 
 
 def test_predictions_that_are_there_twice_and_of_two_versions_are_named(
-    settings: Settings, studio: Studio, connected: Connected
+    settings: Settings, studio: LabelStudioClient, connected: Connected
 ) -> None:
     project = connected(photos=2)
     keys = ("task", "result", "score", "model_version")
-    item = {key: studio.predictions(project)[0][key] for key in keys}
-    studio.import_predictions(project, [item])
+    item = {key: studio.predictions.of_project(project)[0][key] for key in keys}
+    studio.predictions.import_items(project, [item])
     found = wrong(settings, project)
     assert set(found) == {"predictions-duplicated"}
     assert str(item["task"]) in found["predictions-duplicated"].what
-    studio.import_predictions(project, [{**item, "model_version": "older"}])
+    studio.predictions.import_items(project, [{**item, "model_version": "older"}])
     found = wrong(settings, project)
     assert set(found) == {"predictions-duplicated", "predictions-versions"}
     assert found["predictions-versions"].severity == "note"
@@ -506,18 +507,18 @@ def test_predictions_that_are_there_twice_and_of_two_versions_are_named(
 
 
 def test_predictions_with_labels_that_are_gone_are_named(
-    settings: Settings, studio: Studio, connected: Connected, label_config: str, api: Api
+    settings: Settings, studio: LabelStudioClient, connected: Connected, label_config: str, api: Api
 ) -> None:
     project = connected(photos=1)
-    version = studio.project(project)["model_version"]
-    task = next(studio.tasks(project))["id"]
+    version = studio.projects.get(project)["model_version"]
+    task = next(studio.tasks.iterate(project))["id"]
     item = {
         "from_name": "tags",
         "to_name": "image",
         "type": "choices",
         "value": {"choices": ["GONE"]},
     }
-    for one in studio.predictions(project):
+    for one in studio.predictions.of_project(project):
         api("DELETE", f"/api/predictions/{one['id']}/")
     body = {"task": task, "result": [item], "score": 0.5, "model_version": version}
     api("POST", "/api/predictions/", json=body)

@@ -7,8 +7,8 @@ import logging
 import pytest
 import requests
 
-from backend.studio import SECRET_HEADER
-from tests.e2e.conftest import House, leaks
+from backend.labelstudio.events import SECRET_HEADER
+from tests.e2e.conftest import Servers, leaks
 
 BODY = {
     "tasks": [{"id": 1, "data": {"image": "http://b.example/x.jpg?X-Amz-Signature=sig-5ecret"}}],
@@ -19,8 +19,10 @@ BODY = {
 }
 
 
-def test_what_a_caller_sends_is_in_no_log(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    settings = house.settings
+def test_what_a_caller_sends_is_in_no_log(
+    servers: Servers, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = servers.settings
     login = (settings.basic_auth_user, settings.basic_auth_pass.get_secret_value())
     secret = {SECRET_HEADER: settings.webhook_secret.get_secret_value()}
     event = {"action": "TASKS_CREATED", "project": {"token": "invite-5ecret"}}
@@ -36,19 +38,19 @@ def test_what_a_caller_sends_is_in_no_log(house: House, caplog: pytest.LogCaptur
     assert post("/webhook", json=event, headers={SECRET_HEADER: "bad-5ecret"}) == 401
     assert post("/webhook", data=b"bad-json-5ecret", headers=secret) == 415
 
-    log = house.backend.log.read_text()
+    log = servers.backend.log.read_text()
     assert "POST /predict 401" in log
-    assert leaks(log, settings, house.password) == []
+    assert leaks(log, settings, servers.password) == []
     assert "5ecret" not in log
 
 
 @pytest.mark.parametrize("kind", ["token", "password", "header", "body", "personal"])
-def test_a_leak_would_be_seen(house: House, kind: str) -> None:
+def test_a_leak_would_be_seen(servers: Servers, kind: str) -> None:
     line = {
-        "token": house.settings.label_studio_api_key.get_secret_value(),
-        "password": house.password,
+        "token": servers.settings.label_studio_api_key.get_secret_value(),
+        "password": servers.password,
         "header": "Authorization: Basic abc",
         "body": '{"tasks": []}',
         "personal": "eyJhbGciOiJIUzI1NiJ9.e30.x",
     }[kind]
-    assert leaks(f"fine\nsent {line}\nfine", house.settings, house.password) == [f"sent {line}"]
+    assert leaks(f"fine\nsent {line}\nfine", servers.settings, servers.password) == [f"sent {line}"]

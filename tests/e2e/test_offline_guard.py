@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import photo
 from tests.e2e.conftest import FirstDemo
 from tests.e2e.guard import Guard
+from tests.support.builders import photo
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from backend.local_servers import new_secret
+from backend.demo.servers import new_secret
+from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.settings import Settings
-from backend.studio import Studio
-from tests.e2e.conftest import House, MakeProject
+from tests.e2e.conftest import MakeProject, Servers
 
 ROOT = Path(__file__).parents[2]
 DEMO = "./uvw run ls-clip demo"
@@ -98,17 +98,17 @@ def test_label_studio_starts_with_both_switches(desk: Path, tmp_path: Path) -> N
         url = f"http://127.0.0.1:{port}"
         wait_for(server, answers_ok(f"{url}/health"), "Label Studio", 240)
         settings = Settings(_env_file=None, label_studio_url=url, label_studio_api_key=key)
-        studio = Studio(settings)
-        assert "reserved network" not in studio.why_no_backend("http://127.0.0.1:9090")
-        assert "reserved network" not in studio.why_no_webhook("http://127.0.0.1:9090/webhook")
+        studio = LabelStudioClient(settings)
+        assert "reserved network" not in studio.backends.refusal("http://127.0.0.1:9090")
+        assert "reserved network" not in studio.webhooks.refusal("http://127.0.0.1:9090/webhook")
 
 
 @pytest.fixture
-def env_file(desk: Path, house: House, settings: Settings) -> Iterator[Path]:
+def env_file(desk: Path, servers: Servers, settings: Settings) -> Iterator[Path]:
     """plugin_config/settings.env, filled in as the README says."""
     text = (ROOT / "plugin_config" / "settings.env").read_text()
     values = {
-        "LABEL_STUDIO_URL": house.studio_url,
+        "LABEL_STUDIO_URL": servers.studio_url,
         "LABEL_STUDIO_API_KEY": settings.label_studio_api_key.get_secret_value(),
         "LS_CLIP_ENCODER": "offline",
         "BASIC_AUTH_PASS": "made-up",
@@ -122,7 +122,7 @@ def env_file(desk: Path, house: House, settings: Settings) -> Iterator[Path]:
 
 
 def test_the_steps_to_connect_a_project_work(
-    desk: Path, env_file: Path, studio: Studio, make_project: MakeProject
+    desk: Path, env_file: Path, studio: LabelStudioClient, make_project: MakeProject
 ) -> None:
     project = make_project(photos=3)
     more = {"LS_CLIP_STORE": str(desk / "store"), "LS_CLIP_PORT": "29191"}
@@ -132,7 +132,7 @@ def test_the_steps_to_connect_a_project_work(
         done = type_in(CONNECT.replace("connect 1", f"connect {project}"), desk, **more)
     assert done.returncode == 0, done.stderr
     assert "3 of 3 tasks" in done.stderr
-    assert len(studio.predictions(project)) == 3
+    assert len(studio.predictions.of_project(project)) == 3
 
 
 def test_the_installation_without_uv_run_works_as_written() -> None:

@@ -7,18 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from backend.heads import ZERO_SHOT, Heads
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.studio import Studio, project_key
-from jobs import due
-from jobs.runs import DONE, ENDED, Runs
-from jobs.trainings import ACCEPTED, IDLE, TOO_FEW, Training, Trainings
-from tests.conftest import run_cli
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from jobs import schedule
+from jobs.run import DONE, ENDED
+from jobs.run_store import RunStore
+from jobs.training_state import ACCEPTED, IDLE, TOO_FEW, Training, TrainingStore
 from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, one_each, until
+from tests.support.processes import run_cli
 
 
-def refreshed(trainings: Trainings, project: int) -> Training:
+def refreshed(trainings: TrainingStore, project: int) -> Training:
     """The training after an accepted head has come into use."""
 
     def served() -> Training | None:
@@ -33,19 +35,19 @@ def refreshed(trainings: Trainings, project: int) -> Training:
 def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     loop: Settings,
     loop_runtime: Runtime,
-    studio: Studio,
+    studio: LabelStudioClient,
     connected: int,
     review: Review,
-    trainings: Trainings,
+    trainings: TrainingStore,
 ):
-    key = project_key(studio.project(connected))
+    key = project_key(studio.projects.get(connected))
     before = one_each(studio, connected)
     assert len(before) == PHOTOS
     blind = {task for task, one in before.items() if one["result"] == []}
     assert 0 < len(blind) < PHOTOS / 2
     reviewed = review(connected, 20)
     now = refreshed(trainings, connected)
-    heads = Heads(loop_runtime.store)
+    heads = HeadRegistry(loop_runtime.store)
     assert heads.serving(key) == now.head == "h1"
     after = one_each(studio, connected)
     # Annotated tasks keep the prediction that people saw; the others have one of the new version.
@@ -84,61 +86,75 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
 
 
 def test_the_button_trains_now_and_says_what_is_missing(
-    api: Callable[..., Any], studio: Studio, connected: int, review: Review, trainings: Trainings
+    api: Callable[..., Any],
+    studio: LabelStudioClient,
+    connected: int,
+    review: Review,
+    trainings: TrainingStore,
 ):
     review(connected, 5)
-    backend = studio.backends(connected)[0]["id"]
+    backend = studio.backends.of_project(connected)[0]["id"]
     api("POST", f"/api/ml/{backend}/train", json={})
     now = until(lambda: _ended(trainings.get(connected)))
     assert now.outcome == TOO_FEW
     assert "15 more" in now.reason
-    assert set(studio.model_versions(connected)) == {studio.project(connected)["model_version"]}
+    assert set(studio.predictions.versions(connected)) == {
+        studio.projects.get(connected)["model_version"]
+    }
 
 
 def test_new_tasks_and_new_labels_lead_to_runs(
-    loop: Settings, studio: Studio, connected: int, label_config: str, trainings: Trainings
+    loop: Settings,
+    studio: LabelStudioClient,
+    connected: int,
+    label_config: str,
+    trainings: TrainingStore,
 ):
     connection = trainings.connection
-    runs = Runs(connection)
-    shown = studio.project(connected)["model_version"]
-    task = next(iter(studio.tasks(connected)))
-    (new,) = studio.create_tasks(connected, [{"data": task["data"]}])
-    until(lambda: due.moment(connection, due.PREDICT, connected))
-    due.add(connection, due.PREDICT, connected, time.time())
+    runs = RunStore(connection)
+    shown = studio.projects.get(connected)["model_version"]
+    task = next(iter(studio.tasks.iterate(connected)))
+    (new,) = studio.tasks.create(connected, [{"data": task["data"]}])
+    until(lambda: schedule.moment(connection, schedule.PREDICT, connected))
+    schedule.add(connection, schedule.PREDICT, connected, time.time())
     until(lambda: new in one_each(studio, connected))
     until(lambda: all(run.state in ENDED for run in runs.of_project(connected)))
     count = len(runs.of_project(connected))
     # Our own change of the project is none of its labels.
-    studio.update_project(connected, title="another title")
+    studio.projects.update(connected, title="another title")
     time.sleep(8)
     assert len(runs.of_project(connected)) == count
     more = label_config.replace("</Choices>", '<Choice value="harbour"/></Choices>')
-    studio.update_project(connected, label_config=more)
-    until(lambda: studio.project(connected)["model_version"] != shown)
+    studio.projects.update(connected, label_config=more)
+    until(lambda: studio.projects.get(connected)["model_version"] != shown)
     run = until(lambda: _done(runs.of_project(connected)[0]))
     assert (run.state, run.asked_by) == (DONE, "webhook")
     assert len(one_each(studio, connected)) == PHOTOS + 1
 
 
 def test_a_lost_event_is_found_by_reconciling(
-    loop: Settings, studio: Studio, connected: int, review: Review, trainings: Trainings
+    loop: Settings,
+    studio: LabelStudioClient,
+    connected: int,
+    review: Review,
+    trainings: TrainingStore,
 ):
-    for hook in studio.webhooks(connected):
-        studio.delete_webhook(hook["id"])
+    for hook in studio.webhooks.of_project(connected):
+        studio.webhooks.delete(hook["id"])
     review(connected, 25)
     assert trainings.get(connected).pending == 0
-    due.add(trainings.connection, due.RECONCILE, connected, time.time())
+    schedule.add(trainings.connection, schedule.RECONCILE, connected, time.time())
     refreshed(trainings, connected)
 
 
 def test_live_predictions_are_blind_where_imported_ones_are(
-    loop_runtime: Runtime, studio: Studio, connected: int
+    loop_runtime: Runtime, studio: LabelStudioClient, connected: int
 ):
     imported = one_each(studio, connected)
-    project = studio.project(connected)
+    project = studio.projects.get(connected)
     predictor = loop_runtime.predictor
     scorer = predictor.scorer(_config(studio, connected), project_key(project))
-    live = predictor.predict(scorer, list(studio.tasks(connected)))
+    live = predictor.predict(scorer, list(studio.tasks.iterate(connected)))
     for one in live:
         assert one.task is not None
         kept = imported[one.task]
@@ -157,7 +173,7 @@ def _done(run: Any) -> Any:
     return run if run.state in ENDED else None
 
 
-def _config(studio: Studio, project: int) -> Any:
-    from backend.labels import parse_config
+def _config(studio: LabelStudioClient, project: int) -> Any:
+    from backend.labels.config import parse_config
 
-    return parse_config(studio.project(project)["label_config"])
+    return parse_config(studio.projects.get(project)["label_config"])

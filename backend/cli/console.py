@@ -1,0 +1,63 @@
+"""What the commands print with: one console on standard error, and a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console(stderr=True)
+EncoderOption = Annotated[
+    str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ProjectArgument = Annotated[int, typer.Argument(help="The project's number in Label Studio.")]
+
+
+def compact_table(*columns: str) -> Table:
+    """A table without frames, whose cells are not wrapped: eight columns fit 80 characters."""
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        table.add_column(column, no_wrap=True, overflow="fold")
+    return table
+
+
+def plain(text: str) -> str:
+    """A text in which rich sees no markup."""
+    return text.replace("[", r"\[")
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, and a line a step elsewhere."""
+    if not console.is_terminal:
+        seen: set[str] = set()
+
+        def line(what: str, done: int, total: int) -> None:
+            if what not in seen:
+                seen.add(what)
+                console.print(f"{what} ...")
+
+        yield line
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns: list[Any] = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
+    with Progress(*columns, console=console) as bar:
+        rows: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in rows:
+                rows[what] = bar.add_task(what, total=total)
+            bar.update(rows[what], completed=done, total=total)
+
+        yield update

@@ -1,0 +1,258 @@
+"""The ``ls-clip`` command. Heavy imports happen inside the commands, so that --help is instant."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backend.cli.console import (
+    EncoderOption,
+    JsonOption,
+    ProjectArgument,
+    console,
+    plain,
+    progress_bar,
+)
+from backend.cli.data import data_app
+from backend.cli.heads import train_app
+from backend.cli.project import runs_app
+from backend.errors import ClipError, SettingsError
+from backend.logs import configure_logging
+from backend.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.doctor import Finding
+    from backend.projects.filling import FillReport
+    from backend.settings import Settings
+
+app = typer.Typer(
+    help="CLIP suggestions for multi-label image projects in Label Studio.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(runs_app)
+app.add_typer(train_app)
+app.add_typer(data_app)
+
+
+def main() -> None:
+    """Run the command line; an error that a person can mend is one message and exit code 1."""
+    try:
+        app()
+    except ClipError as error:
+        # Not wrapped: a path or an address that is broken in two cannot be copied.
+        console.print(
+            f"[bold red]Error:[/] {plain(error.message)}", highlight=False, soft_wrap=True
+        )
+        if error.fix:
+            console.print(f"[bold]Fix:[/] {plain(error.fix)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Overrides LS_CLIP_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Overrides LS_CLIP_PORT.")] = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Serve the ML backend that Label Studio calls."""
+    from backend.server.gunicorn import serve as run
+
+    settings = load_settings(host=host, port=port, encoder=encoder)
+    configure_logging(settings)
+    run(settings)
+
+
+@app.command()
+def connect(
+    project: ProjectArgument,
+    known_label: Annotated[
+        str | None,
+        typer.Option(
+            help="The field of the tasks' data that holds labels known beforehand; '' for none."
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Connect a project: backend, webhook, settings, and a prediction for every task.
+
+    Can be repeated at any time; only what is missing is done.
+    """
+    settings = load_settings(encoder=encoder)
+    configure_logging(settings)
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.projects.connect import connect as run
+    from backend.runtime import Runtime
+
+    studio = LabelStudioClient(settings)
+    studio.projects.get(project)
+    with progress_bar() as progress:
+        progress("loading the encoder", 0, 1)
+        runtime = Runtime(settings)
+        report = run(
+            settings, studio, runtime.predictor, project, progress, known_field=known_label
+        )
+    if as_json:
+        typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
+    else:
+        _print_report(settings, report)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _print_report(settings: Settings, report: FillReport) -> None:
+    console.print(
+        f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
+        f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
+    )
+    if settings.blind_share:
+        console.print(
+            f"{settings.blind_share:.0%} of the tasks are shown without suggestions on purpose, "
+            "to learn from unaided people (docs/training.md).",
+            highlight=False,
+        )
+    annotated = report.tasks - report.predicted - len(report.failures)
+    if annotated > 0:
+        console.print(
+            f"Annotated tasks, left with what their annotators saw: {annotated}.", highlight=False
+        )
+    for warning in report.warnings:
+        console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
+    for task, reason in list(report.failures.items())[:10]:
+        console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
+    if len(report.failures) > 10:
+        console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
+
+
+@app.command()
+def suggest(
+    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
+    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
+    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggest labels for image files, without Label Studio."""
+    settings = load_settings(encoder=encoder, threshold=threshold)
+    configure_logging(settings)
+    from backend.inference.suggest import print_suggestions
+    from backend.inference.suggest import suggest as run
+
+    names = [label.strip() for label in labels.split(",") if label.strip()]
+    suggestions = run(settings, names, photos)
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in suggestions], ensure_ascii=False, indent=1))
+    else:
+        print_suggestions(suggestions, Console())
+    if any(one.error for one in suggestions):
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A folder with images/ and labels.json.")],
+    encoder: EncoderOption = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the encoder's probability table on this folder.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the suggestions on labelled images.
+
+    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}, LABELS being lists of names.
+    """
+    settings = load_settings(encoder=encoder)
+    configure_logging(settings)
+    from backend.inference.evaluate import evaluate as run
+    from backend.inference.evaluate import print_evaluation
+
+    with progress_bar() as progress:
+        result = run(settings, folder, fit, progress)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_evaluation(result, Console())
+
+
+@app.command()
+def demo(
+    check: Annotated[
+        bool, typer.Option("--check", help="Verify everything through Label Studio, then exit.")
+    ] = False,
+    directory: Annotated[
+        Path, typer.Option("--directory", help="Where the demo keeps its data.")
+    ] = Path("~/.cache/label-studio-clip/demo"),
+    tasks: Annotated[int, typer.Option(min=24, max=2000, help="Photo tasks to make.")] = 48,
+    port: Annotated[
+        int, typer.Option(help="Label Studio's port; the next free one is taken.")
+    ] = 8080,
+    simulate: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1000, help="Let an annotator review so many tasks, then train and refresh."
+        ),
+    ] = 0,
+) -> None:
+    """Start Label Studio and the backend, and fill a project of photos with suggestions."""
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.demo.run import run_demo
+
+    code = run_demo(directory.expanduser(), tasks, port, check, progress_bar, reviews=simulate)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor(
+    project: Annotated[
+        int | None, typer.Argument(help="The project's number; without it the rest is examined.")
+    ] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find out why there are no suggestions, and what mends it.
+
+    Exit code: 0 fine or notes only, 1 warnings, 2 errors.
+    """
+    # The findings say it better than the log would.
+    logging.getLogger("backend").setLevel(logging.CRITICAL)
+    from backend.doctor import Finding, exit_code
+    from backend.doctor import doctor as run
+
+    try:
+        findings = run(load_settings(encoder=encoder), project)
+    except SettingsError as error:
+        why = "No command starts like this."
+        findings = [Finding("settings", "error", error.message, why, error.fix)]
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in findings], ensure_ascii=False, indent=1))
+    else:
+        print_findings(findings)
+    raise typer.Exit(exit_code(findings))
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """A line a finding: how bad, which check, what, why, and what mends it."""
+    colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+    table = Table.grid(padding=(0, 1))
+    for column in ("severity", "check"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("finding", overflow="fold")
+    for one in findings:
+        text = Text(one.what)
+        if one.why:
+            text.append(f" {one.why}", "dim")
+        if one.fix:
+            text.append(f" Fix: {one.fix}", "bold")
+        table.add_row(Text(one.severity, colours[one.severity]), Text(one.check), text)
+    Console().print(table)

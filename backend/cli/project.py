@@ -1,0 +1,362 @@
+"""The commands around runs: worker, predict, runs, prune, forget."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.console import (
+    EncoderOption,
+    JsonOption,
+    ProjectArgument,
+    compact_table,
+    console,
+    plain,
+)
+from backend.errors import QueueError, SettingsError, as_text, counted
+from backend.logs import configure_logging
+from backend.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from jobs.run import Run
+    from jobs.run_store import RunStore
+
+runs_app = typer.Typer()
+LINE_SECONDS = 5.0
+"""Without a terminal, progress is a line so often."""
+
+
+@runs_app.command()
+def worker(
+    queues: Annotated[
+        str, typer.Option(help="Comma-separated; the first goes before the others.")
+    ] = "predict,train",
+    device: Annotated[
+        str | None, typer.Option(help="Overrides LS_CLIP_DEVICE, e.g. cuda:1.")
+    ] = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Work on runs: any number of these, on any number of machines."""
+    settings = load_settings(device=device, encoder=encoder)
+    configure_logging(settings)
+    from jobs.queue import QUEUES
+    from jobs.worker import supervise
+
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    unknown = [name for name in names if name not in QUEUES]
+    if unknown or not names:
+        raise SettingsError(
+            f"There is no queue {', '.join(map(repr, unknown)) or 'named'}.",
+            f"Give --queues some of: {', '.join(QUEUES)}.",
+        )
+    given = {"LS_CLIP_DEVICE": device, "LS_CLIP_ENCODER": encoder}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    raise typer.Exit(supervise(settings, names, overrides))
+
+
+@runs_app.command()
+def predict(
+    project: ProjectArgument,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="missing: tasks without a prediction of today's version; unlabelled: of those, "
+            "the ones without an annotation; all: look at every task again."
+        ),
+    ] = "missing",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Show the progress until it is done.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the workers for suggestions for a whole project.
+
+    One run a project at a time: asked twice, the second call joins the first. With --wait the exit
+    code is 1 if the run fails or leaves a task without a prediction.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from jobs.enqueue import start
+    from jobs.polling import begun
+    from jobs.queue import PREDICT
+    from jobs.run import ONLY
+
+    if only not in ONLY:
+        raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
+    runs = _runs(settings, wait)
+    run, fresh = start(runs, project, only, "cli")
+    if not fresh:
+        console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
+    listened_to = warn_without_workers(settings, PREDICT)
+    if wait:
+        run = follow(runs, run)
+    elif listened_to:
+        run = begun(runs, run)
+    if as_json:
+        typer.echo(json.dumps(run.as_dict(), ensure_ascii=False))
+    elif wait or run.state == "failed":
+        print_outcome(runs, run)
+    else:
+        console.print(f"Run [bold]{run.id}[/]; see it with: ls-clip runs {project}")
+    if run.state == "failed" or (wait and (run.state != "done" or run.failed)):
+        raise typer.Exit(1)
+
+
+@runs_app.command()
+def runs(
+    project: ProjectArgument,
+    cancel: Annotated[str | None, typer.Option(help="Stop the run with this id.")] = None,
+    show: Annotated[
+        str | None, typer.Option(help="Show the run with this id, and why tasks failed.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List a project's runs, look into one, or cancel one."""
+    settings = load_settings()
+    configure_logging(settings)
+    from jobs import enqueue, queue
+
+    known = _runs(settings)
+    with queue.explained():
+        if cancel is not None:
+            run = known.require(project, cancel)
+            if not enqueue.cancel(known, run):
+                console.print(f"Run {run.id} has ended already ({run.state}).")
+        chosen = None if show is None else known.require(project, show)
+        found = known.of_project(project) if chosen is None else [chosen]
+        failures = {} if chosen is None else known.failures(chosen.id)
+    if as_json:
+        told: Any = [run.as_dict() for run in found]
+        if chosen is not None:
+            told = {**chosen.as_dict(), "failures": {str(t): why for t, why in failures.items()}}
+        typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
+        return
+    if chosen is not None:
+        print_outcome(known, chosen)
+        return
+    if not found:
+        require_project(settings, project)
+        console.print(f"No run of project {project} is remembered.")
+        return
+    table = compact_table("run", "when", "state", "tasks", "imported", "failed", "only", "asked by")
+    for run in found:
+        when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
+        numbers = map(str, (run.listed, run.imported, run.failed))
+        table.add_row(run.id, when, run.state, *numbers, run.only, run.asked_by)
+    Console().print(table)
+    for run in found:
+        if run.error is not None:
+            why = plain(as_text(run.error))
+            console.print(f"[red]{run.id} failed:[/] {why}", highlight=False)
+        elif run.waits_for:
+            console.print(f"[yellow]{run.id} waits:[/] {plain(run.waits_for)}", highlight=False)
+
+
+@runs_app.command()
+def prune(
+    project: ProjectArgument,
+    version: Annotated[
+        str | None, typer.Option(help="Delete the predictions of this model version.")
+    ] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Delete all but one of equal predictions.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
+) -> None:
+    """Delete old predictions in Label Studio: the only command that deletes there.
+
+    Without an option it lists the versions. Label Studio deletes about 200 a second, and nobody can
+    submit meanwhile.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.projects.deletion import delete, plan_deletion
+
+    studio = LabelStudioClient(settings)
+    shown = studio.projects.get(project)["model_version"]
+    versions = studio.predictions.versions(project)
+    if version is None and not duplicates:
+        table = Table("model version", "predictions", "shown")
+        for name, count in versions.items():
+            table.add_row(name, str(count), "yes" if name == shown else "")
+        Console().print(table)
+        return
+    if version is not None and version not in versions:
+        raise SettingsError(
+            f"Project {project} has no predictions of a version {version!r}.",
+            f"ls-clip prune {project} lists the versions that it has.",
+        )
+    what = plan_deletion(studio, project, version, duplicates)
+    if what.count == 0:
+        console.print("There is nothing to delete.")
+        return
+    seconds = max(1, round(what.seconds))
+    console.print(
+        f"{counted(what.count, 'prediction')} of project {project} will be deleted in Label "
+        f"Studio. That takes about {seconds} s, during which nobody can submit there. Which "
+        "prediction an annotation came from is kept in our store, not in Label Studio."
+    )
+    if version == shown:
+        console.print(
+            f"[bold red]The project shows {plain(shown)}:[/] its tasks will open with nothing "
+            f"ticked until ls-clip predict {project} or ls-clip connect {project} has run again.",
+            highlight=False,
+        )
+    if not yes and not typer.confirm("Delete them?"):
+        raise typer.Exit(1)
+    console.print(f"{counted(delete(studio, project, what), 'prediction')} deleted.")
+
+
+@runs_app.command()
+def forget(
+    project: ProjectArgument,
+    task: Annotated[
+        list[int] | None, typer.Option(help="Only this task; can be given several times.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
+) -> None:
+    """Erase what is kept of a project or of some tasks.
+
+    Embeddings, image addresses, snapshots of predictions, and lists of tasks that runs left behind;
+    of a whole project its heads and statistics too, so that suggestions are zero-shot again and the
+    next head is called h1. Which field holds known labels stays, and so does since when there is
+    which label. Nothing in Label Studio is changed. Embeddings of images that another task has too
+    stay.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.storage.prediction_log import PredictionLog
+    from backend.storage.store import Store
+    from jobs import queue
+    from jobs.run_files import erase_ended
+    from jobs.training_state import TrainingStore
+
+    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
+    store = Store(settings.store_uri)
+    prediction_log = PredictionLog(store)
+    if task and not prediction_log.has(f"{project}.", task):
+        console.print(f"Nothing is kept of project {project}, {what}.")
+        return
+    if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
+        raise typer.Exit(1)
+    gone = prediction_log.purge(f"{project}.", task or None)
+    if gone.images or gone.predictions:
+        heads = "" if task else ", its heads and statistics"
+        shown = counted(gone.predictions, "snapshot")
+        found = f"embeddings of {counted(gone.images, 'image')}, {shown}{heads}"
+        console.print(f"Erased: {found}.", highlight=False)
+        if not task:
+            console.print(
+                "Label Studio shows what it was given until "
+                f"ls-clip predict {project} or ls-clip connect {project} has run."
+            )
+    else:
+        console.print(f"Nothing is kept of project {project}, {what}.")
+    going = []
+    if settings.redis_url.get_secret_value():
+        with queue.explained():
+            going = _runs(settings).active()
+            if not task:
+                TrainingStore(queue.connect(settings)).forget(project)
+    erase_ended(store, {run.id for run in going})
+
+
+def follow(runs: RunStore, run: Run) -> Run:
+    """Show how far a run is until it has ended."""
+    from jobs.polling import wait
+
+    if not console.is_terminal:
+        said, when = "", 0.0
+
+        def line(now: Run) -> None:
+            nonlocal said, when
+            text = _told(now)
+            if text != said and time.monotonic() - when > LINE_SECONDS:
+                said, when = text, time.monotonic()
+                console.print(text, highlight=False)
+
+        return wait(runs, run.id, line)
+    with console.status("") as status:
+        return wait(runs, run.id, lambda now: status.update(_told(now)))
+
+
+def _told(run: Run) -> str:
+    parts = [
+        f"{run.state}: {run.listed} listed",
+        f"{run.embedded} embedded",
+        f"{run.cached} cached",
+        f"{run.failed} failed",
+        f"{run.imported} imported",
+    ]
+    if run.embedded:
+        parts.append(f"{run.images_per_second:.1f} images/s")
+    if run.seconds_left is not None:
+        parts.append(f"{run.seconds_left:.0f} s left")
+    if run.waits_for:
+        parts.append(f"waits: {plain(run.waits_for)}")
+    return ", ".join(parts)
+
+
+def print_outcome(runs: RunStore, run: Run) -> None:
+    """What came of a run: one line, and the tasks without a prediction."""
+    colour = {"done": "green", "failed": "red", "cancelled": "yellow"}.get(run.state, "cyan")
+    console.print(f"[{colour}]{_told(run)}[/]; version {run.model_version or '(none)'}")
+    if run.error is not None:
+        console.print(f"[bold red]Error:[/] {plain(run.error['message'])}", highlight=False)
+        console.print(f"[bold]Fix:[/] {plain(run.error['fix'])}", highlight=False)
+    for note in run.notes:
+        console.print(f"[yellow]Note:[/] {plain(note)}", highlight=False)
+    failures = runs.failures(run.id)
+    for task, why in list(failures.items())[:10]:
+        console.print(f"[red]Task {task}:[/] {plain(as_text(why))}", highlight=False)
+    if len(failures) > 10:
+        rest = f"ls-clip runs {run.project} --show {run.id} --json"
+        console.print(f"... and {len(failures) - 10} more; all of them: {rest}")
+
+
+def retries_for(wait: bool) -> int:
+    """Of `jobs.queue.connect`: who waits outlasts a restart of Redis."""
+    return 8 if wait else 2
+
+
+def _runs(settings: Settings, wait: bool = False) -> RunStore:
+    from jobs import queue
+    from jobs.run_store import RunStore
+
+    return RunStore(queue.connect(settings, retries_for(wait)))
+
+
+def require_project(settings: Settings, project: int) -> None:
+    """Refuse a number that no project has. A Label Studio that is away is no reason: runs wait.
+
+    Raises:
+        StudioError: there is no such project, or the token is refused.
+    """
+    from backend.labelstudio import client
+    from backend.labelstudio.transport import UnansweredError
+
+    try:
+        client.require_project(settings, project)
+    except UnansweredError as error:
+        console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
+
+
+def warn_without_workers(settings: Settings, *names: str) -> bool:
+    """Say so if nobody listens on one of these queues; whether somebody listens on each."""
+    from jobs import queue
+    from jobs.polling import require_workers
+
+    connection = queue.connect(settings)
+    for name in names:
+        try:
+            require_workers(settings, connection, name)
+        except QueueError as error:
+            console.print(f"[yellow]Note:[/] {plain(str(error))}", highlight=False)
+            return False
+    return True

@@ -1,0 +1,190 @@
+"""What the checks look at, each part asked for once and only when a check wants it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from secrets import token_hex
+from typing import Any
+
+import requests
+
+from backend.encoders.base import Encoder
+from backend.encoders.registry import get_encoder
+from backend.images.fetcher import ImageFetcher
+from backend.inference.embedder import Embedder
+from backend.inference.predictor import Predictor
+from backend.labels.config import LabelConfig, parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.projects import project_key
+from backend.server.settings_comparison import digests
+from backend.settings import Settings
+from backend.storage.store import Store
+from jobs import queue
+from jobs.run_store import RunStore
+
+SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply to a plain request.
+
+    Attributes:
+        status: HTTP status.
+        body: parsed JSON, or None.
+        date: the Date header.
+        location: where it redirects to, if it does.
+        seconds: until it was there.
+    """
+
+    status: int
+    body: Any
+    date: str
+    location: str
+    seconds: float
+
+
+class Context:
+    """See the module.
+
+    Args:
+        settings: those that the server runs with.
+        number: of the project, or None.
+    """
+
+    def __init__(self, settings: Settings, number: int | None) -> None:
+        self.settings = settings
+        self.number = number
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def ask(self, method: str, url: str, json: Any = None, login: bool = False) -> Answer:
+        """One request without retries, redirects or proxies.
+
+        Raises:
+            requests.RequestException: no answer.
+        """
+        settings = self.settings
+        user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+        started = time.monotonic()
+        answer = self._session.request(
+            method,
+            url,
+            json=json,
+            auth=(user, password) if login and (user or password) else None,
+            timeout=SECONDS,
+            allow_redirects=False,
+        )
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        headers = answer.headers
+        return Answer(
+            answer.status_code,
+            body,
+            headers.get("Date", ""),
+            headers.get("Location", "") if answer.is_redirect else "",
+            time.monotonic() - started,
+        )
+
+    @property
+    def project_number(self) -> int:
+        """The number, where a check runs only with one."""
+        assert self.number is not None
+        return self.number
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """Raises EncoderError."""
+        return get_encoder(self.settings)
+
+    @cached_property
+    def store(self) -> Store:
+        """Raises StoreError."""
+        return Store(self.settings.store_uri)
+
+    @cached_property
+    def studio(self) -> LabelStudioClient:
+        """Raises StudioError."""
+        return LabelStudioClient(self.settings)
+
+    @cached_property
+    def fetcher(self) -> ImageFetcher:
+        """As the server fetches."""
+        return ImageFetcher(self.settings, self.studio.headers)
+
+    @cached_property
+    def project(self) -> dict[str, Any]:
+        """Raises StudioError."""
+        return self.studio.projects.get(self.project_number)
+
+    @cached_property
+    def config(self) -> LabelConfig:
+        """Raises LabelConfigError."""
+        return parse_config(self.project["label_config"])
+
+    @cached_property
+    def backends(self) -> list[dict[str, Any]]:
+        """The project's ML backends; Label Studio has just asked each for /health and /setup."""
+        return self.studio.backends.of_project(self.project_number)
+
+    @cached_property
+    def webhooks(self) -> list[dict[str, Any]]:
+        """The project's webhooks."""
+        return self.studio.webhooks.of_project(self.project_number)
+
+    @cached_property
+    def failures(self) -> dict[int, dict[str, str]]:
+        """Task id -> why the project's last run left it out; empty without a queue.
+
+        Raises QueueError.
+        """
+        if not self.settings.redis_url.get_secret_value():
+            return {}
+        with queue.explained():
+            runs = RunStore(queue.connect(self.settings, retries=0))
+            found = runs.of_project(self.project_number)
+            return runs.failures(found[0].id) if found else {}
+
+    @cached_property
+    def open_tasks(self) -> set[int]:
+        """Ids of the tasks that nobody has annotated."""
+        tasks = self.studio.tasks.iterate(self.project_number)
+        return {int(task["id"]) for task in tasks if not task["total_annotations"]}
+
+    @cached_property
+    def predictions(self) -> list[dict[str, Any]]:
+        """All predictions of the project."""
+        return self.studio.predictions.of_project(self.project_number)
+
+    @cached_property
+    def expected_version(self) -> str:
+        """The version that these settings give for the project as it is now."""
+        embedder = Embedder(self.settings, self.encoder, self.store, self.fetcher)
+        predictor = Predictor(self.settings, self.encoder, self.store, embedder)
+        return predictor.scorer(self.config, project_key(self.project)).model_version
+
+    def setup(self, of_project: bool) -> Answer:
+        """What the backend answers to /setup, for the project or for none in particular.
+
+        Raises:
+            requests.RequestException: it does not answer.
+        """
+        body: dict[str, Any] = {"project": "0.0", "schema": "<View/>"}
+        if of_project:
+            project = self.project
+            body = {"project": project_key(project), "schema": project["label_config"]}
+        return self.ask("POST", f"{self.settings.backend_url}/setup", body, login=True)
+
+    def compare(self) -> Answer:
+        """What the backend answers to the question whether it runs with these settings.
+
+        Raises:
+            requests.RequestException: it does not answer.
+        """
+        salt = token_hex(8)
+        body = {"salt": salt, "digests": digests(self.settings, salt)}
+        return self.ask("POST", f"{self.settings.backend_url}/compare", body, login=True)

@@ -1,0 +1,191 @@
+"""Checks of Label Studio itself: reachable, token, clocks, and which addresses it refuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+import requests
+
+from backend.doctor.context import Context
+from backend.doctor.finding import Check, Finding
+from backend.errors import StudioError
+from backend.labelstudio.transport import URL_FIX, unreachable
+
+ACCESS_SECONDS = 300
+"""The life of the access tokens that a personal access token is exchanged for."""
+NEEDED = (
+    "projects.view",
+    "projects.change",
+    "tasks.view",
+    "predictions.any",
+    "models.change",
+    "webhooks.change",
+)
+SSRF_FIX = (
+    "Start Label Studio with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false (both: with "
+    "the first alone the backend is added and its webhook is not), or give the backend a public "
+    "address in LS_CLIP_PUBLIC_URL."
+)
+
+
+def reachable(context: Context) -> Iterator[Finding]:
+    """The URL leads to a Label Studio."""
+    url = context.settings.label_studio_url
+    try:
+        health = context.ask("GET", f"{url}/health")
+        version = context.ask("GET", f"{url}/api/version")
+        # Version and health are answered below the address of every page, the API is not.
+        whoami = context.ask("GET", f"{url}/api/current-user/whoami")
+    except requests.RequestException as error:
+        raise unreachable(url, error) from error
+    if health.location or version.location:
+        raise StudioError(
+            f"{url} redirects to {health.location or version.location}.",
+            "Set LABEL_STUDIO_URL to the address that answers without a redirect.",
+        )
+    if health.status in {429, 502, 503, 504}:
+        raise StudioError(
+            f"{url} answers {health.status}.", "Wait until Label Studio is up and less busy."
+        )
+    is_studio = isinstance(version.body, dict) and "release" in version.body
+    if not is_studio or whoami.status == 404:
+        raise StudioError(
+            f"What answers at {url} is not Label Studio's API.",
+            URL_FIX,
+        )
+    yield from ()
+
+
+def clock(context: Context) -> Iterator[Finding]:
+    """Both clocks agree."""
+    date = context.ask("GET", f"{context.settings.label_studio_url}/health").date
+    if not date:
+        return
+    skew = time.time() - parsedate_to_datetime(date).timestamp()
+    if abs(skew) < ACCESS_SECONDS / 10:
+        return
+    fatal = abs(skew) > ACCESS_SECONDS * 0.8
+    yield Finding(
+        "clock",
+        "error" if fatal else "warning",
+        f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Label "
+        "Studio's.",
+        f"Access tokens live {ACCESS_SECONDS} s: on clocks that far apart they are renewed too "
+        "late or refused.",
+        "Let both machines take their time from the same NTP server.",
+    )
+
+
+def token(context: Context) -> Iterator[Finding]:
+    """The token is accepted and its user may do what connect does."""
+    try:
+        user = context.studio.user()
+    except StudioError as error:
+        if "legacy token" in error.message:
+            raise StudioError(
+                "The token is a legacy token, and Label Studio has those switched off.",
+                "Create a personal access token (Account & Settings > Personal Access Token) and "
+                "set LABEL_STUDIO_API_KEY to it, or switch legacy tokens on under Organization > "
+                "API Tokens Settings.",
+            ) from error
+        if "not provided" in error.message:
+            raise StudioError(
+                "The token is a personal access token, and Label Studio has those switched off.",
+                "Switch them on under Organization > API Tokens Settings.",
+            ) from error
+        if " 500 " in error.message or " 403 " in error.message:
+            raise StudioError(
+                "The token is valid, but its user may use nothing.",
+                "Add the user to the organization again, or use the token of another one.",
+            ) from error
+        raise
+    missing = [name for name in NEEDED if name not in user.get("permissions", NEEDED)]
+    if missing:
+        yield Finding(
+            "token",
+            "error",
+            f"The user {user.get('email')} lacks the rights {', '.join(missing)}.",
+            "ls-clip connect changes the project and adds a backend and a webhook.",
+            "Use the token of an owner or administrator.",
+        )
+
+
+def ssrf(context: Context) -> Iterator[Finding]:
+    """Label Studio talks to addresses like the backend's."""
+    url = context.settings.backend_url
+    refused = {
+        "ML_BLOCK_LOCAL_IP": context.studio.backends.refusal(url),
+        "SSRF_PROTECTION_ENABLED": context.studio.webhooks.refusal(f"{url}/webhook"),
+    }
+    private = [name for name, why in refused.items() if "reserved network" in why]
+    if private:
+        ml = "ML_BLOCK_LOCAL_IP" in private
+        yield Finding(
+            "ssrf",
+            "error",
+            f"Label Studio refuses {url}: {' and '.join(private)} "
+            f"{'are' if len(private) > 1 else 'is'} on, which blocks private addresses.",
+            "The backend cannot be added."
+            if ml
+            else "Events never reach the backend, and adding it fails half-way.",
+            SSRF_FIX,
+        )
+    elif any("resolve hostname" in why for why in refused.values()):
+        host = urlsplit(url).hostname
+        yield Finding(
+            "ssrf",
+            "error",
+            f"Label Studio cannot resolve the backend's host {host}.",
+            "It can neither ask for suggestions nor send events.",
+            "Set LS_CLIP_PUBLIC_URL to an address that works from Label Studio's machine or "
+            "container.",
+        )
+
+
+def webhook_url(context: Context) -> Iterator[Finding]:
+    """Label Studio accepts the address of our webhook."""
+    url = f"{context.settings.backend_url}/webhook"
+    if "Enter a valid URL" in context.studio.webhooks.refusal(url):
+        yield Finding(
+            "webhook-url",
+            "error",
+            f"Label Studio does not accept {url} as a webhook: a host without a dot.",
+            "The backend can be added with it, but the webhook is left out without a word.",
+            "Set LS_CLIP_PUBLIC_URL to an address with a dotted name (a network alias such as "
+            "clip.internal) or an IP address.",
+        )
+
+
+CHECKS = (
+    Check(
+        "studio",
+        "Label Studio answers.",
+        "Tasks, images and suggestions live there.",
+        reachable,
+    ),
+    Check("clock", "The clocks agree.", "Tokens live by the clock.", clock, ("studio",)),
+    Check(
+        "token",
+        "The token is accepted.",
+        "Nothing can be read or written without it.",
+        token,
+        ("studio",),
+    ),
+    Check(
+        "ssrf",
+        "Label Studio talks to the backend's address.",
+        "Both sides must reach each other.",
+        ssrf,
+        ("token",),
+    ),
+    Check(
+        "webhook-url",
+        "Label Studio accepts the webhook's address.",
+        "Events come through it.",
+        webhook_url,
+        ("token",),
+    ),
+)

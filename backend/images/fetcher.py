@@ -1,0 +1,336 @@
+"""Image bytes from Label Studio, from other hosts and from ``data:`` URIs.
+
+Task data is written by people we need not trust, and this process stands inside a network. So each
+address is checked, and each address that a host redirects to is checked like the first.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+from urllib.parse import parse_qsl, unquote, urljoin
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity.stop import stop_before_delay
+from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ProtocolError, SSLError
+from urllib3.exceptions import TimeoutError as HTTPTimeoutError
+from urllib3.response import BaseHTTPResponse
+from urllib3.util import Retry, Url, parse_url
+
+from backend.errors import ImageError
+from backend.images.guard import guarded_pools, origin, remaining, time_limit
+from backend.settings import Settings
+
+MAX_REDIRECTS = 5
+ATTEMPTS = 3
+MAX_URL_LENGTH = 8192
+_BLOCK = 65536
+_HEADERS = {"User-Agent": "label-studio-clip", "Accept": "*/*", "Accept-Encoding": "identity"}
+_CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
+
+
+class _TransientError(ImageError):
+    """An ImageError that may not come again, with the pause that the host asked for."""
+
+    retry_after: float | None = None
+
+
+class ImageFetcher:
+    """Fetches what stands in the data of tasks. Safe to use from many threads.
+
+    Connections are kept open per host.
+
+    Args:
+        settings: label_studio_url, connect_timeout, fetch_timeout, max_image_bytes,
+            allowed_hosts, offline and fetch_workers are read.
+        studio_headers: returns the headers that authenticate at Label Studio. They are sent to
+            exactly its scheme, host and port, as long as no redirect has led elsewhere.
+
+    Raises:
+        SettingsError: allowed_hosts has an entry with a slash that is no network.
+    """
+
+    def __init__(self, settings: Settings, studio_headers: Callable[[], dict[str, str]]) -> None:
+        self._settings = settings
+        self._studio_headers = studio_headers
+        base = parse_url(settings.label_studio_url)
+        self._studio = origin(base)
+        self._prefix = (base.path or "").rstrip("/")
+        self._pools = guarded_pools(settings, self._studio)
+
+    def close(self) -> None:
+        """Close the idle connections. The fetcher can be used again."""
+        self._pools.clear()
+
+    def fetch(self, value: str) -> bytes:
+        """Fetch one image, at most ``max_image_bytes`` long, within ``fetch_timeout`` seconds.
+
+        Args:
+            value: a path of Label Studio (``/data/upload/1/x.jpg``), an http(s) URL, or a
+                ``data:image/...;base64,`` URI.
+
+        Returns:
+            The bytes as they came, without any content encoding; not empty checked, not decoded.
+
+        Raises:
+            ImageError: with one of the reasons ``bad_url``, ``unsupported_scheme``,
+                ``credentials_in_url``, ``path_traversal``, ``private_address``, ``offline``,
+                ``unreachable``, ``timeout``, ``too_many_redirects``, ``unauthorized``,
+                ``forbidden``, ``not_found``, ``http_status``, ``too_large``.
+            ClipError: whatever ``studio_headers`` raises.
+        """
+        if not isinstance(value, str) or not value.strip():
+            raise ImageError(
+                "bad_url",
+                "The task has no image address.",
+                "Put a URL, or a path of Label Studio, into the task's image field.",
+            )
+        value = value.strip()
+        if value[:5].lower() == "data:":
+            return self._from_data_uri(value)
+        url = self._locate(value)
+        retrying = Retrying(
+            retry=retry_if_exception_type(_TransientError),
+            stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self._settings.fetch_timeout),
+            wait=_pause,
+            reraise=True,
+        )
+        with time_limit(self._settings.fetch_timeout):
+            return retrying(self._follow, url)
+
+    def _from_data_uri(self, value: str) -> bytes:
+        head, comma, body = value.partition(",")
+        if not comma or not re.fullmatch(r"data:image/[^,]*;base64", head, re.IGNORECASE):
+            raise ImageError(
+                "bad_url",
+                "The data: URI is not of the form data:image/...;base64,...",
+                "Encode the image as base64 with an image type.",
+            )
+        if len(body) > 4 * self._settings.max_image_bytes:
+            raise self._too_large("the data: URI")
+        try:
+            data = base64.b64decode("".join(unquote(body).split()), validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ImageError(
+                "bad_url", f"The data: URI is not valid base64 ({error}).", "Encode it again."
+            ) from error
+        if len(data) > self._settings.max_image_bytes:
+            raise self._too_large("the data: URI")
+        return data
+
+    def _locate(self, value: str) -> Url:
+        if value.startswith("//"):
+            raise ImageError(
+                "bad_url", "The address names no scheme.", "Write http: or https: before the //."
+            )
+        if value.startswith("/"):
+            # Label Studio under a sub-path writes some of its own addresses with that path.
+            path = value.removeprefix(self._prefix) if self._prefix else value
+            value = self._settings.label_studio_url + (path if path.startswith("/") else value)
+        return self._checked(value)
+
+    def _checked(self, text: str) -> Url:
+        """Parse an absolute URL; refuse all that can be refused before its host is resolved."""
+        if len(text) > MAX_URL_LENGTH or re.search(r"[\x00-\x1f\x7f]", text):
+            raise _bad_url()
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+        if scheme and scheme[1].lower() not in {"http", "https"}:
+            _refuse_scheme(scheme[1].lower())
+        try:
+            url = parse_url(text)
+        except LocationParseError as error:
+            raise _bad_url() from error
+        if not scheme or not url.host:
+            raise _bad_url()
+        if url.auth is not None:
+            raise ImageError(
+                "credentials_in_url",
+                f"The address of the image at {url.host} carries a user name or password.",
+                "Remove it; connect the files as a storage in Label Studio instead.",
+            )
+        if origin(url) == self._studio:
+            _refuse_traversal(text)
+        return url
+
+    def _follow(self, url: Url) -> bytes:
+        with_token = True
+        for _ in range(1 + MAX_REDIRECTS):
+            # Once another host has had a say in where to go, the token stays at home.
+            with_token = with_token and origin(url) == self._studio
+            headers = _HEADERS | (self._studio_headers() if with_token else {})
+            answer = self._get(url, headers)
+            if isinstance(answer, bytes):
+                return answer
+            url = self._checked(_joined(url, answer))
+        raise ImageError(
+            "too_many_redirects",
+            f"{_shown(url)}: more than {MAX_REDIRECTS} redirects.",
+            "Put the final address into the task's data.",
+        )
+
+    def _get(self, url: Url, headers: dict[str, str]) -> bytes | str:
+        """The body, or the address to which the host redirects."""
+        try:
+            pool = self._pools.connection_from_host(url.host, url.port, url.scheme)
+            response = pool.urlopen(
+                "GET",
+                url.request_uri,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=remaining(),
+            )
+            try:
+                return response.get_redirect_location() or self._body(url, response)
+            finally:
+                # A connection whose answer was read to the end is back in its pool by now.
+                response.close()
+        except (TimeoutError, HTTPTimeoutError) as error:
+            raise ImageError(
+                "timeout",
+                f"{_shown(url)}: not complete after {self._settings.fetch_timeout:g} s.",
+                "Check that the host is fast enough, or raise LS_CLIP_FETCH_TIMEOUT.",
+            ) from error
+        except SSLError as error:
+            raise ImageError(
+                "unreachable",
+                f"{_shown(url)}: no trusted TLS connection ({error}).",
+                "Mend the host's certificate, or name its CA bundle in SSL_CERT_FILE.",
+            ) from error
+        except ProtocolError as error:
+            raise _TransientError(
+                "unreachable",
+                f"{_shown(url)}: the connection broke ({error.args[-1]}).",
+                "Try again; if it stays, look at the log of the host or of its proxy.",
+            ) from error
+        except HTTPError as error:
+            raise ImageError(
+                "unreachable",
+                f"{_shown(url)}: the answer cannot be read ({error}).",
+                "Open the address in a browser, and mend the host.",
+            ) from error
+
+    def _body(self, url: Url, response: BaseHTTPResponse) -> bytes:
+        if response.status != 200:
+            raise self._status_error(url, response)
+        limit = self._settings.max_image_bytes
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise self._too_large(_shown(url))
+        body = bytearray()
+        while block := response.read(_BLOCK, decode_content=True):
+            body += block
+            if len(body) > limit:
+                raise self._too_large(_shown(url))
+        return bytes(body)
+
+    def _too_large(self, place: str) -> ImageError:
+        return ImageError(
+            "too_large",
+            f"{place}: more than {self._settings.max_image_bytes} bytes.",
+            "Scale the image down, or raise LS_CLIP_MAX_IMAGE_BYTES.",
+        )
+
+    def _status_error(self, url: Url, response: BaseHTTPResponse) -> ImageError:
+        status = response.status
+        reason = {401: "unauthorized", 403: "forbidden", 404: "not_found", 410: "not_found"}.get(
+            status, "http_status"
+        )
+        message = f"{_shown(url)} answered {status}."
+        if origin(url) == self._studio:
+            fix = _STUDIO_FIXES.get(status, "Look at Label Studio's log.")
+            if status == 401 and not self._settings.label_studio_api_key.get_secret_value():
+                fix = "No token is set here: set LABEL_STUDIO_API_KEY to a personal access token."
+        elif status in {401, 403}:
+            fix = (
+                "Label Studio's token is not sent to other hosts. Connect the files as a storage "
+                "in Label Studio, make the address public, or renew a signed URL. If this host is "
+                "Label Studio, set LS_CLIP_LABEL_STUDIO_URL to exactly this scheme, host and port."
+            )
+        else:
+            fix = "Open the address in a browser; correct it in the task's data if it is wrong."
+        if status not in {429, 502, 503, 504}:
+            return ImageError(reason, message, fix)
+        error = _TransientError(reason, message, fix)
+        with suppress(InvalidHeader):
+            error.retry_after = Retry().get_retry_after(response)
+        return error
+
+
+def _pause(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.retry_after if isinstance(error, _TransientError) else None
+    return asked if asked is not None else 0.1 * 2**state.attempt_number
+
+
+def _shown(url: Url) -> str:
+    """For messages: without the query, which may hold a signature."""
+    query = f"?{url.query}" if url.query and "/local-files" in (url.path or "") else ""
+    return f"{url.scheme}://{url.netloc}{url.path or ''}{query}"[:300]
+
+
+def _bad_url() -> ImageError:
+    return ImageError(
+        "bad_url",
+        "The address of the image is neither a URL nor a path of Label Studio.",
+        "Use http://..., https://..., or a path that starts with /.",
+    )
+
+
+def _joined(url: Url, location: str) -> str:
+    try:
+        return urljoin(url.url, location)
+    except ValueError as error:
+        raise _bad_url() from error
+
+
+def _refuse_scheme(scheme: str) -> NoReturn:
+    raise ImageError(
+        "unsupported_scheme",
+        f"Images are not fetched from {scheme}: addresses.",
+        "Connect the bucket as a storage of the Label Studio project."
+        if scheme in _CLOUD_SCHEMES
+        else "Use http(s), or upload the image to Label Studio.",
+    )
+
+
+def _refuse_traversal(text: str) -> None:
+    """Refuse an address at Label Studio that tries to leave its directory."""
+    plain = _fully_unquoted(text)
+    files = [
+        _fully_unquoted(value)
+        for name, value in parse_qsl(text.partition("?")[2], keep_blank_values=True)
+        if name == "d"
+    ]
+    if (
+        "\\" in plain
+        or "\0" in plain
+        or ".." in re.split(r"[/?&=#;]", plain)
+        or any(re.match(r"/|[A-Za-z]:", file) for file in files)
+    ):
+        raise ImageError(
+            "path_traversal",
+            "The path of the image tries to leave its directory.",
+            "Write the path relative to the storage, without .. and without backslashes.",
+        )
+
+
+def _fully_unquoted(text: str) -> str:
+    while (plain := unquote(text)) != text:
+        text = plain
+    return text
+
+
+_STUDIO_FIXES = {
+    401: "The token of LS_CLIP_LABEL_STUDIO_API_KEY has expired or is of a kind that Label Studio "
+    "does not accept: create a personal access token under Account & Settings.",
+    403: "The user of LS_CLIP_LABEL_STUDIO_API_KEY may not see this project: give it access. For "
+    "local files Label Studio must run with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true.",
+    404: "The file is gone, or, for local files, no local storage of a project that this user sees "
+    "covers its directory: add one under Settings > Cloud Storage.",
+}

@@ -1,0 +1,347 @@
+"""Embeddings for image addresses: from the store, or by fetching, decoding and encoding."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from backend import telemetry
+from backend.encoders.base import Encoder
+from backend.errors import ClipError, ImageError, StoreError
+from backend.images.address import shown, store_address
+from backend.images.decode import decode
+from backend.settings import Settings
+from backend.storage.store import Store
+from backend.storage.vectors import Embedding, NewEmbedding, content_key
+
+log = logging.getLogger(__name__)
+
+Failures = dict[str, ImageError]
+URGENT = 8
+"""Images encoded at once where someone waits: a batch cannot be cut short."""
+DRAFT_SIZE = 896
+"""JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
+
+
+Step = Callable[[int, int, int], None]
+"""Called after each batch with the images that were there, encoded and failed so far; may raise to
+stop."""
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    value: str
+    address: str
+    key: str
+    prepared: Any
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What came of `Embedder.fill`: images encoded, images that were there, and the rest."""
+
+    embedded: int
+    cached: int
+    failures: Failures
+
+
+class Source(Protocol):
+    """Where image files come from: Label Studio and the web, or a disk."""
+
+    def fetch(self, value: str) -> bytes:
+        """The file at this address.
+
+        Raises:
+            ImageError: it cannot be had.
+        """
+
+
+class Embedder:
+    """See the module. Thread-safe.
+
+    Args:
+        settings: batch size, fetch workers, image limits.
+        encoder: images to embeddings.
+        store: where embeddings are looked up and kept.
+        fetcher: gets the bytes.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder, store: Store, fetcher: Source) -> None:
+        self._settings = settings
+        self._encoder = encoder
+        self._store = store
+        self._fetcher = fetcher
+        self._encoding = threading.Lock()
+        self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
+
+    def embed(
+        self, values: Sequence[str], seconds: float | None = None
+    ) -> tuple[dict[str, Embedding], Failures]:
+        """Embeddings of these images, and a reason for each that cannot be had.
+
+        Args:
+            values: what stands in the tasks' data.
+            seconds: time limit for new images; those that are late fail with ``timeout``. 0: only
+                what is stored is wanted.
+
+        Returns:
+            value -> embedding, and value -> failure; every value is in one of the two.
+
+        Raises:
+            StoreError: the store cannot be read, and nothing else is wanted.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        unique = list(dict.fromkeys(values))
+        addresses = {value: self.address(value) for value in unique}
+        found = self._stored(addresses, strict=seconds == 0)
+        telemetry.CACHE_HITS.inc(len(found))
+        missing = {value: addresses[value] for value in unique if value not in found}
+        if not missing:
+            return found, {}
+        fresh, failures = self._encode_missing(missing, deadline)
+        for failure in failures.values():
+            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
+        return found | fresh, failures
+
+    def fill(self, values: Sequence[str], step: Step = lambda cached, done, failed: None) -> Filled:
+        """Make sure that the store has these images' embeddings, however long it takes.
+
+        Memory stays flat: nothing is returned, and only so many images wait decoded.
+
+        Args:
+            values: what stands in the tasks' data.
+            step: see `Step`.
+
+        Raises:
+            StoreError: the store cannot be read, or could not be written.
+        """
+        addresses = {value: self.address(value) for value in dict.fromkeys(values)}
+        keys = self._store.vectors.keys_of(addresses.values())
+        there = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        missing = {
+            value: address for value, address in addresses.items() if keys.get(address) not in there
+        }
+        cached = len(addresses) - len(missing)
+        telemetry.CACHE_HITS.inc(cached)
+        step(cached, 0, 0)
+        fresh, failures = self._encode_missing(
+            missing, None, lambda done, failed: step(cached, done, failed)
+        )
+        for failure in failures.values():
+            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
+        return Filled(len(fresh), cached, failures)
+
+    def has_all(self, values: Sequence[str]) -> bool:
+        """Whether the store has the embeddings of all of these images.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        addresses = {self.address(value) for value in values}
+        keys = self._store.vectors.keys_of(addresses)
+        there = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        return len(keys) == len(addresses) and there >= set(keys.values())
+
+    def address(self, value: str) -> str:
+        """The image's name in the store, see `store_address`."""
+        return store_address(value, self._settings.label_studio_url)
+
+    def _stored(self, addresses: dict[str, str], strict: bool) -> dict[str, Embedding]:
+        encoder = self._encoder
+        try:
+            keys = self._store.vectors.keys_of(addresses.values())
+            rows = self._store.vectors.embeddings(encoder.id, encoder.dim, keys.values())
+        except StoreError as error:
+            self._store_failed(error, strict)
+            return {}
+        return {
+            value: rows[keys[address]]
+            for value, address in addresses.items()
+            if address in keys and keys[address] in rows
+        }
+
+    def _encode_missing(
+        self,
+        missing: dict[str, str],
+        deadline: float | None,
+        step: Callable[[int, int], None] | None = None,
+    ) -> tuple[dict[str, Embedding], Failures]:
+        """With a ``step`` the store is what counts: its failures are raised then, else logged."""
+        embeddings: dict[str, Embedding] = {}
+        failures: Failures = {}
+        jobs: dict[Future[_Fetched], str] = {}
+        queue = deque(missing.items())
+        ready: list[_Fetched] = []
+        # Only so many images wait decoded: memory stays flat however long the list is.
+        size = (
+            self._settings.batch_size
+            if deadline is None
+            else min(URGENT, self._settings.batch_size)
+        )
+        in_flight = self._settings.fetch_workers + size
+        try:
+            while (queue or jobs) and not _passed(deadline):
+                while queue and len(jobs) < in_flight:
+                    value, address = queue.popleft()
+                    jobs[self._pool.submit(self._fetch, value, address)] = value
+                done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
+                for job in done:
+                    value = jobs.pop(job)
+                    try:
+                        ready.append(job.result())
+                    except Exception as error:
+                        failures[value] = as_image_error(error)
+                        log.warning(
+                            "image %s: %s (%s)", shown(value), error, failures[value].reason
+                        )
+                # Where someone waits, an image that is there does not wait for one that is not.
+                enough = size if deadline is None else 1
+                while len(ready) >= enough and not _passed(deadline):
+                    batch, ready = ready[:size], ready[size:]
+                    self._encode(batch, deadline, step is not None, embeddings, failures)
+                    if step is not None:
+                        step(len(embeddings), len(failures))
+            if not _passed(deadline):
+                self._encode(ready, deadline, step is not None, embeddings, failures)
+        finally:
+            for job in jobs:
+                job.cancel()
+        if step is not None:
+            step(len(embeddings), len(failures))
+        for value in missing:
+            if value not in embeddings and value not in failures:
+                failures[value] = ImageError(
+                    "timeout",
+                    "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
+                    "Open the task again, or run ls-clip connect, which takes its time.",
+                )
+        return embeddings, failures
+
+    def _fetch(self, value: str, address: str) -> _Fetched:
+        with telemetry.FETCH_SECONDS.time():
+            data = self._fetcher.fetch(value)
+        with telemetry.DECODE_SECONDS.time():
+            image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
+            return _Fetched(value, address, content_key(data), self._encoder.prepare(image))
+
+    def _encode(
+        self,
+        batch: list[_Fetched],
+        deadline: float | None,
+        strict: bool,
+        embeddings: dict[str, Embedding],
+        failures: Failures,
+    ) -> None:
+        """Add the batch to the embeddings, or to the failures; what is late goes into neither."""
+        left = _left(deadline)
+        # One at a time: an image that two requests bring at once must not be encoded twice, since
+        # another batch may give another last bit.
+        if not batch or not self._encoding.acquire(timeout=-1 if left is None else left):
+            return
+        try:
+            embeddings |= self._encode_alone(batch, failures, strict)
+        finally:
+            self._encoding.release()
+
+    def _encode_alone(
+        self, batch: list[_Fetched], failures: Failures, strict: bool
+    ) -> dict[str, Embedding]:
+        encoder = self._encoder
+        try:
+            known = self._store.vectors.embeddings(
+                encoder.id, encoder.dim, [one.key for one in batch]
+            )
+        except StoreError as error:
+            self._store_failed(error, strict)
+            known = {}
+        fresh = list({one.key: one for one in batch if one.key not in known}.values())
+        started = time.monotonic()
+        rows, broken = self._rows_of(fresh)
+        if fresh:
+            telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
+            telemetry.IMAGES_ENCODED.inc(len(rows))
+        known |= {row.key: row.embedding for row in rows}
+        failures |= {one.value: broken[one.key] for one in batch if one.key in broken}
+        stored = {row.address for row in rows}
+        again = [
+            (one.address, one.key)
+            for one in batch
+            if one.address not in stored and one.key not in broken
+        ]
+        try:
+            self._store.vectors.add(encoder.id, encoder.dim, rows)
+            if again:
+                self._store.vectors.remember(again)
+        except StoreError as error:
+            # The answer does not depend on it: the image is encoded again next time.
+            self._store_failed(error, strict)
+        return {one.value: known[one.key] for one in batch if one.key in known}
+
+    def _rows_of(self, fresh: list[_Fetched]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
+        """Encode; a batch that fails is halved until the image is found that it fails on."""
+        if not fresh:
+            return [], {}
+        try:
+            encoded = self._encoder.encode_prepared([one.prepared for one in fresh])
+        except Exception as error:
+            if len(fresh) == 1:
+                log.exception("image %s cannot be encoded", shown(fresh[0].value))
+                return [], {fresh[0].key: as_image_error(error)}
+            middle = len(fresh) // 2
+            first, second = self._rows_of(fresh[:middle]), self._rows_of(fresh[middle:])
+            return first[0] + second[0], first[1] | second[1]
+        rows: list[NewEmbedding] = []
+        broken: dict[str, ImageError] = {}
+        for index, one in enumerate(fresh):
+            regions = None if encoded.regions is None else encoded.regions[index]
+            if not np.isfinite(encoded.image[index]).all() or (
+                regions is not None and not np.isfinite(regions).all()
+            ):
+                log.error("image %s has no finite embedding", shown(one.value))
+                broken[one.key] = _NOT_FINITE
+                continue
+            embedding = Embedding(
+                encoded.image[index].astype(np.float16),
+                None if regions is None else regions.astype(np.float16),
+            )
+            rows.append(NewEmbedding(one.address, one.key, embedding))
+        return rows, broken
+
+    def _store_failed(self, error: StoreError, strict: bool) -> None:
+        telemetry.STORE_FAILURES.inc()
+        if strict:
+            raise error
+        log.error("%s", error)
+
+
+_NOT_FINITE = ImageError(
+    "not_finite",
+    "The model gives no finite embedding for the image.",
+    "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
+)
+
+
+def as_image_error(error: Exception) -> ImageError:
+    """Whatever went wrong with an image is this image's failure and no other's."""
+    if isinstance(error, ImageError):
+        return error
+    if isinstance(error, ClipError):
+        return ImageError(error.code, error.message, error.fix)
+    kind = type(error).__name__
+    return ImageError("internal", f"Unexpected {kind}.", "The log has the details.")
+
+
+def _passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+def _left(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())

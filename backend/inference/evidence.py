@@ -1,0 +1,111 @@
+"""What a person reads beside a suggestion: the probabilities, and the task's confidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backend.labels.controls import Control, Label
+
+NEAR_MISSES = 5
+"""Labels below the threshold that are shown all the same."""
+
+
+@dataclass(frozen=True)
+class ScoredControl:
+    """A control with the probabilities (C,) and thresholds (C) of its labels.
+
+    ``known`` are the places of labels that the task's data says are there; they are ticked.
+    ``unread`` are those that the encoder cannot read: their probabilities mean nothing.
+    """
+
+    control: Control
+    probabilities: NDArray[np.float32]
+    thresholds: Sequence[float]
+    known: frozenset[int] = frozenset()
+    unread: frozenset[int] = frozenset()
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """Labels by probability, the first of equals first: the answer depends on no sort."""
+        order: list[int] = np.argsort(-self.probabilities, kind="stable").tolist()
+        return order
+
+    @cached_property
+    def _values(self) -> list[float]:
+        values: list[float] = self.probabilities.tolist()
+        return values
+
+    @cached_property
+    def _ticked(self) -> set[int]:
+        over = {
+            index
+            for index, (p, threshold) in enumerate(zip(self._values, self.thresholds, strict=True))
+            if p >= threshold
+        } | self.known
+        if not self.control.multiple and over:
+            return {next(index for index in self._order if index in over)}
+        return over
+
+    @property
+    def suggested(self) -> list[Label]:
+        """Labels to tick, in the config's order."""
+        return [self.control.labels[index] for index in sorted(self._ticked)]
+
+    @property
+    def near(self) -> list[tuple[Label, float]]:
+        """The most probable labels that are not ticked, with their probabilities."""
+        rest = (index for index in self._order if index not in self._ticked | self.unread)
+        return [(self.control.labels[one], self._values[one]) for one in islice(rest, NEAR_MISSES)]
+
+    @property
+    def ticked(self) -> list[tuple[Label, float]]:
+        """Ticked labels with their probabilities, most probable first."""
+        ordered = [index for index in self._order if index in self._ticked]
+        return [(self.control.labels[index], self._values[index]) for index in ordered]
+
+    @property
+    def expected_changes(self) -> float:
+        """How many boxes a person is expected to change, if the probabilities are right."""
+        return math.fsum(
+            1.0 - p if index in self._ticked else p
+            for index, p in enumerate(self._values)
+            if index not in self.unread
+        )
+
+
+def confidence(scored: Sequence[ScoredControl]) -> float:
+    """The task's confidence: 1 / (1 + the number of boxes a person is expected to change).
+
+    In (0, 1]: 1 if every box is certain, 0.5 if one change is expected, 0.25 if three are. Label
+    Studio's uncertainty sampling serves the lowest first.
+    """
+    return round(1.0 / (1.0 + sum(one.expected_changes for one in scored)), 6)
+
+
+def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
+    """Lines for the read-only TextArea: ticked labels, near misses, and where they come from."""
+    lines = []
+    for one in scored:
+        prefix = f"{one.control.name} – " if len(scored) > 1 else ""
+        ticked = _listed(one.ticked) or "nothing"
+        lines.append(f"{prefix}suggested: {ticked}")
+        if one.known:
+            names = ", ".join(one.control.labels[place].key for place in sorted(one.known))
+            lines.append(f"{prefix}known beforehand: {names}")
+        if one.unread:
+            names = ", ".join(one.control.labels[place].key for place in sorted(one.unread))
+            lines.append(f"{prefix}cannot be read by the encoder: {names}")
+        if one.near:
+            lines.append(f"{prefix}not ticked: {_listed(one.near)}")
+    return [*lines, source]
+
+
+def _listed(labels: Sequence[tuple[Label, float]]) -> str:
+    return ", ".join(f"{label.key} {100 * p:.0f} %" for label, p in labels)

@@ -1,0 +1,192 @@
+"""Labeling config -> controls, labels, prompts and thresholds.
+
+Reads what Label Studio sends with each request (https://labelstud.io/tags/choices and
+https://labelstud.io/tags/taxonomy). Attributes of our own: ``model_score_threshold`` and
+``model_skip`` on a control or a choice, ``model_prompt`` on a choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from backend.errors import LabelConfigError
+from backend.labels.controls import Control, Label, unique_labels
+
+EVIDENCE_NAME = "clip_evidence"
+"""The TextArea of this name shows the probabilities; other TextAreas are left alone."""
+
+CONFIG_FIX = (
+    'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
+    'each label, on an <Image name="image" value="$image"/>; plugin_config/ has ready ones.'
+)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What a labeling config holds for us.
+
+    Attributes:
+        controls: in document order.
+        evidence: (name, to_name) of the read-only TextArea for probabilities, or None.
+        skipped: why other Choices and Taxonomies were left out, one sentence each.
+    """
+
+    controls: tuple[Control, ...]
+    evidence: tuple[str, str] | None
+    skipped: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """A hash over all that decides predictions; stable across processes and machines."""
+        content = {
+            "controls": [asdict(control) for control in self.controls],
+            "evidence": self.evidence,
+        }
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def require_controls(self) -> None:
+        """Raise if there is nothing to predict.
+
+        Raises:
+            LabelConfigError: with the reasons why each control was skipped.
+        """
+        if not self.controls:
+            reasons = " ".join(self.skipped) or "It has no Choices and no Taxonomy."
+            raise LabelConfigError(f"The labeling config has nothing for us. {reasons}", CONFIG_FIX)
+
+
+@lru_cache(maxsize=256)
+def parse_config(xml: str) -> LabelConfig:
+    """Parse a labeling config.
+
+    Raises:
+        LabelConfigError: not XML, an XML attack, or an attribute of ours with a bad value.
+    """
+    try:
+        root: Element = fromstring(xml, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise LabelConfigError(
+            f"The labeling config is not valid XML: {error}.",
+            "Open Settings > Labeling Interface > Code in Label Studio and correct it.",
+        ) from error
+    try:
+        return _parsed(root)
+    except RecursionError as error:
+        raise LabelConfigError(
+            "The labeling config is nested too deeply.", "Nest its choices less deeply."
+        ) from error
+
+
+def _parsed(root: Element) -> LabelConfig:
+    images = {
+        tag.get("name", ""): (tag.get("value") or "") for tag in root.iter() if tag.tag == "Image"
+    }
+    controls: list[Control] = []
+    skipped: list[str] = []
+    evidence = None
+    for tag in root.iter():
+        if tag.tag in {"Choices", "Taxonomy"}:
+            reason = _why_skipped(tag, images)
+            if reason:
+                skipped.append(f"<{tag.tag} name={tag.get('name')!r}>: {reason}.")
+            else:
+                controls.append(_control(tag, images))
+        elif tag.tag == "TextArea" and tag.get("name") == EVIDENCE_NAME:
+            evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
+    return LabelConfig(tuple(controls), evidence, tuple(skipped))
+
+
+def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
+    if _is_true(tag.get("model_skip")):
+        return "model_skip is set"
+    if _is_true(tag.get("perRegion")):
+        return "it labels regions, not the image"
+    if not tag.get("name"):
+        return "it has no name"
+    targets = [name.strip() for name in tag.get("toName", "").split(",")]
+    if not any(images.get(name, "").startswith("$") for name in targets):
+        return "it does not point at an <Image> whose value is a $field"
+    if tag.tag == "Choices" and _is_true(tag.get("allowNested")):
+        # Measured on 1.23.2: bulk import drops such predictions, the label stream ticks the last.
+        return (
+            "Label Studio loses predictions of nested paths; remove allowNested (choices may be "
+            "nested without it) or use a <Taxonomy>"
+        )
+    if tag.get("apiUrl"):
+        return "its labels come from a URL"
+    dynamic = tag.get("value", "").startswith("$")
+    if not dynamic and not any(child.tag == "Choice" for child in tag.iter()):
+        return "it has no choices"
+    return ""
+
+
+def _control(tag: Element, images: Mapping[str, str]) -> Control:
+    targets = [name.strip() for name in tag.get("toName", "").split(",")]
+    to_name = next(name for name in targets if images.get(name, "").startswith("$"))
+    taxonomy = tag.tag == "Taxonomy"
+    value = tag.get("value", "")
+    return Control(
+        name=tag.get("name", ""),
+        to_name=to_name,
+        kind="taxonomy" if taxonomy else "choices",
+        multiple=taxonomy or tag.get("choice") == "multiple",
+        paths=taxonomy,
+        image_field=images[to_name].removeprefix("$"),
+        labels=tuple(unique_labels(_static_labels(tag, (), taxonomy))),
+        threshold=_threshold(tag),
+        options_field=value.removeprefix("$") if value.startswith("$") else None,
+    )
+
+
+def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[Label]:
+    found = []
+    for child in tag:
+        if child.tag != "Choice":
+            found += _static_labels(child, above, paths)
+            continue
+        value = child.get("value", "")
+        stored = child.get("alias") or value
+        path = (*above, stored)
+        nested = _static_labels(child, path, paths)
+        if value and not _is_true(child.get("model_skip")):
+            prompts = [text.strip() for text in child.get("model_prompt", "").split("|")]
+            found.append(
+                Label(
+                    path=path if paths else (stored,),
+                    text=value,
+                    prompts=tuple(text for text in prompts if text),
+                    threshold=_threshold(child),
+                )
+            )
+        found += nested
+    return found
+
+
+def _threshold(tag: Element) -> float | None:
+    text = tag.get("model_score_threshold")
+    if text is None or not text.strip():
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        name = tag.get("name") or tag.get("value")
+        raise LabelConfigError(
+            f"model_score_threshold={text!r} of {name!r} is not a probability.",
+            'Write a number from 0 to 1, e.g. model_score_threshold="0.4".',
+        )
+    return value
+
+
+def _is_true(text: str | None) -> bool:
+    return (text or "").strip().lower() in {"true", "1", "yes"}

@@ -1,0 +1,230 @@
+"""Predictions into Label Studio, each exactly once, however often calls time out or are repeated.
+
+Label Studio replaces nothing, drops what it holds invalid without a word, and recounts the whole
+project at each import: so imports are few and huge, what they made is compared with what was sent,
+and only the difference is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backend.errors import LabelConfigError, StudioError
+from backend.labels.config import parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.transport import IMPORT_SECONDS, UnansweredError
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 3
+"""How often what Label Studio lacks is sent."""
+SETTLE_SECONDS = 10.0
+
+Item = Mapping[str, Any]
+"""``task``, ``model_version``, ``score`` and ``result``, as Label Studio's bulk import takes it."""
+
+
+def predicted(studio: LabelStudioClient, project: int, model_version: str) -> set[int]:
+    """The tasks that have a prediction of this version."""
+    if model_version not in studio.predictions.versions(project):
+        return set()
+    return {
+        int(item["task"])
+        for item in studio.predictions.of_project(project)
+        if item["model_version"] == model_version
+    }
+
+
+class Importer:
+    """Imports predictions of one version into one project; what is there is not sent.
+
+    Attributes:
+        there: tasks that have a prediction of the version.
+        created: predictions made.
+        dropped: task id -> why Label Studio has no prediction of it.
+
+    Args:
+        studio: the Label Studio.
+        project: its number.
+        model_version: of all predictions.
+    """
+
+    def __init__(self, studio: LabelStudioClient, project: int, model_version: str) -> None:
+        self._studio = studio
+        self._project = project
+        self._version = model_version
+        self.there = predicted(studio, project, model_version)
+        self.created = 0
+        self.dropped: dict[int, str] = {}
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Import the predictions that Label Studio does not have yet, in one request.
+
+        Args:
+            items: at most one a task.
+
+        Raises:
+            StudioError: Label Studio refuses, or does not answer.
+        """
+        if self._count() != len(self.there):
+            # Somebody may have opened a task meanwhile, which is predicted live then.
+            self.there = predicted(self._studio, self._project, self._version)
+        missing = [item for item in items if item["task"] not in self.there]
+        failure: StudioError | None = None
+        for _ in range(ROUNDS):
+            if not missing:
+                return
+            try:
+                created = self._studio.predictions.import_items(self._project, missing)
+                failure = None
+                if created == len(missing):
+                    self.created += created
+                    self.there |= {int(item["task"]) for item in missing}
+                    return
+                log.error("Label Studio made %d of %d predictions", created, len(missing))
+            except StudioError as error:
+                log.warning("the import is repeated for what is missing: %s", error)
+                failure = error
+                if isinstance(error, UnansweredError):
+                    self._settle(len(self.there) + len(missing))
+                # One task that was deleted meanwhile makes Label Studio refuse all of them.
+                alive = {int(task["id"]) for task in self._studio.tasks.iterate(self._project)}
+                missing = [item for item in missing if item["task"] in alive]
+            # After a time-out too, only what Label Studio itself lacks is sent again.
+            self.there = predicted(self._studio, self._project, self._version)
+            left = [item for item in missing if item["task"] not in self.there]
+            self.created += len(missing) - len(left)
+            missing = left
+        if missing and failure is not None:
+            raise failure
+        self.dropped |= _explained(self._studio, self._project, missing)
+
+    def recover(self, before: int, sent: int) -> None:
+        """Wait for an import whose sender died before the answer, and count what it made.
+
+        Args:
+            before: predictions of the version that Label Studio had before it.
+            sent: predictions in it.
+        """
+        self._settle(before + sent)
+        self.there = predicted(self._studio, self._project, self._version)
+        self.created += min(sent, max(0, len(self.there) - before))
+
+    def _settle(self, expected: int) -> None:
+        """Wait until an import whose answer was lost is over: the count stands still, or is full.
+
+        Label Studio makes about 1,000 predictions a second and shows them all at once at the end.
+        """
+        quiet = max(SETTLE_SECONDS, (expected - len(self.there)) / 300)
+        deadline = time.monotonic() + IMPORT_SECONDS
+        count, since = -1, time.monotonic()
+        while time.monotonic() < min(deadline, since + quiet):
+            now = self._count()
+            if now != count:
+                count, since = now, time.monotonic()
+            if count >= expected:
+                return
+            time.sleep(1)
+
+    def is_complete(self, tasks: set[int]) -> bool:
+        """Whether Label Studio's own count says that these tasks have one prediction each."""
+        return tasks <= self.there and self._count() == len(self.there)
+
+    def verify(self, tasks: set[int]) -> list[int]:
+        """Check through Label Studio that each task has a prediction of the version.
+
+        Returns:
+            Those of the tasks that have several: opened while they were imported.
+
+        Raises:
+            StudioError: naming the tasks that have none.
+        """
+        found = Counter(
+            item["task"]
+            for item in self._studio.predictions.of_project(self._project)
+            if item["model_version"] == self._version
+        )
+        without = sorted(task for task in tasks if not found[task])
+        if without:
+            raise StudioError(
+                f"{len(without)} tasks have no prediction of {self._version}: "
+                f"{', '.join(map(str, without[:10]))}.",
+                f"Run ls-clip predict {self._project} again.",
+            )
+        return sorted(task for task in tasks if found[task] > 1)
+
+    def _count(self) -> int:
+        return self._studio.predictions.versions(self._project).get(self._version, 0)
+
+
+def _explained(studio: LabelStudioClient, project: int, items: Sequence[Item]) -> dict[int, str]:
+    """Task id -> why Label Studio dropped its prediction, as far as the labeling config tells."""
+    if not items:
+        return {}
+    try:
+        controls = parse_config(studio.projects.get(project)["label_config"]).controls
+    except LabelConfigError as error:
+        return {int(item["task"]): error.message for item in items}
+    labels = {
+        control.name: {label.path[-1] for label in control.labels}
+        for control in controls
+        if control.options_field is None
+    }
+    names = {control.name for control in controls}
+    return {int(item["task"]): _why_dropped(item, names, labels) for item in items}
+
+
+def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) -> str:
+    wrong = []
+    for result in item["result"]:
+        name, kind = result["from_name"], result["type"]
+        if kind not in {"choices", "taxonomy"}:
+            continue
+        if name not in names:
+            wrong.append(f"the labeling config has no {name!r}")
+        elif name in labels:
+            ticked = [one[-1] if isinstance(one, list) else one for one in result["value"][kind]]
+            wrong += [
+                f"{one!r} is no label of {name!r}" for one in ticked if one not in labels[name]
+            ]
+    reason = "; ".join(wrong) or (
+        "it gives no reason. Labels that come from the task's data, or nested ones, can only be "
+        "predicted when a task is opened"
+    )
+    return f"Label Studio dropped the prediction on import: {reason}."
+
+
+def told_of_doubles(project: int, tasks: Sequence[int]) -> str:
+    """A sentence about tasks that have several equal predictions; empty if there are none."""
+    if not tasks:
+        return ""
+    return (
+        f"{len(tasks)} tasks have several equal predictions, since they were opened while they "
+        f"were imported: {', '.join(map(str, tasks[:10]))}. "
+        f"ls-clip prune {project} --duplicates deletes all but one."
+    )
+
+
+def show(studio: LabelStudioClient, project: int, model_version: str, **fields: Any) -> None:
+    """Point the project at a version, and check that it does.
+
+    Args:
+        studio: the Label Studio.
+        project: its number.
+        model_version: what annotators get to see from now on.
+        fields: of the project, changed along with it.
+
+    Raises:
+        StudioError: Label Studio refuses, or shows another version afterwards.
+    """
+    studio.projects.update(project, model_version=model_version, **fields)
+    shown = studio.projects.get(project)["model_version"]
+    if shown != model_version:
+        raise StudioError(
+            f"The project shows {shown!r} instead of {model_version!r}.",
+            "Someone changed it meanwhile; run ls-clip connect again.",
+        )

@@ -1,0 +1,259 @@
+"""Calls of Label Studio's API, with one user's rights: tokens, retries, and errors that help.
+
+Either kind of token works: a personal access token is exchanged for access tokens that live five
+minutes (the SDK does that), a legacy token is sent as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import jwt
+import requests
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from backend.errors import StudioError
+from backend.settings import Settings
+
+TOKEN_FIX = (
+    "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
+    "LABEL_STUDIO_API_KEY to it."
+)
+URL_FIX = (
+    "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
+    "if Label Studio has one; the address of a page does not do."
+)
+SECONDS = 30.0
+IMPORT_SECONDS = 600.0
+_BUSY = frozenset({429, 502, 503, 504})
+"""Answers of something before Label Studio, or of one that is starting."""
+
+
+class UnansweredError(StudioError):
+    """No answer came, or a gateway's: the call may have been carried out all the same."""
+
+
+class NotThereError(StudioError):
+    """Label Studio has no such thing (any more), or does not show it to the token's user."""
+
+    status = 404
+
+
+class _BusyError(UnansweredError):
+    """Label Studio is overloaded or restarting: worth another try."""
+
+
+class Transport:
+    """One Label Studio, with one user's rights.
+
+    Args:
+        settings: URL and token.
+
+    Raises:
+        StudioError: no token is set, it has expired, or it is none.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.label_studio_url
+        key = settings.label_studio_api_key.get_secret_value().strip()
+        if not key:
+            raise StudioError("No Label Studio token is set.", TOKEN_FIX)
+        if not (key.isascii() and key.isprintable()):
+            raise StudioError("The Label Studio token has characters that no token has.", TOKEN_FIX)
+        _refuse_access_token(key)
+        try:
+            self.sdk = LabelStudio(
+                base_url=self.url,
+                api_key=key,
+                # Neither a redirect nor a proxy may get to see the token.
+                httpx_client=httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False),
+            )
+        except ApiError as error:
+            raise StudioError("The Label Studio token has expired.", TOKEN_FIX) from error
+        self._session = requests.Session()
+        self._session.trust_env = False
+
+    def headers(self) -> dict[str, str]:
+        """The Authorization header for a request to Label Studio, and to nowhere else.
+
+        Raises:
+            StudioError: the token cannot be exchanged.
+        """
+        try:
+            sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
+        except (ApiError, httpx.HTTPError, ValueError) as error:
+            # ValueError: the answer to the exchange of the token is not what it should be.
+            raise self.explained(error) from error
+        return {"Authorization": sent["Authorization"]}
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        files: Any = None,
+        timeout: float = SECONDS,
+        attempts: int = 4,
+    ) -> Any:
+        """One API call; repeated with back-off while Label Studio is busy or restarting."""
+        retrying = Retrying(
+            retry=retry_if_exception_type(_BusyError),
+            stop=stop_after_attempt(attempts),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            reraise=True,
+        )
+        return retrying(self._once, method, path, timeout, params=params, json=json, files=files)
+
+    def refusal(self, path: str, body: Mapping[str, Any]) -> str:
+        """Label Studio's own words against a POST; empty if it was accepted."""
+        try:
+            self.call("POST", path, json=body, attempts=1)
+        except StudioError as error:
+            return error.message
+        return ""
+
+    def _once(self, method: str, path: str, timeout: float, **content: Any) -> Any:
+        try:
+            answer = self._session.request(
+                method,
+                self.url + path,
+                headers=self.headers(),
+                timeout=(5.0, timeout),
+                allow_redirects=False,
+                **content,
+            )
+        except requests.RequestException as error:
+            raise self.explained(error) from error
+        if answer.status_code in _BUSY:
+            raise _BusyError(
+                f"Label Studio answers {answer.status_code} to {method} {path}.",
+                "Wait until it is up and less busy.",
+            )
+        if answer.status_code >= 500:
+            # What failed inside Label Studio may have been carried out; nothing is made twice.
+            kind = UnansweredError if method == "POST" else _BusyError
+            raise kind(
+                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
+                "Look into Label Studio's own log.",
+            )
+        if answer.status_code == 404 and "json" not in answer.headers.get("Content-Type", ""):
+            raise StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
+        if not answer.ok or answer.is_redirect:
+            refused = NotThereError if answer.status_code == 404 else StudioError
+            raise refused(
+                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
+                _fix(answer),
+            )
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise StudioError(
+                f"{self.url} answers {method} {path} with something that is not JSON.",
+                URL_FIX,
+            ) from error
+
+    def refused(self, error: ApiError) -> StudioError:
+        """What a call of the SDK ran into."""
+        status = error.status_code or 0
+        if status == 404:
+            return NotThereError(
+                "Label Studio answers 404 to a listing of annotated tasks.",
+                "Check the project's number, and whether it was deleted.",
+            )
+        kind = _BusyError if status in _BUSY or status >= 500 else StudioError
+        return kind(
+            f"Label Studio answers {status} to a listing of annotated tasks.",
+            TOKEN_FIX if status in {401, 403} else "Look into Label Studio's own log.",
+        )
+
+    def explained(self, error: Exception) -> StudioError:
+        """Why a call got no usable answer: no connection, a refused token, another program."""
+        if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:
+            return StudioError(
+                f"Label Studio at {self.url} refuses the token ({error.status_code}).",
+                TOKEN_FIX,
+            )
+        if isinstance(error, ApiError | ValueError) and not isinstance(
+            error, requests.RequestException
+        ):
+            return StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
+        return unreachable(self.url, error)
+
+
+def unreachable(url: str, error: Exception) -> StudioError:
+    """Why a request to Label Studio got no answer, as far as the error tells."""
+    said = str(error)
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER_FAILURE" in said:
+        return StudioError(
+            f"What answers at {url} speaks no TLS.",
+            f"Set LABEL_STUDIO_URL to {url.replace('https://', 'http://', 1)}.",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return StudioError(
+            f"The certificate of {url} is not trusted here.",
+            "Set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to the file of the authority that signed it, "
+            "or correct the host in LABEL_STUDIO_URL.",
+        )
+    kind = UnansweredError if isinstance(error, requests.Timeout) else _BusyError
+    return kind(
+        f"Label Studio at {url} does not answer ({type(error).__name__}).",
+        "Start it, or correct LABEL_STUDIO_URL.",
+    )
+
+
+def _refuse_access_token(key: str) -> None:
+    """Refuse what looks like a token and is no lasting one.
+
+    Raises:
+        StudioError: it is an access token, or only a part of a token.
+    """
+    if not key.startswith("eyJ"):
+        return
+    try:
+        kind = jwt.decode(key, options={"verify_signature": False}).get("token_type")
+    except jwt.ExpiredSignatureError:
+        return
+    except jwt.InvalidTokenError as error:
+        raise StudioError(
+            "The Label Studio token is not whole: it has lost characters on its way.",
+            TOKEN_FIX,
+        ) from error
+    if kind == "access":
+        raise StudioError(
+            "The Label Studio token is an access token, which lives five minutes.",
+            TOKEN_FIX,
+        )
+
+
+def _detail(answer: requests.Response) -> str:
+    try:
+        content = answer.json()
+    except ValueError:
+        return answer.text.strip().splitlines()[0][:200] if answer.text.strip() else "no text"
+    if isinstance(content, dict):
+        wrong = content.get("validation_errors") or content.get("detail") or content
+        return str(wrong)[:500]
+    return str(content)[:500]
+
+
+def _fix(answer: requests.Response) -> str:
+    if answer.status_code == 401:
+        return TOKEN_FIX
+    if answer.status_code == 403:
+        if "reserved network" in answer.text or "resolves to" in answer.text:
+            return (
+                "Start Label Studio with ML_BLOCK_LOCAL_IP=false and "
+                "SSRF_PROTECTION_ENABLED=false (both), or give the backend a public address."
+            )
+        return "Use the token of a user who may change this project."
+    if answer.status_code == 404:
+        return "Check the project's number (it is in the address of its page) and the token's user."
+    if answer.is_redirect:
+        return "Set LABEL_STUDIO_URL to the address that Label Studio redirects to."
+    return ""

@@ -1,0 +1,142 @@
+"""Serve the HTTP application: gunicorn, one process with threads.
+
+A second process would hold a second model; to serve more, run more of these behind a proxy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+import sys
+import threading
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from backend.errors import ClipError, SettingsError
+from backend.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOAD_FAILED = 4
+"""The exit code by which a gunicorn worker tells its arbiter not to try again."""
+
+
+class _Server(BaseApplication):
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        host = self._settings.host
+        shown = f"[{host}]" if ":" in host else host
+        self.cfg.set("bind", [f"{shown}:{self._settings.port}"])
+        self.cfg.set("worker_class", "gthread")
+        self.cfg.set("workers", 1)
+        self.cfg.set("threads", self._settings.threads)
+        # /predict may take as long as Label Studio waits (100 s).
+        self.cfg.set("timeout", 120)
+        self.cfg.set("graceful_timeout", 20)
+        # What goes wrong at the start is said by us, in one message.
+        self.cfg.set("loglevel", "critical")
+        self.cfg.set("worker_exit", _leave)
+        self.cfg.set("control_socket_disable", True)
+
+    def load(self) -> Any:
+        # Runs in the worker, after the fork: neither CUDA nor LanceDB survives one.
+        from backend.runtime import Runtime
+        from backend.server.app import create_app
+
+        try:
+            runtime = Runtime(self._settings)
+        except ClipError as error:
+            log.error("%s", error)
+            sys.exit(LOAD_FAILED)
+        threading.Thread(target=_warm_up, args=(runtime,), daemon=True).start()
+        log.info(
+            "serving %s on %s:%d", runtime.encoder.id, self._settings.host, self._settings.port
+        )
+        return create_app(runtime)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until stopped.
+
+    Raises:
+        SettingsError: a public address without credentials.
+    """
+    check_bind(settings)
+    check_port(settings)
+    _Server(settings).run()
+
+
+def check_bind(settings: Settings) -> None:
+    """Refuse to be reachable from elsewhere without credentials.
+
+    Raises:
+        SettingsError: naming what to set.
+    """
+    protected = (
+        settings.basic_auth_user
+        and settings.basic_auth_pass.get_secret_value()
+        and settings.webhook_secret.get_secret_value()
+    )
+    if protected:
+        return
+    if not _is_loopback(settings.host):
+        raise SettingsError(
+            f"{settings.host} can be reached from other machines, and no credentials are set.",
+            "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET, or bind to "
+            "127.0.0.1.",
+        )
+    log.warning(
+        "No credentials are set, so only this machine is served (%s). To serve others set "
+        "BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET.",
+        settings.host,
+    )
+
+
+def check_port(settings: Settings) -> None:
+    """Say so before anything is loaded if the address cannot be bound.
+
+    Raises:
+        SettingsError: naming the setting.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise SettingsError(
+                f"{settings.host}:{settings.port} cannot be used: {error.strerror}.",
+                "Stop what listens there (another ls-clip serve?), or set LS_CLIP_PORT; "
+                "LS_CLIP_PUBLIC_URL, where it is set, must name the same port.",
+            ) from error
+
+
+def _leave(server: Any, worker: Any) -> None:
+    """End the worker at once: threads inside the model's libraries abort a normal exit."""
+    logging.shutdown()
+    error = sys.exc_info()[1]
+    code = error.code if isinstance(error, SystemExit) else 1
+    os._exit(code if isinstance(code, int) else 1)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _warm_up(runtime: Any) -> None:
+    try:
+        runtime.encoder.load()
+        log.info("the encoder is loaded")
+    except ClipError as error:
+        log.error("%s", error)

@@ -1,0 +1,179 @@
+"""Small JSON files of the store: statistics, heads, pointers. A directory, or an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow.fs
+
+from backend.errors import StoreError
+
+
+class Artifacts:
+    """JSON files below one URI. Thread-safe.
+
+    Args:
+        uri: a directory (created if missing) or a URI that Arrow knows, e.g. ``s3://``.
+
+    Raises:
+        StoreError: the location cannot be opened.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._lock = threading.Lock()
+        with store_errors(uri, "opened"):
+            if "://" in uri:
+                self._files, self._root = pyarrow.fs.FileSystem.from_uri(uri)
+            else:
+                Path(uri).mkdir(parents=True, exist_ok=True)
+                self._files, self._root = pyarrow.fs.LocalFileSystem(), uri
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """The JSON artifact of this name, or None.
+
+        Raises:
+            StoreError: the file cannot be read, or is not JSON.
+        """
+        path = self._path(name)
+        with store_errors(self.uri, "read"):
+            if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
+                return None
+            with self._files.open_input_stream(path) as stream:
+                content: dict[str, Any] = json.loads(stream.read())
+                return content
+
+    def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
+        """Write a JSON artifact once. If it exists already, that one stays and is returned.
+
+        Args:
+            name: path below the store, without ``.json``.
+            content: JSON-serialisable.
+            replace: overwrite instead.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        path = self._path(name)
+        with self._lock:
+            existing = self.read(name)
+            if existing is not None and not replace:
+                return existing
+            with store_errors(self.uri, "written"):
+                self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
+                draft = f"{path}.{uuid4().hex}"
+                with self._files.open_output_stream(draft) as stream:
+                    stream.write(json.dumps(content).encode())
+                if replace or not self._publish(draft, path):
+                    self._files.move(draft, path)
+            return content if replace else self.read(name) or content
+
+    def stamp(self, name: str) -> str:
+        """When the artifact was written, and its size; empty if there is none.
+
+        Raises:
+            StoreError: the file system cannot be asked.
+        """
+        with store_errors(self.uri, "read"):
+            info = self._files.get_file_info(self._path(name))
+        if info.type == pyarrow.fs.FileType.NotFound:
+            return ""
+        return f"{info.mtime_ns} {info.size}"
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the artifacts directly below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        names = [entry.base_name for entry in self._entries(folder)]
+        return [name.removesuffix(".json") for name in names if name.endswith(".json")]
+
+    def folder_names(self, folder: str) -> list[str]:
+        """Names of the folders directly below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        directory = pyarrow.fs.FileType.Directory
+        return [entry.base_name for entry in self._entries(folder) if entry.type == directory]
+
+    def erase(self, folder: str, matches: Callable[[str], bool]) -> None:
+        """Delete the files and folders directly below ``folder`` whose names match.
+
+        Raises:
+            StoreError: they cannot be deleted.
+        """
+        entries = self._entries(folder)
+        with store_errors(self.uri, "written"):
+            for entry in entries:
+                if not matches(entry.base_name):
+                    continue
+                if entry.type == pyarrow.fs.FileType.Directory:
+                    self._files.delete_dir(entry.path)
+                else:
+                    self._files.delete_file(entry.path)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}.json"
+
+    def _entries(self, folder: str) -> list[Any]:
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        with store_errors(self.uri, "read"):
+            entries: list[Any] = self._files.get_file_info(selector)
+            return entries
+
+    def _publish(self, draft: str, path: str) -> bool:
+        """Name the draft without ever replacing what another process wrote in the meantime.
+
+        Only a local file system with hard links can tell; elsewhere the answer is False.
+        """
+        if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            return False
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        except OSError:
+            return False
+        self._files.delete_file(draft)
+        return True
+
+
+@contextlib.contextmanager
+def store_errors(uri: str, action: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside into a StoreError.
+
+    Args:
+        uri: of the store.
+        action: what was tried: ``opened``, ``read`` or ``written``.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"The store at {uri} cannot be {action}: {first_line(error)}",
+            "Check LS_CLIP_STORE, its permissions and the free space there.",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def safe_name(project: str) -> str:
+    """A project's key as the name of a folder."""
+    name = "".join(c if c.isalnum() or c in ".-" else "_" for c in project) or "none"
+    # Label Studio's own names are short; no file system takes 5,000 characters.
+    return name if len(name) <= 64 else hashlib.sha256(name.encode()).hexdigest()

@@ -1,0 +1,141 @@
+"""LanceDB tables under one URI, and the SQL conditions that select their rows.
+
+Writers only append, so several processes may write at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from backend.errors import StoreError
+from backend.storage.artifacts import first_line, store_errors
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LOOKUP_KEYS = 512
+"""Keys in one query, a whole shard's: a longer IN list parses slowly."""
+COMPACT_EVERY = 64
+"""Appends between two compactions: each append leaves a small file behind."""
+NO_LIMIT = 2**31 - 1
+"""LanceDB returns ten rows unless a limit is given."""
+
+
+class Tables:
+    """The LanceDB database of a store. Thread-safe.
+
+    Args:
+        uri: a directory or a URI that LanceDB knows, e.g. ``s3://``.
+
+    Raises:
+        StoreError: the database cannot be opened.
+    """
+
+    def __init__(self, uri: str) -> None:
+        import lancedb
+
+        self.uri = uri
+        self.lock = threading.Lock()
+        self._open: dict[str, Any] = {}
+        self._appends: Counter[str] = Counter()
+        with store_errors(uri, "opened"):
+            # Zero: what another process has just written is seen at the next read.
+            self.database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
+
+    def table(self, name: str, schema: pa.Schema) -> Any:
+        """The LanceDB table of this name, created if need be.
+
+        Raises:
+            StoreError: it cannot be opened.
+        """
+        with self.lock:
+            if name not in self._open:
+                with self.errors("opened"):
+                    self._open[name] = self.database.create_table(
+                        name, schema=schema, exist_ok=True
+                    )
+            return self._open[name]
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """Append rows to a table, which is created with their schema if need be.
+
+        Raises:
+            StoreError: the store cannot be written, e.g. the disk is full.
+        """
+        table = self.table(name, rows.schema)
+        with self.lock, self.errors("written"):
+            table.add(rows)
+            self._appends[name] += 1
+            full = self._appends[name] % COMPACT_EVERY == 0
+        if full:
+            self._compact(table)
+
+    def rows(
+        self, name: str, schema: pa.Schema, where: str, columns: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The rows of a table for which a condition (SQL) holds.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        table = self.table(name, schema)
+        with self.errors("read"):
+            query = table.search().where(where).limit(NO_LIMIT)
+            return (query if columns is None else query.select(list(columns))).to_arrow()
+
+    def compact(self) -> None:
+        """Merge small files of the open tables. Failing is harmless (another process may be
+        compacting) and logged.
+        """
+        for table in list(self._open.values()):
+            self._compact(table)
+
+    def _compact(self, table: Any) -> None:
+        try:
+            with self.lock:
+                table.optimize()
+        except Exception as error:
+            log.warning("%s could not be compacted now: %s", table.name, first_line(error))
+
+    @contextlib.contextmanager
+    def errors(self, action: str) -> Iterator[None]:
+        """Like `store_errors`; a table whose files are gone is opened, or created, anew later."""
+        try:
+            with store_errors(self.uri, action):
+                yield
+        except StoreError:
+            self._open.clear()
+            raise
+
+
+def quoted(value: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def listed(values: Iterable[str | int]) -> str:
+    """Values for SQL's IN (...)."""
+    return ", ".join(str(value) if isinstance(value, int) else quoted(value) for value in values)
+
+
+def conditions(column: str, values: Iterable[str]) -> list[str]:
+    """Conditions that together hold for all these values."""
+    parts = chunks(sorted(values), LOOKUP_KEYS)
+    return [f"{column} IN ({listed(part)})" for part in parts]
+
+
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The values in lists of ``size``, in order; the last list may be shorter."""
+    iterator = iter(values)
+    while part := list(islice(iterator, size)):
+        yield part

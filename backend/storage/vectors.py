@@ -1,0 +1,172 @@
+"""Embeddings in LanceDB: one table per encoder, keyed by the sha256 of the image file, float16.
+
+A second table maps an image's address to that key, so that an image seen once is not fetched
+again. Readers take one row per key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from backend.storage.tables import Tables, conditions
+
+VECTORS = "embeddings_"
+"""Prefix of the names of the tables that hold embeddings."""
+ADDRESS_TABLE = "addresses"
+ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """One image's embeddings as stored.
+
+    Attributes:
+        image: float16 (dim,).
+        regions: float16 (9, dim), or None.
+    """
+
+    image: NDArray[np.float16]
+    regions: NDArray[np.float16] | None
+
+
+@dataclass(frozen=True)
+class NewEmbedding:
+    """An embedding to be stored: the address it came from, the content's key, the vectors."""
+
+    address: str
+    key: str
+    embedding: Embedding
+
+
+def content_key(data: bytes) -> str:
+    """The key of an image file: its sha256."""
+    return hashlib.sha256(data).hexdigest()
+
+
+class Vectors:
+    """Embeddings and image addresses. Thread-safe.
+
+    Args:
+        tables: where they are kept.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+
+    def keys_of(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Address -> content key, for the addresses that were seen before.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        keys: dict[str, str] = {}
+        for where in conditions("address", set(addresses)):
+            rows = self._tables.rows(ADDRESS_TABLE, ADDRESSES, where)
+            keys |= dict(zip(rows["address"].to_pylist(), rows["key"].to_pylist(), strict=True))
+        return keys
+
+    def embeddings(self, encoder_id: str, dim: int, keys: Iterable[str]) -> dict[str, Embedding]:
+        """Content key -> embedding, for the keys that this encoder has embedded.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        name, schema = table_name(encoder_id), vector_schema(encoder_id, dim)
+        embeddings: dict[str, Embedding] = {}
+        for where in conditions("key", set(keys)):
+            rows = self._tables.rows(name, schema, where)
+            images = _matrix(rows["image"], dim)
+            regions = rows["regions"]
+            cells = iter(_matrix(regions.drop_null(), 9 * dim).reshape(-1, 9, dim))
+            valid = regions.is_valid().to_pylist()
+            for key, image, has_cells in zip(rows["key"].to_pylist(), images, valid, strict=True):
+                cell = next(cells) if has_cells else None
+                # Of rows that two processes wrote at once, everyone takes the first.
+                embeddings.setdefault(key, Embedding(image, cell))
+        return embeddings
+
+    def has(self, encoder_id: str, dim: int, keys: Iterable[str]) -> set[str]:
+        """Those of the content keys that this encoder has embedded.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        name, schema = table_name(encoder_id), vector_schema(encoder_id, dim)
+        present: set[str] = set()
+        for where in conditions("key", set(keys)):
+            present |= set(self._tables.rows(name, schema, where, ["key"])["key"].to_pylist())
+        return present
+
+    def add(self, encoder_id: str, dim: int, rows: Sequence[NewEmbedding]) -> None:
+        """Append embeddings and the addresses they came from.
+
+        Raises:
+            StoreError: the store cannot be written, e.g. the disk is full.
+        """
+        if not rows:
+            return
+        images = np.stack([row.embedding.image for row in rows]).astype(np.float16)
+        regions = [
+            None if row.embedding.regions is None else row.embedding.regions.ravel() for row in rows
+        ]
+        schema = vector_schema(encoder_id, dim)
+        vectors = pa.table(
+            {
+                "key": [row.key for row in rows],
+                "image": pa.FixedSizeListArray.from_arrays(pa.array(images.ravel()), dim),
+                "regions": pa.array(regions, schema.field("regions").type),
+            },
+            schema=schema,
+        )
+        self._tables.append(table_name(encoder_id), vectors)
+        self.remember([(row.address, row.key) for row in rows])
+
+    def remember(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Append (address, content key) pairs to the address index.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        columns = [[address for address, _ in pairs], [key for _, key in pairs]]
+        self._tables.append(ADDRESS_TABLE, pa.table(columns, schema=ADDRESSES))
+
+    def table(self, encoder_id: str, dim: int) -> Any:
+        """The LanceDB table of an encoder's embeddings."""
+        return self._tables.table(table_name(encoder_id), vector_schema(encoder_id, dim))
+
+    def addresses(self) -> Any:
+        """The LanceDB table of addresses."""
+        return self._tables.table(ADDRESS_TABLE, ADDRESSES)
+
+
+def table_name(encoder_id: str) -> str:
+    """The name of the table that holds an encoder's embeddings."""
+    digest = hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", encoder_id)[:40]
+    return f"{VECTORS}{readable}_{digest}"
+
+
+def vector_schema(encoder_id: str, dim: int) -> pa.Schema:
+    """Columns of such a table: key, image (dim,) and regions (9 * dim,), both float16."""
+    return pa.schema(
+        [
+            pa.field("key", pa.string()),
+            pa.field("image", pa.list_(pa.float16(), dim)),
+            pa.field("regions", pa.list_(pa.float16(), 9 * dim)),
+        ],
+        metadata={"encoder": encoder_id},
+    )
+
+
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float16]:
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: NDArray[np.float16] = values.astype(np.float16, copy=False).reshape(-1, dim)
+    return matrix

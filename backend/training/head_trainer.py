@@ -1,0 +1,348 @@
+"""Training a project's heads: pull what people approved, fit, and compare with what serves.
+
+Knows no queue: the same call serves the workers and whoever has none. Nothing here changes what
+annotators see; a head that is accepted is put into use by a refresh (`jobs.promotion`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from backend.inference.holdout import is_audit, is_blind
+from backend.inference.model_version import Scorer
+from backend.inference.predictor import Predictor
+from backend.inference.task_images import image_of
+from backend.labels.config import LabelConfig, parse_config
+from backend.labels.controls import Control, known_labels
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.projects import project_key
+from backend.settings import Settings
+from backend.storage.head_registry import FittedControl, HeadSet
+from backend.storage.prediction_log import LoggedPrediction, PredictionLog
+from backend.storage.project_state import ProjectState
+from backend.storage.tables import chunks
+from backend.training.approvals import (
+    PARTIAL,
+    RANDOM_ONLY,
+    Approval,
+    Shown,
+    approval,
+    known_approval,
+    provenance_counts,
+)
+from backend.vlpl.fitting import Aim, Rows, fit
+from backend.vlpl.head import Card, row_weights, statistics_hash
+from backend.vlpl.judge import Verdict, judge
+
+log = logging.getLogger(__name__)
+
+MIN_APPROVALS = 20
+"""Fewer reviewed tasks than this train nothing."""
+CHUNK = 1000
+"""Tasks whose embeddings are read at once."""
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What people approved in a project, as Label Studio has it now.
+
+    Attributes:
+        key: ``<id>.<unix time of creation>``.
+        config: the labeling config.
+        approvals: control name -> what is known about its tasks, partly known ones included.
+        data: task id -> its data, of all tasks in ``approvals``.
+        of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
+            data, from which no head can be trained.
+    """
+
+    key: str
+    config: LabelConfig
+    approvals: Mapping[str, Sequence[Approval]]
+    data: Mapping[int, Mapping[str, Any]]
+    of_own_labels: Mapping[str, Sequence[Approval]] = field(default_factory=dict)
+
+    @property
+    def reviewed(self) -> dict[int, str]:
+        """Task id -> a hash of what was approved there; tasks that were reviewed, not just known.
+
+        Two pulls with the same hashes train the same head.
+        """
+        parts: dict[int, list[Any]] = {}
+        for name, approvals in sorted(self.approvals.items()):
+            for one in approvals:
+                if one.provenance != "known":
+                    parts.setdefault(one.task, []).append([name, one.states, one.provenance])
+        return {
+            task: hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+            for task, what in parts.items()
+        }
+
+    @property
+    def newest(self) -> float:
+        """Unix time of the newest annotation."""
+        return max((one.updated for rows in self.approvals.values() for one in rows), default=0.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        made: the set of heads, kept in the store; None if there were too few approvals.
+        reason: why it may serve, may not, or was not made.
+        notes: what a person should know, one sentence each.
+    """
+
+    made: HeadSet | None
+    reason: str
+    notes: tuple[str, ...] = field(default=())
+
+
+class HeadTrainer:
+    """See the module.
+
+    Args:
+        settings: of this process.
+        studio: the Label Studio.
+        predictor: of this process.
+    """
+
+    def __init__(self, settings: Settings, studio: LabelStudioClient, predictor: Predictor) -> None:
+        self._settings = settings
+        self._studio = studio
+        self._predictor = predictor
+        self._prediction_log = PredictionLog(predictor.store)
+
+    def pull(self, number: int) -> Pulled:
+        """Ask Label Studio for everything that was approved in a project.
+
+        Raises:
+            LabelConfigError: the labeling config has nothing for us.
+            StudioError: Label Studio cannot be asked.
+            StoreError: the store cannot be read.
+        """
+        project = self._studio.projects.get(number)
+        key, config = project_key(project), parse_config(project["label_config"])
+        config.require_controls()
+        memory = ProjectState(self._predictor.store, key)
+        since = memory.labels_since(config, time.time())
+        field_name = memory.known_field()
+        controls = [control for control in config.controls if control.options_field is None]
+        approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
+        own = [control for control in config.controls if control.options_field is not None]
+        of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
+        data: dict[int, Mapping[str, Any]] = {}
+        for tasks in chunks(self._studio.tasks.annotated(number), CHUNK):
+            snapshots: dict[int, dict[str, LoggedPrediction]] = {
+                int(task["id"]): {} for task in tasks
+            }
+            for (of, version), one in self._prediction_log.of_tasks(key, snapshots).items():
+                snapshots[of][version] = one
+            for task in tasks:
+                shown = self._shown(key, task, snapshots[int(task["id"])])
+                for control in controls:
+                    found = approval(task, control, since[control.name], shown)
+                    known = known_labels(control, task["data"], field_name)
+                    found = _completed(found, known_approval(int(task["id"]), control, known))
+                    if found is not None:
+                        approvals[control.name].append(found)
+                        data[found.task] = task["data"]
+                for control in own:
+                    said = approval(task, control.for_task(task["data"]), {}, shown)
+                    if said is not None:
+                        of_own_labels[control.name].append(said)
+        if field_name:
+            for task in self._studio.tasks.iterate(number):
+                if int(task["id"]) in data:
+                    continue
+                for control in controls:
+                    known = known_labels(control, task["data"], field_name)
+                    only_known = known_approval(int(task["id"]), control, known)
+                    if only_known is not None:
+                        approvals[control.name].append(only_known)
+                        data[only_known.task] = task["data"]
+        return Pulled(key, config, approvals, data, of_own_labels)
+
+    def made_from(self, pulled: Pulled) -> str:
+        """A hash of all that heads are made from: the same again would give the same heads."""
+        settings, encoder = self._settings, self._predictor.encoder
+        parts = [
+            encoder.id,
+            encoder.templates,
+            pulled.config.digest,
+            settings.goal,
+            settings.goal_target,
+            settings.audit_share,
+            {
+                name: [(one.task, one.states, one.provenance) for one in rows]
+                for name, rows in pulled.approvals.items()
+            },
+        ]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def train(self, pulled: Pulled) -> Trained:
+        """Fit a candidate for every control, and keep it in the store with the judge's verdict.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        reviewed = len(pulled.reviewed)
+        if reviewed < MIN_APPROVALS:
+            missing = MIN_APPROVALS - reviewed
+            reason = f"Reviewed tasks: {reviewed}; a first head needs {missing} more."
+            return Trained(None, reason)
+        scorer = self._predictor.scorer(pulled.config, pulled.key)
+        serving = self._predictor.heads.serving(pulled.key)
+        # What cannot be trained now, or is not accepted, leaves the control's head as it is.
+        controls = dict(scorer.heads)
+        verdicts: dict[str, Verdict] = {}
+        notes: list[str] = []
+        for control in pulled.config.controls:
+            reviews = pulled.approvals.get(control.name)
+            made = self._train_control(scorer, control, pulled) if reviews else None
+            if made is None:
+                continue
+            fitted, verdict, said = made
+            notes += said
+            verdicts[control.name] = verdict
+            if verdict.accepted:
+                controls[control.name] = fitted
+        if not verdicts:
+            reason = (
+                f"No control has {MIN_APPROVALS} reviewed tasks, some of them outside the two "
+                "slices, with an image in the store or in reach."
+            )
+            return Trained(None, reason)
+        accepted = any(verdict.accepted for verdict in verdicts.values())
+        several = len(verdicts) > 1
+        reason = "; ".join(
+            f"{name}: {verdict.reason}" if several else verdict.reason
+            for name, verdict in verdicts.items()
+        )
+        metrics = {
+            f"{name} {what}" if several else what: value
+            for name, verdict in verdicts.items()
+            for what, value in verdict.metrics.items()
+        }
+        rows = [one for some in pulled.approvals.values() for one in some]
+        found = HeadSet(
+            self._predictor.heads.next_name(pulled.key),
+            controls,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            self._predictor.encoder.id,
+            reviewed,
+            provenance_counts(rows),
+            accepted,
+            f"compared with {serving}: {reason}",
+            metrics,
+        )
+        self._predictor.heads.keep(pulled.key, found)
+        log.info("project %s: %s made (%s): %s", pulled.key, found.name, accepted, found.reason)
+        return Trained(found, found.reason, tuple(notes))
+
+    def _shown(
+        self, key: str, task: Mapping[str, Any], snapshots: Mapping[str, LoggedPrediction]
+    ) -> Shown:
+        versions = {
+            int(one["id"]): str(one["model_version"]) for one in task.get("predictions") or []
+        }
+        # What was held back is remembered, in case the share was changed since; a task that nobody
+        # has predicted yet is blind by the share alone.
+        held = [one.choices is None for one in snapshots.values()]
+        share = self._settings.blind_share
+        blind = all(held) if held else is_blind(key, int(task["id"]), share)
+        return Shown(snapshots, versions, blind)
+
+    def _train_control(
+        self, scorer: Scorer, control: Control, pulled: Pulled
+    ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
+        approvals = pulled.approvals[control.name]
+        rows = self._rows(scorer, control, pulled, approvals)
+        if rows is None or bool(rows.judged.all()):
+            return None
+        labels = tuple(label.key for label in control.labels)
+        row = self._predictor.row(scorer, control)
+        card = Card(
+            labels,
+            self._predictor.encoder.id,
+            statistics_hash(scorer.statistics.get(control.name)),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        aim = Aim(row.threshold, self._settings.goal, self._settings.goal_target)
+        made = fit(rows, card, row.slope, row.offset, aim)
+        audited = rows.audited
+        serving = self._predictor.head(scorer, control, rows.image.shape[1])
+        verdict = judge(
+            made.head.probabilities(rows.image[audited], rows.z[audited]),
+            serving.head.probabilities(rows.image[audited], rows.z[audited]),
+            rows.labels[audited],
+            labels,
+        )
+        looked_at = any(one.provenance in RANDOM_ONLY for one in approvals)
+        unsure = not made.head.card.table or control.name in scorer.heads or not looked_at
+        if not verdict.measured and unsure:
+            reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
+            verdict = replace(verdict, accepted=False, reason=reason)
+        return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
+
+    def _rows(
+        self, scorer: Scorer, control: Control, pulled: Pulled, approvals: Sequence[Approval]
+    ) -> Rows | None:
+        """The rows whose images can be had; None if fewer than `MIN_APPROVALS` were reviewed."""
+        images: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        kept: list[Approval] = []
+        for part in chunks(approvals, CHUNK):
+            values = [
+                image_of(control, {"id": one.task, "data": pulled.data[one.task]}) for one in part
+            ]
+            found, failures = self._predictor.embedder.embed(
+                list({value for value in values if value is not None}), None
+            )
+            if failures:
+                log.warning("project %s: %d images are left out", pulled.key, len(failures))
+            there = [
+                (one, found[value])
+                for one, value in zip(part, values, strict=True)
+                if value is not None and value in found
+            ]
+            if there:
+                embeddings = [embedding for _, embedding in there]
+                kept += [one for one, _ in there]
+                images.append(torch.from_numpy(np.stack([one.image for one in embeddings])).float())
+                scores.append(self._predictor.z(scorer, control, embeddings))
+        if sum(one.provenance != "known" for one in kept) < MIN_APPROVALS:
+            return None
+        share = self._settings.audit_share
+        judged = [
+            one.provenance == "blind"
+            or (one.provenance in RANDOM_ONLY and is_audit(pulled.key, one.task, share))
+            for one in kept
+        ]
+        return Rows(
+            torch.cat(images),
+            torch.cat(scores),
+            torch.tensor([one.states for one in kept]),
+            row_weights([one.provenance for one in kept]),
+            torch.tensor(judged),
+        )
+
+
+def _completed(found: Approval | None, known: Approval | None) -> Approval | None:
+    """An import that names some labels, together with the label that the data names."""
+    if found is None or known is None or found.provenance not in PARTIAL:
+        return found or known
+    states = tuple(
+        max(mine, theirs) for mine, theirs in zip(found.states, known.states, strict=True)
+    )
+    return Approval(found.task, states, found.provenance, found.updated, found.people)

@@ -1,0 +1,129 @@
+"""Waiting for a run, and telling how far it is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from redis import Redis
+
+from backend.errors import QueueError
+from backend.settings import Settings
+from jobs import queue
+from jobs.run import ENDED, Run
+from jobs.run_store import RunStore
+from jobs.training_state import IDLE, Training, TrainingStore
+
+POLL_SECONDS = 0.5
+BEGIN_SECONDS = 3.0
+
+
+def require_workers(
+    settings: Settings, connection: Redis, name: str = queue.PREDICT, seconds: float = 0.0
+) -> None:
+    """Refuse to wait for nobody.
+
+    Args:
+        settings: of this process.
+        connection: to Redis.
+        name: the queue that somebody must listen on.
+        seconds: for a worker that is starting just now.
+
+    Raises:
+        QueueError: no worker listens, or Redis does not answer.
+    """
+    until = time.monotonic() + seconds
+    with queue.explained():
+        while not queue.workers(connection, name):
+            if time.monotonic() >= until:
+                break
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+    raise QueueError(
+        f"No worker listens on the queue {name!r} at {queue.place(settings)}.",
+        "Start one and keep it running: ls-clip worker; it listens once its encoder is loaded. "
+        "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts by itself.)",
+    )
+
+
+def begun(runs: RunStore, run: Run) -> Run:
+    """The run a moment later: a project that does not exist, say, makes it fail at once."""
+    until = time.monotonic() + BEGIN_SECONDS
+    while time.monotonic() < until and run.state in {"queued", "listing"} and not run.config:
+        time.sleep(0.1)
+        run = runs.get(run.id) or run
+    return run
+
+
+def wait(runs: RunStore, run_id: str, told: Callable[[Run], None]) -> Run:
+    """Wait until a run has ended.
+
+    Args:
+        runs: of all projects.
+        run_id: the run.
+        told: called about twice a second with how it stands.
+
+    Raises:
+        QueueError: Redis does not answer, or has forgotten the run.
+    """
+    while True:
+        with queue.explained():
+            run = runs.get(run_id)
+        if run is None:
+            raise QueueError(
+                f"Redis has forgotten the run {run_id}.",
+                "Let Redis keep its data (appendonly yes), then run ls-clip predict again; what "
+                "is embedded stays.",
+            )
+        told(run)
+        if run.state in ENDED:
+            return run
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_training(trainings: TrainingStore, project: int, number: int) -> Training:
+    """Wait until a training that was asked for has ended.
+
+    Args:
+        trainings: of all projects.
+        project: its number.
+        number: from `enqueue.ask_for_training`.
+
+    Raises:
+        QueueError: Redis does not answer, or has forgotten that it was asked.
+    """
+    while True:
+        with queue.explained():
+            now = trainings.get(project)
+        if now.state == IDLE and now.served >= number:
+            return now
+        if now.asked < number:
+            raise QueueError(
+                f"Redis has forgotten the training of project {project}.",
+                "Let Redis keep its data (appendonly yes), then ask again.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def wait_for_refresh(runs: RunStore, training: Training) -> Run:
+    """Wait until the run that puts an accepted head, or a newer one, into use has begun.
+
+    Raises:
+        QueueError: Redis does not answer, or the head is not to be put into use any more.
+    """
+    trainings = TrainingStore(runs.connection)
+    wanted = {training.candidate}
+    while True:
+        with queue.explained():
+            now = trainings.get(training.project)
+            run = runs.get(now.run) if now.run else None
+        if run is not None and run.head in wanted:
+            return run
+        if not now.candidate:
+            raise QueueError(
+                f"{training.candidate} is not put into use: somebody went back to another head.",
+                f"See ls-clip heads {training.project}.",
+            )
+        wanted.add(now.candidate)
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,198 @@
+"""From embeddings to what annotators see: score, remember, import, verify, show, in this order.
+
+The order makes every step repeatable, and nobody is shown a version that is not complete. What all
+processes take for the current version changes last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from backend.errors import ImageError, LabelConfigError
+from backend.inference.model_version import Scorer
+from backend.inference.prediction import Prediction, logged
+from backend.inference.predictor import STATISTICS_UP_TO
+from backend.labels.config import LabelConfig, parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.importing import Importer, show, told_of_doubles
+from backend.labelstudio.projects import project_key
+from backend.runtime import Runtime
+from backend.storage.tables import chunks
+from jobs import project_lock
+from jobs.listing import Task, wanted
+from jobs.run import BY_TRAINING, ENDED, Run
+from jobs.run_files import RunFiles
+from jobs.run_store import RunStore
+
+
+def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
+    """Give each task its prediction of the current version, and let the project show it.
+
+    Args:
+        runs: of all projects.
+        run: whose tasks; their images are in the store as far as they can be had, and its project
+            is locked for imports by the caller.
+        runtime: of this process.
+
+    Raises:
+        LabelConfigError: the labels were changed since the run began.
+        StudioError: Label Studio refuses a step, or does not answer.
+        StoreError: the store cannot be read or written.
+    """
+    studio = LabelStudioClient(runtime.settings)
+    project = studio.projects.get(run.project)
+    config = parse_config(project["label_config"])
+    require_labels_of(run, config)
+    files = RunFiles(runtime.store, run.id)
+    key = project_key(project)
+    runtime.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
+    scorer = runtime.predictor.scorer(config, key, run.head or None)
+    version = scorer.model_version
+    # Freezing has changed it, and a run that has nothing to import says what is shown all the same.
+    runs.note(run.id, model_version=version)
+    importer = Importer(studio, run.project, version)
+    if run.sending:
+        # A process that died has sent something that Label Studio may still be working on.
+        importer.recover(run.sent_to, run.sending)
+        runs.note(run.id, imported=run.imported + importer.created, sending=0)
+    delivery = _Delivery(runs, run, runtime, scorer, importer)
+    for number in range(run.shards):
+        delivery.take(files.tasks(number), seconds=0, made=files.predictions(number, version))
+    if version != run.planned_version and run.left_out:
+        # The statistics were frozen just now: tasks that had a prediction need a new one.
+        for part in _rest(studio, run, scorer, delivery, runtime.settings.shard_size):
+            delivery.take(part, seconds=None, made={})
+    delivery.close()
+    now = runs.get(run.id)
+    if now is None or now.state in ENDED or not (importer.there or run.head):
+        # Nothing to show, or cancelled meanwhile: what was imported stays unseen.
+        return
+    expected = delivery.seen - set(delivery.failures)
+    if not importer.is_complete(expected):
+        # Tasks that were deleted meanwhile are nobody's fault.
+        alive = {int(task["id"]) for task in studio.tasks.iterate(run.project)}
+        double = importer.verify(expected & alive)
+        if double:
+            runs.note(run.id, notes=json.dumps([told_of_doubles(run.project, double)]))
+    require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
+    # Before the change of the project is announced, which is none of its labels.
+    project_lock.set_config(runs.connection, run.project, config.digest)
+    if importer.there:
+        show(studio, run.project, version)
+    if run.head:
+        runtime.predictor.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
+    project_lock.set_current(runs.connection, run.project, version)
+
+
+def require_labels_of(run: Run, config: LabelConfig) -> None:
+    """Refuse to go on with labels that are not those of the run's beginning.
+
+    Raises:
+        LabelConfigError: they were changed meanwhile.
+    """
+    if config.digest != run.config:
+        raise LabelConfigError(
+            "The labeling config was changed while the tasks were predicted.",
+            f"Run ls-clip predict {run.project} again; what is embedded stays.",
+        )
+
+
+class _Delivery:
+    """Scores tasks and sends their predictions, many at once."""
+
+    def __init__(
+        self, runs: RunStore, run: Run, runtime: Runtime, scorer: Scorer, importer: Importer
+    ) -> None:
+        self._runs, self._run, self._runtime = runs, run, runtime
+        self._scorer, self._importer = scorer, importer
+        self._waiting: list[Prediction] = []
+        self._partial: set[int] = set()
+        self.seen: set[int] = set()
+        self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
+
+    def take(
+        self, tasks: list[Task], seconds: float | None, made: Mapping[int, Prediction]
+    ) -> None:
+        """Take predictions for the tasks that have none yet.
+
+        Args:
+            tasks: of the run.
+            seconds: for images that are not in the store; 0: nothing is fetched.
+            made: task id -> a prediction that was made ahead.
+        """
+        fresh = [task for task in tasks if task["id"] not in self.seen]
+        self.seen |= {task["id"] for task in fresh}
+        missing = [task for task in fresh if task["id"] not in self._importer.there]
+        rest = [task for task in missing if task["id"] not in made]
+        found = [made[task["id"]] for task in missing if task["id"] in made]
+        if rest:
+            found += self._runtime.predictor.predict(self._scorer, rest, seconds)
+        for one in found:
+            assert one.task is not None
+            if one.result is not None:
+                # Thousands wait: without the scores that they were made from.
+                self._waiting.append(replace(one, scored=()))
+                if one.failure is None:
+                    self.failures.pop(one.task, None)
+                else:
+                    # It lacks one of several images, which people should know.
+                    self._partial.add(one.task)
+            elif one.task not in self.failures:
+                # What could not be embedded has its reason already.
+                failure = one.failure
+                if failure is None or failure.reason == "timeout":
+                    failure = _GONE
+                self.failures[one.task] = failure.as_dict()
+        if len(self._waiting) >= self._runtime.settings.import_size:
+            self._send()
+
+    def close(self) -> None:
+        """Send what is left, and put down why tasks have no prediction."""
+        self._send()
+        for task in self._importer.there - self._partial:
+            self.failures.pop(task, None)
+        for task, reason in self._importer.dropped.items():
+            self.failures[task] = {"code": "dropped", "message": reason, "fix": ""}
+        self._runs.set_failures(self._run.id, self.failures)
+
+    def _send(self) -> None:
+        if not self._waiting:
+            return
+        self._runtime.prediction_log.add(self._run.key, logged(self._waiting))
+        self._runs.note(self._run.id, sending=len(self._waiting), sent_to=len(self._importer.there))
+        self._importer.add([one.as_import() for one in self._waiting])
+        made = self._run.imported + self._importer.created
+        self._runs.note(self._run.id, imported=made, sending=0)
+        self._waiting = []
+
+
+def _first_tasks(files: RunFiles, run: Run) -> list[Task]:
+    first: list[Task] = []
+    for number in range(run.shards):
+        if len(first) >= STATISTICS_UP_TO:
+            break
+        first += files.tasks(number)
+    return first
+
+
+_GONE = ImageError(
+    "not_stored",
+    "The embedding of the task's image is not in the store any more.",
+    "Give all workers the same LS_CLIP_STORE, then run ls-clip predict again.",
+)
+
+
+def _rest(
+    studio: LabelStudioClient,
+    run: Run,
+    scorer: Scorer,
+    delivery: _Delivery,
+    size: int,
+) -> Iterator[list[Task]]:
+    seen = frozenset(delivery.seen)
+    return chunks(
+        wanted(studio, run.project, run.only, scorer.config, seen, known_field=scorer.known_field),
+        size,
+    )

@@ -1,0 +1,171 @@
+"""Names of the queues, and how work gets into them. Imports settings and errors, nothing heavier.
+
+Whatever goes through Redis is JSON: RQ's default is pickle, which would run the code of whoever can
+write to Redis (https://python-rq.org/docs/#considerations-for-jobs).
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, TimeoutError
+from redis.retry import Retry
+from rq import Queue, Worker
+from rq.exceptions import DuplicateJobError
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from backend.errors import QueueError
+from backend.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PREFIX = "ls-clip:"
+"""Of all our keys in Redis; RQ's begin with ``rq:``."""
+PREDICT = "predict"
+TRAIN = "train"
+QUEUES = (PREDICT, TRAIN)
+JOB_SECONDS = 2 * 3600
+"""A job that takes longer hangs; RQ's own default of 180 s is too short for a shard on a CPU."""
+KEEP_SECONDS = 3600
+"""How long RQ keeps a job that has ended; what came of it stands in its run."""
+ALIVE = frozenset({"queued", "started", "deferred", "scheduled"})
+"""RQ's words for jobs that are on their way."""
+FIX = "Start Redis or Valkey, or correct LS_CLIP_REDIS_URL."
+
+
+def connect(settings: Settings, retries: int = 2) -> Redis:
+    """The connection to Redis.
+
+    Args:
+        settings: ``redis_url``.
+        retries: how often a command is repeated while Redis is away; 2 takes about a second, and
+            8 outlasts a restart.
+
+    Raises:
+        QueueError: no address is set, or it is none.
+    """
+    url = settings.redis_url.get_secret_value()
+    if not url:
+        raise QueueError(
+            "No queue is set, so there are no workers to ask.",
+            "Set LS_CLIP_REDIS_URL (redis://HOST:6379/0) for the backend and its workers; without "
+            "one, ls-clip connect PROJECT predicts by itself.",
+        )
+    try:
+        return Redis.from_url(
+            url,
+            socket_connect_timeout=2.0,
+            retry=Retry(ExponentialWithJitterBackoff(cap=10.0, base=0.3), retries),
+            retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+        )
+    except ValueError as error:
+        # Its words may hold a part of the password.
+        raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
+
+
+def place(settings: Settings) -> str:
+    """Host and port of Redis, without user and password, for messages."""
+    parts = urlsplit(settings.redis_url.get_secret_value())
+    return f"{parts.hostname or parts.path}:{parts.port or 6379}"
+
+
+class QuietJob(Job):
+    """Calls nobody back: whom, would be said in Redis, which others may write."""
+
+    success_callback = failure_callback = stopped_callback = None
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn an error of Redis into one that names the fix.
+
+    Raises:
+        QueueError: Redis does not answer, or refuses.
+    """
+    try:
+        yield
+    except RedisError as error:
+        raise QueueError(
+            f"The queue does not answer ({type(error).__name__}: {error}).", FIX
+        ) from error
+
+
+def queue(connection: Redis, name: str) -> Queue:
+    """One of `QUEUES`."""
+    return Queue(
+        name,
+        connection=connection,
+        job_class=QuietJob,
+        serializer=JSONSerializer,
+        default_timeout=JOB_SECONDS,
+    )
+
+
+def enqueue(connection: Redis, name: str, function: str, *arguments: object, job_id: str) -> bool:
+    """Put a job into a queue, unless one of this id is there already.
+
+    Args:
+        connection: to Redis.
+        name: one of `QUEUES`.
+        function: its import path below ``jobs``; the worker runs no other.
+        arguments: JSON-able.
+        job_id: letters, digits, ``-`` and ``_``.
+
+    Returns:
+        Whether it was put there.
+    """
+    try:
+        queue(connection, name).enqueue_call(
+            function,
+            args=arguments,
+            job_id=job_id,
+            result_ttl=KEEP_SECONDS,
+            failure_ttl=KEEP_SECONDS,
+            unique=True,
+        )
+    except DuplicateJobError:
+        return False
+    return True
+
+
+def statuses(connection: Redis, name: str, job_ids: Sequence[str]) -> dict[str, str]:
+    """Job id -> RQ's word for how it stands: ``queued``, ``started``, ``failed`` ...
+
+    Left out are jobs that are unknown, and those that were taken from the queue by a worker that
+    died before it began.
+    """
+    waiting = set(queue(connection, name).get_job_ids())
+    jobs = Job.fetch_many(job_ids, connection=connection, serializer=JSONSerializer)
+    found = {job.id: str(job.get_status(refresh=False).value) for job in jobs if job is not None}
+    return {
+        job_id: status
+        for job_id, status in found.items()
+        if status != "queued" or job_id in waiting
+    }
+
+
+def remove(connection: Redis, name: str, job_id: str) -> None:
+    """Take a job out of the queue and out of RQ's books; one that is running goes on."""
+    job = queue(connection, name).fetch_job(job_id)
+    if job is not None:
+        # RQ lists an execution for a minute longer than it keeps it, and trips over the difference
+        # when the worker has died.
+        job.execution_registry.cleanup(time.time() + 60)
+        job.delete()
+
+
+def depth(connection: Redis, name: str) -> int:
+    """Jobs that wait in a queue."""
+    return int(queue(connection, name).count)
+
+
+def workers(connection: Redis, name: str) -> int:
+    """Live workers that listen on a queue."""
+    return len(Worker.all(queue=queue(connection, name), serializer=JSONSerializer))

@@ -1,0 +1,101 @@
+"""What a run keeps in the store until it has ended: its labeling config, tasks and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from backend.errors import StoreError
+from backend.inference.prediction import Prediction
+from backend.labels.config import LabelConfig, parse_config
+from backend.storage.store import Store
+from jobs.listing import Task
+
+FOLDER = "runs"
+
+
+def erase_ended(store: Store, active: Collection[str]) -> None:
+    """Delete what runs that have ended kept.
+
+    Args:
+        store: all workers' store.
+        active: ids of the runs that have not.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    store.artifacts.erase(FOLDER, lambda name: name not in active)
+
+
+class RunFiles:
+    """The files of one run.
+
+    Args:
+        store: all workers' store.
+        run_id: the run.
+    """
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def write_config(self, xml: str) -> None:
+        """Keep the labeling config that the run was cut for."""
+        self._store.artifacts.write(self._name("config"), {"xml": xml}, replace=True)
+
+    def config(self) -> LabelConfig:
+        """That config.
+
+        Raises:
+            StoreError: it is not in the store.
+        """
+        return parse_config(self._read("config")["xml"])
+
+    def write_tasks(self, shard: int, tasks: Sequence[Task]) -> None:
+        """Keep a shard's tasks."""
+        self._store.artifacts.write(self._name(str(shard)), {"tasks": list(tasks)}, replace=True)
+
+    def tasks(self, shard: int) -> list[Task]:
+        """The tasks of a shard: ``id``, and of ``data`` what the labeling config uses.
+
+        Raises:
+            StoreError: they are not in the store.
+        """
+        found: list[Task] = self._read(str(shard))["tasks"]
+        return found
+
+    def write_predictions(
+        self, shard: int, model_version: str, predictions: Sequence[Prediction]
+    ) -> None:
+        """Keep predictions that were made ahead; those that lack an image are left out."""
+        items = [
+            {"task": one.task, "score": one.score, "result": one.result, "blind": one.blind}
+            for one in predictions
+            if one.result is not None and one.failure is None
+        ]
+        content = {"model_version": model_version, "items": items}
+        self._store.artifacts.write(self._name(f"{shard}-made"), content, replace=True)
+
+    def predictions(self, shard: int, model_version: str) -> dict[int, Prediction]:
+        """Task id -> prediction of this version, as far as they were made ahead."""
+        found = self._store.artifacts.read(self._name(f"{shard}-made"))
+        if found is None or found["model_version"] != model_version:
+            return {}
+        return {
+            item["task"]: Prediction(
+                item["task"], model_version, item["result"], item["score"], blind=item["blind"]
+            )
+            for item in found["items"]
+        }
+
+    def _read(self, what: str) -> dict[str, Any]:
+        content = self._store.artifacts.read(self._name(what))
+        if content is None:
+            raise StoreError(
+                f"What run {self._run_id} needs ({what}) is not in the store.",
+                "Give all workers the same LS_CLIP_STORE.",
+            )
+        return content
+
+    def _name(self, what: str) -> str:
+        return f"{FOLDER}/{self._run_id}/{what}"

@@ -1,0 +1,440 @@
+"""The doctor's own rules: one cause is told once, and nothing makes it fall over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from backend.cli.main import print_findings
+from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
+from backend.doctor import queue as doctor_queue
+from backend.doctor import suggestions as doctor_suggestions
+from backend.doctor.context import Answer, Context
+from backend.doctor.finding import Check, examine
+from backend.errors import StudioError
+from backend.server.settings_comparison import differing, digests
+from backend.settings import Settings
+from jobs.run_store import RunStore
+from jobs.training_state import TrainingStore
+from tests.support.builders import ROOT, make_settings
+from tests.support.processes import free_port, run_cli, served
+
+Usage = namedtuple("Usage", "total used free")
+PASSWORDS = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s"}
+
+
+def check(name: str, look: Any, *needs: str, project: bool = False) -> Check:
+    return Check(name, "fine", "why", look, needs, project)
+
+
+def nothing(context: Context) -> Iterator[Finding]:
+    yield from ()
+
+
+def failing(context: Context) -> Iterator[Finding]:
+    raise StudioError("It is down.", "Start it.")
+
+
+def crashing(context: Context) -> Iterator[Finding]:
+    yield Finding("c", "note", "first", "why", "fix")
+    raise KeyError("no such key")
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(make_settings(tmp_path / "store"), None)
+
+
+# Running checks
+
+
+def test_a_check_that_crashes_is_a_finding_and_the_others_still_run(context: Context):
+    findings = examine(context, [check("a", crashing), check("b", nothing)])
+    assert [(one.check, one.severity) for one in findings] == [("a", "error"), ("b", "ok")]
+    assert "KeyError" in findings[0].what
+    assert "Traceback" not in findings[0].what
+
+
+def test_what_depends_on_a_failure_is_one_line(context: Context):
+    checks = [
+        check("a", failing),
+        check("b", nothing, "a"),
+        check("c", nothing, "b"),
+        check("d", nothing),
+    ]
+    findings = examine(context, checks)
+    assert [one.check for one in findings] == ["a", "d", "skipped"]
+    assert "b, c" in findings[-1].what
+    assert (findings[0].what, findings[0].fix) == ("It is down.", "Start it.")
+
+
+def test_the_same_failure_met_twice_is_told_once(context: Context):
+    findings = examine(context, [check("a", failing), check("b", failing)])
+    assert [one.check for one in findings] == ["a", "skipped"]
+
+
+def test_checks_of_a_project_need_one(context: Context):
+    assert examine(context, [check("a", failing, project=True)]) == []
+
+
+def test_every_need_is_a_check_that_runs_before():
+    seen: set[str] = set()
+    for one in CHECKS:
+        assert set(one.needs) <= seen, one.id
+        assert one.id not in seen
+        seen.add(one.id)
+
+
+@pytest.mark.parametrize(
+    ("severities", "code"),
+    [([], 0), (["ok", "note"], 0), (["note", "warning"], 1), (["error", "warning"], 2)],
+)
+def test_the_exit_code_follows_the_worst_finding(severities: list[Any], code: int):
+    assert exit_code([Finding("x", severity, "what") for severity in severities]) == code
+
+
+# This machine
+
+
+def credentials(tmp_path: Path, **values: Any) -> list[Finding]:
+    settings = make_settings(tmp_path / "store", **values)
+    return [
+        one
+        for one in examine(Context(settings, None), machine.CHECKS)
+        if one.check == "credentials"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "severity", "said"),
+    [
+        (PASSWORDS, "ok", "login"),
+        ({}, "note", "no login"),
+        (PASSWORDS | {"basic_auth_pass": ""}, "error", "BASIC_AUTH_PASS"),
+        (PASSWORDS | {"basic_auth_user": ""}, "error", "BASIC_AUTH_USER"),
+        (PASSWORDS | {"webhook_secret": ""}, "warning", "LS_CLIP_WEBHOOK_SECRET"),
+        ({"host": "0.0.0.0"}, "error", "0.0.0.0"),
+    ],
+)
+def test_missing_credentials_are_weighed(
+    tmp_path: Path, values: dict[str, Any], severity: str, said: str
+):
+    (found,) = credentials(tmp_path, port=1, **values)
+    assert found.severity == severity
+    assert said in found.what
+
+
+@pytest.mark.parametrize(("free", "severity"), [(10**8, "error"), (10**9, "warning")])
+def test_a_disk_that_fills_up_is_told(
+    context: Context, monkeypatch: pytest.MonkeyPatch, free: int, severity: str
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, free))
+    (found,) = machine.store(context)
+    assert found.severity == severity
+    assert f"{free // 10**6} MB" in found.what
+
+
+def test_a_store_that_cannot_be_written_is_told(context: Context, monkeypatch: pytest.MonkeyPatch):
+    def refuse(dir: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    (found,) = examine(context, [one for one in machine.CHECKS if one.id == "store"])
+    assert found.severity == "error"
+    assert "cannot be written: Permission denied" in found.what
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "seconds", "said"),
+    [
+        (200, {"model_version": "v"}, 9.0, "took 9.0 s"),
+        (200, {"model_version": None}, 0.1, "answers 200"),
+        (503, {"error": {"message": "No weights.", "fix": "Get some."}}, 0.1, "No weights."),
+        (200, None, 0.1, "answers 200"),
+    ],
+)
+def test_a_setup_that_label_studio_cannot_use_is_told(
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    body: Any,
+    seconds: float,
+    said: str,
+):
+    answer = Answer(status, body, "", "", seconds)
+    monkeypatch.setattr(Context, "setup", lambda self, of_project: answer)
+    (found,) = machine.backend_login(context)
+    assert said in found.what
+    assert found.fix
+
+
+def test_a_slow_health_answer_is_told(context: Context, monkeypatch: pytest.MonkeyPatch):
+    answer = Answer(200, {"model_class": "ClipBackend"}, "", "", 4.0)
+    monkeypatch.setattr(Context, "ask", lambda *_: answer)
+    (found,) = machine.backend(context)
+    assert (found.check, found.severity) == ("backend", "warning")
+
+
+# The command
+
+
+def json_findings(tmp_path: Path, *arguments: str, **environment: str) -> Any:
+    """The finished command, without a Label Studio."""
+    return run_cli(
+        *("doctor", *arguments, "--json"),
+        cwd=tmp_path,
+        LS_CLIP_ENCODER="offline",
+        LS_CLIP_STORE=str(tmp_path / "store"),
+        LABEL_STUDIO_URL="http://127.0.0.1:9",
+        **environment,
+    )
+
+
+def test_json_is_all_that_is_printed_and_the_exit_code_says_error(tmp_path: Path):
+    with served(tmp_path) as (url, _):
+        done = json_findings(tmp_path, "1", LS_CLIP_PUBLIC_URL=url, LABEL_STUDIO_API_KEY="x")
+    assert done.returncode == 2
+    findings = {one["check"]: one for one in json.loads(done.stdout)}
+    assert set(findings["studio"]) == {"check", "severity", "what", "why", "fix"}
+    assert findings["studio"]["severity"] == "error"
+    assert findings["backend"]["severity"] == "ok"
+    assert findings["backend-login"]["severity"] == "ok"
+    assert "LS_CLIP_LABEL_STUDIO_API_KEY" in findings["backend-settings"]["what"]
+    assert "predictions-missing" in findings["skipped"]["what"]
+    assert done.stderr == ""
+
+
+def test_people_get_a_line_a_finding(tmp_path: Path):
+    done = run_cli(
+        "doctor",
+        cwd=tmp_path,
+        LS_CLIP_ENCODER="offline",
+        LS_CLIP_PORT="1",
+        LS_CLIP_STORE=str(tmp_path / "store"),
+        LABEL_STUDIO_URL="http://127.0.0.1:9",
+    )
+    assert done.returncode == 2
+    assert "error studio" in done.stdout
+    assert "Fix:" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_no_character_is_lost_beside_wide_ones(capsys: Any, monkeypatch: pytest.MonkeyPatch):
+    wide = "cannot read 猫の写真を撮る人たち, 自転車に乗っている人, 海の見える丘の上の白い家, 犬."
+    for columns in range(40, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        print_findings([Finding("labels", "warning", wide)])
+        shown = "".join(capsys.readouterr().out.split())
+        assert shown == "warninglabels" + wide.replace(" ", "")
+
+
+def test_a_server_that_was_started_with_other_settings_is_told(tmp_path: Path):
+    with served(tmp_path, LABEL_STUDIO_API_KEY="old") as (url, _):
+        done = json_findings(
+            tmp_path,
+            LS_CLIP_PUBLIC_URL=url,
+            LABEL_STUDIO_API_KEY="new-and-secret",
+            LS_CLIP_REDIS_URL="redis://127.0.0.1:9/0",
+        )
+    found = {one["check"]: one for one in json.loads(done.stdout)}["backend-settings"]
+    assert found["severity"] == "warning"
+    assert "LS_CLIP_LABEL_STUDIO_API_KEY, LS_CLIP_REDIS_URL." in found["what"]
+    assert "Restart ls-clip serve" in found["fix"]
+    assert "new-and-secret" not in done.stdout
+
+
+@pytest.mark.parametrize("salt", ["", "\ud800", "x" * 100_000])
+def test_settings_can_be_compared_under_any_salt(tmp_path: Path, salt: str):
+    mine, other = (make_settings(tmp_path / name) for name in ("a", "b"))
+    assert differing(mine, salt, digests(mine, salt)) == []
+    assert differing(mine, salt, digests(other, salt)) == ["LS_CLIP_STORE"]
+    assert differing(mine, salt, {"store": 7, "no such": "x"}) == ["LS_CLIP_STORE"]
+
+
+def test_a_server_that_cannot_compare_settings_is_told(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    for answer in (Answer(404, None, "", "", 0.1), Answer(200, [], "", "", 0.1)):
+        monkeypatch.setattr(Context, "compare", lambda self, answer=answer: answer)
+        (found,) = machine.backend_settings(context)
+        assert found.severity == "warning"
+        assert "older release" in found.why
+
+
+def test_a_setting_that_cannot_work_is_a_finding(tmp_path: Path):
+    done = run_cli("doctor", "--json", cwd=tmp_path, LABEL_STUDIO_URL="localhost:8080")
+    assert done.returncode == 2
+    (found,) = json.loads(done.stdout)
+    assert (found["check"], found["severity"]) == ("settings", "error")
+    assert "LS_CLIP_LABEL_STUDIO_URL" in found["what"]
+
+
+def test_a_redirect_and_another_program_are_told_from_label_studio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = make_settings(tmp_path / "store", label_studio_url="http://a.example")
+    for answer, said in [
+        (Answer(301, None, "", "https://a.example/", 0.1), "redirects to https://a.example/"),
+        (Answer(503, None, "", "", 0.1), "answers 503"),
+        (Answer(200, {"x": 1}, "", "", 0.1), "is not Label Studio's API"),
+    ]:
+        monkeypatch.setattr(Context, "ask", lambda *_, answer=answer: answer)
+        found = next(one for one in doctor(settings) if one.check == "studio")
+        assert said in found.what
+        assert "LABEL_STUDIO_URL" in found.fix or "Wait" in found.fix
+
+
+# The documentation
+
+
+@pytest.mark.parametrize("name", [*(one.id for one in CHECKS), "settings", "skipped"])
+def test_every_check_is_in_the_troubleshooting_page(name: str):
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert f"| `{name}` |" in page
+
+
+# Suggestions
+
+
+def suggestions(tmp_path: Path, **content: Any) -> Context:
+    context = Context(make_settings(tmp_path / "store"), 4)
+    defaults: dict[str, Any] = {
+        "project": {"model_version": "v1"},
+        "backends": [],
+        "open_tasks": {1, 2, 3},
+        "predictions": [{"task": 1, "model_version": "v1"}],
+        "failures": {},
+    }
+    vars(context).update({**defaults, **content})
+    return context
+
+
+def test_a_task_that_the_last_run_could_not_predict_is_told_with_its_reason(tmp_path: Path):
+    why = {"message": "a.jpg is not there.", "fix": "Upload it again."}
+    first, second = doctor_suggestions.missing(suggestions(tmp_path, failures={2: why, 9: why}))
+    assert "1 task without an annotation could not be predicted" in first.what
+    assert "task 2: a.jpg is not there." in first.what
+    assert first.fix.startswith("Upload it again. Then")
+    assert "1 of 3 tasks" in second.what
+
+
+def test_a_project_that_shows_the_backends_answers_lacks_no_predictions(tmp_path: Path):
+    live = suggestions(tmp_path, backends=[{"title": "v1"}])
+    (found,) = doctor_suggestions.missing(live)
+    assert found.severity == "ok"
+
+
+def test_no_version_is_left_out_without_a_word(tmp_path: Path):
+    many = [{"task": 1, "model_version": f"v{number}"} for number in range(7)]
+    (found,) = doctor_suggestions.versions(suggestions(tmp_path, predictions=many))
+    assert "and 2 more" in found.what
+
+
+# The queue, on a real Valkey
+
+
+def queue_findings(settings: Settings, project: int | None = None) -> dict[str, Finding]:
+    found = examine(Context(settings, project), doctor_queue.CHECKS)
+    return {one.check: one for one in found if one.severity != "ok"}
+
+
+def test_without_a_queue_nothing_is_said_about_it(tmp_path: Path):
+    assert queue_findings(make_settings(tmp_path / "store"), 1) == {}
+
+
+def test_a_queue_that_is_down_is_one_error_that_names_the_setting(tmp_path: Path):
+    settings = make_settings(tmp_path / "store", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    found = queue_findings(settings, 1)
+    assert set(found) == {"queue", "skipped"}
+    assert found["queue"].severity == "error"
+    assert "LS_CLIP_REDIS_URL" in found["queue"].fix
+
+
+def test_a_queue_without_workers_and_one_that_forgets_are_named(
+    queue_settings: Settings, connection: Redis
+):
+    found = queue_findings(queue_settings)
+    assert set(found) == {"workers"}
+    assert "ls-clip worker" in found["workers"].fix
+    connection.config_set("appendonly", "no")
+    try:
+        assert set(queue_findings(queue_settings)) == {"workers", "queue"}
+    finally:
+        connection.config_set("appendonly", "yes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "end", "severity", "said"),
+    [
+        ({}, "failed", "warning", "It says no."),
+        ({"waits_for": "Label Studio does not answer."}, "", "warning", "does not answer"),
+        ({"updated": 1.0}, "", "warning", "not got on"),
+        ({}, "left out", "note", "1 task out"),
+    ],
+)
+def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
+    queue_settings: Settings,
+    connection: Redis,
+    fields: dict[str, Any],
+    end: str,
+    severity: str,
+    said: str,
+):
+    runs = RunStore(connection)
+    run, _ = runs.start(4, "missing", "cli")
+    if end == "failed":
+        runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
+    elif end == "left out":
+        runs.record_failures(run.id, {7: {"code": "image"}})
+        runs.end(run.id, "done")
+    else:
+        runs.note(run.id, **fields)
+    found = queue_findings(queue_settings, 4)["run"]
+    assert found.severity == severity
+    assert said in found.what
+    assert found.why and found.fix
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fields", "severity", "said"),
+    [
+        ("failed", {"pending": 0}, "warning", "failed"),
+        ("kept aside", {"pending": 0}, "note", "kept aside"),
+        ("accepted", {"pending": 7}, "warning", "7 new approvals"),
+    ],
+)
+def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
+    queue_settings: Settings,
+    connection: Redis,
+    outcome: str,
+    fields: dict[str, Any],
+    severity: str,
+    said: str,
+):
+    trainings = TrainingStore(connection)
+    trainings.end(4, outcome, "The reason.")
+    trainings.note(4, **fields)
+    found = queue_findings(queue_settings, 4)["training"]
+    assert found.severity == severity
+    assert said in found.what
+    assert found.why and found.fix
+
+
+def test_before_the_first_training_it_is_not_said_that_it_went_well(
+    queue_settings: Settings, connection: Redis
+):
+    findings = examine(Context(queue_settings, 4), doctor_queue.CHECKS)
+    (found,) = [one for one in findings if one.check == "training"]
+    assert (found.severity, found.what) == ("ok", "There was no training of the project yet.")
+
+
+def test_a_training_that_went_well_is_not_spoken_of(queue_settings: Settings, connection: Redis):
+    TrainingStore(connection).end(4, "accepted", "Better.")
+    assert "training" not in queue_findings(queue_settings, 4)

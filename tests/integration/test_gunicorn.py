@@ -1,0 +1,102 @@
+"""`ls-clip serve`: who it lets in, and how fast it is there."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from backend.errors import SettingsError
+from backend.server.gunicorn import check_bind
+from tests.support.builders import contract, make_settings
+from tests.support.processes import free_port, run_cli, served
+
+CREDENTIALS = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s"}
+PUBLIC = ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8", "clip.example.com", "", "127.0.0.1.nip.io"]
+
+
+@pytest.mark.parametrize("host", PUBLIC)
+def test_a_public_address_needs_credentials(tmp_path: Path, host: str):
+    with pytest.raises(SettingsError) as caught:
+        check_bind(make_settings(tmp_path, host=host))
+    for name in ("BASIC_AUTH_USER", "BASIC_AUTH_PASS", "LS_CLIP_WEBHOOK_SECRET"):
+        assert name in caught.value.fix
+    check_bind(make_settings(tmp_path, host=host, **CREDENTIALS))
+
+
+@pytest.mark.parametrize("missing", sorted(CREDENTIALS))
+def test_half_of_the_credentials_are_not_enough(tmp_path: Path, missing: str):
+    given = {name: value for name, value in CREDENTIALS.items() if name != missing}
+    with pytest.raises(SettingsError):
+        check_bind(make_settings(tmp_path, host="0.0.0.0", **given))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_this_machine_may_be_served_without_credentials_and_hears_so(
+    tmp_path: Path, host: str, caplog: pytest.LogCaptureFixture
+):
+    check_bind(make_settings(tmp_path, host=host))
+    assert "only this machine" in caplog.text
+
+
+def test_a_refused_address_is_one_message(tmp_path: Path):
+    done = run_cli("serve", "--host", "0.0.0.0", cwd=tmp_path, LS_CLIP_ENCODER="offline")
+    assert done.returncode == 1
+    assert done.stderr.count("Error:") == 1 and "BASIC_AUTH_USER" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_health_and_setup_answer_in_time_while_the_model_loads(tmp_path: Path):
+    """Label Studio waits 1 s for /health and 3 s for /setup, then calls a backend disconnected."""
+    with served(tmp_path) as (url, log):
+        started = time.monotonic()
+        assert requests.get(f"{url}/health", timeout=30).json()["status"] == "UP"
+        assert time.monotonic() - started < 1.0
+        started = time.monotonic()
+        answer = requests.post(f"{url}/setup", json=contract("setup")["body"], timeout=30)
+        assert time.monotonic() - started < 3.0
+        assert answer.json()["model_version"].startswith("offline-z-")
+        started = time.monotonic()
+        assert requests.get(f"{url}/health", timeout=30).status_code == 200
+        assert time.monotonic() - started < 1.0
+    assert "only this machine" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("encoder", ["open_clip:ViT-B-32/no_such_tag", "local-dir:/no/such/folder"])
+def test_an_encoder_that_cannot_be_had_ends_the_server_with_one_error(tmp_path: Path, encoder: str):
+    done = run_cli(
+        *("serve", "--port", str(free_port()), "--encoder", encoder),
+        cwd=tmp_path,
+        LS_CLIP_OFFLINE="true",
+        LS_CLIP_STORE=str(tmp_path / "store"),
+    )
+    assert done.returncode not in (0, None)
+    assert done.stderr.count("Fix:") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_store_that_cannot_be_opened_ends_the_server_with_one_error(tmp_path: Path):
+    (tmp_path / "store").write_text("a file")
+    done = run_cli(
+        *("serve", "--port", str(free_port()), "--encoder", "offline"),
+        cwd=tmp_path,
+        LS_CLIP_STORE=str(tmp_path / "store"),
+    )
+    assert done.returncode not in (0, None)
+    assert "LS_CLIP_STORE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_told(tmp_path: Path):
+    with served(tmp_path) as (url, _):
+        done = run_cli(
+            *("serve", "--port", url.rpartition(":")[2], "--encoder", "offline"),
+            cwd=tmp_path,
+            LS_CLIP_STORE=str(tmp_path / "store"),
+        )
+    assert done.returncode not in (0, None)
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,155 @@
+"""`ClipBackend` under label-studio-ml: 1.0.9's own server, and the ways of 2.x.
+
+2.x is on no package registry, only in a git repository, so its base class is replaced here by a
+small stand-in with the same signatures.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from backend.runtime import Runtime
+from backend.server import ml_backend
+from backend.server.ml_backend import ClipBackend
+from tests.conftest import MakeRuntime
+from tests.support.builders import LABELS, choices_config, contract, task
+
+EAGER = choices_config(attributes='choice="multiple" model_score_threshold="0"')
+
+
+@pytest.fixture
+def runtime(make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    made = make_runtime(offline=True)
+    monkeypatch.setattr(ml_backend, "process_runtime", lambda: made)
+    return made
+
+
+# 1.0.9
+
+
+@pytest.fixture
+def server(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
+    api = importlib.import_module("label_studio_ml.api")
+    # Its manager keeps the model of whoever came last in a class attribute.
+    monkeypatch.setattr(api._manager.__class__, "_current_model", {})
+    # Its manager writes down each event below the working directory, which is a temporary one.
+    yield api.init_app(model_class=ClipBackend).test_client()
+
+
+def test_its_own_server_sets_up_and_predicts(server: FlaskClient):
+    setup = contract("setup")["body"] | {"schema": EAGER}
+    assert server.post("/setup", json=setup).status_code == 200
+    body = contract("predict_one_task")["body"]
+    body |= {"tasks": [task(1), {"id": 2, "data": {}}, task(3)], "label_config": EAGER}
+    answer = server.post("/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    first, second, third = answer.json["results"]
+    for item in (first, third):
+        assert item["result"][0]["value"] == {"choices": list(LABELS)}
+        # Its /setup tells another version, so ours must not contradict it in the items.
+        assert "model_version" not in item
+    assert "result" not in second
+
+
+@pytest.mark.parametrize("name", ["predict_many_tasks", "predict_interactive"])
+def test_its_own_server_takes_what_label_studio_sends(server: FlaskClient, name: str):
+    assert server.post("/setup", json=contract("setup")["body"]).status_code == 200
+    body = contract(name)["body"]
+    answer = server.post("/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    assert len(answer.json["results"]) == len(body["tasks"])
+
+
+def test_its_own_server_is_healthy(server: FlaskClient):
+    assert server.get("/health").json["status"] == "UP"
+
+
+def test_a_broken_config_does_not_break_its_setup(server: FlaskClient):
+    setup = contract("setup")["body"] | {"schema": "<View>"}
+    assert server.post("/setup", json=setup).status_code == 200
+
+
+def test_an_event_leads_to_nothing_where_there_are_no_workers(runtime: Runtime):
+    backend = ClipBackend("1.1", EAGER, predictor=runtime.predictor)
+    assert backend.fit((), event="ANNOTATION_CREATED", data={}, job_id="1") == {}
+    assert backend.process_event("ANNOTATION_CREATED", {}, "1", {}) == {}
+
+
+# 2.x
+
+
+class BaseOfVersion2:
+    """What `LabelStudioMLBase` of 2.x does, as far as a model class can see."""
+
+    def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
+        self.project_id = project_id or ""
+        self._kept: dict[str, Any] = {}
+        self.use_label_config(label_config)
+        self.setup()
+
+    def use_label_config(self, label_config: str | None) -> None:
+        self.label_config = label_config
+
+    def setup(self) -> None:
+        """For subclasses."""
+
+    def get(self, key: str) -> Any:
+        return self._kept.get(key)
+
+    def set(self, key: str, value: str) -> None:
+        assert isinstance(value, str)
+        self._kept[key] = value
+
+    @property
+    def model_version(self) -> str:
+        return str(self.get("model_version"))
+
+
+@pytest.fixture
+def version2(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`ClipBackend` as it comes out where 2.x is installed."""
+    monkeypatch.setattr("label_studio_ml.model.LabelStudioMLBase", BaseOfVersion2)
+    spec = importlib.util.find_spec("backend.server.ml_backend")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    loaded.runtime = lambda: runtime
+    return loaded.ClipBackend
+
+
+def test_2x_knows_the_version_after_construction(version2: Any, runtime: Runtime):
+    backend = version2(project_id="1.1795416973", label_config=EAGER)
+    assert backend.project_id == "1.1795416973"
+    assert backend.label_config == EAGER
+    assert backend.model_version == ClipBackend("1.1795416973", EAGER).version
+
+
+def test_2x_predicts_with_a_context(version2: Any):
+    backend = version2(project_id="1.1", label_config=EAGER)
+    found = backend.predict([task(1), {"id": 2, "data": {}}], context=None, login=None)
+    assert len(found) == 2
+    assert "model_version" not in found[0]
+    assert backend.model_version.startswith("stub-z-")
+    assert found[0]["result"][0]["value"] == {"choices": list(LABELS)}
+
+
+def test_2x_fits_by_event_and_data(version2: Any):
+    backend = version2(project_id="1.1", label_config=EAGER)
+    assert backend.fit("START_TRAINING", {"project": {"id": 1}}, extra=1) == {}
+
+
+def test_2x_can_be_made_without_a_config(version2: Any):
+    backend = version2(project_id="1.1")
+    assert backend.model_version.startswith("stub-z-")
+    assert "result" not in backend.predict([task(1)])[0]
+
+
+def test_both_ways_give_the_same_predictions(version2: Any, runtime: Runtime):
+    new = version2(project_id="1.1", label_config=EAGER).predict([task(1)])
+    assert new == ClipBackend("1.1", EAGER, predictor=runtime.predictor).predict([task(1)])

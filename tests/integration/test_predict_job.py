@@ -1,0 +1,605 @@
+"""Runs from the listing to the import, in this process, while Label Studio and others misbehave."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+from rq.serializers import JSONSerializer
+from tenacity import wait_none
+
+from backend.errors import StoreError, StudioError
+from backend.labels.config import parse_config
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.importing import Importer
+from backend.labelstudio.predictions import Predictions
+from backend.labelstudio.tasks import Tasks
+from backend.labelstudio.transport import UnansweredError
+from backend.projects.filling import fill_by_workers
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.storage.head_registry import ZERO_SHOT
+from backend.training.approvals import Approval
+from backend.training.head_trainer import Pulled
+from jobs import enqueue, queue, schedule, shutdown
+from jobs.run import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run
+from jobs.run_store import RunStore
+from jobs.train_job import train
+from jobs.training_state import IDLE, TRAINING, TrainingStore
+from jobs.worker import ClipWorker
+from tests.conftest import MakeRuntime
+from tests.support.builders import choices_config, data_uri
+from tests.support.heads import head_set
+from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
+
+SHARD = 16
+
+
+@pytest.fixture
+def house(
+    make_runtime: MakeRuntime,
+    queue_settings: Settings,
+    studio: StubStudio,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runtime:
+    runtime = make_runtime(
+        redis_url=queue_settings.redis_url.get_secret_value(),
+        label_studio_url=studio.url,
+        label_studio_api_key="f" * 40,
+        batch_size=8,
+        shard_size=SHARD,
+    )
+    monkeypatch.setattr("jobs.predict_job.process_runtime", lambda: runtime)
+    monkeypatch.setattr(shutdown, "_stop", threading.Event())
+    monkeypatch.setattr("backend.labelstudio.importing.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("backend.labelstudio.transport.wait_exponential", lambda **_: wait_none())
+    return runtime
+
+
+@pytest.fixture
+def runs(house: Runtime) -> RunStore:
+    return RunStore(queue.connect(house.settings))
+
+
+@pytest.fixture
+def work(house: Runtime) -> Callable[[], None]:
+    """Do all that waits, in this process."""
+
+    def once() -> None:
+        connection = queue.connect(house.settings)
+        names = [queue.queue(connection, queue.PREDICT)]
+        worker = ClipWorker(names, connection=connection, serializer=JSONSerializer)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        worker.work(burst=True, logging_level="WARNING")
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return once
+
+
+@pytest.fixture
+def again(runs: RunStore, work: Callable[[], None]) -> Callable[[str], None]:
+    """Do a job once more, as `jobs.tend` would."""
+
+    def once(job: str) -> None:
+        queue.remove(runs.connection, queue.PREDICT, job)
+        run_id = job.partition("-")[0]
+        if job == enqueue.plan_id(run_id):
+            enqueue.enqueue_plan(runs, run_id)
+        else:
+            enqueue.enqueue_finish_if_complete(runs, run_id)
+        work()
+
+    return once
+
+
+def add_tasks(studio: StubStudio, *numbers: int) -> None:
+    studio.tasks |= {number: {"image": data_uri(number)} for number in numbers}
+
+
+def now(runs: RunStore, run: Run) -> Run:
+    found = runs.get(run.id)
+    assert found is not None
+    return found
+
+
+def begin(runs: RunStore) -> Run:
+    return enqueue.start(runs, PROJECT, "missing", "cli")[0]
+
+
+def calls_of(studio: StubStudio, method: str, ending: str) -> int:
+    return sum(1 for one, path in studio.calls if one == method and path.endswith(ending))
+
+
+def nth(number: int, method: str, ending: str, act: Callable[[], Any]) -> Callable[..., Any]:
+    """A fault for one call only: the n-th of these, counted from 1."""
+    count = 0
+
+    def fault(asked: str, path: str) -> Any:
+        nonlocal count
+        if asked != method or not path.endswith(ending):
+            return None
+        count += 1
+        return act() if count == number else None
+
+    return fault
+
+
+TASKS, PREDICTIONS, IMPORT = "/api/tasks/", "/api/predictions/", "/import/predictions"
+THIS_PROJECT = f"/projects/{PROJECT}/"
+
+
+def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None], again: Callable[[str], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    begin(runs)
+    work()
+    first = studio.shown
+    add_tasks(studio, *range(11, 41))
+    # There are statistics from now on, so the ten need a new prediction too.
+    run = begin(runs)
+    studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
+    work()
+    assert now(runs, run).state == IMPORTING
+    studio.before = lambda method, path: None
+    again(enqueue.finish_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.failed) == (DONE, 0)
+    assert studio.shown == ended.model_version != first
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_a_listing_that_is_repeated_goes_on_after_its_last_shard(
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    small_pages(monkeypatch, 20)
+    studio.before = lambda method, path: (
+        503 if path == TASKS and calls_of(studio, "GET", TASKS) > 2 else None
+    )
+    run = begin(runs)
+    work()
+    stopped = now(runs, run)
+    assert (stopped.state, stopped.shards) == (LISTING, 2)
+    assert stopped.waits_for
+    # By now the tasks would be cut otherwise.
+    for number in range(1, 31):
+        del studio.tasks[number]
+    studio.before = lambda method, path: None
+    again(enqueue.plan_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.listed, ended.shards) == (DONE, 60, 4)
+    assert Counter(one["task"] for one in studio.predictions).most_common(1)[0][1] == 1
+    assert set(studio.tasks) <= studio.shown_tasks()
+
+
+def small_pages(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    listed = Tasks.iterate
+    monkeypatch.setattr(
+        Tasks,
+        "iterate",
+        lambda self, project, **given: listed(self, project, size, **given),
+    )
+
+
+def test_tasks_deleted_while_they_are_listed_hide_no_other_task(studio: StubStudio) -> None:
+    add_tasks(studio, *range(1, 61))
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    found = []
+    for task in LabelStudioClient(settings).tasks.iterate(PROJECT, 20):
+        found.append(task["id"])
+        if len(found) == 20:
+            for number in range(1, 16):
+                del studio.tasks[number]
+    assert found == [*range(1, 61)]
+
+
+def test_tasks_deleted_up_to_the_last_page_end_the_listing(studio: StubStudio) -> None:
+    add_tasks(studio, *range(1, 41))
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    found = []
+    for task in LabelStudioClient(settings).tasks.iterate(PROJECT, 20):
+        found.append(task["id"])
+        if len(found) == 20:
+            for number in range(1, 41):
+                del studio.tasks[number]
+    assert found == [*range(1, 21)]
+
+
+def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
+    house: Runtime,
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_token(value: str) -> bytes:
+        raise UnansweredError("Label Studio does not answer.", "Start it.")
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(house.embedder._fetcher, "fetch", no_token)
+    studio.before = lambda method, path: 503 if path == "/api/version" else None
+    run = begin(runs)
+    work()
+    waiting = now(runs, run)
+    assert (waiting.state, waiting.failed, waiting.shards_done) == (EMBEDDING, 0, 0)
+    assert "503" in waiting.waits_for
+
+
+def test_a_task_that_is_opened_during_the_import_is_noted_and_fails_nobody(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    def opened(method: str, path: str) -> None:
+        if path.endswith(IMPORT):
+            studio.predictions.append({**studio.predictions[0], "id": 999})
+
+    add_tasks(studio, *range(1, 11))
+    studio.after = opened
+    run = begin(runs)
+    work()
+    ended = now(runs, run)
+    assert (ended.state, ended.imported, studio.shown) == (DONE, 10, ended.model_version)
+    assert len(ended.notes) == 1
+    assert f"ls-clip prune {PROJECT} --duplicates" in ended.notes[0]
+
+
+def test_a_task_without_a_prediction_is_not_shown_as_done(studio: StubStudio) -> None:
+    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    studio.predictions = [{"id": 1, "task": 1, "model_version": "v"}]
+    with pytest.raises(StudioError, match="1 tasks have no prediction of v: 2"):
+        Importer(LabelStudioClient(settings), PROJECT, "v").verify({1, 2})
+
+
+@pytest.mark.parametrize("status", [500, 520])
+@pytest.mark.parametrize(
+    ("method", "ending"),
+    [
+        ("GET", THIS_PROJECT),
+        ("GET", TASKS),
+        ("GET", "/model-versions/"),
+        ("POST", IMPORT),
+        ("PATCH", THIS_PROJECT),
+    ],
+)
+def test_one_error_inside_label_studio_fails_no_run(
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    status: int,
+    method: str,
+    ending: str,
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = nth(1, method, ending, lambda: status)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).error) == (DONE, None)
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_an_import_that_was_carried_out_before_an_error_is_not_sent_again(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.after = nth(1, "POST", IMPORT, lambda: 500)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).imported) == (DONE, 10)
+    assert len(studio.predictions) == 10
+
+
+def test_an_import_that_outlived_its_sender_is_counted(
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = Predictions.import_items
+
+    def die(self: LabelStudioClient, project: int, items: Any) -> int:
+        sent(self, project, items)
+        raise RedisError("The process is gone.")
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(Predictions, "import_items", die)
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, now(runs, run).imported) == (IMPORTING, 0)
+    monkeypatch.setattr(Predictions, "import_items", sent)
+    again(enqueue.finish_id(run.id))
+    ended = now(runs, run)
+    assert (ended.state, ended.imported, ended.sending) == (DONE, 10, 0)
+    assert len(studio.predictions) == 10
+
+
+def test_labels_changed_during_the_import_are_told_and_nothing_is_shown(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    def change(method: str, path: str) -> None:
+        if path.endswith(IMPORT):
+            studio.config = choices_config("cat", "horse")
+
+    add_tasks(studio, *range(1, 11))
+    studio.after = change
+    run = begin(runs)
+    work()
+    failed = now(runs, run)
+    assert (failed.state, studio.shown) == (FAILED, "")
+    assert failed.error is not None
+    assert "labeling config was changed" in failed.error["message"]
+
+
+def test_labels_changed_before_a_listing_is_repeated_are_told(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None], again: Callable[[str], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 503 if path == TASKS else None
+    run = begin(runs)
+    work()
+    studio.before = lambda method, path: None
+    studio.config = choices_config("cat", "horse")
+    again(enqueue.plan_id(run.id))
+    assert now(runs, run).state == FAILED
+
+
+def test_a_store_that_cannot_be_read_while_scoring_gives_no_task_up(
+    house: Runtime,
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = house.store.vectors.embeddings
+
+    def erased_meanwhile(*given: Any) -> Any:
+        if calls_of(studio, "GET", THIS_PROJECT) > 1:
+            raise StoreError("Not found: a file of an old version.")
+        return read(*given)
+
+    add_tasks(studio, *range(1, 11))
+    monkeypatch.setattr(house.store.vectors, "embeddings", erased_meanwhile)
+    run = begin(runs)
+    work()
+    waiting = now(runs, run)
+    assert (waiting.state, waiting.failed) == (IMPORTING, 0)
+    assert "Not found" in waiting.waits_for
+    monkeypatch.setattr(house.store.vectors, "embeddings", read)
+    again(enqueue.finish_id(run.id))
+    assert (now(runs, run).state, now(runs, run).failed) == (DONE, 0)
+
+
+def left_behind(house: Runtime) -> list[Path]:
+    return [*(Path(house.store.uri) / "runs").rglob("*.json")]
+
+
+def test_a_run_that_fails_leaves_no_lists_of_tasks(
+    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 403 if path.endswith(IMPORT) else None
+    run = begin(runs)
+    work()
+    assert (now(runs, run).state, left_behind(house)) == (FAILED, [])
+
+
+def test_a_run_that_is_cancelled_leaves_no_lists_of_tasks(
+    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 11))
+    studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
+    run = begin(runs)
+    work()
+    assert left_behind(house)
+    assert enqueue.cancel(runs, now(runs, run))
+    work()
+    assert left_behind(house) == []
+
+
+def test_a_listing_ends_when_its_run_is_cancelled(
+    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    run = begin(runs)
+    studio.after = nth(1, "GET", TASKS, lambda: runs.end(run.id, CANCELLED) and None)
+    work()
+    assert (now(runs, run).state, now(runs, run).listed) == (CANCELLED, 0)
+    assert left_behind(house) == []
+    assert queue.depth(runs.connection, queue.PREDICT) == 0
+
+
+def test_a_listing_ends_when_redis_is_emptied(
+    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    run = begin(runs)
+    studio.after = nth(1, "GET", TASKS, lambda: runs.connection.flushall() and None)
+    work()
+    assert runs.get(run.id) is None
+    assert runs.connection.keys("ls-clip:run:*") == []
+
+
+def test_a_listing_told_to_stop_goes_back_into_the_queue_and_is_continued(
+    studio: StubStudio, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_tasks(studio, *range(1, 61))
+    small_pages(monkeypatch, 20)
+    run = begin(runs)
+    studio.after = nth(2, "GET", TASKS, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    work()
+    assert now(runs, run).state == LISTING
+    assert enqueue.plan_id(run.id) in queue.queue(runs.connection, queue.PREDICT).get_job_ids()
+    monkeypatch.setattr(shutdown, "_stop", threading.Event())
+    work()
+    assert (now(runs, run).state, now(runs, run).listed) == (DONE, 60)
+    assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_connect_does_not_take_another_run_for_its_own(
+    house: Runtime,
+    studio: StubStudio,
+    runs: RunStore,
+    work: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wait(runs: RunStore, run_id: str, told: Any) -> Run | None:
+        work()
+        return runs.get(run_id)
+
+    monkeypatch.setattr("backend.projects.filling.wait", wait)
+    add_tasks(studio, *range(1, 11))
+    enqueue.start(runs, PROJECT, "unlabelled", "cli")
+    report = fill_by_workers(
+        house.settings, LabelStudioClient(house.settings), PROJECT, lambda *_: None
+    )
+    assert (report.tasks, report.failures) == (10, {})
+    assert [run.asked_by for run in runs.of_project(PROJECT)] == ["connect", "cli"]
+
+
+# Heads
+
+
+@pytest.fixture
+def head(house: Runtime) -> str:
+    """A set of heads that does not serve yet."""
+    house.predictor.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    return "h1"
+
+
+def refresh(runs: RunStore, head: str) -> Run:
+    return enqueue.start(runs, PROJECT, "unlabelled", "training", head)[0]
+
+
+def test_a_head_serves_only_once_its_predictions_are_shown(
+    house: Runtime,
+    runs: RunStore,
+    studio: StubStudio,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    head: str,
+):
+    add_tasks(studio, *range(1, 21))
+    begin(runs)
+    work()
+    before = studio.shown
+    run = refresh(runs, head)
+    studio.before = lambda method, path: 503 if method == "PATCH" else None
+    work()
+    # Imported, and Label Studio is gone before anyone is shown anything.
+    assert now(runs, run).state == IMPORTING
+    assert house.predictor.heads.serving(KEY) == ZERO_SHOT
+    assert studio.shown == before
+    assert len(studio.shown_tasks()) == 20
+    studio.before = lambda method, path: None
+    again(enqueue.finish_id(run.id))
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.serving(KEY) == head
+    assert studio.shown != before
+    counts = Counter(
+        one["task"] for one in studio.predictions if one["model_version"] == studio.shown
+    )
+    assert set(counts.values()) == {1} and len(counts) == 20
+
+
+def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
+    house: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
+):
+    add_tasks(studio, *range(1, 21))
+    run = refresh(runs, head)
+    trainings = TrainingStore(runs.connection)
+    house.predictor.heads.accept(KEY, "h9")
+    trainings.note(PROJECT, candidate="h9")
+    work()
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.serving(KEY) == head
+    assert house.predictor.heads.accepted(KEY) == "h9"
+    assert trainings.get(PROJECT).candidate == "h9"
+    assert schedule.moment(runs.connection, schedule.REFRESH, PROJECT) is not None
+
+
+def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
+    house: Runtime,
+    runs: RunStore,
+    studio: StubStudio,
+    work: Callable[[], None],
+    again: Callable[[str], None],
+    head: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    add_tasks(studio, *range(1, 21))
+    run = refresh(runs, head)
+
+    def gone(*_: Any) -> None:
+        raise RedisError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("jobs.publish.project_lock.set_current", gone)
+        work()
+    shown = studio.shown
+    assert house.predictor.scorer(parse_config(studio.config), KEY).model_version == shown
+    assert now(runs, run).state == IMPORTING
+    again(enqueue.finish_id(run.id))
+    assert now(runs, run).state == DONE
+    assert studio.shown == shown
+    assert len(studio.predictions) == 20
+
+
+def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
+    house: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
+):
+    add_tasks(studio, *range(1, 21))
+    begin(runs)
+    work()
+    before = studio.shown
+    refresh(runs, head)
+    work()
+    made = len(studio.predictions)
+    run = refresh(runs, ZERO_SHOT)
+    work()
+    assert now(runs, run).state == DONE
+    assert house.predictor.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
+    assert studio.shown == before
+    assert len(studio.predictions) == made
+
+
+def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
+    house: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
+):
+    house.predictor.heads.serve(KEY, head)
+    config = parse_config(studio.config)
+    states = (1, -1, -1)
+    approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
+    data = {number: {"image": data_uri(number)} for number in range(1, 31)}
+    pulled = Pulled(KEY, config, {"tags": approvals}, data)
+    monkeypatch.setattr("jobs.train_job.process_runtime", lambda: house)
+    monkeypatch.setattr("backend.training.head_trainer.HeadTrainer.pull", lambda *_: pulled)
+    monkeypatch.setattr("backend.labelstudio.tasks.Tasks.last_change", lambda *_: "now")
+    trainings = TrainingStore(runs.connection)
+
+    def dies(*_: Any) -> None:
+        raise SystemExit(9)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.training.head_trainer.fit", dies)
+        with pytest.raises(SystemExit):
+            train(PROJECT, "forced")
+    assert house.predictor.heads.serving(KEY) == head
+    assert house.predictor.heads.names(KEY) == [head]
+    assert trainings.get(PROJECT).state == TRAINING
+    train(PROJECT, "forced")
+    assert trainings.get(PROJECT).state == IDLE
+    assert house.predictor.heads.names(KEY) == [head, "h2"]
+    assert house.predictor.heads.serving(KEY) == head

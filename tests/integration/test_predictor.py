@@ -1,0 +1,615 @@
+"""From tasks to predictions: same version, same bytes; every task answered, in order."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import math
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from backend.encoders.table import CLIP, OFFLINE, Row, Table
+from backend.errors import ImageError
+from backend.images.fetcher import ImageFetcher
+from backend.inference.embedder import Embedder
+from backend.inference.model_version import METHOD
+from backend.inference.prediction import Prediction, logged
+from backend.inference.predictor import STATISTICS_FROM, Predictor
+from backend.labels.config import parse_config
+from backend.runtime import Runtime
+from backend.storage.store import Store
+from tests.conftest import MakeRuntime
+from tests.support.builders import (
+    EVIDENCE,
+    LABELS,
+    ROOT,
+    choices_config,
+    data_uri,
+    make_settings,
+    photo,
+    png_bytes,
+    task,
+)
+from tests.support.processes import child_environment
+from tests.support.stub_encoder import StubEncoder
+
+PROJECT = "1.1795416973"
+NO_IMAGE = {"id": 90, "data": {"image": "data:image/png;base64,AAAA"}}
+
+
+def predict(runtime: Runtime, config: str, tasks: list[Any], project: str = PROJECT) -> Any:
+    scorer = runtime.predictor.scorer(parse_config(config), project)
+    return runtime.predictor.predict(scorer, tasks)
+
+
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**30])
+def test_a_task_whose_number_no_database_holds_is_answered_and_not_remembered(
+    make_runtime: MakeRuntime, number: int
+):
+    runtime = make_runtime()
+    made = predict(runtime, choices_config(), [task(number, image=data_uri(1))])
+    assert made[0].result is not None
+    runtime.prediction_log.add(PROJECT, logged(made))
+    assert made[0].task is None
+
+
+def items(predictions: list[Prediction]) -> str:
+    """What Label Studio would be told, to the byte."""
+    return json.dumps([one.as_item() for one in predictions])
+
+
+def version(runtime: Runtime, config: str, project: str = PROJECT) -> str:
+    return runtime.predictor.scorer(parse_config(config), project).model_version
+
+
+@pytest.fixture
+def eager() -> str:
+    """A config whose labels are all suggested, with the evidence control."""
+    return choices_config(attributes='choice="multiple" model_score_threshold="0"', extra=EVIDENCE)
+
+
+# The shape of a prediction
+
+
+def test_a_prediction_is_one_choices_item_and_the_evidence(make_runtime: MakeRuntime, eager: str):
+    (found,) = predict(make_runtime(), eager, [task(1)])
+    choices, evidence = found.result
+    assert choices == {
+        "from_name": "tags",
+        "to_name": "image",
+        "type": "choices",
+        "value": {"choices": list(LABELS)},
+    }
+    assert (evidence["from_name"], evidence["type"]) == ("clip_evidence", "textarea")
+    text = "\n".join(evidence["value"]["text"])
+    assert "not calibrated yet" in text
+    assert all(label in text for label in LABELS)
+
+
+def test_there_is_no_evidence_item_without_its_control(make_runtime: MakeRuntime):
+    config = choices_config(attributes='choice="multiple" model_score_threshold="0"')
+    (found,) = predict(make_runtime(), config, [task(1)])
+    assert [item["type"] for item in found.result] == ["choices"]
+
+
+def test_nothing_over_the_threshold_is_an_answer_all_the_same(make_runtime: MakeRuntime):
+    config = choices_config(attributes='choice="multiple" model_score_threshold="1"')
+    (found,) = predict(make_runtime(), config, [task(1)])
+    assert found.as_item()["result"] == []
+
+
+def test_each_control_gets_one_item_with_its_own_labels(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="a" toName="image" choice="multiple" model_score_threshold="0">'
+        '<Choice value="x"/><Choice value="y" alias="Y1"/></Choices>'
+        '<Taxonomy name="b" toName="image" model_score_threshold="0">'
+        '<Choice value="p"><Choice value="q"/></Choice></Taxonomy></View>'
+    )
+    (found,) = predict(make_runtime(), config, [task(1)])
+    assert [item["value"] for item in found.result] == [
+        {"choices": ["x", "Y1"]},
+        {"taxonomy": [["p"], ["p", "q"]]},
+    ]
+
+
+def test_a_single_choice_gets_the_most_probable_label_only(make_runtime: MakeRuntime):
+    config = choices_config(attributes='choice="single" model_score_threshold="0"')
+    (found,) = predict(make_runtime(), config, [task(1)])
+    best = max(found.probabilities["tags"], key=found.probabilities["tags"].__getitem__)
+    assert found.result[0]["value"] == {"choices": [best]}
+
+
+FOREIGN = (
+    '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
+    'choice="multiple" model_score_threshold="0"><Choice value="cat"/><Choice value="犬"/>'
+    '<Choice value="猿" model_score_threshold="0"/><Choice value="猫" model_prompt="a cat"/>'
+    '</Choices><TextArea name="clip_evidence" toName="image"/></View>'
+)
+
+
+def test_a_label_that_the_encoder_cannot_read_is_not_ticked_whatever_the_common_threshold(
+    make_runtime: MakeRuntime,
+):
+    (found,) = predict(make_runtime(LS_CLIP_THRESHOLD="0"), FOREIGN, [task(1)])
+    choices, evidence = found.result
+    assert choices["value"] == {"choices": ["cat", "猿", "猫"]}
+    suggested, unread, *_ = evidence["value"]["text"]
+    assert "犬" not in suggested
+    assert unread == "cannot be read by the encoder: 犬, 猿"
+
+
+def test_a_multilingual_encoder_reads_every_label(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    runtime = make_runtime()
+    monkeypatch.setattr(type(runtime.predictor.encoder), "multilingual", True)
+    (found,) = predict(runtime, FOREIGN, [task(1)])
+    assert found.result[0]["value"] == {"choices": ["cat", "犬", "猿", "猫"]}
+
+
+def test_labels_from_the_task_are_scored_for_that_task(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
+        'choice="multiple" value="$o" model_score_threshold="0"/></View>'
+    )
+    tasks = [
+        {"id": 1, "data": {"image": data_uri(1), "o": ["cat", {"value": "dog", "alias": "D"}]}},
+        {"id": 2, "data": {"image": data_uri(2), "o": "garbage"}},
+        {"id": 3, "data": {"image": data_uri(3), "o": ["boat"]}},
+    ]
+    first, second, third = predict(make_runtime(), config, tasks)
+    assert first.result[0]["value"] == {"choices": ["cat", "D"]}
+    assert second.failure.reason == "no_labels"
+    assert third.result[0]["value"] == {"choices": ["boat"]}
+
+
+def test_thresholds_of_choice_control_and_setting_override_in_that_order(
+    make_runtime: MakeRuntime,
+):
+    config = (
+        '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
+        'choice="multiple"{}><Choice value="x" model_score_threshold="{}"/><Choice value="y"/>'
+        "</Choices></View>"
+    )
+
+    def ticked(control: str, choice: str, **values: Any) -> list[str]:
+        (found,) = predict(make_runtime(**values), config.format(control, choice), [task(1)])
+        return found.result[0]["value"]["choices"] if found.result else []
+
+    assert ticked("", "0", threshold=1.0) == ["x"]
+    assert ticked("", "1", threshold=0.0) == ["y"]
+    assert ticked(' model_score_threshold="0"', "1", threshold=1.0) == ["y"]
+    assert ticked(' model_score_threshold="1"', "0", threshold=0.0) == ["x"]
+
+
+def test_prompts_are_what_is_compared_with_the_image(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    plain = choices_config("A1", "dog")
+    prompted = plain.replace('"A1"', '"A1" model_prompt="a photo of zebra."')
+    (found,) = predict(runtime, prompted, [task(1)])
+    (zebra,) = predict(runtime, choices_config("zebra", "dog"), [task(1)])
+    (unprompted,) = predict(runtime, plain, [task(1)])
+    assert found.probabilities["tags"]["A1"] == zebra.probabilities["tags"]["zebra"]
+    assert found.probabilities["tags"]["A1"] != unprompted.probabilities["tags"]["A1"]
+
+
+# Confidence
+
+
+def test_confidence_follows_from_the_expected_changes(make_runtime: MakeRuntime, eager: str):
+    (found,) = predict(make_runtime(), eager, [task(1)])
+    # All boxes are ticked, so each is expected to change with 1 - p.
+    changes = sum(1 - p for p in found.probabilities["tags"].values())
+    assert found.score == pytest.approx(1 / (1 + changes), abs=1e-5)
+
+
+def test_the_confidence_of_several_controls_counts_all_their_boxes(make_runtime: MakeRuntime):
+    one = '<Choices name="{}" toName="image" choice="multiple"><Choice value="x"/></Choices>'
+    image = '<Image name="image" value="$image"/>'
+    runtime = make_runtime()
+    (single,) = predict(runtime, f"<View>{image}{one.format('a')}</View>", [task(1)])
+    both_config = f"<View>{image}{one.format('a')}{one.format('b')}</View>"
+    (both,) = predict(runtime, both_config, [task(1)])
+    assert 1 / both.score - 1 == pytest.approx(2 * (1 / single.score - 1), abs=1e-4)
+
+
+# Failures
+
+
+def test_failures_are_items_without_a_result_in_their_places(make_runtime: MakeRuntime, eager: str):
+    tasks = [task(1), NO_IMAGE, task(2), {"id": 91, "data": {}}, {}, task(3)]
+    found = predict(make_runtime(), eager, tasks)
+    assert [one.task for one in found] == [1, 90, 2, 91, None, 3]
+    assert [one.result is None for one in found] == [False, True, False, True, True, False]
+    assert [one.failure and one.failure.reason for one in found] == [
+        *(None, "unsupported_format", None, "no_image", "no_image", None)
+    ]
+    assert "result" not in found[1].as_item()
+    assert len({one.model_version for one in found}) == 1
+
+
+GARBAGE: list[Any] = [
+    *({}, {"id": None}, {"id": "x", "data": None}, {"data": []}, {"data": {"image": None}}),
+    *({"data": {"image": 3}}, {"data": {"image": ["x"]}}, {"data": {"image": ""}}),
+    *({"data": {"image": "  "}}, {"data": {"image": "\x00"}}, {"data": {"image": "\ud800"}}),
+    *({"data": {"image": "data:\ud800"}}, {"data": {"image": "data:image/png;base64,%%%"}}),
+    *({"data": {"image": "/data/../../etc/passwd"}}, {"data": {"image": "file:///etc/passwd"}}),
+    *(
+        {"data": {"image": "http://"}},
+        {"data": {"image": "http://[::1"}},
+        {"data": {"image": "//"}},
+    ),
+    *({"data": {"image": "/tasks/1/resolve/?fileuri=%%%"}}, {"id": True, "data": {"image": "x"}}),
+    *({"id": 1, "data": {"image": "s3://\ud800"}}, {"data": {"image": "http://a\nb/"}}),
+]
+
+
+def test_garbage_tasks_are_answered_and_harm_no_neighbour(make_runtime: MakeRuntime, eager: str):
+    runtime = make_runtime(offline=True)
+    tasks = [*itertools.chain.from_iterable((one, task(1)) for one in GARBAGE)]
+    found = predict(runtime, eager, tasks)
+    assert len(found) == len(tasks)
+    assert all(one.result is None and one.failure is not None for one in found[::2])
+    assert all(one.result is not None for one in found[1::2])
+
+
+@pytest.mark.parametrize("label", ["\x00", "{}", "{0}", " ", "x" * 5000, "%s"])
+def test_strange_labels_are_answered(make_runtime: MakeRuntime, label: str):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    (found,) = predict(
+        make_runtime(), config, [{"id": 1, "data": {"image": data_uri(1), "o": [label, "dog"]}}]
+    )
+    assert found.result is not None
+
+
+def test_half_a_character_is_no_label(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    one = {"id": 1, "data": {"image": data_uri(1), "o": ["\ud800", "dog", {"value": "x\udfff"}]}}
+    (found,) = predict(make_runtime(), config, [one])
+    assert set(found.probabilities["t"]) == {"dog"}
+
+
+def test_a_config_without_controls_leaves_the_task_open(make_runtime: MakeRuntime):
+    (found,) = predict(make_runtime(), "<View/>", [task(1)])
+    assert found.as_item()["error"]["code"] == "image"
+    assert found.failure.reason == "no_controls"
+
+
+def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, eager: str):
+    runtime = make_runtime()
+    release = threading.Event()
+    fetched = runtime.embedder._fetcher.fetch
+
+    def fetch(value: str) -> bytes:
+        if value == "http://slow/":
+            release.wait(30)
+            raise ImageError("unreachable", "gone")
+        return fetched(value)
+
+    runtime.embedder._fetcher.fetch = fetch  # type: ignore[method-assign]
+    scorer = runtime.predictor.scorer(parse_config(eager), PROJECT)
+    slow = {"id": 2, "data": {"image": "http://slow/"}}
+    try:
+        found = runtime.predictor.predict(scorer, [task(1), slow, task(3)], seconds=2)
+    finally:
+        release.set()
+    assert [one.result is None for one in found] == [False, True, False]
+    assert found[1].failure.reason == "timeout"
+
+
+# Same version, same bytes
+
+
+TASKS = [task(number) for number in range(1, 8)]
+
+
+def test_one_by_one_in_bulk_and_in_any_order_are_the_same_bytes(
+    make_runtime: MakeRuntime, eager: str
+):
+    runtime = make_runtime()
+    single = [predict(runtime, eager, [one])[0] for one in TASKS]
+    bulk = predict(runtime, eager, TASKS)
+    backwards = predict(runtime, eager, TASKS[::-1])[::-1]
+    assert items(single) == items(bulk) == items(backwards)
+
+
+def test_fresh_and_stored_embeddings_give_the_same_bytes(make_runtime: MakeRuntime, eager: str):
+    encoder = StubEncoder()
+    fresh = items(predict(make_runtime(encoder), eager, TASKS))
+    assert encoder.images == len(TASKS)
+    assert items(predict(make_runtime(encoder), eager, TASKS)) == fresh
+    assert encoder.images == len(TASKS)
+
+
+_OTHER_PROCESS = """
+import json, sys
+from backend.labels.config import parse_config
+from backend.runtime import process_runtime
+request = json.load(sys.stdin)
+predictor = process_runtime().predictor
+scorer = predictor.scorer(parse_config(request["config"]), request["project"])
+print(json.dumps([one.as_item() for one in predictor.predict(scorer, request["tasks"])]))
+"""
+
+
+def test_another_process_and_a_restart_give_the_same_bytes(
+    tmp_path: Path, eager: str, offline_encoder: Any
+):
+    settings = make_settings(tmp_path / "store")
+    request = {"config": eager, "project": PROJECT, "tasks": TASKS[:3]}
+    other = subprocess.run(
+        [sys.executable, "-c", _OTHER_PROCESS],
+        input=json.dumps(request),
+        env=child_environment({"LS_CLIP_STORE": settings.store, "LS_CLIP_ENCODER": "offline"}),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    store = Store(settings.store)
+    embedder = Embedder(settings, offline_encoder, store, ImageFetcher(settings, dict))
+    predictor = Predictor(settings, offline_encoder, store, embedder)
+    scorer = predictor.scorer(parse_config(eager), PROJECT)
+    live = [predictor.predict(scorer, [one])[0] for one in TASKS[:3]]
+    assert items(live) == other.stdout.strip()
+
+
+# Versions
+
+
+def test_a_version_names_its_encoder_and_stays_the_same(make_runtime: MakeRuntime):
+    first = version(make_runtime(), choices_config())
+    assert first.startswith("stub-z-")
+    assert version(make_runtime(), choices_config()) == first
+    assert version(make_runtime(), choices_config(), "2.9999") == first
+
+
+def test_a_version_is_found_without_loading_the_model(make_runtime: MakeRuntime):
+    encoder = StubEncoder()
+
+    def load() -> None:
+        raise AssertionError("the model was asked for")
+
+    encoder.load = load  # type: ignore[method-assign]
+    encoder.before = load
+    encoder.encode_texts = lambda texts: load()  # type: ignore[method-assign,assignment,return-value]
+    assert version(make_runtime(encoder), choices_config())
+
+
+def test_a_version_changes_with_all_that_decides_scores(make_runtime: MakeRuntime, tmp_path: Path):
+    fitted = make_runtime(store=tmp_path / "fitted")
+    fitted.predictor.save_table(Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0))
+    versions = [
+        version(make_runtime(), choices_config()),
+        version(make_runtime(), choices_config("cat", "dog")),
+        version(make_runtime(threshold=0.5), choices_config()),
+        version(make_runtime(threshold=0.6), choices_config()),
+        version(make_runtime(StubEncoder("stub-2")), choices_config()),
+        version(fitted, choices_config()),
+    ]
+    assert len(set(versions)) == len(versions)
+
+
+def test_other_settings_do_not_change_a_version(make_runtime: MakeRuntime):
+    plain = version(make_runtime(), choices_config())
+    assert version(make_runtime(fetch_workers=2, batch_size=3), choices_config()) == plain
+
+
+MANY = [task(number) for number in range(STATISTICS_FROM)]
+
+
+def test_statistics_are_frozen_once_and_make_a_version_of_their_own(make_runtime: MakeRuntime):
+    runtime, config = make_runtime(), choices_config()
+    before = predict(runtime, config, MANY[:2])
+    parsed = parse_config(config)
+    assert runtime.predictor.freeze_statistics(parsed, PROJECT, MANY)
+    after = predict(runtime, config, MANY[:2])
+    assert before[0].model_version != after[0].model_version
+    assert before[0].probabilities != after[0].probabilities
+    assert version(runtime, config, "2.1") == before[0].model_version
+    # Later images change nothing.
+    others = [task(100 + number) for number in range(STATISTICS_FROM)]
+    assert runtime.predictor.freeze_statistics(parsed, PROJECT, others)
+    assert items(predict(make_runtime(), config, MANY[:2])) == items(after)
+
+
+def test_statistics_wait_for_enough_images(make_runtime: MakeRuntime):
+    runtime, config = make_runtime(), parse_config(choices_config())
+    broken = [*MANY[:-1], NO_IMAGE, MANY[0]]
+    assert not runtime.predictor.freeze_statistics(config, PROJECT, broken)
+    assert not runtime.predictor.freeze_statistics(config, PROJECT, [])
+    assert runtime.predictor.freeze_statistics(config, PROJECT, MANY)
+
+
+def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
+    config = parse_config(choices_config())
+    runtimes = [make_runtime(), make_runtime()]
+    spans = [MANY, [task(50 + number) for number in range(STATISTICS_FROM)]]
+    threads = [
+        threading.Thread(target=one.predictor.freeze_statistics, args=(config, PROJECT, span))
+        for one, span in zip(runtimes, spans, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = {one.predictor.scorer(config, PROJECT).model_version for one in runtimes}
+    assert len(found) == 1
+
+
+def test_projects_with_strange_names_keep_their_statistics_apart(make_runtime: MakeRuntime):
+    runtime, config = make_runtime(), parse_config(choices_config())
+    before = version(runtime, choices_config(), "../../x")
+    assert runtime.predictor.freeze_statistics(config, "../../x", MANY)
+    assert version(runtime, choices_config(), "../../x") != before
+    assert version(runtime, choices_config(), "") == before
+    assert not list(Path(runtime.settings.store).parent.glob("*.json"))
+
+
+def test_the_method_number_is_part_of_the_version(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    before = version(make_runtime(), choices_config())
+    monkeypatch.setattr("backend.inference.model_version.METHOD", METHOD + 1)
+    assert version(make_runtime(), choices_config()) != before
+
+
+# The table
+
+
+@pytest.mark.parametrize("table", [OFFLINE, CLIP])
+def test_a_table_survives_being_stored(table: Table):
+    assert Table.from_dict(json.loads(json.dumps(table.as_dict()))) == table
+
+
+def test_fewer_labels_make_each_one_likelier_but_never_by_more_than_the_limit():
+    offsets = [OFFLINE.row(True, labels).offset for labels in (1000, 80, 20, 5, 1)]
+    assert offsets == sorted(offsets)
+    assert OFFLINE.row(True, 80).offset == pytest.approx(OFFLINE.with_statistics.offset)
+    assert offsets[-1] == offsets[-2]
+    assert all(math.isfinite(offset) for offset in offsets)
+
+
+# Any labels, any image
+
+
+@pytest.fixture(scope="module")
+def any_runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("backend.runtime.get_encoder", lambda _: StubEncoder())
+        return Runtime(make_settings(tmp_path_factory.mktemp("any") / "store"))
+
+
+images = st.builds(
+    lambda width, height, mode, seed: (mode, width, height, seed),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.sampled_from(["RGB", "L", "1", "RGBA", "P", "I;16", "flat"]),
+    st.integers(0, 5),
+)
+
+
+def image_bytes(kind: tuple[str, int, int, int]) -> bytes:
+    mode, width, height, seed = kind
+    if mode == "flat":
+        return png_bytes(Image.new("RGB", (width, height)))
+    image = photo(seed, width, height)
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257)
+        return png_bytes(image)
+    return png_bytes(image.convert(mode))
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.text(max_size=20), max_size=8), images, st.booleans())
+def test_scores_are_probabilities_for_any_labels_and_any_image(
+    any_runtime: Runtime, labels: list[str], kind: tuple[str, int, int, int], single: bool
+):
+    address = "data:image/png;base64," + base64.b64encode(image_bytes(kind)).decode()
+    config = (
+        '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
+        f'choice="{"single" if single else "multiple"}" value="$o"/>{EVIDENCE}</View>'
+    )
+    one = {"id": 1, "data": {"image": address, "o": labels}}
+    (found,) = predict(any_runtime, config, [one])
+    usable = {label for label in labels if label.strip()}
+    assert set(found.probabilities.get("t", {})) == usable
+    if usable:
+        assert 0 < found.score <= 1
+        assert all(0 <= p <= 1 for p in found.probabilities["t"].values())
+        ticked = [item for item in found.result if item["type"] == "choices"]
+        assert all(set(item["value"]["choices"]) <= usable for item in ticked)
+        assert not single or all(len(item["value"]["choices"]) == 1 for item in ticked)
+        json.dumps(found.as_item(), allow_nan=False)
+    else:
+        assert found.failure.reason == "no_labels"
+
+
+def test_copies_of_one_image_freeze_no_statistics(make_runtime: MakeRuntime):
+    runtime, config = make_runtime(), parse_config(choices_config())
+    copies = [{**task(1), "id": number} for number in range(STATISTICS_FROM + 5)]
+    for number, one in enumerate(copies):
+        # Equal pixels at addresses that differ.
+        one["data"] = {"image": data_uri(1).replace("data:image/png", f"data:image/png;n={number}")}
+    found, _ = runtime.embedder.embed([one["data"]["image"] for one in copies])
+    assert len({one.image.tobytes() for one in found.values()}) == 1
+    assert not runtime.predictor.freeze_statistics(config, PROJECT, copies)
+    assert runtime.predictor.freeze_statistics(config, PROJECT, [*MANY, *copies])
+
+
+TWO_IMAGES = (
+    '<View><Image name="a" value="$image"/><Image name="b" value="$second"/>'
+    '<Choices name="t" toName="a" choice="multiple"><Choice value="x"/></Choices>'
+    '<Choices name="u" toName="b" choice="multiple"><Choice value="y"/></Choices></View>'
+)
+
+
+def test_a_prediction_that_lacks_one_of_two_images_says_so(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    good = {"id": 1, "data": {"image": data_uri(1), "second": data_uri(2)}}
+    half = {"id": 2, "data": {"image": data_uri(1), "second": "data:image/png;base64,AAAA"}}
+    first, second = predict(runtime, TWO_IMAGES, [good, half])
+    assert first.failure is None
+    assert second.result is not None
+    assert second.failure is not None
+
+
+def test_labels_of_one_task_do_not_keep_another_waiting(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    begun, release = threading.Event(), threading.Event()
+    encode = runtime.encoder.encode_texts
+
+    def slow(texts: Any) -> Any:
+        if any("slow" in text for text in texts):
+            begun.set()
+            assert release.wait(30)
+        return encode(texts)
+
+    runtime.encoder.encode_texts = slow  # type: ignore[method-assign]
+    other = threading.Thread(
+        target=predict, args=(runtime, choices_config("slow"), [task(1)]), daemon=True
+    )
+    other.start()
+    assert begun.wait(30)
+    (found,) = predict(runtime, choices_config("quick"), [task(2)])
+    assert found.result is not None
+    release.set()
+    other.join(30)
+
+
+def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    options = [f"label {number}" for number in range(1500)]
+    one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
+    (found,) = predict(make_runtime(), config, [one])
+    assert len(found.probabilities["t"]) == 1000
+
+
+def test_a_project_name_of_any_length_is_answered(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    long = "x" * 5000
+    assert version(runtime, choices_config(), long) == version(runtime, choices_config(), "1.1")
+    assert runtime.predictor.freeze_statistics(parse_config(choices_config()), long, MANY)

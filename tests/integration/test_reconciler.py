@@ -1,0 +1,170 @@
+"""No run goes on for ever: lost and failed jobs come again, and in the end the run is given up."""
+
+from __future__ import annotations
+
+import pytest
+from redis import Redis
+
+from jobs import enqueue, queue
+from jobs.reconciler import ATTEMPTS, OUTAGE_ATTEMPTS, reconcile
+from jobs.run import CANCELLED, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Shard
+from jobs.run_store import RunStore
+from tests.support.clock import Clock
+from tests.support.queues import lose_the_queue
+
+
+@pytest.fixture
+def runs(connection: Redis) -> RunStore:
+    return RunStore(connection)
+
+
+def round_of(runs: RunStore) -> None:
+    """One round, also straight after another."""
+    runs.connection.delete("ls-clip:tending")
+    reconcile(runs.connection)
+
+
+def waiting(runs: RunStore) -> list[str]:
+    return [
+        name.removeprefix(run.id).lstrip("-")
+        for name in queue.queue(runs.connection, queue.PREDICT).get_job_ids()
+        for run in runs.active()
+    ]
+
+
+def embedding(runs: RunStore, shards: int) -> Run:
+    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    lose_the_queue(runs)
+    for number in range(shards):
+        runs.add_shard(run.id, Shard(number, 1))
+    runs.move(run.id, EMBEDDING)
+    return run
+
+
+def test_a_listing_that_was_lost_comes_again_after_a_pause(runs: RunStore, clock: Clock):
+    enqueue.start(runs, 1, "missing", "cli")
+    lose_the_queue(runs)
+    round_of(runs)
+    assert waiting(runs) == []
+    clock.now += 3
+    round_of(runs)
+    assert waiting(runs) == ["plan"]
+
+
+def test_only_the_shards_that_are_not_done_come_again(runs: RunStore, clock: Clock):
+    run = embedding(runs, 3)
+    runs.progress(run.id, Shard(1, 1, done=True))
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["shard-0", "shard-2"]
+
+
+def test_an_import_that_was_lost_comes_again(runs: RunStore, clock: Clock):
+    run = embedding(runs, 1)
+    runs.progress(run.id, Shard(0, 1, done=True))
+    runs.move(run.id, IMPORTING)
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert waiting(runs) == ["finish"]
+
+
+def test_jobs_that_are_on_their_way_are_left_alone(runs: RunStore, clock: Clock):
+    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    for _ in range(5):
+        round_of(runs)
+        clock.now += 100
+    assert waiting(runs) == ["plan"]
+    assert runs.attempts(run.id, enqueue.plan_id(run.id)) == 0
+
+
+@pytest.mark.parametrize(("waits", "limit"), [("", ATTEMPTS), ("no answer", OUTAGE_ATTEMPTS)])
+def test_a_run_that_fails_again_and_again_is_given_up_with_a_reason(
+    runs: RunStore, clock: Clock, waits: str, limit: int
+):
+    run = embedding(runs, 1)
+    runs.note(run.id, waits_for=waits)
+    for _ in range(2 * limit + 2):
+        lose_the_queue(runs)
+        round_of(runs)
+        clock.now += 100
+    ended = runs.get(run.id)
+    assert ended is not None
+    assert ended.state == FAILED
+    assert ended.error is not None
+    assert waits in ended.error["message"]
+    assert "ls-clip predict 1" in ended.error["fix"]
+    assert runs.attempts(run.id, enqueue.shard_id(run.id, 0)) == limit
+
+
+def test_pauses_grow_and_then_stay(runs: RunStore, clock: Clock):
+    run = embedding(runs, 1)
+    job = enqueue.shard_id(run.id, 0)
+    pauses = []
+    for _ in range(8):
+        lose_the_queue(runs)
+        round_of(runs)
+        pauses.append(runs.not_before(run.id, job) - clock.now)
+        clock.now += pauses[-1] + 1
+        round_of(runs)
+    assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_shards_that_the_listing_embeds_by_itself_are_not_taken_for_lost(
+    runs: RunStore, clock: Clock
+):
+    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    runs.add_shard(run.id, Shard(0, 1))
+    for _ in range(3):
+        round_of(runs)
+        clock.now += 100
+    assert waiting(runs) == ["plan"]
+    assert runs.attempts(run.id, enqueue.shard_id(run.id, 0)) == 0
+    # Once the listing is over, nobody else will do it.
+    runs.move(run.id, EMBEDDING)
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["plan", "shard-0"]
+
+
+def test_a_shard_whose_worker_died_while_the_list_grows_comes_again(runs: RunStore, clock: Clock):
+    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    runs.add_shard(run.id, Shard(0, 1))
+    enqueue.enqueue_shard(runs, run.id, 0)
+    job = enqueue.shard_id(run.id, 0)
+    queue.queue(runs.connection, queue.PREDICT).remove(job)
+    runs.connection.hset(f"rq:job:{job}", "status", "failed")
+    round_of(runs)
+    clock.now += 3
+    round_of(runs)
+    assert sorted(waiting(runs)) == ["plan", "shard-0"]
+
+
+def test_what_a_run_that_is_given_up_kept_is_deleted(runs: RunStore, clock: Clock):
+    run = embedding(runs, 1)
+    for _ in range(ATTEMPTS - 1):
+        runs.count_attempt(run.id, enqueue.shard_id(run.id, 0))
+    round_of(runs)
+    assert runs.state(run.id) == FAILED
+    assert queue.queue(runs.connection, queue.PREDICT).get_job_ids() == [f"{run.id}-sweep"]
+
+
+def test_a_run_that_has_ended_is_left_alone(runs: RunStore, clock: Clock):
+    run = embedding(runs, 2)
+    runs.end(run.id, CANCELLED)
+    for _ in range(3):
+        round_of(runs)
+        clock.now += 100
+    assert queue.depth(runs.connection, queue.PREDICT) == 0
+
+
+def test_of_two_supervisors_one_does_the_round(runs: RunStore, clock: Clock):
+    embedding(runs, 1)
+    round_of(runs)
+    clock.now += 100
+    reconcile(runs.connection)
+    assert waiting(runs) == []

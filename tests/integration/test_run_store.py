@@ -1,0 +1,320 @@
+"""Runs as Redis keeps them: one a project, nothing counted twice, what has ended stays ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from redis import Redis
+
+from backend.errors import QueueError, StoreError, StudioError
+from backend.inference.prediction import Prediction
+from backend.server.run_routes import start_for_the_rest
+from backend.settings import Settings
+from backend.storage.store import Store
+from jobs import enqueue, project_lock, queue
+from jobs.listing import ahead
+from jobs.run import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, QUEUED, Shard
+from jobs.run_files import RunFiles
+from jobs.run_store import KEPT_RUNS, RunStore
+
+
+@pytest.fixture
+def runs(connection: Redis) -> RunStore:
+    return RunStore(connection)
+
+
+def test_who_asks_again_joins_the_run_that_is_going_on(runs: RunStore):
+    first, fresh = enqueue.start(runs, 1, "missing", "cli")
+    again, new = enqueue.start(runs, 1, "all", "http")
+    assert (fresh, new, again.id, again.only) == (True, False, first.id, "missing")
+    assert queue.depth(runs.connection, queue.PREDICT) == 1
+
+
+def test_twenty_at_once_get_one_run(runs: RunStore):
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda _: enqueue.start(runs, 7, "missing", "http"), range(20)))
+    assert len({run.id for run, _ in found}) == 1
+    assert sum(fresh for _, fresh in found) == 1
+    assert len(runs.of_project(7)) == 1
+
+
+def test_two_projects_have_a_run_each(runs: RunStore):
+    one, _ = runs.start(1, "missing", "cli")
+    two, _ = runs.start(2, "missing", "cli")
+    assert {run.id for run in runs.active()} == {one.id, two.id}
+
+
+@pytest.mark.parametrize("state", [DONE, FAILED, CANCELLED])
+def test_after_the_end_of_a_run_the_next_may_begin(runs: RunStore, state: str):
+    first, _ = runs.start(1, "missing", "cli")
+    assert runs.end(first.id, state)
+    second, fresh = runs.start(1, "missing", "cli")
+    assert fresh
+    assert [run.id for run in runs.of_project(1)] == [second.id, first.id]
+    assert [run.id for run in runs.active()] == [second.id]
+
+
+def test_a_slot_whose_run_is_gone_is_free(runs: RunStore):
+    first, _ = runs.start(1, "missing", "cli")
+    runs.connection.delete(f"ls-clip:run:{first.id}")
+    assert runs.start(1, "missing", "cli")[1]
+    assert len(runs.active()) == 1
+
+
+def test_what_has_ended_stays_as_it_is(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    assert runs.end(run.id, CANCELLED)
+    assert not runs.move(run.id, EMBEDDING)
+    assert not runs.end(run.id, DONE)
+    ended = runs.get(run.id)
+    assert ended is not None
+    assert (ended.state, ended.ended > 0) == (CANCELLED, True)
+
+
+def test_progress_written_twice_counts_once(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.move(run.id, EMBEDDING, listed=5)
+    for _ in range(3):
+        runs.progress(run.id, Shard(0, 3, embedded=2, cached=1, done=True))
+        assert runs.progress(run.id, Shard(1, 2, embedded=1, failed=1)) == EMBEDDING
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.embedded, now.cached, now.shards, now.shards_done) == (3, 1, 2, 1)
+
+
+def test_a_worker_learns_from_its_progress_that_the_run_was_cancelled(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, CANCELLED)
+    assert runs.progress(run.id, Shard(0, 1)) == CANCELLED
+    assert runs.progress("gone", Shard(0, 1)) == CANCELLED
+
+
+def test_a_run_that_redis_has_forgotten_stays_forgotten(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.connection.flushall()
+    runs.note(run.id, listed=5)
+    runs.progress(run.id, Shard(0, 1, cached=1))
+    assert not runs.connection.keys("ls-clip:*")
+
+
+def test_what_is_left_of_a_forgotten_run_is_no_run(runs: RunStore):
+    runs.connection.hset("ls-clip:run:abc", "updated", 1.0)
+    runs.connection.sadd("ls-clip:active", "abc")
+    assert runs.get("abc") is None
+    assert runs.active() == []
+
+
+def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, CANCELLED)
+    runs.add_shard(run.id, Shard(0, 1))
+    runs.record_failures(run.id, {1: {"code": "image"}})
+    runs.count_attempt(run.id, "a")
+    runs.not_before(run.id, "a", 5.0)
+    runs.hold(run.id, 0, "x")
+    runs.deadly(run.id, 0)
+    runs.hold(run.id, 1, "x")
+    keys = runs.connection.keys(f"ls-clip:run:{run.id}*")
+    assert len(keys) == 7
+    assert all(runs.connection.ttl(key) > 0 for key in keys)
+
+
+@pytest.mark.parametrize("project", ["²", "", "9" * 5000, "1x"])
+def test_a_project_without_a_number_gets_no_run(
+    queue_settings: Settings, connection: Redis, project: str
+):
+    start_for_the_rest(queue_settings, f"{project}.5", 3)
+    assert queue.depth(connection, queue.PREDICT) == 0
+
+
+def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.end(run.id, FAILED, StudioError("It says no.", "Ask nicely."))
+    now = runs.get(run.id)
+    assert now is not None
+    assert now.as_dict()["error"] == {
+        "code": "label_studio",
+        "message": "It says no.",
+        "fix": "Ask nicely.",
+    }
+
+
+def test_failures_are_kept_by_task_and_can_be_replaced(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.record_failures(run.id, {9: {"code": "image"}, 10: {"code": "image"}})
+    assert list(runs.failures(run.id)) == [9, 10]
+    runs.set_failures(run.id, {10: {"code": "dropped"}})
+    assert runs.failures(run.id) == {10: {"code": "dropped"}}
+    now = runs.get(run.id)
+    assert now is not None
+    assert now.failed == 1
+
+
+def test_time_left_follows_from_the_speed_so_far(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    runs.move(run.id, EMBEDDING, listed=100, first_image=1000.0, last_image=1010.0)
+    runs.add_shard(run.id, Shard(0, 100, embedded=20))
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.images_per_second, now.seconds_left) == (2.0, 40.0)
+
+
+def test_old_runs_are_forgotten(runs: RunStore):
+    for _ in range(KEPT_RUNS + 3):
+        run, _ = runs.start(1, "missing", "cli")
+        runs.end(run.id, DONE)
+    assert len(runs.of_project(1)) == KEPT_RUNS
+
+
+@pytest.mark.parametrize("name", ["nothing", "../../x", "*", ""])
+def test_a_run_that_there_is_not_is_404(runs: RunStore, name: str):
+    with pytest.raises(QueueError) as caught:
+        runs.require(1, name)
+    assert caught.value.status == 404
+
+
+def test_a_run_of_another_project_is_404(runs: RunStore):
+    run, _ = runs.start(1, "missing", "cli")
+    with pytest.raises(QueueError):
+        runs.require(2, run.id)
+
+
+def test_cancelling_takes_what_waits_out_of_the_queue(runs: RunStore):
+    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    runs.move(run.id, LISTING)
+    for number in range(3):
+        runs.add_shard(run.id, Shard(number, 1))
+        enqueue.enqueue_shard(runs, run.id, number)
+    now = runs.get(run.id)
+    assert now is not None
+    assert enqueue.cancel(runs, now)
+    # What the run kept in the store is still to be deleted.
+    waiting = queue.queue(runs.connection, queue.PREDICT).get_job_ids()
+    assert waiting == [f"{run.id}-sweep"]
+    assert not enqueue.cancel(runs, now)
+
+
+@pytest.mark.parametrize(
+    ("state", "done", "expected"),
+    [(QUEUED, 2, 0), (LISTING, 2, 0), (EMBEDDING, 1, 0), (EMBEDDING, 2, 1), (IMPORTING, 2, 1)],
+)
+def test_the_import_is_asked_for_once_when_all_is_embedded(
+    runs: RunStore, state: str, done: int, expected: int
+):
+    run, _ = runs.start(1, "missing", "cli")
+    for number in range(2):
+        runs.add_shard(run.id, Shard(number, 1, done=number < done))
+    if state != QUEUED:
+        runs.move(run.id, state)
+    for _ in range(3):
+        enqueue.enqueue_finish_if_complete(runs, run.id)
+    assert queue.depth(runs.connection, queue.PREDICT) == expected
+
+
+def test_one_at_a_time_imports_into_a_project(connection: Redis):
+    inside: list[str] = []
+
+    def second() -> None:
+        with project_lock.importing(connection, 1):
+            inside.append("second")
+
+    with project_lock.importing(connection, 1):
+        thread = threading.Thread(target=second)
+        thread.start()
+        with project_lock.importing(connection, 2):
+            inside.append("other project")
+        time.sleep(0.3)
+        inside.append("first")
+    thread.join(10)
+    assert inside == ["other project", "first", "second"]
+
+
+def test_the_lock_is_kept_for_as_long_as_it_takes(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jobs.project_lock.LOCK_SECONDS", 0.4)
+    with project_lock.importing(connection, 1):
+        time.sleep(1.2)
+        assert connection.exists("ls-clip:project:1:importing")
+    assert not connection.exists("ls-clip:project:1:importing")
+
+
+def test_the_lock_of_a_process_that_died_frees_itself(
+    connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    connection.set("ls-clip:project:1:importing", "of the dead", px=300)
+    started = time.monotonic()
+    with project_lock.importing(connection, 1):
+        assert time.monotonic() - started > 0.1
+
+
+def test_the_current_version_is_what_was_set_last(connection: Redis):
+    assert project_lock.current_version(connection, 1) == ""
+    project_lock.set_current(connection, 1, "clip-z-1")
+    assert project_lock.current_version(connection, 1) == "clip-z-1"
+
+
+def test_listing_goes_on_while_the_parts_before_are_worked_on():
+    listed: list[int] = []
+
+    def parts():
+        for number in range(5):
+            listed.append(number)
+            yield [{"id": number}]
+
+    found = []
+    for part in ahead(parts()):
+        if not found:
+            deadline = time.monotonic() + 10
+            while len(listed) < 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert listed == [0, 1, 2, 3, 4]
+        found.append(part[0]["id"])
+    assert found == [0, 1, 2, 3, 4]
+
+
+def test_what_the_listing_raises_reaches_who_works_on_it():
+    def parts():
+        yield [{"id": 1}]
+        raise StudioError("Label Studio does not answer.", "Start it.")
+
+    found = ahead(parts())
+    assert next(found) == [{"id": 1}]
+    with pytest.raises(StudioError, match="does not answer"):
+        next(found)
+
+
+def test_a_listing_that_nobody_wants_any_more_ends():
+    before = {thread.ident for thread in threading.enumerate()}
+
+    def parts():
+        while True:
+            yield [{"id": 1}]
+
+    found = ahead(parts())
+    next(found)
+    found.close()
+    deadline = time.monotonic() + 10
+    while {t.ident for t in threading.enumerate() if t.name == "listing"} - before:
+        assert time.monotonic() < deadline, "the thread goes on"
+        time.sleep(0.05)
+
+
+def test_predictions_made_ahead_come_back_for_their_version_only(tmp_path):
+    files = RunFiles(Store(str(tmp_path)), "r1")
+    made = [
+        Prediction(1, "v1", [{"from_name": "tags"}], 0.5),
+        Prediction(2, "v1", None, None),
+    ]
+    files.write_predictions(0, "v1", made)
+    assert files.predictions(0, "v1") == {1: made[0]}
+    assert files.predictions(0, "v2") == {}
+    assert files.predictions(1, "v1") == {}
+
+
+def test_files_of_a_run_that_are_gone_name_the_store_setting(tmp_path):
+    with pytest.raises(StoreError, match="LS_CLIP_STORE"):
+        RunFiles(Store(str(tmp_path)), "r1").tasks(0)

@@ -1,0 +1,318 @@
+"""The store: several writers, several readers, directories and object stores."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backend.errors import StoreError
+from backend.storage.maintenance import dedupe
+from backend.storage.store import Store
+from backend.storage.tables import COMPACT_EVERY
+from backend.storage.vectors import Embedding, NewEmbedding, content_key
+
+ENCODER, DIM = "an-encoder", 16
+
+
+def embedding(seed: int, regions: bool = True) -> Embedding:
+    numbers = np.random.default_rng(seed)
+    return Embedding(
+        numbers.normal(size=DIM).astype(np.float16),
+        numbers.normal(size=(9, DIM)).astype(np.float16) if regions else None,
+    )
+
+
+def row(seed: int, regions: bool = True) -> NewEmbedding:
+    return NewEmbedding(f"https://x/{seed}.jpg", f"key{seed}", embedding(seed, regions))
+
+
+def assert_same(found: Embedding, expected: Embedding) -> None:
+    assert found.image.dtype == np.float16
+    assert found.image.tobytes() == expected.image.tobytes()
+    if expected.regions is None:
+        assert found.regions is None
+    else:
+        assert found.regions is not None
+        assert found.regions.shape == expected.regions.shape
+        assert found.regions.tobytes() == expected.regions.tobytes()
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.mark.parametrize("regions", [True, False])
+def test_what_was_stored_comes_back_to_the_bit(uri: str, regions: bool):
+    Store(uri).vectors.add(ENCODER, DIM, [row(1, regions), row(2, regions)])
+    found = Store(uri).vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
+    assert set(found) == {"key1", "key2"}
+    for seed in (1, 2):
+        assert_same(found[f"key{seed}"], embedding(seed, regions))
+
+
+def test_rows_with_and_without_regions_can_be_read_together(uri: str):
+    store = Store(uri)
+    store.vectors.add(ENCODER, DIM, [row(1, True), row(2, False), row(3, True)])
+    found = store.vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
+    for seed, regions in ((1, True), (2, False), (3, True)):
+        assert_same(found[f"key{seed}"], embedding(seed, regions))
+
+
+def test_an_empty_store_finds_nothing(uri: str):
+    store = Store(uri)
+    assert store.vectors.keys_of(["https://x/1.jpg"]) == {}
+    assert store.vectors.keys_of([]) == {}
+    assert store.vectors.embeddings(ENCODER, DIM, ["key1"]) == {}
+    assert store.vectors.embeddings(ENCODER, DIM, []) == {}
+
+
+def test_what_another_store_object_wrote_is_seen_at_once(uri: str):
+    first, second = Store(uri), Store(uri)
+    assert second.vectors.embeddings(ENCODER, DIM, ["key1"]) == {}
+    first.vectors.add(ENCODER, DIM, [row(1)])
+    assert_same(second.vectors.embeddings(ENCODER, DIM, ["key1"])["key1"], embedding(1))
+    second.vectors.add(ENCODER, DIM, [row(2)])
+    assert first.vectors.keys_of(["https://x/2.jpg"]) == {"https://x/2.jpg": "key2"}
+
+
+def test_encoders_never_see_each_others_embeddings(uri: str):
+    store = Store(uri)
+    store.vectors.add(ENCODER, DIM, [row(1)])
+    assert store.vectors.embeddings("another-encoder", DIM, ["key1"]) == {}
+    # Names that differ only in characters that no table name can hold.
+    assert store.vectors.embeddings("an_encoder", DIM, ["key1"]) == {}
+
+
+def test_a_key_written_twice_is_one_embedding(uri: str):
+    store = Store(uri)
+    for _ in range(3):
+        store.vectors.add(ENCODER, DIM, [row(1)])
+    assert_same(store.vectors.embeddings(ENCODER, DIM, ["key1"])["key1"], embedding(1))
+    assert len(store.vectors.keys_of(["https://x/1.jpg"])) == 1
+
+
+def test_two_addresses_of_one_image_share_its_embedding(uri: str):
+    store = Store(uri)
+    store.vectors.add(ENCODER, DIM, [row(1)])
+    store.vectors.remember([("https://y/other.jpg", "key1")])
+    assert set(store.vectors.keys_of(["https://x/1.jpg", "https://y/other.jpg"]).values()) == {
+        "key1"
+    }
+
+
+@pytest.mark.parametrize("address", ["it's", "a' OR '1'='1", "日本.jpg", "a%b_c", "\\", '"', ""])
+def test_addresses_with_quotes_or_foreign_letters_are_found(uri: str, address: str):
+    store = Store(uri)
+    store.vectors.add(ENCODER, DIM, [row(1)])
+    assert store.vectors.keys_of([address]) == {}
+    store.vectors.remember([(address, "key1")])
+    assert store.vectors.keys_of([address]) == {address: "key1"}
+
+
+def test_more_keys_than_one_query_holds_are_all_found(uri: str):
+    store = Store(uri)
+    rows = [row(seed, False) for seed in range(1100)]
+    store.vectors.add(ENCODER, DIM, rows)
+    found = store.vectors.embeddings(ENCODER, DIM, [one.key for one in rows])
+    assert len(found) == 1100
+    assert_same(found["key777"], embedding(777, False))
+    assert len(store.vectors.keys_of(one.address for one in rows)) == 1100
+
+
+def test_compaction_loses_nothing(uri: str):
+    store = Store(uri)
+    for seed in range(COMPACT_EVERY + 2):
+        store.vectors.add(ENCODER, DIM, [row(seed, False)])
+    keys = [f"key{seed}" for seed in range(COMPACT_EVERY + 2)]
+    assert set(Store(uri).vectors.embeddings(ENCODER, DIM, keys)) == set(keys)
+
+
+def test_addresses_alone_are_compacted_too(uri: str):
+    store = Store(uri)
+    for number in range(COMPACT_EVERY + 2):
+        store.vectors.remember([(f"{number}.jpg", "key")])
+    assert store.vectors.addresses().stats()["fragment_stats"]["num_fragments"] < 5
+    assert (
+        len(store.vectors.keys_of([f"{n}.jpg" for n in range(COMPACT_EVERY + 2)]))
+        == COMPACT_EVERY + 2
+    )
+
+
+def test_the_same_bytes_have_the_same_key():
+    assert content_key(b"abc") == content_key(b"abc") != content_key(b"abd")
+
+
+# Several processes
+
+
+def _write_keys(uri: str, start: int, stop: int) -> None:
+    store = Store(uri)
+    for first in range(start, stop, 10):
+        store.vectors.add(ENCODER, DIM, [row(seed) for seed in range(first, min(first + 10, stop))])
+
+
+def test_processes_that_write_the_same_keys_lose_nothing(uri: str):
+    Store(uri)
+    spawn = multiprocessing.get_context("spawn")
+    spans = [(0, 20), (0, 20), (10, 30), (0, 30)]
+    writers = [spawn.Process(target=_write_keys, args=(uri, *span)) for span in spans]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
+    keys = [f"key{seed}" for seed in range(30)]
+    found = Store(uri).vectors.embeddings(ENCODER, DIM, keys)
+    assert len(found) == 30
+    for seed in (0, 15, 29):
+        assert_same(found[f"key{seed}"], embedding(seed))
+
+    # Ninety rows were written; one a key stays, the one that readers took before.
+    assert dedupe(Store(uri), ENCODER, DIM) >= 60
+    assert dedupe(Store(uri), ENCODER, DIM) == 0
+    after = Store(uri).vectors.embeddings(ENCODER, DIM, keys)
+    for key in keys:
+        assert_same(after[key], found[key])
+
+
+def test_deduping_keeps_what_readers_take(uri: str):
+    store = Store(uri)
+    first, second = embedding(1), embedding(2)
+    for one in (first, second):
+        store.vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", one)])
+    store.vectors.remember([("a.jpg", "newer")])
+    assert dedupe(store, ENCODER, DIM) == 3
+    assert_same(store.vectors.embeddings(ENCODER, DIM, ["key"])["key"], first)
+    assert store.vectors.keys_of(["a.jpg"]) == {"a.jpg": "newer"}
+
+
+# Artefacts
+
+
+def test_an_artifact_is_written_once(uri: str):
+    store = Store(uri)
+    assert store.artifacts.read("statistics/1/a") is None
+    assert store.artifacts.write("statistics/1/a", {"n": 1}) == {"n": 1}
+    assert store.artifacts.write("statistics/1/a", {"n": 2}) == {"n": 1}
+    assert Store(uri).artifacts.read("statistics/1/a") == {"n": 1}
+
+
+def test_an_artifact_can_be_replaced_where_that_is_meant(uri: str):
+    store = Store(uri)
+    store.artifacts.write("tables/a", {"n": 1})
+    store.artifacts.write("tables/a", {"n": 2}, replace=True)
+    assert store.artifacts.read("tables/a") == {"n": 2}
+
+
+def test_the_second_of_two_simultaneous_writers_gets_the_first_ones_artifact(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+):
+    late, early = Store(uri), Store(uri)
+    looked = late.artifacts.read
+
+    def look_then_be_overtaken(name: str) -> object:
+        found = looked(name)
+        monkeypatch.setattr(late.artifacts, "read", looked)
+        early.artifacts.write(name, {"writer": "early"})
+        return found
+
+    monkeypatch.setattr(late.artifacts, "read", look_then_be_overtaken)
+    assert late.artifacts.write("statistics/1/a", {"writer": "late"}) == {"writer": "early"}
+    assert Store(uri).artifacts.read("statistics/1/a") == {"writer": "early"}
+
+
+def test_drafts_of_artifacts_do_not_stay_behind(uri: str):
+    store = Store(uri)
+    store.artifacts.write("statistics/1/a", {"n": 1})
+    store.artifacts.write("statistics/1/a", {"n": 2}, replace=True)
+    assert [file.name for file in (Path(uri) / "statistics" / "1").iterdir()] == ["a.json"]
+
+
+def test_floats_of_an_artifact_survive_exactly(uri: str):
+    content = {"x": [0.1, 1 / 3, 1e-300]}
+    Store(uri).artifacts.write("a", content)
+    assert Store(uri).artifacts.read("a") == content
+
+
+# What goes wrong
+
+
+def test_a_file_in_the_place_of_the_store_is_explained(tmp_path: Path):
+    place = tmp_path / "store"
+    place.write_text("not a directory")
+    with pytest.raises(StoreError, match="store") as caught:
+        Store(str(place))
+    assert "LS_CLIP_STORE" in caught.value.fix
+
+
+def test_a_store_that_cannot_be_made_is_explained():
+    with pytest.raises(StoreError) as caught:
+        Store("/proc/no-store-can-be-here")
+    assert "/proc/no-store-can-be-here" in caught.value.message
+
+
+def test_a_store_of_an_unknown_kind_is_explained():
+    with pytest.raises(StoreError):
+        Store("nosuchscheme://bucket/store")
+
+
+def test_an_artifact_that_is_no_json_is_explained(uri: str):
+    store = Store(uri)
+    (Path(uri) / "a.json").write_text("{")
+    with pytest.raises(StoreError):
+        store.artifacts.read("a")
+
+
+def test_a_store_that_has_vanished_is_explained(uri: str):
+    store = Store(uri)
+    store.vectors.add(ENCODER, DIM, [row(1)])
+    for path in sorted(Path(uri).rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    Path(uri).rmdir()
+    with pytest.raises(StoreError):
+        store.vectors.embeddings(ENCODER, DIM, ["key1"])
+
+
+# S3
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    boto3 = pytest.importorskip("boto3")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    credentials = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    for name, value in credentials.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT", endpoint)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="photos")
+    yield "s3://photos/clip"
+    server.stop()
+
+
+def test_an_s3_bucket_holds_embeddings_and_artifacts(bucket: str):
+    Store(bucket).vectors.add(ENCODER, DIM, [row(1), row(2)])
+    other = Store(bucket)
+    assert_same(other.vectors.embeddings(ENCODER, DIM, ["key2"])["key2"], embedding(2))
+    assert other.vectors.keys_of(["https://x/1.jpg"]) == {"https://x/1.jpg": "key1"}
+    assert other.artifacts.read("statistics/1/a") is None
+    assert other.artifacts.write("statistics/1/a", {"n": 1}) == {"n": 1}
+    assert Store(bucket).artifacts.write("statistics/1/a", {"n": 2}) == {"n": 1}
+    assert json.loads(json.dumps(Store(bucket).artifacts.read("statistics/1/a"))) == {"n": 1}

@@ -1,0 +1,192 @@
+"""The training job: what it makes once, what it does not undo, and what survives Redis."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from redis import Redis
+
+from backend.errors import StudioError
+from backend.runtime import Runtime
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from jobs import queue, schedule
+from jobs.train_job import reconcile_all, train
+from jobs.training_state import ACCEPTED, FAILED, IDLE, NOTHING_NEW, TrainingStore
+from tests.conftest import MakeRuntime
+from tests.support.approvals import approvals, mixed, pulled
+from tests.support.builders import choices_config
+from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
+
+Approve = Callable[[int], None]
+
+
+@pytest.fixture
+def house(
+    make_runtime: MakeRuntime,
+    valkey: object,
+    connection: Redis,
+    studio: StubStudio,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Runtime:
+    runtime = make_runtime(
+        redis_url=valkey.url,  # type: ignore[attr-defined]
+        label_studio_url=studio.url,
+        label_studio_api_key="f" * 40,
+        audit_share=0.0,
+        blind_share=0.0,
+    )
+    monkeypatch.setattr("jobs.train_job.process_runtime", lambda: runtime)
+    monkeypatch.setattr("backend.labelstudio.tasks.Tasks.last_change", lambda *_: "now")
+    return runtime
+
+
+@pytest.fixture
+def heads(house: Runtime) -> HeadRegistry:
+    return house.predictor.heads
+
+
+@pytest.fixture
+def trainings(house: Runtime, connection: Redis) -> TrainingStore:
+    return TrainingStore(connection)
+
+
+@pytest.fixture
+def approve(monkeypatch: pytest.MonkeyPatch) -> Approve:
+    """Let the first so many tasks be reviewed."""
+
+    def some(count: int) -> None:
+        found = {"tags": approvals(mixed, "unaided")[:count]}
+        what = pulled(choices_config("cat", "dog"), found)
+        monkeypatch.setattr("backend.training.head_trainer.HeadTrainer.pull", lambda *_: what)
+
+    some(25)
+    return some
+
+
+def test_the_same_head_is_not_made_twice_and_comes_into_use_at_once(
+    approve: Approve, heads: HeadRegistry, trainings: TrainingStore, connection: Redis
+):
+    trainings.note(PROJECT, refreshed=time.time())
+    train(PROJECT, "enough")
+    assert trainings.get(PROJECT).outcome == ACCEPTED
+    waits = schedule.moment(connection, schedule.REFRESH, PROJECT)
+    assert waits is not None and waits > time.time() + 10
+    train(PROJECT, "forced")
+    now = trainings.get(PROJECT)
+    assert (now.outcome, now.candidate) == (NOTHING_NEW, "h1")
+    assert heads.names(KEY) == ["h1"]
+    waits = schedule.moment(connection, schedule.REFRESH, PROJECT)
+    assert waits is not None and waits <= time.time()
+    approve(26)
+    train(PROJECT, "forced")
+    assert heads.names(KEY) == ["h1", "h2"]
+
+
+def test_an_accepted_head_survives_an_empty_redis(
+    approve: Approve, heads: HeadRegistry, trainings: TrainingStore, connection: Redis
+):
+    train(PROJECT, "enough")
+    connection.flushall()
+    assert not schedule.is_known(connection)
+    reconcile_all()
+    assert schedule.is_known(connection)
+    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is not None
+    train(PROJECT, "reconcile")
+    assert trainings.get(PROJECT).candidate == "h1"
+    assert schedule.moment(connection, schedule.REFRESH, PROJECT) is not None
+    heads.serve(KEY, "h1")
+    assert heads.accepted(KEY) == ""
+
+
+def test_what_was_approved_before_does_not_undo_a_rollback(
+    approve: Approve, heads: HeadRegistry, trainings: TrainingStore
+):
+    train(PROJECT, "enough")
+    heads.serve(KEY, "h1")
+    approve(28)
+    heads.serve(KEY, ZERO_SHOT, back=True)
+    train(PROJECT, "reconcile")
+    now = trainings.get(PROJECT)
+    assert (now.outcome, now.candidate) == (NOTHING_NEW, "")
+    assert "Gone back to zero-shot" in now.reason
+    train(PROJECT, "enough")
+    assert trainings.get(PROJECT).outcome == NOTHING_NEW
+    assert heads.names(KEY) == ["h1"]
+
+
+def test_a_look_that_finds_nothing_does_not_hide_the_last_training(
+    approve: Approve, trainings: TrainingStore
+):
+    train(PROJECT, "enough")
+    before = trainings.get(PROJECT)
+    for why in ("enough", "reconcile"):
+        train(PROJECT, why)
+        now = trainings.get(PROJECT)
+        assert (now.outcome, now.reason, now.ended) == (ACCEPTED, before.reason, before.ended)
+
+
+def test_asking_again_after_a_rollback_names_the_way_forward(
+    approve: Approve, heads: HeadRegistry, trainings: TrainingStore
+):
+    train(PROJECT, "enough")
+    heads.serve(KEY, "h1")
+    heads.serve(KEY, ZERO_SHOT, back=True)
+    train(PROJECT, "forced")
+    now = trainings.get(PROJECT)
+    assert now.outcome == NOTHING_NEW
+    assert "ls-clip rollback 1 h1" in now.reason
+    assert heads.names(KEY) == ["h1"]
+
+
+def test_a_project_that_is_gone_is_not_looked_at_any_more(
+    house: Runtime, studio: StubStudio, trainings: TrainingStore, connection: Redis
+):
+    studio.before = lambda method, path: 404 if path.startswith("/api/projects/") else None
+    schedule.add(connection, schedule.LATE, PROJECT, time.time() + 60)
+    train(PROJECT, "reconcile")
+    now = trainings.get(PROJECT)
+    assert (now.state, now.outcome) == (IDLE, FAILED)
+    assert "404" in now.reason
+    assert schedule.moment(connection, schedule.LATE, PROJECT) is None
+    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is None
+
+
+def test_what_a_failed_training_took_is_looked_at_again(
+    approve: Approve,
+    house: Runtime,
+    heads: HeadRegistry,
+    trainings: TrainingStore,
+    connection: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refused(*_: object) -> None:
+        raise StudioError("It refuses.", "Let it.")
+
+    trainings.heard(PROJECT, 25)
+    with monkeypatch.context() as patch:
+        patch.setattr("backend.training.head_trainer.HeadTrainer.train", refused)
+        train(PROJECT, "enough")
+    now = trainings.get(PROJECT)
+    assert (now.outcome, now.pending) == (FAILED, 25)
+    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is not None
+    train(PROJECT, "reconcile")
+    assert heads.names(KEY) == ["h1"]
+    assert trainings.get(PROJECT).pending == 0
+
+
+def test_only_a_worker_that_trains_is_asked_to_look_again(
+    house: Runtime, connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    from jobs.reconciler import reconcile
+
+    reconcile(connection)
+    assert queue.queue(connection, queue.TRAIN).get_job_ids() == []
+    monkeypatch.setattr("jobs.queue.workers", lambda *_: 1)
+    for _ in range(2):
+        connection.delete("ls-clip:tending")
+        reconcile(connection)
+    assert queue.queue(connection, queue.TRAIN).get_job_ids() == ["look-again"]
+    reconcile_all()
+    assert schedule.is_known(connection)

