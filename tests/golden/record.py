@@ -7,6 +7,8 @@ change of behaviour is wanted, and the difference is part of that change's revie
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 import tempfile
 import time
@@ -33,11 +35,10 @@ def file_of(name: str) -> Path:
 
 def main(arguments: list[str]) -> int:
     """Record or compare; the exit code."""
-    import json
-
     check = "--check" in arguments
     names = [one for one in arguments if one != "--check"] or list(RECORDINGS)
     code = 0
+    logging.lastResort = None
     for name in names:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:

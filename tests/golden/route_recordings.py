@@ -46,7 +46,8 @@ class _Calls:
         elif body is not None:
             what["json"] = body
         answer = self._client.open(path, method=method, **what)
-        told = {"asked": f"{method} {path}", "status": answer.status_code}
+        shown = re.sub("/[0-9a-f]{6}$", "/<beginning>", path)
+        told = {"asked": f"{method} {shown}", "status": answer.status_code}
         if given:
             told["with"] = sorted(given.get("headers", given))
         if "WWW-Authenticate" in answer.headers:
