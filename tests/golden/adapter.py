@@ -379,6 +379,9 @@ def command(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, 
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, kept, clear=True))
         stack.enter_context(mock.patch.object(sys, "argv", ["ls-clip", *arguments]))
+        # Else the program's name in the usage is that of what was started.
+        started = mock.patch.object(sys.modules["__main__"], "__package__", "", create=True)
+        stack.enter_context(started)
         stack.enter_context(mock.patch("backend.connect.LOCKS", folder / "locks"))
         stack.enter_context(mock.patch("backend.connect.WORKER_SECONDS", 0.0))
         os.chdir(folder)

@@ -12,10 +12,6 @@ TIMES = frozenset({"created", "updated", "ended", "refreshed", "not_before"})
 SPEEDS = frozenset({"images_per_second", "seconds_left", "working"})
 RUN_ID = re.compile(r"(?<![-\w])[0-9a-f]{12}(?![0-9a-f])")
 WHEN = re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(,\d+)?")
-PROGRAM = re.compile(r"python -m [\w.]*?ls-clip")
-"""How click names the program depends on what was started."""
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
 class Normal:
@@ -34,7 +30,7 @@ class Normal:
         text = ANSI.sub("", text)
         for place in sorted(self._places, key=len, reverse=True):
             text = text.replace(place, self._places[place])
-        text = PROGRAM.sub("ls-clip", WHEN.sub("<when>", text))
+        text = WHEN.sub("<when>", text)
         return RUN_ID.sub(lambda found: self._run(found[0]), text)
 
     def __call__(self, value: Any, name: str = "") -> Any:

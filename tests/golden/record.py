@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     check = "--check" in arguments
     names = [one for one in arguments if one != "--check"] or list(RECORDINGS)
     code = 0
-    logging.lastResort = None
+    logging.getLogger().addHandler(logging.NullHandler())
     for name in names:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:

@@ -17,7 +17,11 @@ COLUMNS = [
     {"id": "file_upload", "target": "tasks", "visibility_defaults": {"explore": False}},
     {"id": "predictions_score", "target": "tasks", "visibility_defaults": {"explore": False}},
 ]
-USER = {"id": 1, "email": "a@b.test", "permissions": ["projects.change"], "active_organization": 1}
+RIGHTS = [
+    *("projects.view", "projects.change", "tasks.view", "predictions.any", "models.change"),
+    "webhooks.change",
+]
+USER = {"id": 1, "email": "a@b.test", "permissions": RIGHTS}
 
 
 class _More:
