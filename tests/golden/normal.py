@@ -12,6 +12,8 @@ TIMES = frozenset({"created", "updated", "ended", "refreshed", "not_before"})
 SPEEDS = frozenset({"images_per_second", "seconds_left", "working"})
 RUN_ID = re.compile(r"(?<![-\w])[0-9a-f]{12}(?![0-9a-f])")
 WHEN = re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(,\d+)?")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
 
 class Normal:
