@@ -1,0 +1,396 @@
+"""All that the golden tests know of the project's modules: after a refactor only this changes.
+
+Every function takes and gives plain values (or objects that the tests only pass on), so that the
+other files of this folder name no module, class or function of the project.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import typer
+from redis import Redis
+from rq.serializers import JSONSerializer
+
+import backend.app
+import backend.cli
+import backend.comparing
+import backend.labels
+from backend.approvals import Approval
+from backend.demo_photos import LABELS, make_photos
+from backend.errors import LabelConfigError
+from backend.heads import Heads
+from backend.local_servers import LocalValkey
+from backend.memory import Memory
+from backend.runtime import Runtime
+from backend.settings import Settings
+from backend.store import Store
+from backend.trainer import Pulled, Trainer
+from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from jobs import due, orders, projects, queues
+from jobs.files import RunFiles
+from jobs.runs import Runs
+from jobs.trainings import Trainings
+from jobs.worker import ClipWorker
+
+DEMO_LABELS: tuple[str, ...] = tuple(LABELS)
+OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
+
+
+# Labeling configs
+
+
+def parse_config(xml: str) -> dict[str, Any]:
+    """Everything that is read from a labeling config, or the error."""
+    try:
+        config = backend.labels.parse_config(xml)
+    except LabelConfigError as error:
+        return {"error": error.as_dict()}
+    found: dict[str, Any] = {
+        "controls": [_control(control) for control in config.controls],
+        "evidence": None if config.evidence is None else list(config.evidence),
+        "skipped": list(config.skipped),
+        "digest": config.digest,
+        "refused": None,
+    }
+    try:
+        config.require_controls()
+    except LabelConfigError as error:
+        found["refused"] = error.as_dict()
+    return found
+
+
+def controls_for_task(xml: str, data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The controls of a config with the labels that a task's data brings along."""
+    config = backend.labels.parse_config(xml)
+    return [_control(control.for_task(data)) for control in config.controls]
+
+
+def _control(control: Any) -> dict[str, Any]:
+    found = asdict(control)
+    for label, content in zip(control.labels, found["labels"], strict=True):
+        content["key"] = label.key
+        content["stored"] = control.result_value([label])
+    return found
+
+
+# Store, scores, heads
+
+
+def make_settings(store: Path, **values: Any) -> Any:
+    """Settings of a test: offline encoder, no network, no blind tasks unless asked for."""
+    given = {"encoder": "offline", "offline": True, "store": str(store), "blind_share": 0.0}
+    given["label_studio_url"] = "http://studio.test:8080"
+    return Settings(_env_file=None, **{**given, **values})
+
+
+def make_runtime(store: Path, **values: Any) -> Any:
+    """What predicts, with the store in this folder."""
+    return Runtime(make_settings(store, **values))
+
+
+def copy_store(source: Path, target: Path) -> Path:
+    """A copy of a store, which may be written to."""
+    shutil.copytree(source, target)
+    return target
+
+
+def predict(
+    runtime: Any, xml: str, key: str, tasks: Sequence[Mapping[str, Any]], head: str | None = None
+) -> list[dict[str, Any]]:
+    """Predictions of tasks, with all that is known about each."""
+    scorer = runtime.predictor.scorer(backend.labels.parse_config(xml), key, head)
+    return [
+        {
+            "task": one.task,
+            "item": one.as_item(),
+            "import": one.as_import(),
+            "probabilities": one.probabilities,
+            "images": list(one.images),
+            "blind": one.blind,
+            "failure": None if one.failure is None else [one.failure.reason, one.failure.as_dict()],
+        }
+        for one in runtime.predictor.predict(scorer, tasks, 30.0)
+    ]
+
+
+def version(runtime: Any, xml: str, key: str) -> str:
+    """The model version that predicts."""
+    name: str = runtime.predictor.scorer(backend.labels.parse_config(xml), key).model_version
+    return name
+
+
+def heads(store: Path, key: str) -> dict[str, Any]:
+    """A project's sets of heads and which of them serves."""
+    kept = Heads(Store(str(store)))
+    found = [kept.get(key, name) for name in kept.names(key)]
+    return {
+        "names": kept.names(key),
+        "next": kept.next_name(key),
+        "serving": kept.serving(key),
+        "history": kept.history(key),
+        "accepted": kept.accepted(key),
+        "is_back": kept.is_back(key),
+        "sets": [one.summary() for one in found],
+        "digests": [{name: c.digest for name, c in one.controls.items()} for one in found],
+        "cards": [{n: asdict(c.head.card) for n, c in one.controls.items()} for one in found],
+        "thresholds": [{n: list(c.thresholds) for n, c in one.controls.items()} for one in found],
+    }
+
+
+def snapshots(runtime: Any, key: str, tasks: Sequence[int]) -> list[dict[str, Any]]:
+    """What tasks were shown, by task and version."""
+    found = runtime.snapshots.of_tasks(key, tasks)
+    return [asdict(found[one]) for one in sorted(found)]
+
+
+def keeps(runtime: Any, key: str, tasks: Sequence[int]) -> bool:
+    """Whether anything is kept of these tasks."""
+    answer: bool = runtime.snapshots.keeps(key, tasks)
+    return answer
+
+
+def memory(store: Path, key: str, xml: str) -> dict[str, Any]:
+    """What is remembered about a project besides its heads."""
+    of = Memory(Store(str(store)), key)
+    tasks, made_from = of.trained_on()
+    return {
+        "known_field": of.known_field(),
+        "trained_on": {str(task): what for task, what in sorted(tasks.items())},
+        "made_from": made_from,
+        "labels_since": of.labels_since(backend.labels.parse_config(xml), 5e9),
+    }
+
+
+def stored(runtime: Any, values: Sequence[str]) -> dict[str, Any]:
+    """Whether the store has these images, and the encoder and the table for it."""
+    return {
+        "encoder": runtime.encoder.id,
+        "there": {value: runtime.embedder.has_all([value]) for value in values},
+        "addresses": {value: runtime.embedder.address(value) for value in values},
+        "table": runtime.predictor.table().as_dict(),
+    }
+
+
+def run_files(store: Path, run_id: str, shard: int, model_version: str) -> dict[str, Any]:
+    """What a run keeps in the store: its config, and a shard's tasks and predictions."""
+    files = RunFiles(Store(str(store)), run_id)
+    made = files.predictions(shard, model_version)
+    return {
+        "digest": files.config().digest,
+        "tasks": files.tasks(shard),
+        "predictions": {str(task): one.as_import() for task, one in made.items()},
+        "blind": {str(task): one.blind for task, one in made.items()},
+    }
+
+
+def train(
+    runtime: Any, xml: str, key: str, truth: Mapping[int, Mapping[str, Any]], provenance: str
+) -> dict[str, Any]:
+    """Train heads of the config's first control on simulated approvals.
+
+    Args:
+        runtime: from `make_runtime`.
+        xml: the labeling config.
+        key: the project.
+        truth: task id -> its data, with the true labels as ``labels``.
+        provenance: how people reviewed; ``imported`` leaves what is not named unknown.
+    """
+    config = backend.labels.parse_config(xml)
+    control = config.controls[0]
+    absent = UNKNOWN if provenance == "imported" else NEGATIVE
+    approvals = [
+        Approval(
+            task,
+            tuple(POSITIVE if one.key in data["labels"] else absent for one in control.labels),
+            provenance,
+            1.0,
+        )
+        for task, data in truth.items()
+    ]
+    pulled = Pulled(key, config, {control.name: approvals}, dict(truth))
+    trainer = Trainer(runtime.settings, mock.Mock(), runtime.predictor)
+    made = trainer.train(pulled)
+    if made.made is not None:
+        Memory(runtime.store, key).set_trained_on(pulled.reviewed, trainer.made_from(pulled))
+    told = None if made.made is None else made.made.summary()
+    return {"made": told, "reason": made.reason, "notes": list(made.notes)}
+
+
+def demo_photos(folder: Path, count: int) -> list[tuple[Path, tuple[str, ...]]]:
+    """Write the demo's photos; (file, its labels)."""
+    return [(folder / one.file, one.labels) for one in make_photos(folder, count)]
+
+
+# HTTP
+
+
+def create_client(runtime: Any) -> Any:
+    """A client of the web application."""
+    return backend.app.create_app(runtime).test_client()
+
+
+def digests(settings: Any, salt: str) -> dict[str, str]:
+    """What /compare is asked with."""
+    return backend.comparing.digests(settings, salt)
+
+
+# Queue
+
+
+@contextmanager
+def valkey(folder: Path, port: int) -> Iterator[str]:
+    """A real Valkey; its URL."""
+    with LocalValkey(folder, port) as server:
+        server.wait()
+        yield server.url
+
+
+def all_runs(connection: Redis, project: int) -> list[dict[str, Any]]:
+    """A project's runs, newest first, with all that is kept of each."""
+    runs = Runs(connection)
+    return [
+        {
+            "fields": {**vars(one), "notes": list(one.notes)},
+            "told": one.as_dict(),
+            "shards": [vars(shard) for shard in runs.shards(one.id)],
+            "failures": {str(task): why for task, why in runs.failures(one.id).items()},
+            "attempts": {
+                job: runs.attempts(one.id, job)
+                for job in (
+                    orders.plan_id(one.id),
+                    orders.shard_id(one.id, 1),
+                    orders.finish_id(one.id),
+                )
+            },
+            "not_before": runs.not_before(one.id, orders.shard_id(one.id, 1)),
+            "found_by_prefix": runs.require(project, one.id[:9]).id == one.id,
+        }
+        for one in runs.of_project(project)
+    ]
+
+
+def active_runs(connection: Redis) -> list[str]:
+    """Ids of the runs that have not ended."""
+    return sorted(run.id for run in Runs(connection).active())
+
+
+def deadly(connection: Redis, run_id: str, shard: int) -> list[str]:
+    """The images that killed workers."""
+    return sorted(Runs(connection).deadly(run_id, shard))
+
+
+def training(connection: Redis, project: int) -> dict[str, Any]:
+    """How a project's training stands."""
+    now = Trainings(connection).get(project)
+    return {"fields": {**vars(now), "notes": list(now.notes)}, "told": now.as_dict()}
+
+
+def active_trainings(connection: Redis) -> list[int]:
+    """Projects whose training is queued or going on."""
+    return Trainings(connection).active()
+
+
+def due_moments(connection: Redis, project: int) -> dict[str, float]:
+    """Kind -> when it is due, of a project."""
+    kinds = (due.TRAIN, due.LATE, due.FORCED, due.PREDICT, due.REFRESH, due.RECONCILE)
+    found = {kind: due.moment(connection, kind, project) for kind in kinds}
+    return {kind: moment for kind, moment in found.items() if moment is not None}
+
+
+def due_is_known(connection: Redis) -> bool:
+    """Whether Redis still has what is due."""
+    return due.is_known(connection)
+
+
+def current(connection: Redis, project: int) -> dict[str, str]:
+    """Version and config that a project shows."""
+    return {
+        "version": projects.current_version(connection, project),
+        "config": projects.current_config(connection, project),
+    }
+
+
+def waiting_jobs(connection: Redis) -> dict[str, list[str]]:
+    """Queue -> ids of the jobs that wait."""
+    return {
+        name: list(queues.queue(connection, name).get_job_ids())
+        for name in (queues.PREDICT, queues.TRAIN)
+    }
+
+
+def runnable() -> list[str]:
+    """Names of jobs, as they stand in the queue, that a worker runs."""
+    return sorted(orders.RUNNABLE)
+
+
+def waiting_functions(connection: Redis) -> list[str]:
+    """Names of the functions that waiting jobs call."""
+    found = set()
+    for name in (queues.PREDICT, queues.TRAIN):
+        found |= {job.func_name for job in queues.queue(connection, name).get_jobs()}
+    return sorted(found)
+
+
+def work(runtime: Any, connection: Redis, *names: str) -> None:
+    """Do all jobs that wait in these queues, in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with ExitStack() as stack:
+        for module in ("jobs.bulk_predict", "jobs.train"):
+            stack.enter_context(mock.patch(f"{module}.runtime", lambda: runtime))
+        waiting = [queues.queue(connection, name) for name in names]
+        worker = ClipWorker(waiting, connection=connection, serializer=JSONSerializer)
+        worker.work(burst=True, logging_level="WARNING")
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+# Commands
+
+
+def commands() -> list[str]:
+    """Names of all commands."""
+    group: Any = typer.main.get_command(backend.cli.app)
+    return sorted(group.commands)
+
+
+def command(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Run ``ls-clip`` in this process: exit code, standard output, standard error.
+
+    Args:
+        folder: working directory; locks are kept there too.
+        arguments: of the command line.
+        variables: environment variables; others of ours are not seen.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OUR_VARIABLES)}
+    kept |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LINES": "50", **variables}
+    before = Path.cwd()
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, kept, clear=True))
+        stack.enter_context(mock.patch.object(sys, "argv", ["ls-clip", *arguments]))
+        # Else the program's name in the usage is that of what was started.
+        started = mock.patch.object(sys.modules["__main__"], "__package__", "", create=True)
+        stack.enter_context(started)
+        stack.enter_context(mock.patch("backend.connect.LOCKS", folder / "locks"))
+        stack.enter_context(mock.patch("backend.connect.WORKER_SECONDS", 0.0))
+        os.chdir(folder)
+        stack.callback(os.chdir, before)
+        stack.enter_context(redirect_stdout(out))
+        stack.enter_context(redirect_stderr(err))
+        try:
+            backend.cli.main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return code, out.getvalue(), err.getvalue()
