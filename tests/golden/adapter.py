@@ -22,25 +22,25 @@ import typer
 from redis import Redis
 from rq.serializers import JSONSerializer
 
-import backend.app
-import backend.cli
-import backend.comparing
-import backend.labels
-from backend.approvals import Approval
-from backend.demo_photos import LABELS, make_photos
+from backend.cli.main import main as cli
+from backend.demo.photos import LABELS, make_photos
+from backend.demo.servers import LocalValkey
 from backend.errors import LabelConfigError
-from backend.heads import Heads
-from backend.local_servers import LocalValkey
-from backend.memory import Memory
+from backend.labels.config import parse_config
 from backend.runtime import Runtime
+from backend.server import settings_comparison
+from backend.server.app import create_app
 from backend.settings import Settings
-from backend.store import Store
-from backend.trainer import Pulled, Trainer
+from backend.storage.head_registry import HeadRegistry
+from backend.storage.project_state import ProjectState
+from backend.storage.store import Store
+from backend.training.approvals import Approval
+from backend.training.head_trainer import HeadTrainer, Pulled
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
-from jobs import due, orders, projects, queues
-from jobs.files import RunFiles
-from jobs.runs import Runs
-from jobs.trainings import Trainings
+from jobs import enqueue, project_lock, queue, schedule
+from jobs.run_files import RunFiles
+from jobs.run_store import RunStore
+from jobs.training_state import TrainingStore
 from jobs.worker import ClipWorker
 
 DEMO_LABELS: tuple[str, ...] = tuple(LABELS)
@@ -50,10 +50,10 @@ OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
 # Labeling configs
 
 
-def parse_config(xml: str) -> dict[str, Any]:
+def parsed_config(xml: str) -> dict[str, Any]:
     """Everything that is read from a labeling config, or the error."""
     try:
-        config = backend.labels.parse_config(xml)
+        config = parse_config(xml)
     except LabelConfigError as error:
         return {"error": error.as_dict()}
     found: dict[str, Any] = {
@@ -72,7 +72,7 @@ def parse_config(xml: str) -> dict[str, Any]:
 
 def controls_for_task(xml: str, data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The controls of a config with the labels that a task's data brings along."""
-    config = backend.labels.parse_config(xml)
+    config = parse_config(xml)
     return [_control(control.for_task(data)) for control in config.controls]
 
 
@@ -109,7 +109,7 @@ def predict(
     runtime: Any, xml: str, key: str, tasks: Sequence[Mapping[str, Any]], head: str | None = None
 ) -> list[dict[str, Any]]:
     """Predictions of tasks, with all that is known about each."""
-    scorer = runtime.predictor.scorer(backend.labels.parse_config(xml), key, head)
+    scorer = runtime.predictor.scorer(parse_config(xml), key, head)
     return [
         {
             "task": one.task,
@@ -126,13 +126,13 @@ def predict(
 
 def version(runtime: Any, xml: str, key: str) -> str:
     """The model version that predicts."""
-    name: str = runtime.predictor.scorer(backend.labels.parse_config(xml), key).model_version
+    name: str = runtime.predictor.scorer(parse_config(xml), key).model_version
     return name
 
 
 def heads(store: Path, key: str) -> dict[str, Any]:
     """A project's sets of heads and which of them serves."""
-    kept = Heads(Store(str(store)))
+    kept = HeadRegistry(Store(str(store)))
     found = [kept.get(key, name) for name in kept.names(key)]
     return {
         "names": kept.names(key),
@@ -150,25 +150,25 @@ def heads(store: Path, key: str) -> dict[str, Any]:
 
 def snapshots(runtime: Any, key: str, tasks: Sequence[int]) -> list[dict[str, Any]]:
     """What tasks were shown, by task and version."""
-    found = runtime.snapshots.of_tasks(key, tasks)
+    found = runtime.prediction_log.of_tasks(key, tasks)
     return [asdict(found[one]) for one in sorted(found)]
 
 
 def keeps(runtime: Any, key: str, tasks: Sequence[int]) -> bool:
     """Whether anything is kept of these tasks."""
-    answer: bool = runtime.snapshots.keeps(key, tasks)
+    answer: bool = runtime.prediction_log.keeps(key, tasks)
     return answer
 
 
 def memory(store: Path, key: str, xml: str) -> dict[str, Any]:
     """What is remembered about a project besides its heads."""
-    of = Memory(Store(str(store)), key)
+    of = ProjectState(Store(str(store)), key)
     tasks, made_from = of.trained_on()
     return {
         "known_field": of.known_field(),
         "trained_on": {str(task): what for task, what in sorted(tasks.items())},
         "made_from": made_from,
-        "labels_since": of.labels_since(backend.labels.parse_config(xml), 5e9),
+        "labels_since": of.labels_since(parse_config(xml), 5e9),
     }
 
 
@@ -206,7 +206,7 @@ def train(
         truth: task id -> its data, with the true labels as ``labels``.
         provenance: how people reviewed; ``imported`` leaves what is not named unknown.
     """
-    config = backend.labels.parse_config(xml)
+    config = parse_config(xml)
     control = config.controls[0]
     absent = UNKNOWN if provenance == "imported" else NEGATIVE
     approvals = [
@@ -219,10 +219,10 @@ def train(
         for task, data in truth.items()
     ]
     pulled = Pulled(key, config, {control.name: approvals}, dict(truth))
-    trainer = Trainer(runtime.settings, mock.Mock(), runtime.predictor)
+    trainer = HeadTrainer(runtime.settings, mock.Mock(), runtime.predictor)
     made = trainer.train(pulled)
     if made.made is not None:
-        Memory(runtime.store, key).set_trained_on(pulled.reviewed, trainer.made_from(pulled))
+        ProjectState(runtime.store, key).set_trained_on(pulled.reviewed, trainer.made_from(pulled))
     told = None if made.made is None else made.made.summary()
     return {"made": told, "reason": made.reason, "notes": list(made.notes)}
 
@@ -237,12 +237,12 @@ def demo_photos(folder: Path, count: int) -> list[tuple[Path, tuple[str, ...]]]:
 
 def create_client(runtime: Any) -> Any:
     """A client of the web application."""
-    return backend.app.create_app(runtime).test_client()
+    return create_app(runtime).test_client()
 
 
 def digests(settings: Any, salt: str) -> dict[str, str]:
     """What /compare is asked with."""
-    return backend.comparing.digests(settings, salt)
+    return settings_comparison.digests(settings, salt)
 
 
 # Queue
@@ -258,7 +258,7 @@ def valkey(folder: Path, port: int) -> Iterator[str]:
 
 def all_runs(connection: Redis, project: int) -> list[dict[str, Any]]:
     """A project's runs, newest first, with all that is kept of each."""
-    runs = Runs(connection)
+    runs = RunStore(connection)
     return [
         {
             "fields": {**vars(one), "notes": list(one.notes)},
@@ -268,12 +268,12 @@ def all_runs(connection: Redis, project: int) -> list[dict[str, Any]]:
             "attempts": {
                 job: runs.attempts(one.id, job)
                 for job in (
-                    orders.plan_id(one.id),
-                    orders.shard_id(one.id, 1),
-                    orders.finish_id(one.id),
+                    enqueue.plan_id(one.id),
+                    enqueue.shard_id(one.id, 1),
+                    enqueue.finish_id(one.id),
                 )
             },
-            "not_before": runs.not_before(one.id, orders.shard_id(one.id, 1)),
+            "not_before": runs.not_before(one.id, enqueue.shard_id(one.id, 1)),
             "found_by_prefix": runs.require(project, one.id[:9]).id == one.id,
         }
         for one in runs.of_project(project)
@@ -282,63 +282,70 @@ def all_runs(connection: Redis, project: int) -> list[dict[str, Any]]:
 
 def active_runs(connection: Redis) -> list[str]:
     """Ids of the runs that have not ended."""
-    return sorted(run.id for run in Runs(connection).active())
+    return sorted(run.id for run in RunStore(connection).active())
 
 
 def deadly(connection: Redis, run_id: str, shard: int) -> list[str]:
     """The images that killed workers."""
-    return sorted(Runs(connection).deadly(run_id, shard))
+    return sorted(RunStore(connection).deadly(run_id, shard))
 
 
 def training(connection: Redis, project: int) -> dict[str, Any]:
     """How a project's training stands."""
-    now = Trainings(connection).get(project)
+    now = TrainingStore(connection).get(project)
     return {"fields": {**vars(now), "notes": list(now.notes)}, "told": now.as_dict()}
 
 
 def active_trainings(connection: Redis) -> list[int]:
     """Projects whose training is queued or going on."""
-    return Trainings(connection).active()
+    return TrainingStore(connection).active()
 
 
 def due_moments(connection: Redis, project: int) -> dict[str, float]:
     """Kind -> when it is due, of a project."""
-    kinds = (due.TRAIN, due.LATE, due.FORCED, due.PREDICT, due.REFRESH, due.RECONCILE)
-    found = {kind: due.moment(connection, kind, project) for kind in kinds}
+    kinds = (
+        schedule.TRAIN,
+        schedule.LATE,
+        schedule.FORCED,
+        schedule.PREDICT,
+        schedule.REFRESH,
+        schedule.RECONCILE,
+    )
+    found = {kind: schedule.moment(connection, kind, project) for kind in kinds}
     return {kind: moment for kind, moment in found.items() if moment is not None}
 
 
 def due_is_known(connection: Redis) -> bool:
     """Whether Redis still has what is due."""
-    return due.is_known(connection)
+    return schedule.is_known(connection)
 
 
 def current(connection: Redis, project: int) -> dict[str, str]:
     """Version and config that a project shows."""
     return {
-        "version": projects.current_version(connection, project),
-        "config": projects.current_config(connection, project),
+        "version": project_lock.current_version(connection, project),
+        "config": project_lock.current_config(connection, project),
     }
 
 
 def waiting_jobs(connection: Redis) -> dict[str, list[str]]:
     """Queue -> ids of the jobs that wait."""
     return {
-        name: list(queues.queue(connection, name).get_job_ids())
-        for name in (queues.PREDICT, queues.TRAIN)
+        name: list(queue.queue(connection, name).get_job_ids())
+        for name in (queue.PREDICT, queue.TRAIN)
     }
 
 
 def runnable() -> list[str]:
     """Names of jobs, as they stand in the queue, that a worker runs."""
-    return sorted(orders.RUNNABLE)
+    return sorted(enqueue.RUNNABLE)
 
 
 def waiting_functions(connection: Redis) -> list[str]:
     """Names of the functions that waiting jobs call."""
     found = set()
-    for name in (queues.PREDICT, queues.TRAIN):
-        found |= {job.func_name for job in queues.queue(connection, name).get_jobs()}
+    for name in (queue.PREDICT, queue.TRAIN):
+        found |= {job.func_name for job in queue.queue(connection, name).get_jobs()}
     return sorted(found)
 
 
@@ -346,9 +353,9 @@ def work(runtime: Any, connection: Redis, *names: str) -> None:
     """Do all jobs that wait in these queues, in this process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with ExitStack() as stack:
-        for module in ("jobs.bulk_predict", "jobs.train"):
+        for module in ("jobs.predict_job", "jobs.train_job"):
             stack.enter_context(mock.patch(f"{module}.runtime", lambda: runtime))
-        waiting = [queues.queue(connection, name) for name in names]
+        waiting = [queue.queue(connection, name) for name in names]
         worker = ClipWorker(waiting, connection=connection, serializer=JSONSerializer)
         worker.work(burst=True, logging_level="WARNING")
     for number, handler in before.items():
@@ -360,7 +367,7 @@ def work(runtime: Any, connection: Redis, *names: str) -> None:
 
 def commands() -> list[str]:
     """Names of all commands."""
-    group: Any = typer.main.get_command(backend.cli.app)
+    group: Any = typer.main.get_command(cli.app)
     return sorted(group.commands)
 
 
@@ -382,14 +389,14 @@ def command(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, 
         # Else the program's name in the usage is that of what was started.
         started = mock.patch.object(sys.modules["__main__"], "__package__", "", create=True)
         stack.enter_context(started)
-        stack.enter_context(mock.patch("backend.connect.LOCKS", folder / "locks"))
-        stack.enter_context(mock.patch("backend.connect.WORKER_SECONDS", 0.0))
+        stack.enter_context(mock.patch("backend.projects.connect.LOCKS", folder / "locks"))
+        stack.enter_context(mock.patch("backend.projects.connect.WORKER_SECONDS", 0.0))
         os.chdir(folder)
         stack.callback(os.chdir, before)
         stack.enter_context(redirect_stdout(out))
         stack.enter_context(redirect_stderr(err))
         try:
-            backend.cli.main()
+            cli.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)

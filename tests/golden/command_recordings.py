@@ -10,11 +10,11 @@ from typing import Any
 
 from redis import Redis
 
-from tests.conftest import free_port
 from tests.golden import adapter, cases
 from tests.golden.normal import Normal
 from tests.golden.recordings import STORE
 from tests.golden.stand_in import golden_studio
+from tests.support.processes import free_port
 
 TOKEN = "f" * 40
 QUEUE = "LS_CLIP_REDIS_URL"
@@ -115,7 +115,7 @@ def truth(folder: Path) -> dict[int, list[str]]:
 
 @contextmanager
 def _house(folder: Path, name: str) -> Iterator[tuple[_Terminal, Any, Redis, str]]:
-    """A Label Studio whose tasks are annotated, a queue, and a store of their own."""
+    """A Label LabelStudioClient whose tasks are annotated, a queue, and a store of their own."""
     place = folder / name
     place.mkdir()
     store = adapter.copy_store(STORE, place / "store")
@@ -141,7 +141,7 @@ def _house(folder: Path, name: str) -> Iterator[tuple[_Terminal, Any, Redis, str
 
 
 def with_studio(folder: Path) -> dict[str, Any]:
-    """Commands that talk to Label Studio, and most of them to the queue."""
+    """Commands that talk to Label LabelStudioClient, and most of them to the queue."""
     found: dict[str, Any] = {}
     with _house(folder, "connected") as (run, studio, _, _):
         found["connect"] = run.told

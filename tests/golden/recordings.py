@@ -18,8 +18,8 @@ def configs(_: Path) -> dict[str, Any]:
     gathered: dict[str, str] = json.loads((DATA / "labeling-configs.json").read_text())
     own = {"options taxonomy": cases.TRICKY["options taxonomy"], "options": cases.OPTIONS}
     return {
-        "gathered": {name: adapter.parse_config(xml) for name, xml in gathered.items()},
-        "tricky": {name: adapter.parse_config(xml) for name, xml in cases.TRICKY.items()},
+        "gathered": {name: adapter.parsed_config(xml) for name, xml in gathered.items()},
+        "tricky": {name: adapter.parsed_config(xml) for name, xml in cases.TRICKY.items()},
         "of tasks": {
             name: [adapter.controls_for_task(xml, data) for data in cases.OPTION_DATA]
             for name, xml in own.items()

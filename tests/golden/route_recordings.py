@@ -12,14 +12,15 @@ from typing import Any
 
 from redis import Redis
 
-from tests.conftest import contract, free_port
 from tests.golden import adapter, cases
 from tests.golden.normal import Normal
 from tests.golden.recordings import STORE
 from tests.golden.stand_in import golden_studio
+from tests.support.builders import contract
+from tests.support.processes import free_port
 
 TOKEN = "f" * 40
-SECRET = "X-Label-Studio-Clip-Secret"
+SECRET = "X-Label-LabelStudioClient-Clip-Secret"
 AUTH = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s3cret"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"u:p").decode()}
 WRONG = {"Authorization": "Basic " + base64.b64encode(b"u:x").decode()}

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.golden import cases
-from tests.stub_studio import StubStudio, stub_studio
+from tests.support.stub_label_studio import StubStudio, stub_studio
 
 WHEN = "2026-11-24T08:00:00Z"
 COLUMNS = [
