@@ -1,0 +1,1 @@
+"""The plugin itself, one package per responsibility; `jobs` holds what runs in the queue."""

@@ -10,7 +10,8 @@ import numpy as np
 import requests
 from PIL import Image
 
-from backend.encoders.base import Encoder, label_embeddings, label_texts
+from backend.encoders.base import Encoder
+from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.encoders.registry import get_encoder
 from backend.labels.config import parse_config
 from benchmarks.bulk_runs import OTHER_THRESHOLD, Row, run_through, wall

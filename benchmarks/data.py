@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backend.encoders.base import Encoder, label_embeddings, label_texts
+from backend.encoders.base import Encoder
+from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.vlpl import zero_shot
 
 CHUNK = 64

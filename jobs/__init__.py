@@ -1,0 +1,1 @@
+"""The queue: worker, runs that predict in bulk, training jobs, schedule, reconciliation."""

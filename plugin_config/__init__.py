@@ -1,0 +1,1 @@
+"""Ready-made labeling configs (XML) to paste into Label Studio."""

@@ -1,0 +1,1 @@
+"""All tests: unit, integration, e2e, and golden recordings."""

@@ -1,0 +1,1 @@
+"""The ``ls-clip`` commands: options, exit codes, and what is printed."""

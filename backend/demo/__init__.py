@@ -1,0 +1,1 @@
+"""``ls-clip demo``: generated photos, local servers, and a simulated annotator."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
-from backend.encoders.base import unreadable_message
+from backend.encoders.label_texts import unreadable_message
 from backend.errors import ImageError
 from backend.images.decode import decode
 from backend.inference.model_version import unread_labels

@@ -1,0 +1,1 @@
+"""Vision-language encoders: images and texts in, L2-normalised embeddings out."""

@@ -1,8 +1,7 @@
-"""What every encoder offers, and the pieces that all of them share."""
+"""The interface of every encoder, and the image and vector helpers that encoders share."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -117,57 +116,3 @@ def tiles(image: Image.Image) -> list[Image.Image]:
         for top in tops
         for left in lefts
     ]
-
-
-def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floats:
-    """One embedding a label: the normalised mean over its texts.
-
-    Args:
-        encoder: the text tower.
-        prompts: for each label its texts, complete (templates already applied).
-
-    Returns:
-        float32 (C, dim), rows L2-normalised.
-    """
-    if not prompts:
-        return np.zeros((0, encoder.dim), np.float32)
-    encoded = encoder.encode_texts([text for texts in prompts for text in texts])
-    ends = np.cumsum([len(texts) for texts in prompts])
-    means = [part.mean(axis=0) for part in np.split(encoded, ends[:-1])]
-    return normalise(np.stack(means))
-
-
-def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> list[str]:
-    """The texts that stand for a label: its own prompts, or the encoder's templates around it."""
-    if prompts:
-        return list(prompts)
-    words = label.replace("_", " ").strip() or label
-    return [template.format(words) for template in encoder.templates]
-
-
-def unreadable_labels(encoder: Encoder, texts: Sequence[str]) -> list[str]:
-    """Texts with letters that an English text tower never learned (Japanese, Cyrillic ...)."""
-    if encoder.multilingual:
-        return []
-    return [
-        text
-        for text in texts
-        if not text.isascii() and any(_is_foreign(character) for character in text)
-    ]
-
-
-def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
-    """What a person is told about labels that the text tower cannot read, and the way out."""
-    count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
-    more = ", ..." if len(labels) > 5 else ""
-    return (
-        f"{encoder.short} reads English only, and cannot read {count}: "
-        f"{', '.join(labels[:5])}{more}. None is suggested before a head has learned it.",
-        'Say each in English (in the labeling config: model_prompt="a photo of ..."), or take a '
-        "multilingual model, e.g. LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/"
-        "laion5b_s13b_b90k.",
-    )
-
-
-def _is_foreign(character: str) -> bool:
-    return character.isalpha() and not unicodedata.name(character, "").startswith("LATIN")

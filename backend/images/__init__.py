@@ -1,0 +1,1 @@
+"""Image addresses in, RGB images out: address checks, downloads, decoding."""

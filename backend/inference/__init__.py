@@ -1,0 +1,1 @@
+"""Tasks in, predictions out: embeddings, model versions, scores, evaluation."""

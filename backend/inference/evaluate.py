@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from backend.encoders.base import label_embeddings, label_texts
+from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import Row, Table
 from backend.errors import ImageError, SettingsError

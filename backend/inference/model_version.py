@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from backend.encoders.base import Encoder, label_embeddings, label_texts, unreadable_labels
+from backend.encoders.base import Encoder
+from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_labels
 from backend.encoders.table import Row, Table, shipped_table
 from backend.errors import StoreError
 from backend.labels.config import LabelConfig

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from backend.encoders.base import (
+from backend.encoders.label_texts import (
     label_embeddings,
     label_texts,
     unreadable_labels,

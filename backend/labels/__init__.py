@@ -1,0 +1,1 @@
+"""The labeling config: parsing, and the controls and labels that it declares."""

@@ -1,0 +1,1 @@
+"""Label Studio's REST API: projects, tasks, predictions, imports, webhook events."""

@@ -1,0 +1,1 @@
+"""Whole-project operations: connect, archive, restore, export, fill data, delete."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
-from backend.encoders.base import unreadable_message
+from backend.encoders.label_texts import unreadable_message
 from backend.encoders.weights import CACHE
 from backend.errors import SettingsError, StudioError
 from backend.inference.model_version import unread_labels

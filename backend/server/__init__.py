@@ -1,0 +1,1 @@
+"""The HTTP server: ML backend routes, webhooks, run status, authentication, metrics."""

@@ -1,0 +1,1 @@
+"""The store on disk or in a bucket: embeddings, heads, prediction log, project state."""

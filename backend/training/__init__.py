@@ -1,0 +1,1 @@
+"""Reviewed annotations in, trained and judged heads out."""

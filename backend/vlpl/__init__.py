@@ -1,0 +1,1 @@
+"""The method, on tensors only: zero-shot scores, heads, training, calibration, metrics."""

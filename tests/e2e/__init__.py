@@ -1,0 +1,1 @@
+"""Tests against a real Label Studio, through its API and a browser."""

@@ -1,0 +1,1 @@
+"""Recorded answers, compared with today's, so that a refactor cannot change them unseen."""

@@ -1,0 +1,1 @@
+"""Builders, stubs and processes that several test files share."""

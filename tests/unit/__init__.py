@@ -1,0 +1,1 @@
+"""Tests of single modules: no server, no queue, no Label Studio."""

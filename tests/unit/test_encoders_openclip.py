@@ -14,7 +14,8 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 
-from backend.encoders.base import tiles, unreadable_labels
+from backend.encoders.base import tiles
+from backend.encoders.label_texts import unreadable_labels
 from backend.encoders.openclip import OpenClipEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError

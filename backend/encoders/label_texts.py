@@ -1,0 +1,80 @@
+"""The texts that stand for a label, their embeddings, and labels that a text tower cannot read."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from backend.encoders.base import Encoder, Floats, normalise
+
+
+def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> list[str]:
+    """The texts that stand for a label: its own prompts, or the encoder's templates around it.
+
+    Args:
+        encoder: whose templates are used.
+        label: as the labeling config shows it; underscores count as spaces.
+        prompts: complete texts, used as they are.
+
+    Returns:
+        At least one text.
+    """
+    if prompts:
+        return list(prompts)
+    words = label.replace("_", " ").strip() or label
+    return [template.format(words) for template in encoder.templates]
+
+
+def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floats:
+    """One embedding per label: the normalised mean over its texts.
+
+    Prompt ensembling in embedding space, as in CLIP (arXiv 2103.00020, section 3.1.4).
+
+    Args:
+        encoder: the text tower.
+        prompts: for each of C labels its texts, complete (templates already applied).
+
+    Returns:
+        float32 (C, dim), rows L2-normalised.
+    """
+    if not prompts:
+        return np.zeros((0, encoder.dim), np.float32)
+    encoded = encoder.encode_texts([text for texts in prompts for text in texts])
+    ends = np.cumsum([len(texts) for texts in prompts])
+    means = [part.mean(axis=0) for part in np.split(encoded, ends[:-1])]
+    return normalise(np.stack(means))
+
+
+def unreadable_labels(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+    """Those of the texts with letters that an English text tower never learned (e.g. Japanese)."""
+    if encoder.multilingual:
+        return []
+    return [
+        text
+        for text in texts
+        if not text.isascii() and any(_is_foreign(character) for character in text)
+    ]
+
+
+def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
+    """A warning about labels that the text tower cannot read, and its fix.
+
+    Args:
+        encoder: the English-only encoder.
+        labels: from `unreadable_labels`, not empty; the first five are named.
+    """
+    count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+    more = ", ..." if len(labels) > 5 else ""
+    return (
+        f"{encoder.short} reads English only, and cannot read {count}: "
+        f"{', '.join(labels[:5])}{more}. None is suggested before a head has learned it.",
+        'Say each in English (in the labeling config: model_prompt="a photo of ..."), or take a '
+        "multilingual model, e.g. LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/"
+        "laion5b_s13b_b90k.",
+    )
+
+
+def _is_foreign(character: str) -> bool:
+    return character.isalpha() and not unicodedata.name(character, "").startswith("LATIN")
