@@ -1,0 +1,133 @@
+"""The documentation is complete, and what it names exists.
+
+tests/unit/test_settings.py compares docs/settings.md with the settings,
+tests/integration/test_docs_routes.py docs/http.md with the routes, and
+tests/integration/test_doctor.py docs/troubleshooting.md with the checks.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click import Command
+from typer.main import get_command
+
+from backend.cli.main import app
+from backend.settings import Settings
+from tests.support.builders import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
+CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.M | re.S)
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+COMMANDS: dict[str, Command] = get_command(app).commands  # type: ignore[attr-defined]
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def links(page: Path) -> list[str]:
+    """Link targets of a page, images included, code left out."""
+    text = CODE_BLOCK.sub("", page.read_text())
+    return LINK.findall(re.sub(r"`[^`]*`", "", text))
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as the hosting platforms derive them."""
+    text = CODE_BLOCK.sub("", page.read_text())
+    headings = re.findall(r"^#+ +(.*?) *$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# Links
+
+
+def test_the_index_links_every_page():
+    linked = set(links(DOCS / "index.md"))
+    assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} <= linked
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
+def test_both_readmes_link_the_index(name: str):
+    assert "docs/index.md" in links(ROOT / name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_relative_link_leads_somewhere(page: Path):
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+# Code that the pages name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_files_that_the_pages_name_exist(page: Path):
+    for name in re.findall(
+        r"`((?:backend|jobs|tests|benchmarks|plugin_config|docs)/[\w./-]*)", page.read_text()
+    ):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_modules_that_the_pages_name_exist(page: Path):
+    for name in re.findall(r"`((?:backend|jobs)\.[a-z_]+)", page.read_text()):
+        module = ROOT / name.replace(".", "/")
+        wire = name in {"jobs.bulk_predict", "jobs.train"}
+        assert wire or module.is_dir() or module.with_suffix(".py").is_file(), name
+
+
+def test_the_architecture_page_names_every_package_and_top_level_module():
+    text = (DOCS / "architecture.md").read_text()
+    packages = [path.parent for path in (ROOT / "backend").glob("*/__init__.py")]
+    modules = [path for path in (ROOT / "backend").glob("*.py") if path.stem != "__init__"]
+    for package in [*packages, ROOT / "jobs"]:
+        assert f"| `{relative(package)}/` |" in text, package
+    for module in modules:
+        assert f"`{relative(module)}`" in text, module
+
+
+# Commands, settings and metrics
+
+
+def test_every_command_has_a_section_and_every_section_a_command():
+    text = (DOCS / "commands.md").read_text()
+    assert set(re.findall(r"^### `ls-clip ([\w-]+)`$", text, re.M)) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_commands_and_options_that_the_pages_show_exist(page: Path):
+    # To the end of the code span or the line, but no further than a pipe or a comment.
+    for name, rest in re.findall(r"\bls-clip ([a-z][\w-]*)([^`\n|#]*)", page.read_text()):
+        assert name in COMMANDS, name
+        options = {"--help"} | {
+            option for parameter in COMMANDS[name].params for option in parameter.opts
+        }
+        shown = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest.split(" ls-clip ")[0]))
+        assert shown <= options, f"ls-clip {name} has no {shown - options}"
+
+
+def test_every_setting_that_a_text_names_exists():
+    known = set(Settings.environment_names().values())
+    files = [*PAGES, ROOT / "docker-compose.yml", ROOT / "plugin_config" / "settings.env"]
+    for path in files:
+        named = set(re.findall(r"\bLS_CLIP_[A-Z_]*[A-Z]\b", path.read_text()))
+        assert named <= known, f"{relative(path)}: {named - known}"
+
+
+def test_every_metric_is_documented_and_every_documented_metric_exists():
+    source = "".join(path.read_text() for path in (ROOT / "backend").rglob("*.py"))
+    metrics = set(re.findall(r'"(ls_clip_\w+)"', source))
+    page = (DOCS / "operate.md").read_text()
+    assert set(re.findall(r"^\| `(ls_clip_\w+)` \|", page, re.M)) == metrics
+    for path in PAGES:
+        assert set(re.findall(r"`(ls_clip_\w+)`", path.read_text())) <= metrics, path
