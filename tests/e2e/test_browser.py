@@ -29,7 +29,7 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
 ) -> None:
     project = make_project()
     connect(settings, studio, runtime.predictor, project)
-    task = studio.next_task(project)
+    task = api("GET", f"/api/projects/{project}/next")
     expected = choices_of(task["predictions"][0])
 
     page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")

@@ -126,11 +126,12 @@ def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
     studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
+    api: Callable[..., Any],
 ) -> None:
     project = make_project()
     report = connect(settings, studio, runtime.predictor, project)
 
-    task = studio.next_task(project)
+    task = api("GET", f"/api/projects/{project}/next")
 
     assert [one["model_version"] for one in task["predictions"]] == [report.model_version]
     prediction = task["predictions"][0]
