@@ -13,7 +13,7 @@ from PIL import Image
 Floats = NDArray[np.float32]
 
 REGIONS = 9
-"""Regions scored beside the whole image: a 3x3 grid."""
+"""Regions embedded besides the whole image: a 3 x 3 grid."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ImageEmbeddings:
 
     Attributes:
         image: the whole image, float32 (N, dim).
-        regions: the 3x3 regions in reading order, float32 (N, 9, dim), or None.
+        regions: the 3 x 3 regions in reading order, float32 (N, 9, dim), or None.
     """
 
     image: Floats
@@ -37,7 +37,8 @@ class Encoder(Protocol):
             preprocessing, regions, compute dtype). Known without loading the model.
         short: a readable name for model versions, e.g. ``vit-b-16``.
         dim: length of an embedding.
-        regions: ``none``, ``cells`` (of the one feature map) or ``tiles`` (nine more encodes).
+        regions: ``none``, ``cells`` (of the image's own feature map) or ``tiles`` (nine crops,
+            each embedded as an image).
         templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
         multilingual: whether the text tower was trained on more than English.
         logit_scale: factor on the cosine in the model's own probabilities.
@@ -65,27 +66,27 @@ class Encoder(Protocol):
         """Load the weights now rather than at the first call.
 
         Raises:
-            EncoderError: the weights cannot be had or do not fit.
+            EncoderError: the weights are missing or do not fit the model.
         """
 
     def prepare(self, image: Image.Image) -> Any:
-        """What the model reads of an RGB image of any size: pixels, scaled and cropped its way.
+        """Preprocess an RGB image of any size into the model's input.
 
-        Apart from `encode_prepared`, so that it can run in many threads while the device works.
+        Separate from `encode_prepared`, so that it can run in many threads while the device works.
         """
 
     def encode_prepared(self, prepared: Sequence[Any]) -> ImageEmbeddings:
-        """Embed what `prepare` gave. An empty sequence gives arrays of length 0."""
+        """Embed N images from `prepare`. An empty sequence gives arrays of length 0."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
-        """`prepare` and `encode_prepared` in one."""
+        """Embed N RGB images: `prepare` and `encode_prepared` in one call."""
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Embed texts as they are, without a template: float32 (C, dim), rows L2-normalised."""
+        """Embed C texts as they are, without a template: float32 (C, dim), rows L2-normalised."""
 
 
 def in_batches(encoder: Encoder, images: Sequence[Image.Image], batch_size: int) -> ImageEmbeddings:
-    """Prepare and encode so many images at once, and no more: the pixels of all would not fit."""
+    """Prepare and encode images, ``batch_size`` at a time: the pixels of all would not fit."""
     starts = range(0, max(1, len(images)), batch_size)
     parts = [
         encoder.encode_prepared([encoder.prepare(image) for image in images[start:][:batch_size]])
@@ -106,7 +107,7 @@ def normalise(rows: Floats) -> Floats:
 
 
 def tiles(image: Image.Image) -> list[Image.Image]:
-    """Nine overlapping crops of half the width and height each, in reading order."""
+    """Nine overlapping crops of half the width and half the height each, in reading order."""
     width, height = image.size
     tile_width, tile_height = max(1, width // 2), max(1, height // 2)
     lefts = [round((width - tile_width) * step / 2) for step in range(3)]

@@ -2,8 +2,8 @@
 
 The two towers meet in the 1,000 ImageNet class names: an image's embedding is the pooled feature
 before the classifier, a text's embedding is a mixture of classifier rows, weighted by how close
-the text is to each class name. It stands in for CLIP in the demo, the tests and closed networks;
-it is weak where ImageNet has nothing (people, say) and knows English only.
+the text is to each class name. It stands in for CLIP in the demo, the tests and closed networks.
+It is weak on what ImageNet lacks (people, for example) and knows English only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 DIM = 1280
 SIZE = 224
 KERNEL_WIDTH = 0.1
-"""Temperature of the softmax over class names: smaller looks at fewer names."""
+"""Temperature of the softmax over class names: the smaller, the fewer names count."""
 
 
 def _image_weights() -> Path:
@@ -49,11 +49,14 @@ def _text_weights() -> Path:
 
 
 class OfflineEncoder:
-    """See the module. Thread-safe; always computes in float32 on the CPU.
+    """EfficientNet-Lite0 and MiniLM. Thread-safe; always computes in float32 on the CPU.
 
     Args:
         regions: ``none``, ``cells`` or ``tiles``.
-        batch_size: images a forward pass.
+        batch_size: images per forward pass.
+
+    Raises:
+        EncoderError: the packages with the weights are not installed.
     """
 
     short = "offline"
@@ -116,14 +119,14 @@ class OfflineEncoder:
         self._loaded = True
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The image, and its crops if those are asked for: float32 (1 or 10, 3, 224, 224)."""
+        """The image, and its tiles where those are the regions: float32 (1 or 10, 3, 224, 224)."""
         import torch
 
         crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
         return torch.stack([_to_tensor(crop) for crop in crops])
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
-        """Embed the images, whose cells cost nothing: they are of the same feature map."""
+        """Embed images from `prepare`; cells come from the feature map, without a second pass."""
         import torch
 
         self.load()
@@ -143,7 +146,7 @@ class OfflineEncoder:
         return ImageEmbeddings(np.concatenate(whole), joined)
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
-        """Embed RGB images, squashed to 224 x 224 without a crop."""
+        """Embed RGB images, resized to 224 x 224 regardless of their aspect ratio."""
         return in_batches(self, images, self.batch_size)
 
     def _forward(self, pixels: torch.Tensor) -> tuple[Floats, Floats]:
@@ -156,7 +159,7 @@ class OfflineEncoder:
         return normalise(pooled), normalise(cells.numpy())
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
-        """Embed texts through their closeness to the 1,000 class names."""
+        """Embed texts by their similarity to the 1,000 class names: float32 (C, 1280)."""
         self.load()
         if not texts:
             return np.zeros((0, DIM), np.float32)

@@ -1,4 +1,4 @@
-"""Encoders: images and texts in, L2-normalised embeddings out."""
+"""The encoder that the settings name, one per process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from backend.encoders.base import Encoder
 from backend.errors import EncoderError
 from backend.settings import Settings
 
-__all__ = ["Encoder", "get_encoder"]
-
 _loaded: dict[tuple[object, ...], Encoder] = {}
 _lock = threading.Lock()
 _M_TRIM_THRESHOLD = -1
@@ -19,12 +17,12 @@ _M_MMAP_MAX = -4
 
 
 def get_encoder(settings: Settings) -> Encoder:
-    """The encoder that the settings name, made once per process.
+    """The encoder that the settings name, created once per process.
 
-    The weights are found now and read at the first use.
+    The weights are located now, downloaded if need be, and read at the first use.
 
     Raises:
-        EncoderError: no such encoder, or its weights cannot be had.
+        EncoderError: there is no such encoder, or its weights cannot be had.
     """
     key = (
         settings.encoder,
@@ -37,15 +35,15 @@ def get_encoder(settings: Settings) -> Encoder:
     with _lock:
         if key not in _loaded:
             _keep_freed_memory()
-            _loaded[key] = _make(settings)
+            _loaded[key] = _create(settings)
         return _loaded[key]
 
 
 def _keep_freed_memory() -> None:
     """Let glibc keep what is freed instead of giving it back to the kernel (mallopt(3)).
 
-    A forward pass on the CPU allocates the same large blocks again and again, and the kernel clears
-    each anew: that was more than half of the offline encoder's time (benchmarks/bulk.py).
+    A forward pass on the CPU allocates the same large blocks again and again, and the kernel zeroes
+    each of them: that was more than half of the offline encoder's time (benchmarks/bulk.py).
     """
     if sys.platform != "linux":
         return
@@ -55,7 +53,7 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _make(settings: Settings) -> Encoder:
+def _create(settings: Settings) -> Encoder:
     name = settings.encoder.strip()
     if name == "offline":
         from backend.encoders.offline import OfflineEncoder

@@ -1,7 +1,8 @@
-"""From a standardised score to a probability before a project has any reviewed task.
+"""Zero-shot calibration per encoder: from a standardised score to a probability.
 
-Two rows an encoder: with the project's frozen statistics, and without them (too few images yet).
-``ls-clip evaluate --fit`` measures the rows of any other encoder and writes them into the store.
+It is used until a project has a trained head. Each encoder has two rows: with the project's frozen
+statistics, and without them (too few images yet). ``ls-clip evaluate --fit`` measures the rows of
+any other encoder and writes them into the store.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MAX_BASE_RATE = 0.25
-"""However few labels a config has, a label is not assumed to be on more images than that."""
+"""The highest share of images that a label is assumed to be on, however few labels there are."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Probability = sigmoid(slope z + offset); labels from ``threshold`` on are suggested."""
+    """Probability = sigmoid(slope z + offset); labels are suggested from ``threshold`` on."""
 
     slope: float
     offset: float
@@ -26,14 +27,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one encoder, and the data that they were fitted on.
+    """The rows of one encoder, and statistics of the data that they were fitted on.
 
     Attributes:
         with_statistics: for scores standardised per label.
         without_statistics: for scores centred per image only.
         spread: the usual standard deviation of a cosine over labels, for the second row.
-        labels: how many labels the data had.
-        labels_per_image: how many of them an image had, on average.
+        labels: number of labels in the data.
+        labels_per_image: mean number of true labels per image.
     """
 
     with_statistics: Row
@@ -43,11 +44,15 @@ class Table:
     labels_per_image: float
 
     def row(self, with_statistics: bool, labels: int) -> Row:
-        """The row for a config with so many labels.
+        """The row for a config with this many labels.
 
-        The same number of true labels an image among fewer candidates makes each candidate more
-        likely: the offset moves by the difference in the log-odds of the base rate, as for any
-        logistic model whose prior changes.
+        With the same number of true labels per image, fewer candidates are each more likely: the
+        offset moves by the difference in the log-odds of the base rate, as for any logistic model
+        whose prior changes.
+
+        Args:
+            with_statistics: whether scores are standardised per label.
+            labels: number of labels in the config.
         """
         row = self.with_statistics if with_statistics else self.without_statistics
         shift = _log_odds(self.labels_per_image / max(1, labels)) - _log_odds(
@@ -56,7 +61,7 @@ class Table:
         return Row(row.slope, row.offset + shift, row.threshold)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """JSON-serialisable; inverse of `from_dict`."""
         return asdict(self)
 
     @classmethod
@@ -82,7 +87,7 @@ def _log_odds(rate: float) -> float:
 
 OFFLINE = Table(Row(0.99, -3.61, 0.3), Row(0.99, -3.64, 0.3), 0.05, 80, 3.46)
 """Logistic fit of the labels of 1,605 COCO photos (80 labels) on their scores. The threshold lies
-above the best F1 (0.17): of two wrong boxes, one that is ticked costs a person more attention."""
+above that of the best F1 (0.17): a false suggestion costs a person more than a missed one."""
 
 CLIP = Table(Row(2.27, -4.22, 0.39), Row(3.84, -4.33, 0.39), 0.01, 20, 1.55)
 """Logistic fit of the labels of 2,787 VOC2012 photos (20 labels) on the published scores of
@@ -90,5 +95,9 @@ CLIP RN50x64, whole image and best of 3x3 tiles. Other CLIP models start from it
 
 
 def shipped_table(encoder_short: str) -> Table:
-    """The table for an encoder that nobody has fitted yet."""
+    """The table for an encoder that ``ls-clip evaluate --fit`` has not measured here.
+
+    Args:
+        encoder_short: the encoder's ``short``.
+    """
     return OFFLINE if encoder_short == "offline" else CLIP

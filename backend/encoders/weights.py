@@ -1,4 +1,4 @@
-"""Where weights come from: a stable fingerprint of a file, and whether a model hub can be asked."""
+"""Weight files: a fingerprint of their content, and whether a model hub can be reached."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def fingerprint(path: Path, cache_dir: Path = CACHE) -> str:
     """The first 12 hex digits of a file's sha256, cached by path, size and modification time.
 
     Raises:
-        OSError: the file cannot be read. An unwritable cache only costs time.
+        OSError: the file cannot be read. An unwritable cache is ignored.
     """
     stat = path.stat()
     key = f"{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
@@ -42,10 +42,13 @@ def fingerprint(path: Path, cache_dir: Path = CACHE) -> str:
 
 
 def prepare_hub(offline: bool) -> bool:
-    """Decide at once whether the model hub can be asked, and switch its clients off if not.
+    """Find out whether the model hub answers, and set its clients to offline mode if not.
 
-    The hub's own clients retry for almost a minute on a closed network; files that are in their
-    cache are found at once when they are told to stay offline.
+    On a closed network the hub's own clients retry for almost a minute; in offline mode they use
+    the files in their cache at once.
+
+    Args:
+        offline: do not contact the hub at all.
 
     Returns:
         Whether the hub answers.

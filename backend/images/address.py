@@ -1,4 +1,4 @@
-"""An image address: how it is fetched, how it is named in the store, how it is shown in a log."""
+"""Image addresses in task data: how to fetch, store and log them."""
 
 from __future__ import annotations
 
@@ -10,43 +10,48 @@ from urllib.parse import parse_qs, quote, urlsplit
 CLOUD_SCHEMES = ("s3://", "gs://", "azure-blob://")
 
 
-def resolvable(value: str, task: int | None) -> str:
-    """A cloud address (``s3://...``) as the path at which Label Studio serves it; others as is."""
+def fetch_address(value: str, task: int | None) -> str:
+    """The address to fetch: Label Studio's resolve route for a cloud URI, otherwise ``value``.
+
+    Args:
+        value: the address in the task's data.
+        task: the task's id; None: unknown, so that a cloud URI cannot be resolved.
+    """
     if task is not None and value.lower().startswith(CLOUD_SCHEMES):
         encoded = base64.urlsafe_b64encode(value.encode()).decode()
         return f"/tasks/{task}/resolve/?fileuri={quote(encoded)}"
     return value
 
 
-def shown(value: str) -> str:
-    """An address fit for a log: no query and no login, which are secrets, and on one line."""
+def loggable(value: str) -> str:
+    """An address fit for a log: one short line, without the query and the login (secrets)."""
     if value.startswith("data:"):
         return value[:40] + "…"
     plain = re.sub(r"//[^/]*@", "//", value.split("?", 1)[0])[:200]
     return "".join(character if character.isprintable() else "�" for character in plain)
 
 
-def named(value: str) -> str:
-    """An image's address; one that stands there itself (``data:``) is named by its hash."""
+def compact_address(value: str) -> str:
+    """The address itself; for a ``data:`` URI, which holds the whole image, its sha256."""
     if value[:5].lower() != "data:":
         return value
     return f"data:{hashlib.sha256(value.encode()).hexdigest()}"
 
 
 def store_address(value: str, label_studio_url: str) -> str:
-    """A name for the image that stays the same from request to request.
+    """The key of an image in the store; the same for every request.
 
-    Relative paths are joined with Label Studio's URL; Label Studio's resolve route stands for the
-    cloud address in it; ``data:`` URIs are replaced by their hash.
+    Relative paths are joined with Label Studio's URL, a resolve route is replaced by the cloud URI
+    that it carries, and a ``data:`` URI by its hash.
 
     Args:
-        value: the address as it stands in the task's data, or from `resolvable`.
-        label_studio_url: of Label Studio, without a trailing slash.
+        value: the address in the task's data, or from `fetch_address`.
+        label_studio_url: without a trailing slash.
     """
-    value = named(value.strip())
+    value = compact_address(value.strip())
     if not value.startswith("/") or value.startswith("//"):
         return value
-    # Nearly all values are uploads and local files; parsing them all costs large runs much.
+    # Nearly all values are uploads and local files, and parsing each would slow down large runs.
     if "/resolve/" not in value:
         return label_studio_url + value
     try:
@@ -54,13 +59,13 @@ def store_address(value: str, label_studio_url: str) -> str:
     except ValueError:
         return value
     uri = parse_qs(parts.query).get("fileuri")
-    # Of several, Label Studio would take another than we.
+    # Of several, Label Studio would use another one than we.
     if uri and len(uri) == 1 and parts.path.endswith("/resolve/"):
         try:
             cloud = base64.urlsafe_b64decode(uri[0] + "=" * (-len(uri[0]) % 4)).decode()
         except ValueError:
             cloud = ""
-        # Anything else could be made to pass for an image from elsewhere.
+        # Any other content could be crafted to impersonate an image from elsewhere.
         if cloud.lower().startswith(CLOUD_SCHEMES):
             return cloud
     return label_studio_url + value

@@ -1,4 +1,4 @@
-"""Image bytes in, an upright RGB image out, whatever the bytes are.
+"""Decoding: untrusted image bytes in, an upright RGB image out.
 
 The format is read from the content, never from a name or a header. The size is read from the
 image's own header and checked before any pixel is decoded.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Mapping
 from io import BytesIO
 
 import numpy as np
@@ -23,7 +24,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
 # Some of these plugins are registered only by this call.
 Image.init()
 
-_UPRIGHT = {
+# EXIF orientation -> what makes the image upright.
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -33,9 +35,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What the first bytes say. The readable formats come first: a file that starts like one of them
-# and cannot be opened is broken, not foreign.
-_READABLE_STARTS = {
+# File signatures. The readable formats are checked first: a file that starts like one of them and
+# cannot be opened is damaged rather than of an unsupported format.
+_READABLE_SIGNATURES = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF87a": "GIF",
@@ -44,7 +46,7 @@ _READABLE_STARTS = {
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
 }
-_FOREIGN_STARTS = {
+_FOREIGN_SIGNATURES = {
     b"%PDF": "a PDF document",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
@@ -72,11 +74,11 @@ _TEXT_MARKS = {
 _16_TO_8_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 
 
-class _Quiet:
-    """Mutes Pillow's warnings: what matters about a file becomes an ImageError or a good image.
+class _MutedWarnings:
+    """Mutes Pillow's warnings: a file either becomes an image or raises an ImageError.
 
-    Warning filters belong to the whole process. So the first thread that comes mutes and the last
-    one that leaves restores.
+    Warning filters are process-wide, so the first thread to enter mutes and the last one to leave
+    restores them.
     """
 
     def __init__(self) -> None:
@@ -98,7 +100,7 @@ class _Quiet:
                 self._filters.__exit__(None, None, None)
 
 
-_quiet = _Quiet()
+_muted_warnings = _MutedWarnings()
 
 
 def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image.Image:
@@ -107,9 +109,9 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
     Args:
         data: a whole JPEG, MPO, PNG, WebP, GIF, BMP, TIFF or (where Pillow has it) AVIF file.
         max_pixels: the largest width x height that is decoded, at least 1. Pillow's own limit of
-            178,956,970 pixels holds beside it.
+            178,956,970 pixels applies as well.
         draft_size: a JPEG may come out at 1/2, 1/4 or 1/8 of its size as long as its shorter side
-            keeps at least this many pixels; other formats are not affected. Only for speed.
+            keeps at least this many pixels, which is faster; other formats are not affected.
 
     Returns:
         A new image of mode ``RGB``, at least 1 x 1, turned as its EXIF orientation says.
@@ -117,17 +119,18 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
         grey values are stretched so that the smallest becomes 0 and the largest 255.
 
     Raises:
-        ImageError: ``unsupported_format``, ``too_many_pixels``, ``truncated`` or ``corrupt``.
+        ImageError: its ``reason`` is ``unsupported_format``, ``too_many_pixels``, ``truncated`` or
+            ``corrupt``.
     """
     try:
-        with _quiet:
+        with _muted_warnings:
             return _decode(data, max_pixels, draft_size)
     except ImageError:
         raise
     except (Image.DecompressionBombError, MemoryError) as error:
         raise _too_many(str(error) or "It does not fit in memory.") from error
     except Exception as error:  # Broken files make Pillow's plugins raise nearly anything.
-        raise _broken(data, error) from error
+        raise _explained(data, error) from error
 
 
 def _decode(data: bytes, max_pixels: int, draft_size: int | None) -> Image.Image:
@@ -137,9 +140,9 @@ def _decode(data: bytes, max_pixels: int, draft_size: int | None) -> Image.Image
         if draft_size is not None:
             image.draft(image.mode, (draft_size, draft_size))
         image.load()
-        turn = _UPRIGHT.get(_orientation(image))
+        transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
         rgb = _to_rgb(image)
-    return rgb.transpose(turn) if turn is not None else rgb
+    return rgb.transpose(transpose) if transpose is not None else rgb
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
@@ -157,7 +160,10 @@ def _too_many(detail: str) -> ImageError:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """The canvas of an extended WebP file, for which the decoder reserves memory when opened."""
+    """Width and height of an extended WebP file's canvas; 0 x 0 for other files.
+
+    Pillow allocates the canvas as soon as the file is opened.
+    """
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
         return 0, 0
     return (
@@ -170,7 +176,7 @@ def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 where there is none or it cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # Broken EXIF data is common and says nothing about the pixels.
+    except Exception:  # Broken EXIF data is common, and the pixels are usable without it.
         return 1
     return value if isinstance(value, int) else 1
 
@@ -180,14 +186,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _grey_to_8_bits(image).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    over = image.convert("RGBA")
-    rgb = Image.new("RGB", over.size, "white")
-    rgb.paste(over, mask=over)
+    transparent = image.convert("RGBA")
+    rgb = Image.new("RGB", transparent.size, "white")
+    rgb.paste(transparent, mask=transparent)
     return rgb
 
 
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion of these modes clips at 255."""
+    """Scale 16- and 32-bit grey values to 8 bits; Pillow's own conversion clips at 255."""
     if image.mode.startswith("I;16"):
         return Image.fromarray(_16_TO_8_BITS[np.asarray(image)])
     values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
@@ -196,18 +202,23 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
-def _broken(data: bytes, error: Exception) -> ImageError:
+def _explained(data: bytes, error: Exception) -> ImageError:
     readable = _readable_format(data)
     if not data:
         return ImageError("truncated", "The image is empty (0 bytes).", "Upload it again.")
     if readable is None:
         return ImageError(
             "unsupported_format",
-            f"This is not an image that can be read: it seems to be {_seems(data)}.",
+            f"This is not an image that can be read: it seems to be {_guessed_format(data)}.",
             f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, its "
             "address needs a login or is wrong.",
         )
-    if isinstance(error, EOFError) or "truncated" in str(error).lower() or _is_cut(readable, data):
+    # Pillow has no exception class for truncated files, and its words differ by format.
+    if (
+        isinstance(error, EOFError)
+        or "truncated" in str(error).lower()
+        or _is_truncated(readable, data)
+    ):
         return ImageError(
             "truncated",
             f"The {readable} file ends too early, after {len(data)} bytes.",
@@ -221,16 +232,20 @@ def _broken(data: bytes, error: Exception) -> ImageError:
     )
 
 
+def _by_signature(data: bytes, signatures: Mapping[bytes, str]) -> str | None:
+    return next((name for start, name in signatures.items() if data.startswith(start)), None)
+
+
 def _readable_format(data: bytes) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if data[4:8] == b"ftyp" and data[8:12] in {b"avif", b"avis"} and "AVIF" in FORMATS:
         return "AVIF"
-    return next((name for start, name in _READABLE_STARTS.items() if data.startswith(start)), None)
+    return _by_signature(data, _READABLE_SIGNATURES)
 
 
-def _is_cut(name: str, data: bytes) -> bool:
-    """Whether a file that failed to decode lacks its end, where its format tells."""
+def _is_truncated(name: str, data: bytes) -> bool:
+    """Whether a damaged file lacks its end, as far as its format reveals that."""
     if name == "JPEG":
         return b"\xff\xd9" not in data[-1024:]
     if name == "PNG":
@@ -250,9 +265,9 @@ def _is_cut(name: str, data: bytes) -> bool:
     return False
 
 
-def _seems(data: bytes) -> str:
-    known = next((name for start, name in _FOREIGN_STARTS.items() if data.startswith(start)), None)
-    if known:
+def _guessed_format(data: bytes) -> str:
+    known = _by_signature(data, _FOREIGN_SIGNATURES)
+    if known is not None:
         return known
     if data[4:8] == b"ftyp":
         return _FTYP_BRANDS.get(data[8:12], "an MP4 video or the like")

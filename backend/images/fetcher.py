@@ -1,7 +1,7 @@
-"""Image bytes from Label Studio, from other hosts and from ``data:`` URIs.
+"""Fetching images from Label Studio, from other hosts and from ``data:`` URIs.
 
-Task data is written by people we need not trust, and this process stands inside a network. So each
-address is checked, and each address that a host redirects to is checked like the first.
+Task data is written by people who need not be trusted, and this process runs inside a network that
+they may not reach. So each address is checked, and so is each redirect.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ _CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
 
 
 class _TransientError(ImageError):
-    """An ImageError that may not come again, with the pause that the host asked for."""
+    """An ImageError that is worth a retry, after the pause that the host asked for (seconds)."""
 
     retry_after: float | None = None
 
 
 class ImageFetcher:
-    """Fetches what stands in the data of tasks. Safe to use from many threads.
+    """Fetches the images that task data points to. Thread-safe.
 
     Connections are kept open per host.
 
     Args:
         settings: label_studio_url, connect_timeout, fetch_timeout, max_image_bytes,
             allowed_hosts, offline and fetch_workers are read.
-        studio_headers: returns the headers that authenticate at Label Studio. They are sent to
-            exactly its scheme, host and port, as long as no redirect has led elsewhere.
+        studio_headers: returns the headers that authenticate at Label Studio. They are sent only
+            to its scheme, host and port, and not after a redirect to another host.
 
     Raises:
-        SettingsError: allowed_hosts has an entry with a slash that is no network.
+        SettingsError: allowed_hosts has an entry with a slash that is not a network.
     """
 
     def __init__(self, settings: Settings, studio_headers: Callable[[], dict[str, str]]) -> None:
@@ -74,13 +74,13 @@ class ImageFetcher:
                 ``data:image/...;base64,`` URI.
 
         Returns:
-            The bytes as they came, without any content encoding; not empty checked, not decoded.
+            The file's bytes, without content encoding; they may be empty or not an image.
 
         Raises:
-            ImageError: with one of the reasons ``bad_url``, ``unsupported_scheme``,
+            ImageError: its ``reason`` is ``bad_url``, ``unsupported_scheme``,
                 ``credentials_in_url``, ``path_traversal``, ``private_address``, ``offline``,
                 ``unreachable``, ``timeout``, ``too_many_redirects``, ``unauthorized``,
-                ``forbidden``, ``not_found``, ``http_status``, ``too_large``.
+                ``forbidden``, ``not_found``, ``http_status`` or ``too_large``.
             ClipError: whatever ``studio_headers`` raises.
         """
         if not isinstance(value, str) or not value.strip():
@@ -128,13 +128,13 @@ class ImageFetcher:
                 "bad_url", "The address names no scheme.", "Write http: or https: before the //."
             )
         if value.startswith("/"):
-            # Label Studio under a sub-path writes some of its own addresses with that path.
+            # Under a sub-path, Label Studio includes that path in some of its addresses only.
             path = value.removeprefix(self._prefix) if self._prefix else value
             value = self._settings.label_studio_url + (path if path.startswith("/") else value)
         return self._checked(value)
 
     def _checked(self, text: str) -> Url:
-        """Parse an absolute URL; refuse all that can be refused before its host is resolved."""
+        """Parse an absolute URL, with all checks that do not need its host to be resolved."""
         if len(text) > MAX_URL_LENGTH or re.search(r"[\x00-\x1f\x7f]", text):
             raise _bad_url()
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
@@ -159,7 +159,7 @@ class ImageFetcher:
     def _follow(self, url: Url) -> bytes:
         with_token = True
         for _ in range(1 + MAX_REDIRECTS):
-            # Once another host has had a say in where to go, the token stays at home.
+            # Once another host has decided where to go, the token is not sent any more.
             with_token = with_token and origin(url) == self._studio
             headers = _HEADERS | (self._studio_headers() if with_token else {})
             answer = self._get(url, headers)
@@ -168,12 +168,12 @@ class ImageFetcher:
             url = self._checked(_joined(url, answer))
         raise ImageError(
             "too_many_redirects",
-            f"{_shown(url)}: more than {MAX_REDIRECTS} redirects.",
+            f"{_loggable(url)}: more than {MAX_REDIRECTS} redirects.",
             "Put the final address into the task's data.",
         )
 
     def _get(self, url: Url, headers: dict[str, str]) -> bytes | str:
-        """The body, or the address to which the host redirects."""
+        """The body (bytes), or the address to which the host redirects (str)."""
         try:
             pool = self._pools.connection_from_host(url.host, url.port, url.scheme)
             response = pool.urlopen(
@@ -188,31 +188,31 @@ class ImageFetcher:
             try:
                 return response.get_redirect_location() or self._body(url, response)
             finally:
-                # A connection whose answer was read to the end is back in its pool by now.
+                # A connection whose answer was read to the end is in its pool again already.
                 response.close()
         except (TimeoutError, HTTPTimeoutError) as error:
             raise ImageError(
                 "timeout",
-                f"{_shown(url)}: not complete after {self._settings.fetch_timeout:g} s.",
+                f"{_loggable(url)}: not complete after {self._settings.fetch_timeout:g} s.",
                 "Check that the host is fast enough, or raise LS_CLIP_FETCH_TIMEOUT.",
             ) from error
         except SSLError as error:
             raise ImageError(
                 "unreachable",
-                f"{_shown(url)}: no trusted TLS connection ({error}).",
-                "Mend the host's certificate, or name its CA bundle in SSL_CERT_FILE.",
+                f"{_loggable(url)}: no trusted TLS connection ({error}).",
+                "Fix the host's certificate, or name its CA bundle in SSL_CERT_FILE.",
             ) from error
         except ProtocolError as error:
             raise _TransientError(
                 "unreachable",
-                f"{_shown(url)}: the connection broke ({error.args[-1]}).",
+                f"{_loggable(url)}: the connection broke ({error.args[-1]}).",
                 "Try again; if it stays, look at the log of the host or of its proxy.",
             ) from error
         except HTTPError as error:
             raise ImageError(
                 "unreachable",
-                f"{_shown(url)}: the answer cannot be read ({error}).",
-                "Open the address in a browser, and mend the host.",
+                f"{_loggable(url)}: the answer cannot be read ({error}).",
+                "Open the address in a browser, and fix the host.",
             ) from error
 
     def _body(self, url: Url, response: BaseHTTPResponse) -> bytes:
@@ -221,12 +221,12 @@ class ImageFetcher:
         limit = self._settings.max_image_bytes
         declared = response.headers.get("Content-Length", "")
         if declared.isdecimal() and int(declared) > limit:
-            raise self._too_large(_shown(url))
+            raise self._too_large(_loggable(url))
         body = bytearray()
         while block := response.read(_BLOCK, decode_content=True):
             body += block
             if len(body) > limit:
-                raise self._too_large(_shown(url))
+                raise self._too_large(_loggable(url))
         return bytes(body)
 
     def _too_large(self, place: str) -> ImageError:
@@ -241,7 +241,7 @@ class ImageFetcher:
         reason = {401: "unauthorized", 403: "forbidden", 404: "not_found", 410: "not_found"}.get(
             status, "http_status"
         )
-        message = f"{_shown(url)} answered {status}."
+        message = f"{_loggable(url)} answered {status}."
         if origin(url) == self._studio:
             fix = _STUDIO_FIXES.get(status, "Look at Label Studio's log.")
             if status == 401 and not self._settings.label_studio_api_key.get_secret_value():
@@ -264,12 +264,12 @@ class ImageFetcher:
 
 def _pause(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after if isinstance(error, _TransientError) else None
-    return asked if asked is not None else 0.1 * 2**state.attempt_number
+    requested = error.retry_after if isinstance(error, _TransientError) else None
+    return requested if requested is not None else 0.1 * 2**state.attempt_number
 
 
-def _shown(url: Url) -> str:
-    """For messages: without the query, which may hold a signature."""
+def _loggable(url: Url) -> str:
+    """A URL for messages: without the query, which may hold a signature."""
     query = f"?{url.query}" if url.query and "/local-files" in (url.path or "") else ""
     return f"{url.scheme}://{url.netloc}{url.path or ''}{query}"[:300]
 

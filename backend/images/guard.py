@@ -1,8 +1,8 @@
-"""The only way from an image address to a socket.
+"""Protection against server-side request forgery: the only way from an image URL to a socket.
 
-A host is resolved once, each of its addresses is checked, and the connection goes to a checked one,
-so that a name which resolves differently a moment later gains nothing. TLS and the Host header keep
-the name. A connection that is kept open needs no second check.
+A host is resolved once, each of its IP addresses is checked, and the connection goes to a checked
+one, so that DNS rebinding gains nothing. TLS and the Host header keep the name. A kept-alive
+connection needs no second check.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _NOT_PUBLIC = (
     # Azure's metadata and platform service, and that of Oracle Cloud Classic.
     ip_network("168.63.129.16/32"),
     ip_network("192.0.0.192/32"),
-    # Documentation (RFC 9637), which older Pythons take for global.
+    # For documentation (RFC 9637); older Pythons call it global.
     ip_network("3fff::/20"),
 )
 
@@ -46,13 +46,17 @@ _NOT_PUBLIC = (
 Origin = tuple[str | None, str, int | None]
 _Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
 
-# When the fetch that runs in this thread must be over, on the clock of time.monotonic().
+# The deadline of the fetch that runs in this thread, on the clock of time.monotonic().
 _deadline: ContextVar[float] = ContextVar("_deadline")
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Let all that this thread reads from guarded sockets end within ``seconds``, in sum."""
+    """Limit the total time that this thread spends on guarded sockets.
+
+    Args:
+        seconds: for name lookup, connections, redirects and bodies together.
+    """
     token = _deadline.set(time.monotonic() + seconds)
     try:
         yield
@@ -61,7 +65,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def remaining() -> float:
-    """What is left of the time limit, in seconds.
+    """What is left of `time_limit`, in seconds, above 0.
 
     Raises:
         TimeoutError: nothing is left.
@@ -72,8 +76,8 @@ def remaining() -> float:
     return left
 
 
-# A socket's own time-out starts anew with each byte, which a slow host can use to hold a thread
-# for hours. These two give each read only what is left of the whole fetch.
+# A socket's own timeout restarts with each byte, so a slow host could hold a thread for hours.
+# These two classes give each read only what is left of the whole fetch.
 class _TimedSocket(socket.socket):
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
         self.settimeout(remaining())
@@ -88,7 +92,7 @@ class _TimedTLSSocket(ssl.SSLSocket):
 
 @cache
 def tls_context() -> ssl.SSLContext:
-    """Trusts the certificates of this machine (or SSL_CERT_FILE) and those that requests brings."""
+    """Trusts the certificates of this machine (or SSL_CERT_FILE) and the bundle of requests."""
     context = ssl.create_default_context()
     context.load_verify_locations(DEFAULT_CA_BUNDLE_PATH)
     context.sslsocket_class = _TimedTLSSocket
@@ -98,14 +102,14 @@ def tls_context() -> ssl.SSLContext:
 def guarded_pools(settings: Settings, trusted: Origin) -> PoolManager:
     """Connection pools that refuse private addresses and, when offline, all unknown hosts.
 
-    Use them inside ``time_limit``. Proxies named in the environment are not used.
+    Use them inside `time_limit`. Proxies from the environment are not used.
 
     Args:
         settings: connect_timeout, allowed_hosts, offline and fetch_workers are read.
-        trusted: may be reached whatever its address is.
+        trusted: the origin that may be reached at any address: Label Studio.
 
     Raises:
-        SettingsError: allowed_hosts has an entry with a slash that is no network.
+        SettingsError: allowed_hosts has an entry with a slash that is not a network.
     """
     pools = PoolManager(maxsize=settings.fetch_workers, ssl_context=tls_context())
     pools.pool_classes_by_scheme = _pool_classes(_Gate(settings, trusted).connect)
@@ -113,13 +117,15 @@ def guarded_pools(settings: Settings, trusted: Origin) -> PoolManager:
 
 
 class _Gate:
+    """Resolves and checks hosts, and opens sockets to them."""
+
     def __init__(self, settings: Settings, trusted: Origin) -> None:
         self._settings = settings
         self._trusted = trusted
         self._names, self._networks = _allowed(settings.allowed_host_list)
-        # A lookup cannot be interrupted, so it runs beside, where it can be left behind.
+        # A lookup cannot be interrupted, so it runs in a thread that can be abandoned.
         self._lookups = ThreadPoolExecutor(settings.fetch_workers, thread_name_prefix="lookup")
-        # Lookups of other hosts that hang must not keep Label Studio waiting.
+        # Hanging lookups of other hosts must not delay those of Label Studio.
         self._trusted_lookups = ThreadPoolExecutor(
             settings.fetch_workers, thread_name_prefix="trusted-lookup"
         )
@@ -128,7 +134,8 @@ class _Gate:
         """Connect to a checked address of ``host`` within ``connect_timeout``.
 
         Raises:
-            ImageError: ``private_address``, ``offline``, ``timeout`` or ``unreachable``.
+            ImageError: its ``reason`` is ``private_address``, ``offline``, ``timeout`` or
+                ``unreachable``.
         """
         host = host.strip("[]")
         until = time.monotonic() + min(self._settings.connect_timeout, remaining())
@@ -161,16 +168,16 @@ class _Gate:
         ) from problem
 
     def _addresses(self, scheme: str, host: str, port: int, until: float) -> Sequence[_Address]:
-        """Resolve ``host``, once; every address in the answer may be connected to."""
+        """Resolve ``host`` once; every address in the answer is allowed."""
         trusted = (scheme, host, port) == self._trusted
-        named = host.rstrip(".") in self._names
-        if self._settings.offline and not (trusted or named or self._networks):
+        allowed = host.rstrip(".") in self._names
+        if self._settings.offline and not (trusted or allowed or self._networks):
             _refuse_offline(host)
         lookups = self._trusted_lookups if trusted else self._lookups
         lookup = lookups.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         answer: Sequence[_Address] = lookup.result(timeout=max(until - time.monotonic(), 0.001))
-        for *_, place in [] if trusted or named else answer:
-            address = _unwrapped(ip_address(str(place[0]).partition("%")[0]))
+        for *_, place in [] if trusted or allowed else answer:
+            address = _embedded_ipv4(ip_address(str(place[0]).partition("%")[0]))
             if any(address in network for network in self._networks):
                 continue
             if self._settings.offline:
@@ -205,7 +212,7 @@ def _pool_classes(connect: Callable[[str, str, int], socket.socket]) -> dict[str
 
 
 def origin(url: Url) -> Origin:
-    """Where a URL leads to, with the default port filled in."""
+    """Scheme, host and port of a URL, with the default port filled in."""
     default = {"http": 80, "https": 443}.get(url.scheme or "")
     return url.scheme, (url.host or "").strip("[]"), url.port or default
 
@@ -225,8 +232,8 @@ def _allowed(entries: list[str]) -> tuple[set[str], list[IPv4Network | IPv6Netwo
     return names, networks
 
 
-def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address that an IPv6 address leads to, or the address itself."""
+def _embedded_ipv4(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address embedded in an IPv6 address, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:

@@ -16,7 +16,7 @@ import numpy as np
 from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import ClipError, ImageError, StoreError
-from backend.images.address import shown, store_address
+from backend.images.address import loggable, store_address
 from backend.images.decode import decode
 from backend.settings import Settings
 from backend.storage.store import Store
@@ -200,7 +200,10 @@ class Embedder:
                     except Exception as error:
                         failures[value] = as_image_error(error)
                         log.warning(
-                            "image %s: %s (%s)", shown(value), error, failures[value].reason
+                            "image %s: %s (%s)",
+                            loggable(value),
+                            error,
+                            failures[value].reason,
                         )
                 # Where someone waits, an image that is there does not wait for one that is not.
                 enough = size if deadline is None else 1
@@ -293,7 +296,7 @@ class Embedder:
             encoded = self._encoder.encode_prepared([one.prepared for one in fresh])
         except Exception as error:
             if len(fresh) == 1:
-                log.exception("image %s cannot be encoded", shown(fresh[0].value))
+                log.exception("image %s cannot be encoded", loggable(fresh[0].value))
                 return [], {fresh[0].key: as_image_error(error)}
             middle = len(fresh) // 2
             first, second = self._rows_of(fresh[:middle]), self._rows_of(fresh[middle:])
@@ -305,7 +308,7 @@ class Embedder:
             if not np.isfinite(encoded.image[index]).all() or (
                 regions is not None and not np.isfinite(regions).all()
             ):
-                log.error("image %s has no finite embedding", shown(one.value))
+                log.error("image %s has no finite embedding", loggable(one.value))
                 broken[one.key] = _NOT_FINITE
                 continue
             embedding = Embedding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backend.images.address import resolvable
+from backend.images.address import fetch_address
 from backend.labels.controls import Control, field_value
 
 
@@ -22,7 +22,7 @@ def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
         return None
     # JSON can carry half a character ("\ud800"), which no address has and no encoding can write.
     whole = value.encode(errors="replace").decode()
-    return resolvable(whole, task_id(task))
+    return fetch_address(whole, task_id(task))
 
 
 def task_id(task: Mapping[str, Any]) -> int | None:

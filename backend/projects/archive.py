@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
-from backend.images.address import named
+from backend.images.address import compact_address
 from backend.labels.config import LabelConfig
 from backend.labels.controls import field_value, known_labels
 from backend.labelstudio.client import LabelStudioClient
@@ -119,7 +119,7 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
             "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
         ) from error
     entries = [
-        Entry({image_field: image}, tuple(found), named(image))
+        Entry({image_field: image}, tuple(found), compact_address(image))
         for image, found in sorted(labels.items())
     ]
     return Archive(entries, [f"Rows without an image or a label: {empty}."] if empty else [])
@@ -226,7 +226,7 @@ def import_entries(
             value = field_value(task["data"], name)
             # A task with several pages holds a list there.
             if isinstance(value, str):
-                there[named(value)] = task["data"].get(known_field)
+                there[compact_address(value)] = task["data"].get(known_field)
     differ = sum(
         there[entry.source] != _stored(entry.labels) for entry in entries if entry.source in there
     )

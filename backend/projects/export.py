@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from backend.images.address import named
+from backend.images.address import compact_address
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
 from backend.inference.task_images import image_of
@@ -116,7 +116,7 @@ def exported(
                 control = plain.for_task(task["data"])
                 approval = approvals.get((control.name, int(task["id"])))
                 # A file of its own in each of its labels' rows would be nobody's wish.
-                image = named(image_of(control, task) or "")
+                image = compact_address(image_of(control, task) or "")
                 states = _states(task, image, control, approval, prediction, pseudo=pseudo)
                 controls.append((control, states))
             yield ExportedTask(int(task["id"]), task["data"], tuple(controls), prediction.score)

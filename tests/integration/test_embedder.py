@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from backend.errors import ImageError, StoreError, StudioError
-from backend.images.address import resolvable
+from backend.images.address import fetch_address
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
 from backend.storage.store import Store
@@ -159,7 +159,7 @@ def test_a_data_uri_is_named_by_its_hash(parts: Parts):
 
 def test_a_cloud_address_stays_the_same_whichever_task_asks(parts: Parts):
     uri = "s3://bucket/photos/日本 1.jpg"
-    paths = [resolvable(uri, number) for number in (1, 2)]
+    paths = [fetch_address(uri, number) for number in (1, 2)]
     assert paths[0] != paths[1]
     assert paths[0].startswith("/tasks/1/resolve/?fileuri=")
     assert {parts[0].address(path) for path in paths} == {uri}
@@ -167,8 +167,8 @@ def test_a_cloud_address_stays_the_same_whichever_task_asks(parts: Parts):
 
 def test_other_addresses_are_left_alone(parts: Parts):
     for value in ("https://host/x.jpg", "/data/upload/1/x.jpg"):
-        assert resolvable(value, 1) == value
-    assert resolvable("s3://bucket/x.jpg", None) == "s3://bucket/x.jpg"
+        assert fetch_address(value, 1) == value
+    assert fetch_address("s3://bucket/x.jpg", None) == "s3://bucket/x.jpg"
     assert parts[0].address("//host/x.jpg") == "//host/x.jpg"
 
 

@@ -1,0 +1,169 @@
+"""Where an open_clip model comes from: its name resolved to weights and configuration.
+
+Four kinds of name are known, see `find_source`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.encoders.weights import prepare_hub
+from backend.errors import EncoderError
+
+WEIGHTS_FIX = (
+    "Point LS_CLIP_ENCODER at a file you have (open_clip:MODEL/PATH), or fill the hub's cache on "
+    "a machine with a way out and copy it here (HF_HOME), or set LS_CLIP_ENCODER=offline."
+)
+MULTILINGUAL_TOWERS = ("xlm", "nllb", "mt5", "i18n", "siglip2", "gemma", "multilingual")
+"""Words in the names of text towers and tokenizers that were trained on more than English."""
+
+
+@dataclass(frozen=True)
+class OpenClipSource:
+    """An open_clip model whose files are on this machine.
+
+    Attributes:
+        open_clip_name: what open_clip's factory is given: a model's name, or a schema
+            (``hf-hub:...``, ``local-dir:...``).
+        model_name: a readable name, for ids.
+        weights: the checkpoint.
+        model_config: open_clip's ``model_cfg``.
+        preprocess: open_clip's ``preprocess_cfg``; empty: the model's default.
+    """
+
+    open_clip_name: str
+    model_name: str
+    weights: Path
+    model_config: dict[str, Any]
+    preprocess: dict[str, Any]
+
+    @property
+    def is_schema(self) -> bool:
+        """Whether open_clip reads the configuration and the weights from the name itself."""
+        return ":" in self.open_clip_name
+
+    @property
+    def is_siglip(self) -> bool:
+        """Whether the model was trained with SigLIP's sigmoid loss, which has a bias."""
+        return "init_logit_bias" in self.model_config
+
+    @property
+    def is_multilingual(self) -> bool:
+        """Whether the text tower was trained on more than English."""
+        text = self.model_config.get("text_cfg", {})
+        names = (text.get("hf_model_name"), text.get("hf_tokenizer_name"), self.model_name)
+        tower = " ".join(name or "" for name in names).lower()
+        return any(word in tower for word in MULTILINGUAL_TOWERS)
+
+
+def find_source(name: str, offline: bool) -> OpenClipSource:
+    """Resolve a model's name; weights that are not on this machine are downloaded.
+
+    Args:
+        name: ``MODEL/TAG``, ``MODEL/CHECKPOINT``, ``hf-hub:NAME`` or ``local-dir:PATH``.
+        offline: never ask a model hub.
+
+    Raises:
+        EncoderError: the name is wrong, or the weights cannot be had.
+    """
+    if name.startswith("local-dir:"):
+        return _from_directory(Path(name.removeprefix("local-dir:")).expanduser(), name)
+    if name.startswith("hf-hub:"):
+        return _from_hub(name, offline)
+    return _from_model_name(name, offline)
+
+
+def _from_model_name(name: str, offline: bool) -> OpenClipSource:
+    import open_clip
+
+    model, _, rest = name.partition("/")
+    if not rest:
+        raise EncoderError(
+            f"LS_CLIP_ENCODER=open_clip:{name} names no weights.",
+            "Write open_clip:MODEL/TAG or open_clip:MODEL/PATH_TO_CHECKPOINT.",
+        )
+    config = open_clip.get_model_config(model)
+    if config is None:
+        near = difflib.get_close_matches(model, open_clip.list_models(), 3, 0.3)
+        raise EncoderError(
+            f"open_clip knows no model {model!r}.", f"Did you mean {', '.join(near)}?"
+        )
+    checkpoint = Path(rest).expanduser()
+    if checkpoint.is_file():
+        return OpenClipSource(model, model, checkpoint, config, _published_preprocess(model))
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if rest not in tags:
+        raise EncoderError(
+            f"{rest!r} is neither a file nor a pretrained tag of {model}.",
+            f"Give the path of a checkpoint, or one of: {', '.join(tags) or 'no tags'}.",
+        )
+    tag = open_clip.get_pretrained_cfg(model, rest)
+    prepare_hub(offline)
+    weights = _downloaded(lambda: open_clip.download_pretrained(tag), name)
+    return OpenClipSource(model, model, weights, config, _preprocess_of(tag))
+
+
+def _from_hub(name: str, offline: bool) -> OpenClipSource:
+    from open_clip.factory import download_pretrained_from_hf
+
+    repository = name.removeprefix("hf-hub:")
+    prepare_hub(offline)
+    weights = _downloaded(lambda: download_pretrained_from_hf(repository), name)
+    # The configuration lies beside the weights in the hub's cache once it has been read.
+    _downloaded(
+        lambda: download_pretrained_from_hf(repository, filename="open_clip_config.json"), name
+    )
+    return _from_directory(weights.parent, name, weights)
+
+
+def _from_directory(folder: Path, name: str, weights: Path | None = None) -> OpenClipSource:
+    try:
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        model_config = dict(config["model_cfg"])
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(
+            f"{folder} holds no usable open_clip_config.json ({error}).",
+            "Give a folder as open_clip's push_to_hf_hub writes it. " + WEIGHTS_FIX,
+        ) from error
+    if weights is None:
+        checkpoints = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
+        if not checkpoints:
+            raise EncoderError(f"{folder} holds no weights.", WEIGHTS_FIX)
+        weights = checkpoints[0]
+    model_name = name.split(":", 1)[1].rstrip("/").rsplit("/", 1)[-1]
+    preprocess = dict(config.get("preprocess_cfg", {}))
+    return OpenClipSource(name, model_name, weights, model_config, preprocess)
+
+
+def _downloaded(download: Callable[[], str], name: str) -> Path:
+    try:
+        return Path(download())
+    except Exception as error:  # The hub's clients raise errors of several libraries.
+        raise EncoderError(
+            f"The weights of {name} are neither in the local cache nor to be downloaded.",
+            WEIGHTS_FIX,
+        ) from error
+
+
+def _preprocess_of(tag: dict[str, Any]) -> dict[str, Any]:
+    """The preprocessing part of a pretrained tag's configuration."""
+    keys = ("mean", "std", "interpolation", "resize_mode")
+    return {key: tag[key] for key in keys if key in tag}
+
+
+def _published_preprocess(model: str) -> dict[str, Any]:
+    """The preprocessing of the model's published weights, if they agree; else empty.
+
+    For a bare checkpoint open_clip itself takes CLIP's mean and crop, which is wrong for SigLIP.
+    """
+    import open_clip
+
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    published = [_preprocess_of(open_clip.get_pretrained_cfg(model, tag)) for tag in tags]
+    agree = published and all(preprocess == published[0] for preprocess in published)
+    return published[0] if agree else {}
