@@ -1,4 +1,4 @@
-"""The parts of one process, put together once: encoder, store, snapshots, fetcher, predictor."""
+"""The parts of one process, put together once: encoder, store, prediction log, model versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backend.encoders.registry import get_encoder
 from backend.errors import StudioError
 from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import Embedder
-from backend.inference.predictor import Predictor
+from backend.inference.versions import ModelVersions
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings, settings
 from backend.storage.prediction_log import PredictionLog
@@ -26,6 +26,14 @@ class Runtime:
     Args:
         settings: of this process.
 
+    Attributes:
+        settings: of this process.
+        encoder: images and texts to embeddings.
+        store: embeddings, statistics, heads and what was shown.
+        prediction_log: what tasks were shown.
+        embedder: image addresses to embeddings.
+        versions: the model versions of all projects.
+
     Raises:
         EncoderError: the encoder's weights cannot be had.
         StoreError: the store cannot be opened.
@@ -38,7 +46,7 @@ class Runtime:
         self.prediction_log = PredictionLog(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
         self.embedder = Embedder(settings, self.encoder, self.store, fetcher)
-        self.predictor = Predictor(settings, self.encoder, self.store, self.embedder)
+        self.versions = ModelVersions(settings, self.encoder, self.store)
 
 
 def _studio_headers(settings: Settings) -> Callable[[], dict[str, str]]:

@@ -17,6 +17,7 @@ from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import DRAFT_SIZE, Embedder
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
+from backend.inference.versions import ModelVersions
 from backend.labels.config import parse_config
 from backend.labelstudio.importing import Importer
 from backend.labelstudio.projects import project_key
@@ -241,15 +242,15 @@ def predictions(servers: Servers, number: int, encoder: Encoder) -> list[Predict
     settings = servers.with_store("stages")
     store = Store(settings.store_uri)
     embedder = Embedder(settings, encoder, store, Disk(servers))
-    predictor = Predictor(settings, encoder, store, embedder)
+    versions = ModelVersions(settings, encoder, store)
     project = servers.studio.projects.get(number)
     config = parse_config(project["label_config"])
     tasks = [
         {"id": index, "data": {"image": address(name)}}
         for index, name in enumerate(servers.names[:SAMPLE])
     ]
-    predictor.freeze_statistics(config, project_key(project), tasks)
-    return predictor.predict(predictor.scorer(config, project_key(project)), tasks)
+    versions.freeze_statistics(config, project_key(project), tasks, embedder.embed)
+    return Predictor(versions.get(config, project_key(project)), embedder).predict(tasks)
 
 
 def spread_over(made: Sequence[Prediction], tasks: Sequence[int]) -> list[Prediction]:

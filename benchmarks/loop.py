@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from backend.demo.servers import LocalBackend, LocalWorker
 from backend.inference.holdout import is_blind
+from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
@@ -106,11 +107,10 @@ class Scene:
         """The suggestions of the test tasks against the truth."""
         labels = self.labels
         config = parse_config(self.studio.projects.get(self.project)["label_config"])
-        predictor = self.runtime.predictor
-        scorer = predictor.scorer(config, self.key, head_name)
+        version = self.runtime.versions.get(config, self.key, head_name)
         share = self.settings.blind_share
         tasks = [one for one in self.tasks(self.test) if not is_blind(self.key, one["id"], share)]
-        found = predictor.predict(scorer, tasks, seconds=0)
+        found = Predictor(version, self.runtime.embedder).predict_stored(tasks)
         probabilities = torch.tensor(
             [[one.probabilities[CONTROL][label] for label in labels] for one in found]
         )
@@ -151,7 +151,7 @@ def build(stack: ExitStack, folder: Path, data: Path, photos: int) -> Scene:
     order = list(ids)
     random.Random(0).shuffle(order)
     runtime = Runtime(settings)
-    connect(settings, servers.studio, runtime.predictor, number)
+    connect(settings, servers.studio, runtime, number)
     half = len(order) // 2
     return Scene(
         settings,
@@ -264,21 +264,21 @@ def accepting(scene: Scene) -> tuple[Rows, str]:
 
 
 def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
-    heads = scene.runtime.predictor.heads
+    heads = scene.runtime.versions.heads
     start = scene.measured(ZERO_SHOT)
     serving = ZERO_SHOT
     size = len(scene.train) // ACCEPTING_ROUNDS
     approvals: list[Approval] = []
     config = parse_config(scene.studio.projects.get(scene.project)["label_config"])
-    predictor, key = scene.runtime.predictor, scene.key
+    runtime, key = scene.runtime, scene.key
     order = random.Random(1).sample(scene.train, len(scene.train))
     data = {int(task["id"]): task["data"] for task in scene.tasks(scene.train)}
-    trainer = HeadTrainer(scene.settings, scene.studio, predictor)
+    trainer = HeadTrainer(scene.settings, scene.studio, runtime.versions, runtime.embedder)
     for turn in range(ACCEPTING_ROUNDS):
         part = order[turn * size : (turn + 1) * size]
-        scorer = predictor.scorer(config, key, serving)
+        predictor = Predictor(runtime.versions.get(config, key, serving), runtime.embedder)
         tasks = [{"id": task, "data": data[task]} for task in part]
-        for one in predictor.predict(scorer, tasks, seconds=0):
+        for one in predictor.predict_stored(tasks):
             assert one.task is not None
             blind = is_blind(key, one.task, blind_share)
             suggested = {label.key for label in one.scored[0].suggested}
@@ -311,12 +311,12 @@ def _accept(scene: Scene, blind_share: float) -> dict[str, Any]:
 def single_positive(scene: Scene) -> tuple[Rows, str]:
     """One known label a photo, and a few reviews: what that gives over the reviews alone."""
     config = parse_config(scene.studio.projects.get(scene.project)["label_config"])
-    labels, predictor, key = scene.labels, scene.runtime.predictor, scene.key
+    labels, runtime, key = scene.labels, scene.runtime, scene.key
     data = {int(task["id"]): task["data"] for task in scene.tasks(scene.train)}
     chance = random.Random(2)
     known = {task: chance.choice(scene.truth[task]) for task in scene.train if scene.truth[task]}
     order = random.Random(3).sample(scene.train, len(scene.train))
-    trainer = HeadTrainer(scene.settings, scene.studio, predictor)
+    trainer = HeadTrainer(scene.settings, scene.studio, runtime.versions, runtime.embedder)
     rows: Rows = [{**_row("zero-shot", scene.measured(ZERO_SHOT)), "known": 0, "reviewed": 0}]
     for reviewed in (25, 100, 400):
         for with_known in (False, True):
@@ -355,7 +355,7 @@ def latency(scene: Scene) -> tuple[Rows, str]:
     tasks = list(scene.studio.tasks.iterate(scene.project))
     ids = scene.studio.tasks.create(number, [{"data": task["data"]} for task in tasks])
     truth = {new: scene.truth[int(old["id"])] for new, old in zip(ids, tasks, strict=True)}
-    connect(scene.settings, scene.studio, scene.runtime.predictor, number)
+    connect(scene.settings, scene.studio, scene.runtime, number)
     other = replace(scene, project=number, truth=truth, train=ids, test=[])
     annotator = Annotator(other)
     before = scene.studio.projects.get(number)["model_version"]

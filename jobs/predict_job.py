@@ -17,7 +17,8 @@ from rq import Retry
 from backend import telemetry
 from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
 from backend.inference.embedder import Filled
-from backend.inference.predictor import STATISTICS_UP_TO
+from backend.inference.predictor import Predictor
+from backend.inference.versions import STATISTICS_UP_TO
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import predicted
@@ -75,8 +76,8 @@ def _plan(run_id: str) -> None:
         if run.planned_version:
             require_labels_of(run, config)
             _require_the_same_encoder(runtime, run)
-        scorer = runtime.predictor.scorer(config, key, run.head or None)
-        version = run.planned_version or scorer.model_version
+        current = runtime.versions.get(config, key, run.head or None)
+        version = run.planned_version or current.name
         there = set() if run.only == "all" else predicted(studio, run.project, version)
         runs.note(
             run_id,
@@ -98,7 +99,7 @@ def _plan(run_id: str) -> None:
             run.only,
             config,
             there,
-            known_field=scorer.known_field,
+            known_field=current.known_field,
             after=files.tasks(number - 1)[-1]["id"] if before else 0,
         )
         for shard in ahead(chunks(tasks, runtime.settings.shard_size)):
@@ -157,9 +158,9 @@ def finish(run_id: str) -> None:
         _require_the_same_encoder(runtime, run)
         with project_lock.importing(runs.connection, run.project):
             promote(runs, run, runtime)
-        if run.head and runtime.predictor.heads.serving(run.key) == run.head:
+        if run.head and runtime.versions.heads.serving(run.key) == run.head:
             trainings = TrainingStore(runs.connection)
-            accepted = runtime.predictor.heads.accepted(run.key)
+            accepted = runtime.versions.heads.accepted(run.key)
             trainings.note(run.project, refreshed=time.time(), candidate=accepted)
             if accepted:
                 # Another head was accepted meanwhile, and still waits.
@@ -244,14 +245,14 @@ def _score_ahead(runtime: Runtime, run: Run, number: int, files: RunFiles) -> No
     Then only the import is left when the last shard is done, and Label Studio was listing or
     another worker embedding meanwhile.
     """
-    config, tasks, predictor = files.config(), files.tasks(number), runtime.predictor
+    config, tasks, versions = files.config(), files.tasks(number), runtime.versions
     if number == 0 and len(tasks) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.
-        predictor.freeze_statistics(config, run.key, tasks, seconds=0)
-    if predictor.is_settled(config, run.key):
-        scorer = predictor.scorer(config, run.key, run.head or None)
-        made = predictor.predict(scorer, tasks, seconds=0)
-        files.write_predictions(number, scorer.model_version, made)
+        versions.freeze_statistics(config, run.key, tasks, runtime.embedder.stored)
+    if versions.is_settled(config, run.key):
+        version = versions.get(config, run.key, run.head or None)
+        made = Predictor(version, runtime.embedder).predict_stored(tasks)
+        files.write_predictions(number, version.name, made)
 
 
 def _require_the_same_encoder(runtime: Runtime, run: Run) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from backend.errors import ImageError, LabelConfigError
-from backend.inference.model_version import Scorer
+from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction, logged
-from backend.inference.predictor import STATISTICS_UP_TO
+from backend.inference.predictor import Predictor
+from backend.inference.versions import STATISTICS_UP_TO
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, show, told_of_doubles
@@ -47,9 +48,11 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
     require_labels_of(run, config)
     files = RunFiles(runtime.store, run.id)
     key = project_key(project)
-    runtime.predictor.freeze_statistics(config, key, _first_tasks(files, run), seconds=0)
-    scorer = runtime.predictor.scorer(config, key, run.head or None)
-    version = scorer.model_version
+    runtime.versions.freeze_statistics(
+        config, key, _first_tasks(files, run), runtime.embedder.stored
+    )
+    predictor = Predictor(runtime.versions.get(config, key, run.head or None), runtime.embedder)
+    version = predictor.version.name
     # Freezing has changed it, and a run that has nothing to import says what is shown all the same.
     runs.note(run.id, model_version=version)
     importer = Importer(studio, run.project, version)
@@ -57,13 +60,13 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
         # A process that died has sent something that Label Studio may still be working on.
         importer.recover(run.sent_to, run.sending)
         runs.note(run.id, imported=run.imported + importer.created, sending=0)
-    delivery = _Delivery(runs, run, runtime, scorer, importer)
+    delivery = _Delivery(runs, run, runtime, predictor, importer)
     for number in range(run.shards):
-        delivery.take(files.tasks(number), seconds=0, made=files.predictions(number, version))
+        delivery.take(files.tasks(number), made=files.predictions(number, version))
     if version != run.planned_version and run.left_out:
         # The statistics were frozen just now: tasks that had a prediction need a new one.
-        for part in _rest(studio, run, scorer, delivery, runtime.settings.shard_size):
-            delivery.take(part, seconds=None, made={})
+        for part in _rest(studio, run, predictor.version, delivery, runtime.settings.shard_size):
+            delivery.take(part, made={}, fetch=True)
     delivery.close()
     now = runs.get(run.id)
     if now is None or now.state in ENDED or not (importer.there or run.head):
@@ -82,7 +85,7 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
     if importer.there:
         show(studio, run.project, version)
     if run.head:
-        runtime.predictor.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
+        runtime.versions.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
     project_lock.set_current(runs.connection, run.project, version)
 
 
@@ -103,24 +106,22 @@ class _Delivery:
     """Scores tasks and sends their predictions, many at once."""
 
     def __init__(
-        self, runs: RunStore, run: Run, runtime: Runtime, scorer: Scorer, importer: Importer
+        self, runs: RunStore, run: Run, runtime: Runtime, predictor: Predictor, importer: Importer
     ) -> None:
         self._runs, self._run, self._runtime = runs, run, runtime
-        self._scorer, self._importer = scorer, importer
+        self._predictor, self._importer = predictor, importer
         self._waiting: list[Prediction] = []
         self._partial: set[int] = set()
         self.seen: set[int] = set()
         self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
 
-    def take(
-        self, tasks: list[Task], seconds: float | None, made: Mapping[int, Prediction]
-    ) -> None:
+    def take(self, tasks: list[Task], made: Mapping[int, Prediction], fetch: bool = False) -> None:
         """Take predictions for the tasks that have none yet.
 
         Args:
             tasks: of the run.
-            seconds: for images that are not in the store; 0: nothing is fetched.
             made: task id -> a prediction that was made ahead.
+            fetch: whether images that are not in the store are fetched.
         """
         fresh = [task for task in tasks if task["id"] not in self.seen]
         self.seen |= {task["id"] for task in fresh}
@@ -128,7 +129,8 @@ class _Delivery:
         rest = [task for task in missing if task["id"] not in made]
         found = [made[task["id"]] for task in missing if task["id"] in made]
         if rest:
-            found += self._runtime.predictor.predict(self._scorer, rest, seconds)
+            predictor = self._predictor
+            found += predictor.predict(rest) if fetch else predictor.predict_stored(rest)
         for one in found:
             assert one.task is not None
             if one.result is not None:
@@ -187,12 +189,14 @@ _GONE = ImageError(
 def _rest(
     studio: LabelStudioClient,
     run: Run,
-    scorer: Scorer,
+    version: ModelVersion,
     delivery: _Delivery,
     size: int,
 ) -> Iterator[list[Task]]:
     seen = frozenset(delivery.seen)
     return chunks(
-        wanted(studio, run.project, run.only, scorer.config, seen, known_field=scorer.known_field),
+        wanted(
+            studio, run.project, run.only, version.config, seen, known_field=version.known_field
+        ),
         size,
     )

@@ -69,7 +69,7 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: str)
     settings, connection, project = runtime.settings, trainings.connection, last.project
     studio = LabelStudioClient(settings)
     key = project_key(studio.projects.get(project))
-    heads = runtime.predictor.heads
+    heads = runtime.versions.heads
     looked = studio.tasks.last_change(project)
     accepted, back = heads.accepted(key), heads.is_back(key)
     if last.candidate != accepted:
@@ -82,7 +82,7 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: str)
     if why == "reconcile" and looked == last.looked and not last.pending and not back:
         _end_as_before(trainings, last)
         return
-    trainer = HeadTrainer(settings, studio, runtime.predictor)
+    trainer = HeadTrainer(settings, studio, runtime.versions, runtime.embedder)
     pulled = trainer.pull(project)
     trainings.note(project, looked=looked)
     not_yet = _not_yet(runtime, trainings, trainer, pulled, why)
@@ -122,7 +122,7 @@ def _not_yet(
     runtime: Runtime, trainings: TrainingStore, trainer: HeadTrainer, pulled: Pulled, why: str
 ) -> tuple[str, str] | None:
     """Outcome and reason where nothing is to be trained now."""
-    heads, key, connection = runtime.predictor.heads, pulled.key, trainings.connection
+    heads, key, connection = runtime.versions.heads, pulled.key, trainings.connection
     project = int(key.partition(".")[0])
     memory = ProjectState(runtime.store, key)
     reviewed, (before, made_from) = pulled.reviewed, memory.trained_on()
@@ -169,6 +169,6 @@ def reconcile_all() -> None:
 
 def _seen(runtime: Runtime, pulled: Pulled) -> int:
     """Approvals that the serving heads were trained on."""
-    heads = runtime.predictor.heads
+    heads = runtime.versions.heads
     name = heads.serving(pulled.key)
     return heads.get(pulled.key, name).approvals if name in heads.names(pulled.key) else 0

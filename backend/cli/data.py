@@ -173,11 +173,11 @@ def export(
     studio.projects.get(project)
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
-        predictor = Runtime(settings).predictor
+        runtime = Runtime(settings)
         progress("reading what was approved", 0, 1)
-        pulled = HeadTrainer(settings, studio, predictor).pull(project)
+        pulled = HeadTrainer(settings, studio, runtime.versions, runtime.embedder).pull(project)
         progress("writing", 0, 1)
-        tasks = exported(studio, predictor, project, pulled, "pseudo" in parts)
+        tasks = exported(studio, runtime, project, pulled, "pseudo" in parts)
         count = write(format_name, tasks, path)
     said = ", ".join(f"{number} {state}" for state, number in sorted(count.states.items()))
     console.print(f"{counted(count.tasks, 'task')} written to {path}; labels: {said or 'none'}.")

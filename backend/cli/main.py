@@ -99,9 +99,7 @@ def connect(
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
         runtime = Runtime(settings)
-        report = run(
-            settings, studio, runtime.predictor, project, progress, known_field=known_label
-        )
+        report = run(settings, studio, runtime, project, progress, known_field=known_label)
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:

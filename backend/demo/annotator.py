@@ -12,6 +12,7 @@ from rich.table import Table
 from backend.demo.photos import LABELS, DemoPhoto
 from backend.errors import StudioError
 from backend.inference.holdout import is_blind
+from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
@@ -77,12 +78,11 @@ def measure(
     truth_of = {photo.file: photo.labels for photo in photos}
     truth = torch.tensor([[label in truth_of[_file(task)] for label in LABELS] for task in rows])
     chosen = torch.tensor([[label in suggested[task["id"]] for label in LABELS] for task in rows])
-    predictor = runtime.predictor
-    scorer = predictor.scorer(parse_config(described["label_config"]), key)
+    current = runtime.versions.get(parse_config(described["label_config"]), key)
     probabilities = torch.tensor(
         [
             [one.probabilities[CONTROL][label] for label in LABELS]
-            for one in predictor.predict(scorer, rows)
+            for one in Predictor(current, runtime.embedder).predict(rows)
         ]
     )
     rates = metrics.micro(chosen, truth)

@@ -121,7 +121,7 @@ def run_demo(
             state.url = label_studio.url
             _save_state(directory, state)
             runtime = Runtime(settings)
-            report = connect(settings, studio, runtime.predictor, project, progress)
+            report = connect(settings, studio, runtime, project, progress)
             if report.failures:
                 task, reason = next(iter(report.failures.items()))
                 raise StudioError(

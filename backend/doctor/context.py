@@ -13,8 +13,7 @@ import requests
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.images.fetcher import ImageFetcher
-from backend.inference.embedder import Embedder
-from backend.inference.predictor import Predictor
+from backend.inference.versions import ModelVersions
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
@@ -163,9 +162,8 @@ class Context:
     @cached_property
     def expected_version(self) -> str:
         """The version that these settings give for the project as it is now."""
-        embedder = Embedder(self.settings, self.encoder, self.store, self.fetcher)
-        predictor = Predictor(self.settings, self.encoder, self.store, embedder)
-        return predictor.scorer(self.config, project_key(self.project)).model_version
+        versions = ModelVersions(self.settings, self.encoder, self.store)
+        return versions.get(self.config, project_key(self.project)).name
 
     def setup(self, of_project: bool) -> Answer:
         """What the backend answers to /setup, for the project or for none in particular.

@@ -12,7 +12,7 @@ from backend.doctor.finding import Check, Finding
 from backend.encoders.label_texts import unreadable_message
 from backend.errors import ImageError
 from backend.images.decode import decode
-from backend.inference.model_version import unread_labels
+from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import image_of
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
@@ -59,7 +59,7 @@ def evidence(context: Context) -> Iterator[Finding]:
 
 def labels(context: Context) -> Iterator[Finding]:
     """The text tower can read the labels."""
-    unread = unread_labels(context.encoder, context.config)
+    unread = unreadable_labels(context.encoder, context.config)
     if unread:
         found, fix = unreadable_message(context.encoder, unread)
         consequence = "A suggestion for them would be chance."

@@ -47,7 +47,7 @@ def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floa
     return normalise(np.stack(means))
 
 
-def unreadable_labels(encoder: Encoder, texts: Sequence[str]) -> list[str]:
+def unreadable_texts(encoder: Encoder, texts: Sequence[str]) -> list[str]:
     """Those of the texts with letters that an English text tower never learned (e.g. Japanese)."""
     if encoder.multilingual:
         return []
@@ -63,7 +63,7 @@ def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, st
 
     Args:
         encoder: the English-only encoder.
-        labels: from `unreadable_labels`, not empty; the first five are named.
+        labels: from `unreadable_texts`, not empty; the first five are named.
     """
     count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
     more = ", ..." if len(labels) > 5 else ""

@@ -25,6 +25,9 @@ from backend.storage.vectors import Embedding, NewEmbedding, content_key
 log = logging.getLogger(__name__)
 
 Failures = dict[str, ImageError]
+"""Image address -> why its embedding cannot be had."""
+Embedded = tuple[dict[str, Embedding], Failures]
+"""Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
 """Images encoded at once where someone waits: a batch cannot be cut short."""
 DRAFT_SIZE = 896
@@ -82,34 +85,40 @@ class Embedder:
         self._encoding = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
 
-    def embed(
-        self, values: Sequence[str], seconds: float | None = None
-    ) -> tuple[dict[str, Embedding], Failures]:
-        """Embeddings of these images, and a reason for each that cannot be had.
+    def embed(self, values: Sequence[str], deadline_seconds: float | None = None) -> Embedded:
+        """Embeddings of these images; what the store lacks is fetched, encoded and stored.
+
+        A store that fails costs time, and no answer.
 
         Args:
-            values: what stands in the tasks' data.
-            seconds: time limit for new images; those that are late fail with ``timeout``. 0: only
-                what is stored is wanted.
+            values: image addresses as the tasks' data has them.
+            deadline_seconds: images that are not encoded by then fail with ``timeout``; None:
+                however long it takes.
+        """
+        deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
+        addresses = {value: self.address(value) for value in dict.fromkeys(values)}
+        stored = self._stored(addresses, strict=False)
+        missing = {value: addresses[value] for value in addresses if value not in stored}
+        if not missing:
+            return stored, {}
+        fresh, failures = self._encode_missing(missing, deadline)
+        _count(failures)
+        return stored | fresh, failures
 
-        Returns:
-            value -> embedding, and value -> failure; every value is in one of the two.
+    def stored(self, values: Sequence[str]) -> Embedded:
+        """Embeddings of those of these images that the store has; the others fail with ``timeout``.
+
+        Args:
+            values: image addresses as the tasks' data has them.
 
         Raises:
-            StoreError: the store cannot be read, and nothing else is wanted.
+            StoreError: the store cannot be read.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        unique = list(dict.fromkeys(values))
-        addresses = {value: self.address(value) for value in unique}
-        found = self._stored(addresses, strict=seconds == 0)
-        telemetry.CACHE_HITS.inc(len(found))
-        missing = {value: addresses[value] for value in unique if value not in found}
-        if not missing:
-            return found, {}
-        fresh, failures = self._encode_missing(missing, deadline)
-        for failure in failures.values():
-            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
-        return found | fresh, failures
+        addresses = {value: self.address(value) for value in dict.fromkeys(values)}
+        stored = self._stored(addresses, strict=True)
+        failures = {value: _late() for value in addresses if value not in stored}
+        _count(failures)
+        return stored, failures
 
     def fill(self, values: Sequence[str], step: Step = lambda cached, done, failed: None) -> Filled:
         """Make sure that the store has these images' embeddings, however long it takes.
@@ -135,8 +144,7 @@ class Embedder:
         fresh, failures = self._encode_missing(
             missing, None, lambda done, failed: step(cached, done, failed)
         )
-        for failure in failures.values():
-            telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
+        _count(failures)
         return Filled(len(fresh), cached, failures)
 
     def has_all(self, values: Sequence[str]) -> bool:
@@ -162,11 +170,13 @@ class Embedder:
         except StoreError as error:
             self._store_failed(error, strict)
             return {}
-        return {
+        stored = {
             value: rows[keys[address]]
             for value, address in addresses.items()
             if address in keys and keys[address] in rows
         }
+        telemetry.CACHE_HITS.inc(len(stored))
+        return stored
 
     def _encode_missing(
         self,
@@ -221,11 +231,7 @@ class Embedder:
             step(len(embeddings), len(failures))
         for value in missing:
             if value not in embeddings and value not in failures:
-                failures[value] = ImageError(
-                    "timeout",
-                    "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
-                    "Open the task again, or run ls-clip connect, which takes its time.",
-                )
+                failures[value] = _late()
         return embeddings, failures
 
     def _fetch(self, value: str, address: str) -> _Fetched:
@@ -330,6 +336,19 @@ _NOT_FINITE = ImageError(
     "The model gives no finite embedding for the image.",
     "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
 )
+
+
+def _late() -> ImageError:
+    return ImageError(
+        "timeout",
+        "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
+        "Open the task again, or run ls-clip connect, which takes its time.",
+    )
+
+
+def _count(failures: Failures) -> None:
+    for failure in failures.values():
+        telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
 
 
 def as_image_error(error: Exception) -> ImageError:

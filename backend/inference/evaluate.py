@@ -21,7 +21,7 @@ from backend.encoders.registry import get_encoder
 from backend.encoders.table import Row, Table
 from backend.errors import ImageError, SettingsError
 from backend.inference.embedder import Embedder
-from backend.inference.predictor import STATISTICS_FROM, STATISTICS_UP_TO, Predictor
+from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelVersions
 from backend.settings import Settings
 from backend.storage.store import Store
 from backend.vlpl import metrics, zero_shot
@@ -71,7 +71,7 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
     encoder = get_encoder(settings)
     store = Store(settings.store_uri)
     embedder = Embedder(settings, encoder, store, _Files(settings.max_image_bytes))
-    predictor = Predictor(settings, encoder, store, embedder)
+    versions = ModelVersions(settings, encoder, store)
     names = sorted(truth_of)
     text = torch.from_numpy(
         label_embeddings(encoder, [label_texts(encoder, name) for name in classes])
@@ -80,10 +80,10 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
     if not used:
         raise SettingsError(f"No image of {folder} can be read.", "See images/ and labels.json.")
     truth = torch.tensor([[name in truth_of[file] for name in classes] for file in used])
-    table = predictor.table()
+    table = versions.table()
     if fit:
         table = _fit_table(whole, best, truth, table)
-        predictor.save_table(table)
+        versions.save_table(table)
     enough = len(used) >= STATISTICS_FROM
     row = table.row(enough, len(classes))
     z = _fuse(whole, best, table, enough)

@@ -22,14 +22,14 @@ class ScoredControl:
     """A control with the probabilities (C,) and thresholds (C) of its labels.
 
     ``known`` are the places of labels that the task's data says are there; they are ticked.
-    ``unread`` are those that the encoder cannot read: their probabilities mean nothing.
+    ``unreadable`` are those that the encoder cannot read: their probabilities mean nothing.
     """
 
     control: Control
     probabilities: NDArray[np.float32]
     thresholds: Sequence[float]
     known: frozenset[int] = frozenset()
-    unread: frozenset[int] = frozenset()
+    unreadable: frozenset[int] = frozenset()
 
     @cached_property
     def _order(self) -> list[int]:
@@ -61,7 +61,7 @@ class ScoredControl:
     @property
     def near(self) -> list[tuple[Label, float]]:
         """The most probable labels that are not ticked, with their probabilities."""
-        rest = (index for index in self._order if index not in self._ticked | self.unread)
+        rest = (index for index in self._order if index not in self._ticked | self.unreadable)
         return [(self.control.labels[one], self._values[one]) for one in islice(rest, NEAR_MISSES)]
 
     @property
@@ -76,7 +76,7 @@ class ScoredControl:
         return math.fsum(
             1.0 - p if index in self._ticked else p
             for index, p in enumerate(self._values)
-            if index not in self.unread
+            if index not in self.unreadable
         )
 
 
@@ -99,8 +99,8 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
         if one.known:
             names = ", ".join(one.control.labels[place].key for place in sorted(one.known))
             lines.append(f"{prefix}known beforehand: {names}")
-        if one.unread:
-            names = ", ".join(one.control.labels[place].key for place in sorted(one.unread))
+        if one.unreadable:
+            names = ", ".join(one.control.labels[place].key for place in sorted(one.unreadable))
             lines.append(f"{prefix}cannot be read by the encoder: {names}")
         if one.near:
             lines.append(f"{prefix}not ticked: {_listed(one.near)}")

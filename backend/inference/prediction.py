@@ -23,8 +23,8 @@ class Prediction:
         scored: its controls with the probabilities of their labels.
         failure: why ``result`` is None, or lacks one of several images.
         images: addresses of the images that were looked at, as they stand in the task's data.
-        blind: whether suggestions are held back on purpose (`backend.slices`); ``result`` is empty
-            then, and ``score`` random.
+        blind: whether suggestions are held back on purpose (`backend.inference.holdout`);
+            ``result`` is empty then, and ``score`` random.
     """
 
     task: int | None

@@ -16,8 +16,8 @@ from rich.table import Table as RichTable
 from backend.encoders.label_texts import (
     label_embeddings,
     label_texts,
-    unreadable_labels,
     unreadable_message,
+    unreadable_texts,
 )
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
@@ -75,7 +75,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
     if len(missing) == len(set(files)):
         return [missing[file] for file in files]
     encoder = get_encoder(settings)
-    unreadable = unreadable_labels(encoder, names)
+    unreadable = unreadable_texts(encoder, names)
     if unreadable:
         log.warning("%s %s", *unreadable_message(encoder, unreadable))
     text = torch.from_numpy(

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from backend.images.address import fetch_address
+from backend.labels.config import LabelConfig
 from backend.labels.controls import Control, field_value
+
+
+@dataclass(frozen=True)
+class TaskInput:
+    """One task as a model version reads it, worked out once.
+
+    Attributes:
+        number: the task's id, None if it has none that a database can hold.
+        data: the task's data; empty if it is not an object.
+        controls: of the labeling config, with this task's own labels where it brings them along.
+        images: control name -> address of its image, ready to be fetched; None: there is none.
+    """
+
+    number: int | None
+    data: Mapping[str, Any]
+    controls: tuple[Control, ...]
+    images: Mapping[str, str | None]
+
+    @classmethod
+    def of(cls, task: Mapping[str, Any], config: LabelConfig) -> TaskInput:
+        """Read a task as Label Studio sends it; only ``id`` and ``data`` are looked at."""
+        data = task_data(task)
+        controls = tuple(control.for_task(data) for control in config.controls)
+        images = {control.name: image_of(control, task) for control in controls}
+        return cls(task_id(task), data, controls, images)
 
 
 def task_data(task: Mapping[str, Any]) -> Mapping[str, Any]:

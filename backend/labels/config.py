@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
@@ -43,7 +43,7 @@ class LabelConfig:
     evidence: tuple[str, str] | None
     skipped: tuple[str, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A hash over all that decides predictions; stable across processes and machines."""
         content = {

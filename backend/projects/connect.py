@@ -10,17 +10,18 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 
+from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.weights import CACHE
 from backend.errors import SettingsError, StudioError
-from backend.inference.model_version import unread_labels
-from backend.inference.predictor import Predictor
+from backend.inference.label_embeddings import unreadable_labels
 from backend.labels.config import EVIDENCE_NAME, LabelConfig, parse_config
 from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
 from backend.projects.filling import FillReport, Progress, fill_by_workers, fill_here
+from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
 from jobs import queue
@@ -42,7 +43,7 @@ SHOWN_COLUMNS = ("predictions_score", "predictions_model_versions")
 def connect(
     settings: Settings,
     studio: LabelStudioClient,
-    predictor: Predictor,
+    runtime: Runtime,
     number: int,
     progress: Progress = lambda what, done, total: None,
     *,
@@ -53,7 +54,7 @@ def connect(
     Args:
         settings: URL and credentials of the backend, which must be running.
         studio: the Label Studio.
-        predictor: of this process.
+        runtime: of this process.
         number: the project.
         progress: told how far it is.
         known_field: the task-data field with labels known beforehand, from now on; empty: none;
@@ -71,8 +72,8 @@ def connect(
         with lock.acquire(timeout=0):
             if known_field is not None:
                 _require_known_labels(studio, project, known_field)
-                ProjectState(predictor.store, project_key(project)).set_known_field(known_field)
-            return _connect(settings, studio, predictor, project, progress)
+                ProjectState(runtime.store, project_key(project)).set_known_field(known_field)
+            return _connect(settings, studio, runtime, project, progress)
     except Timeout as error:
         raise StudioError(
             f"Project {number} is being connected already.", "Wait until that call has ended."
@@ -101,21 +102,21 @@ def _require_known_labels(
 def _connect(
     settings: Settings,
     studio: LabelStudioClient,
-    predictor: Predictor,
+    runtime: Runtime,
     project: Mapping[str, Any],
     progress: Progress,
 ) -> FillReport:
     number = int(project["id"])
     config = parse_config(project["label_config"])
     config.require_controls()
-    warnings = _warnings(config, predictor)
+    warnings = _warnings(config, runtime.encoder)
     by_workers = bool(settings.redis_url.get_secret_value())
     if by_workers:
         # Before anything is changed in Label Studio.
         progress("looking for a worker", 0, 1)
         require_workers(settings, queue.connect(settings), seconds=WORKER_SECONDS)
     # From here on a label that is added is known to be younger than what was reviewed.
-    ProjectState(predictor.store, project_key(project)).labels_since(config, time.time())
+    ProjectState(runtime.store, project_key(project)).labels_since(config, time.time())
     progress("registering the backend", 0, 1)
     former = _register_backend(settings, studio, number)
     _make_webhook(settings, studio, number, former)
@@ -123,16 +124,16 @@ def _connect(
     if by_workers:
         filled = fill_by_workers(settings, studio, number, progress)
     else:
-        filled = fill_here(settings, studio, predictor, project, progress)
+        filled = fill_here(settings, studio, runtime, project, progress)
     filled.warnings[:0] = warnings
     return filled
 
 
-def _warnings(config: LabelConfig, predictor: Predictor) -> list[str]:
+def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
     warnings = list(config.skipped)
-    unread = unread_labels(predictor.encoder, config)
+    unread = unreadable_labels(encoder, config)
     if unread:
-        warnings.append(" ".join(unreadable_message(predictor.encoder, unread)))
+        warnings.append(" ".join(unreadable_message(encoder, unread)))
     if config.evidence is None:
         warnings.append(
             "The probabilities will not be shown while labeling. Add "

@@ -24,6 +24,7 @@ from backend.inference.predictor import Predictor
 from backend.inference.task_images import image_of
 from backend.labels.controls import Control, Label
 from backend.labelstudio.client import LabelStudioClient
+from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
@@ -86,13 +87,13 @@ class ExportedTask:
 
 
 def exported(
-    studio: LabelStudioClient, predictor: Predictor, number: int, pulled: Pulled, pseudo: bool
+    studio: LabelStudioClient, runtime: Runtime, number: int, pulled: Pulled, pseudo: bool
 ) -> Iterator[ExportedTask]:
     """All tasks of a project.
 
     Args:
         studio: the Label Studio.
-        predictor: of this process; nothing is fetched, what is embedded is scored.
+        runtime: of this process; nothing is fetched, what is embedded is scored.
         number: the project.
         pulled: what was approved there.
         pseudo: whether suggestions count as pseudo-labels; else such labels are unknown.
@@ -101,7 +102,8 @@ def exported(
         StudioError: Label Studio cannot be asked.
         StoreError: the store cannot be read.
     """
-    scorer = predictor.scorer(pulled.config, pulled.key)
+    version = runtime.versions.get(pulled.config, pulled.key)
+    predictor = Predictor(version, runtime.embedder)
     approvals = {
         (name, one.task): one
         for part in (pulled.approvals, pulled.of_own_labels)
@@ -109,7 +111,7 @@ def exported(
         for one in found
     }
     for tasks in chunks(studio.tasks.iterate(number), CHUNK):
-        predictions = predictor.predict(scorer, tasks, seconds=0)
+        predictions = predictor.predict_stored(tasks)
         for task, prediction in zip(tasks, predictions, strict=True):
             controls = []
             for plain in pulled.config.controls:

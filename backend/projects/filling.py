@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import StudioError, as_text
-from backend.inference.model_version import Scorer
+from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import Predictor
 from backend.inference.task_images import image_of
@@ -15,6 +15,7 @@ from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, predicted, show, told_of_doubles
 from backend.labelstudio.projects import project_key
+from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.prediction_log import PredictionLog
 from jobs import enqueue, queue
@@ -89,7 +90,7 @@ def fill_by_workers(
 def fill_here(
     settings: Settings,
     studio: LabelStudioClient,
-    predictor: Predictor,
+    runtime: Runtime,
     project: Mapping[str, Any],
     progress: Progress,
 ) -> FillReport:
@@ -103,19 +104,20 @@ def fill_here(
     config = parse_config(project["label_config"])
     tasks = list(studio.tasks.iterate(number))
     # Already predicted under today's version: nothing to fetch, encode or even load.
-    there = predicted(studio, number, predictor.scorer(config, key).model_version)
-    _embed(predictor, config, _without(tasks, there), progress)
-    predictor.freeze_statistics(config, key, tasks)
-    scorer = predictor.scorer(config, key)
-    importer = Importer(studio, number, scorer.model_version)
-    predictions = _predict(predictor, scorer, _without(tasks, importer.there), progress)
-    report = FillReport(len(tasks), model_version=scorer.model_version)
+    there = predicted(studio, number, runtime.versions.get(config, key).name)
+    _embed(runtime.embedder, config, _without(tasks, there), progress)
+    runtime.versions.freeze_statistics(config, key, tasks, runtime.embedder.embed)
+    predictor = Predictor(runtime.versions.get(config, key), runtime.embedder)
+    version = predictor.version.name
+    importer = Importer(studio, number, version)
+    predictions = _predict(predictor, _without(tasks, importer.there), progress)
+    report = FillReport(len(tasks), model_version=version)
     report.failures = {
         one.task: str(one.failure)
         for one in predictions
         if one.result is None and one.task is not None
     }
-    _remember(predictor, key, predictions)
+    _remember(runtime, key, predictions)
     _import(importer, predictions, settings.import_size, progress)
     report.imported, report.predicted = importer.created, len(importer.there)
     if parse_config(studio.projects.get(number)["label_config"]).digest != config.digest:
@@ -129,7 +131,7 @@ def fill_here(
         expected = ({int(task["id"]) for task in tasks} & still_there) - set(report.failures)
         note = told_of_doubles(number, importer.verify(expected))
         report.warnings += [note] if note else []
-        show(studio, number, scorer.model_version, **SHOWN)
+        show(studio, number, version, **SHOWN)
     # Of several images one may be missing: such a task is predicted, and told of all the same.
     report.failures |= {
         one.task: str(one.failure)
@@ -139,17 +141,17 @@ def fill_here(
     return report
 
 
-def _remember(predictor: Predictor, key: str, predictions: Sequence[Prediction]) -> None:
+def _remember(runtime: Runtime, key: str, predictions: Sequence[Prediction]) -> None:
     """Keep what is shown, and which images it is shown for."""
-    prediction_log = PredictionLog(predictor.store)
+    prediction_log = PredictionLog(runtime.store)
     prediction_log.add(key, logged(predictions))
-    prediction_log.link_images(key, images_of(predictor, predictions))
+    prediction_log.link_images(key, images_of(runtime.embedder, predictions))
 
 
-def images_of(predictor: Predictor, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
+def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
     """Task id and image address of what these predictions looked at."""
     return [
-        (one.task, predictor.embedder.address(image))
+        (one.task, embedder.address(image))
         for one in predictions
         if one.task is not None
         for image in one.images
@@ -177,7 +179,7 @@ def _without(tasks: Sequence[Mapping[str, Any]], done: set[int]) -> list[Mapping
 
 
 def _embed(
-    predictor: Predictor,
+    embedder: Embedder,
     config: LabelConfig,
     tasks: Sequence[Mapping[str, Any]],
     progress: Progress,
@@ -190,19 +192,18 @@ def _embed(
             for control in config.controls
             if (value := image_of(control, task)) is not None
         ]
-        predictor.embedder.embed(images)
+        embedder.embed(images)
     progress("embedding images", len(tasks), len(tasks))
 
 
 def _predict(
     predictor: Predictor,
-    scorer: Scorer,
     tasks: Sequence[Mapping[str, Any]],
     progress: Progress,
 ) -> list[Prediction]:
     predictions: list[Prediction] = []
     for start in range(0, len(tasks), SHARD):
         progress("scoring", start, len(tasks))
-        predictions += predictor.predict(scorer, tasks[start : start + SHARD])
+        predictions += predictor.predict(tasks[start : start + SHARD])
     progress("scoring", len(tasks), len(tasks))
     return predictions

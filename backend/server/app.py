@@ -60,7 +60,7 @@ def create_app(runtime: Runtime) -> Flask:
         if config is not None and not isinstance(config, str):
             raise RequestError(422, "bad_field", f"{config_field!r} must be a string.")
         project = body.get("project") or ""
-        return ClipBackend(str(project), config, predictor=runtime.predictor)
+        return ClipBackend(str(project), config, runtime=runtime)
 
     def remember(version: str) -> None:
         served[version] = None

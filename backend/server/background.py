@@ -90,7 +90,7 @@ class Background:
         runtime = self._runtime
         try:
             runtime.prediction_log.add(project, logged(predictions))
-            runtime.prediction_log.link_images(project, images_of(runtime.predictor, predictions))
+            runtime.prediction_log.link_images(project, images_of(runtime.embedder, predictions))
         except StoreError as error:
             telemetry.STORE_FAILURES.inc()
             log.error("what project %s was shown is not remembered: %s", project[:20], error)

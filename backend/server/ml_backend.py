@@ -16,7 +16,7 @@ from backend.errors import LabelConfigError
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
-from backend.runtime import process_runtime
+from backend.runtime import Runtime, process_runtime
 from jobs import queue
 from jobs.events import RECORDED_ACTIONS, START_TRAINING, project_number, record_event
 
@@ -29,13 +29,13 @@ class ClipBackend(LabelStudioMLBase):
     Args:
         project_id: ``<id>.<unix time>``, as Label Studio names a project.
         label_config: the labeling config's XML.
-        kwargs: ``predictor``, or the process's own is taken; the rest goes to the base class.
+        kwargs: ``runtime``, or the process's own is taken; the rest goes to the base class.
     """
 
     def __init__(
         self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any
     ) -> None:
-        self._predictor: Predictor = kwargs.pop("predictor", None) or process_runtime().predictor
+        self._runtime: Runtime = kwargs.pop("runtime", None) or process_runtime()
         self._config = _config(label_config)
         self.project = str(project_id or kwargs.get("project") or "")
         if hasattr(LabelStudioMLBase, "setup"):
@@ -48,18 +48,18 @@ class ClipBackend(LabelStudioMLBase):
     @property
     def version(self) -> str:
         """The version that `predict` answers with now."""
-        return self._predictor.scorer(self._config, self.project).model_version
+        return self._runtime.versions.get(self._config, self.project).name
 
     def setup(self) -> None:
         """Called by 2.x at the end of its construction: tell it the version."""
         self.set("model_version", self.version)
 
     def predict_tasks(
-        self, tasks: Sequence[Mapping[str, Any]], seconds: float | None = None
+        self, tasks: Sequence[Mapping[str, Any]], deadline_seconds: float | None = None
     ) -> list[Prediction]:
-        """One prediction a task, in order; see `Predictor.predict`."""
-        scorer = self._predictor.scorer(self._config, self.project)
-        return self._predictor.predict(scorer, tasks, seconds)
+        """One prediction per task, in order; see `Predictor.predict`."""
+        version = self._runtime.versions.get(self._config, self.project)
+        return Predictor(version, self._runtime.embedder).predict(tasks, deadline_seconds)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Any = None, **kwargs: Any
@@ -69,7 +69,7 @@ class ClipBackend(LabelStudioMLBase):
         The version is left to the server of label-studio-ml, which tells Label Studio a version of
         its own in /setup: two that differ would make Label Studio predict a task at every opening.
         """
-        seconds = self._predictor.settings.predict_seconds
+        seconds = self._runtime.settings.predict_seconds
         items = [one.as_item() for one in self.predict_tasks(tasks, seconds)]
         return [
             {key: value for key, value in item.items() if key != "model_version"} for item in items
@@ -81,7 +81,7 @@ class ClipBackend(LabelStudioMLBase):
         2.x passes the webhook's action and body, 1.0.9 the same by name after its annotations; a
         training is asked for where there is no action.
         """
-        settings = self._predictor.settings
+        settings = self._runtime.settings
         given = [*args, kwargs.get("event"), kwargs.get("data")]
         data: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping)), {})
         action = next((one for one in given if isinstance(one, str)), START_TRAINING)

@@ -261,6 +261,7 @@ class HeadRegistry:
     def _point(self, project: str, **fields: Any) -> None:
         content = {**self._pointer(project), **fields}
         self._store.artifacts.write(_pointer(project), content, replace=True)
+        self._store.generation.change()
 
 
 def _number(project: str) -> str:

@@ -177,6 +177,7 @@ class PredictionLog:
                     # Which field holds known labels, and since when there is which label, are
                     # settings: without them old reviews would be misread.
                     self._store.artifacts.erase(f"projects/{name}", OF_HEADS.__contains__)
+            self._store.generation.change()
         return Purged(snapshots, images)
 
 

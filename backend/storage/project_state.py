@@ -37,6 +37,7 @@ class ProjectState:
             StoreError: the store cannot be written.
         """
         self._store.artifacts.write(f"{self._folder}/known-label", {"field": field}, replace=True)
+        self._store.generation.change()
 
     def trained_on(self) -> tuple[dict[int, str], str]:
         """Task id -> a hash of what was approved there when heads were last trained; and a hash of

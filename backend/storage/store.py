@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.storage.artifacts import Artifacts
+from backend.storage.generation import Generation
 from backend.storage.tables import Tables
 from backend.storage.vectors import Vectors
 
@@ -15,6 +16,7 @@ class Store:
 
     Attributes:
         artifacts: JSON files, written once or replaced whole.
+        generation: changes with everything that model versions are made of.
         tables: LanceDB tables, to which rows are only appended.
         vectors: embeddings and image addresses, in those tables.
 
@@ -25,5 +27,6 @@ class Store:
     def __init__(self, uri: str) -> None:
         self.uri = uri.rstrip("/")
         self.artifacts = Artifacts(self.uri)
+        self.generation = Generation(self.artifacts)
         self.tables = Tables(self.uri)
         self.vectors = Vectors(self.tables)

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from backend.inference.embedder import Embedder
 from backend.inference.holdout import is_audit, is_blind
-from backend.inference.model_version import Scorer
-from backend.inference.predictor import Predictor
+from backend.inference.model_version import ModelVersion
 from backend.inference.task_images import image_of
+from backend.inference.versions import ModelVersions
 from backend.labels.config import LabelConfig, parse_config
 from backend.labels.controls import Control, known_labels
 from backend.labelstudio.client import LabelStudioClient
@@ -114,14 +115,22 @@ class HeadTrainer:
     Args:
         settings: of this process.
         studio: the Label Studio.
-        predictor: of this process.
+        versions: the model versions of all projects.
+        embedder: gets embeddings of images.
     """
 
-    def __init__(self, settings: Settings, studio: LabelStudioClient, predictor: Predictor) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        studio: LabelStudioClient,
+        versions: ModelVersions,
+        embedder: Embedder,
+    ) -> None:
         self._settings = settings
         self._studio = studio
-        self._predictor = predictor
-        self._prediction_log = PredictionLog(predictor.store)
+        self._versions = versions
+        self._embedder = embedder
+        self._prediction_log = PredictionLog(versions.store)
 
     def pull(self, number: int) -> Pulled:
         """Ask Label Studio for everything that was approved in a project.
@@ -134,7 +143,7 @@ class HeadTrainer:
         project = self._studio.projects.get(number)
         key, config = project_key(project), parse_config(project["label_config"])
         config.require_controls()
-        memory = ProjectState(self._predictor.store, key)
+        memory = ProjectState(self._versions.store, key)
         since = memory.labels_since(config, time.time())
         field_name = memory.known_field()
         controls = [control for control in config.controls if control.options_field is None]
@@ -175,7 +184,7 @@ class HeadTrainer:
 
     def made_from(self, pulled: Pulled) -> str:
         """A hash of all that heads are made from: the same again would give the same heads."""
-        settings, encoder = self._settings, self._predictor.encoder
+        settings, encoder = self._settings, self._versions.encoder
         parts = [
             encoder.id,
             encoder.templates,
@@ -201,15 +210,15 @@ class HeadTrainer:
             missing = MIN_APPROVALS - reviewed
             reason = f"Reviewed tasks: {reviewed}; a first head needs {missing} more."
             return Trained(None, reason)
-        scorer = self._predictor.scorer(pulled.config, pulled.key)
-        serving = self._predictor.heads.serving(pulled.key)
+        version = self._versions.get(pulled.config, pulled.key)
+        serving = self._versions.heads.serving(pulled.key)
         # What cannot be trained now, or is not accepted, leaves the control's head as it is.
-        controls = dict(scorer.heads)
+        controls = dict(version.heads)
         verdicts: dict[str, Verdict] = {}
         notes: list[str] = []
         for control in pulled.config.controls:
             reviews = pulled.approvals.get(control.name)
-            made = self._train_control(scorer, control, pulled) if reviews else None
+            made = self._train_control(version, control, pulled) if reviews else None
             if made is None:
                 continue
             fitted, verdict, said = made
@@ -236,17 +245,17 @@ class HeadTrainer:
         }
         rows = [one for some in pulled.approvals.values() for one in some]
         found = HeadSet(
-            self._predictor.heads.next_name(pulled.key),
+            self._versions.heads.next_name(pulled.key),
             controls,
             datetime.now(UTC).isoformat(timespec="seconds"),
-            self._predictor.encoder.id,
+            self._versions.encoder.id,
             reviewed,
             provenance_counts(rows),
             accepted,
             f"compared with {serving}: {reason}",
             metrics,
         )
-        self._predictor.heads.keep(pulled.key, found)
+        self._versions.heads.keep(pulled.key, found)
         log.info("project %s: %s made (%s): %s", pulled.key, found.name, accepted, found.reason)
         return Trained(found, found.reason, tuple(notes))
 
@@ -264,24 +273,24 @@ class HeadTrainer:
         return Shown(snapshots, versions, blind)
 
     def _train_control(
-        self, scorer: Scorer, control: Control, pulled: Pulled
+        self, version: ModelVersion, control: Control, pulled: Pulled
     ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
         approvals = pulled.approvals[control.name]
-        rows = self._rows(scorer, control, pulled, approvals)
+        rows = self._rows(version, control, pulled, approvals)
         if rows is None or bool(rows.judged.all()):
             return None
         labels = tuple(label.key for label in control.labels)
-        row = self._predictor.row(scorer, control)
+        row = version.row(control)
         card = Card(
             labels,
-            self._predictor.encoder.id,
-            statistics_hash(scorer.statistics.get(control.name)),
+            self._versions.encoder.id,
+            statistics_hash(version.statistics.get(control.name)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         aim = Aim(row.threshold, self._settings.goal, self._settings.goal_target)
         made = fit(rows, card, row.slope, row.offset, aim)
         audited = rows.audited
-        serving = self._predictor.head(scorer, control, rows.image.shape[1])
+        serving = version.head(control)
         verdict = judge(
             made.head.probabilities(rows.image[audited], rows.z[audited]),
             serving.head.probabilities(rows.image[audited], rows.z[audited]),
@@ -289,14 +298,14 @@ class HeadTrainer:
             labels,
         )
         looked_at = any(one.provenance in RANDOM_ONLY for one in approvals)
-        unsure = not made.head.card.table or control.name in scorer.heads or not looked_at
+        unsure = not made.head.card.table or control.name in version.heads or not looked_at
         if not verdict.measured and unsure:
             reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
             verdict = replace(verdict, accepted=False, reason=reason)
         return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
 
     def _rows(
-        self, scorer: Scorer, control: Control, pulled: Pulled, approvals: Sequence[Approval]
+        self, version: ModelVersion, control: Control, pulled: Pulled, approvals: Sequence[Approval]
     ) -> Rows | None:
         """The rows whose images can be had; None if fewer than `MIN_APPROVALS` were reviewed."""
         images: list[torch.Tensor] = []
@@ -306,8 +315,8 @@ class HeadTrainer:
             values = [
                 image_of(control, {"id": one.task, "data": pulled.data[one.task]}) for one in part
             ]
-            found, failures = self._predictor.embedder.embed(
-                list({value for value in values if value is not None}), None
+            found, failures = self._embedder.embed(
+                list({value for value in values if value is not None})
             )
             if failures:
                 log.warning("project %s: %d images are left out", pulled.key, len(failures))
@@ -320,7 +329,7 @@ class HeadTrainer:
                 embeddings = [embedding for _, embedding in there]
                 kept += [one for one, _ in there]
                 images.append(torch.from_numpy(np.stack([one.image for one in embeddings])).float())
-                scores.append(self._predictor.z(scorer, control, embeddings))
+                scores.append(version.z(control, embeddings))
         if sum(one.provenance != "known" for one in kept) < MIN_APPROVALS:
             return None
         share = self._settings.audit_share

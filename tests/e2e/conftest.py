@@ -285,7 +285,7 @@ def connected(
     ):
         # One project in 800 has none, by chance.
         number = make_project()
-    report = connect(loop, studio, loop_runtime.predictor, number)
+    report = connect(loop, studio, loop_runtime, number)
     assert not report.failures
     return number
 

@@ -63,18 +63,18 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     # A second time nothing is made.
     assert "0 tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
 
-    report = connect(loop, studio, loop_runtime.predictor, empty)
+    report = connect(loop, studio, loop_runtime, empty)
     assert not report.failures
     tasks = {task["id"]: task["data"] for task in studio.tasks.iterate(empty)}
     for task, prediction in one_each(studio, empty).items():
         if prediction["result"]:
             assert tasks[task]["known_label"] in choices_of(prediction)
 
-    pulled = HeadTrainer(loop, studio, loop_runtime.predictor).pull(empty)
+    pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)
     assert pulled.reviewed == {}
     assert {one.provenance for one in pulled.approvals["tags"]} == {"known"}
     reviewed = set(review(empty, 10))
-    pulled = HeadTrainer(loop, studio, loop_runtime.predictor).pull(empty)
+    pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)
     assert set(pulled.reviewed) == reviewed
     assert {
         one.task for one in pulled.approvals["tags"] if one.provenance not in PARTIAL

@@ -28,7 +28,7 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
     api: Callable[..., Any],
 ) -> None:
     project = make_project()
-    connect(settings, studio, runtime.predictor, project)
+    connect(settings, studio, runtime, project)
     task = api("GET", f"/api/projects/{project}/next")
     expected = choices_of(task["predictions"][0])
 

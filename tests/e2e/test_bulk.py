@@ -367,7 +367,7 @@ def test_connect_lets_the_workers_predict(
     tmp_path: Path,
 ) -> None:
     number = project([*many[:30], f"{LOCAL}missing.jpg"])
-    report = connect(bulk, studio, Runtime(bulk).predictor, number)
+    report = connect(bulk, studio, Runtime(bulk), number)
     assert (report.tasks, report.imported, len(report.failures)) == (31, 30, 1)
     assert studio.projects.get(number)["sampling"] == "Uncertainty sampling"
     assert [run.asked_by for run in runs.of_project(number)] == ["connect"]
@@ -451,7 +451,7 @@ def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
 ) -> None:
     number = project(many[:30])
     with backend_of(bulk, tmp_path) as mine:
-        connect(mine, studio, Runtime(mine).predictor, number)
+        connect(mine, studio, Runtime(mine), number)
         store = Store(bulk.store_uri)
         address = f"{bulk.label_studio_url}{many[0]}"
         assert store.vectors.keys_of([address])

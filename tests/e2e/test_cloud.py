@@ -66,8 +66,8 @@ def test_images_in_a_bucket_are_reached_through_label_studio(
         update={"allowed_hosts": "127.0.0.1", "store": str(tmp_path / "store")}
     )
 
-    report = connect(mine, studio, Runtime(mine).predictor, project)
+    report = connect(mine, studio, Runtime(mine), project)
 
     assert (report.tasks, report.imported, report.failures) == (3, 3, {})
-    again = connect(mine, studio, Runtime(mine).predictor, project)
+    again = connect(mine, studio, Runtime(mine), project)
     assert again.imported == 0

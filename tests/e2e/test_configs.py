@@ -45,7 +45,7 @@ def test_label_studio_keeps_every_prediction_of_each_kind_of_config(
     make_project: MakeProject,
 ) -> None:
     project = make_project(photos=30, config=CONFIGS[kind])
-    report = connect(settings, studio, runtime.predictor, project)
+    report = connect(settings, studio, runtime, project)
     assert (report.imported, report.failures) == (30, {})
     assert any(choices_of(one) for one in studio.predictions.of_project(project))
 
@@ -54,7 +54,7 @@ def test_labels_that_the_model_cannot_read_are_named_with_the_ways_out(
     settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     config = CONFIGS["japanese"].replace(' model_prompt="a photo of a cat"', "")
-    report = connect(settings, studio, runtime.predictor, make_project(photos=1, config=config))
+    report = connect(settings, studio, runtime, make_project(photos=1, config=config))
     warning = next(one for one in report.warnings if "猫" in one)
     assert "ロケット" not in warning
     assert "model_prompt" in warning
@@ -81,7 +81,7 @@ def test_labels_from_the_tasks_data_are_predicted_per_task(
     project = make_project(photos=0, config=config, extra=tasks)
     low = settings.model_copy(update={"threshold": 0.0})
 
-    report = connect(low, studio, Runtime(low).predictor, project)
+    report = connect(low, studio, Runtime(low), project)
 
     assert report.failures == {}
     found = [
@@ -100,7 +100,7 @@ def test_nested_choices_survive_the_label_stream_and_its_submit(
 ) -> None:
     project = make_project(photos=1, config=CONFIGS["nested"])
     low = settings.model_copy(update={"threshold": 0.0})
-    connect(low, studio, Runtime(low).predictor, project)
+    connect(low, studio, Runtime(low), project)
 
     page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     page.locator("input[type=checkbox]:checked").first.wait_for(timeout=60_000)

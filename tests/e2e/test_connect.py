@@ -41,8 +41,8 @@ def test_connecting_twice_changes_nothing_the_second_time(
     settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project()
-    first = connect(settings, studio, runtime.predictor, project)
-    second = connect(settings, studio, runtime.predictor, project)
+    first = connect(settings, studio, runtime, project)
+    second = connect(settings, studio, runtime, project)
 
     assert (first.tasks, first.imported, first.failures) == (PHOTOS, PHOTOS, {})
     assert (second.tasks, second.imported, second.failures) == (PHOTOS, 0, {})
@@ -69,7 +69,7 @@ def test_two_connects_at_once_import_every_prediction_once(
 
     def run(_: int) -> str:
         try:
-            return connect(settings, studio, runtime.predictor, project).model_version
+            return connect(settings, studio, runtime, project).model_version
         except StudioError as error:
             return error.message
 
@@ -101,7 +101,7 @@ def test_a_task_that_lacks_one_of_its_images_is_predicted_and_told(
     there, gone = (f"/data/local-files/?d=images/{name}" for name in (photo, "gone.jpg"))
     tasks = [{"data": {"image": there, "other": other}} for other in (there, gone)]
     whole, lacking = studio.tasks.create(project, tasks)
-    report = connect(settings, studio, runtime.predictor, project)
+    report = connect(settings, studio, runtime, project)
     assert set(report.failures) == {lacking}
     assert "gone.jpg" in report.failures[lacking]
     assert {one["task"] for one in studio.predictions.of_project(project)} == {whole, lacking}
@@ -111,7 +111,7 @@ def test_the_webhook_without_a_secret_is_replaced_by_one_with_it(
     settings: Settings, studio: LabelStudioClient, runtime: Runtime, make_project: MakeProject
 ) -> None:
     project = make_project(photos=2)
-    connect(settings, studio, runtime.predictor, project)
+    connect(settings, studio, runtime, project)
 
     hooks = studio.webhooks.of_project(project)
     assert len(hooks) == 1
@@ -129,7 +129,7 @@ def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
     api: Callable[..., Any],
 ) -> None:
     project = make_project()
-    report = connect(settings, studio, runtime.predictor, project)
+    report = connect(settings, studio, runtime, project)
 
     task = api("GET", f"/api/projects/{project}/next")
 
@@ -152,7 +152,7 @@ def test_setup_and_predict_agree_on_the_version_and_a_new_task_is_answered_live(
     api: Api,
 ) -> None:
     project = make_project()
-    report = connect(settings, studio, runtime.predictor, project)
+    report = connect(settings, studio, runtime, project)
     imported = {
         one["task"]: (one["score"], one["result"]) for one in studio.predictions.of_project(project)
     }
@@ -188,7 +188,7 @@ def test_a_broken_and_a_missing_image_leave_only_their_own_tasks_open(
     project = make_project(photos=5, extra=[{"data": {"image": address}} for address in bad])
     studio.projects.add_local_files(project, str(servers.files / "broken"))
 
-    report = connect(settings, studio, runtime.predictor, project)
+    report = connect(settings, studio, runtime, project)
 
     assert (report.tasks, report.imported, len(report.failures)) == (8, 5, 3)
     assert sorted(shown(studio, project, report.model_version).values()) == [1] * 5
@@ -220,7 +220,7 @@ def test_uploaded_images_are_predicted_with_a_personal_access_token(
         }
     )
 
-    report = connect(mine, LabelStudioClient(mine), Runtime(mine).predictor, project)
+    report = connect(mine, LabelStudioClient(mine), Runtime(mine), project)
 
     assert (report.imported, report.failures) == (3, {})
 
@@ -233,11 +233,11 @@ def test_new_labels_give_a_new_version_and_the_old_predictions_stay(
     label_config: str,
 ) -> None:
     project = make_project(photos=4)
-    before = connect(settings, studio, runtime.predictor, project)
+    before = connect(settings, studio, runtime, project)
     changed = label_config.replace("</Choices>", '<Choice value="tractor"/></Choices>')
     studio.projects.update(project, label_config=changed)
 
-    after = connect(settings, studio, runtime.predictor, project)
+    after = connect(settings, studio, runtime, project)
 
     assert after.model_version != before.model_version
     assert studio.predictions.versions(project) == {before.model_version: 4, after.model_version: 4}
@@ -253,7 +253,7 @@ def test_a_config_with_nothing_for_us_is_refused_before_anything_is_changed(
         '<RectangleLabels name="box" toName="image"><Label value="cat"/></RectangleLabels></View>',
     )
     with pytest.raises(LabelConfigError, match="nothing for us"):
-        connect(settings, studio, runtime.predictor, project)
+        connect(settings, studio, runtime, project)
     assert studio.backends.of_project(project) == []
     assert studio.webhooks.of_project(project) == []
 
@@ -264,7 +264,7 @@ def test_a_backend_that_is_down_is_named_with_the_way_to_start_it(
     project = make_project(photos=1)
     down = settings.model_copy(update={"public_url": "http://127.0.0.1:9"})
     with pytest.raises(StudioError) as caught:
-        connect(down, studio, runtime.predictor, project)
+        connect(down, studio, runtime, project)
     assert "ls-clip serve" in caught.value.fix
     assert studio.backends.of_project(project) == []
 
@@ -289,7 +289,7 @@ def test_events_of_label_studio_pass_with_the_secret(
     api: Api,
 ) -> None:
     project = make_project(photos=1)
-    connect(settings, studio, runtime.predictor, project)
+    connect(settings, studio, runtime, project)
     task = next(studio.tasks.iterate(project))["id"]
 
     def counted(action: str) -> float:
@@ -347,6 +347,6 @@ def test_a_backend_without_a_password_is_connected(
     with LocalBackend(mine, tmp_path / "backend.log") as backend:
         backend.wait()
         project = make_project(photos=2)
-        report = connect(mine, studio, Runtime(mine).predictor, project)
+        report = connect(mine, studio, Runtime(mine), project)
         assert (report.imported, report.failures) == (2, {})
         assert studio.backends.of_project(project)[0]["auth_method"] == "NONE"

@@ -52,7 +52,7 @@ def connected(
 
     def make(**arguments: Any) -> int:
         project = make_project(**{"photos": 3, **arguments})
-        connect(settings, studio, runtime.predictor, project)
+        connect(settings, studio, runtime, project)
         return project
 
     return make
@@ -314,7 +314,7 @@ def test_a_backend_that_is_down_is_one_error(
 ) -> None:
     project = make_project(photos=2)
     with backend_of_its_own(settings, tmp_path) as mine:
-        connect(mine, studio, Runtime(mine).predictor, project)
+        connect(mine, studio, Runtime(mine), project)
         studio.projects.update(project, model_version=TITLE)
         assert set(wrong(mine, project)) == {"model-version"}
         assert wrong(mine, project)["model-version"].severity == "warning"
@@ -343,7 +343,7 @@ def test_credentials_that_label_studio_does_not_know_are_named(
 ) -> None:
     project = make_project(photos=1)
     with backend_of_its_own(settings, tmp_path) as mine:
-        connect(mine, studio, Runtime(mine).predictor, project)
+        connect(mine, studio, Runtime(mine), project)
     with backend_of_its_own(settings, tmp_path, basic_auth_pass=SecretStr("new")) as mine:
         found = wrong(mine, project)
     assert set(found) == {"backend-state"}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from backend.inference.predictor import Predictor
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
@@ -53,7 +54,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     # Annotated tasks keep the prediction that people saw; the others have one of the new version.
     assert set(after) == {task for task in before if task not in reviewed}
     assert {one["model_version"] for one in after.values()} == {
-        loop_runtime.predictor.scorer(_config(studio, connected), key).model_version
+        loop_runtime.versions.get(_config(studio, connected), key).name
     }
     # The blind slice stays blind.
     assert {task for task, one in after.items() if one["result"] == []} == blind - set(reviewed)
@@ -152,9 +153,9 @@ def test_live_predictions_are_blind_where_imported_ones_are(
 ):
     imported = one_each(studio, connected)
     project = studio.projects.get(connected)
-    predictor = loop_runtime.predictor
-    scorer = predictor.scorer(_config(studio, connected), project_key(project))
-    live = predictor.predict(scorer, list(studio.tasks.iterate(connected)))
+    version = loop_runtime.versions.get(_config(studio, connected), project_key(project))
+    predictor = Predictor(version, loop_runtime.embedder)
+    live = predictor.predict(list(studio.tasks.iterate(connected)))
     for one in live:
         assert one.task is not None
         kept = imported[one.task]

@@ -26,6 +26,7 @@ from backend.cli.main import main as cli
 from backend.demo.photos import LABELS, make_photos
 from backend.demo.servers import LocalValkey
 from backend.errors import LabelConfigError
+from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.server import settings_comparison
@@ -109,7 +110,7 @@ def predict(
     runtime: Any, xml: str, key: str, tasks: Sequence[Mapping[str, Any]], head: str | None = None
 ) -> list[dict[str, Any]]:
     """Predictions of tasks, with all that is known about each."""
-    scorer = runtime.predictor.scorer(parse_config(xml), key, head)
+    version = runtime.versions.get(parse_config(xml), key, head)
     return [
         {
             "task": one.task,
@@ -120,13 +121,13 @@ def predict(
             "blind": one.blind,
             "failure": None if one.failure is None else [one.failure.reason, one.failure.as_dict()],
         }
-        for one in runtime.predictor.predict(scorer, tasks, 30.0)
+        for one in Predictor(version, runtime.embedder).predict(tasks, 30.0)
     ]
 
 
 def version(runtime: Any, xml: str, key: str) -> str:
     """The model version that predicts."""
-    name: str = runtime.predictor.scorer(parse_config(xml), key).model_version
+    name: str = runtime.versions.get(parse_config(xml), key).name
     return name
 
 
@@ -178,7 +179,7 @@ def stored(runtime: Any, values: Sequence[str]) -> dict[str, Any]:
         "encoder": runtime.encoder.id,
         "there": {value: runtime.embedder.has_all([value]) for value in values},
         "addresses": {value: runtime.embedder.address(value) for value in values},
-        "table": runtime.predictor.table().as_dict(),
+        "table": runtime.versions.table().as_dict(),
     }
 
 
@@ -219,7 +220,7 @@ def train(
         for task, data in truth.items()
     ]
     pulled = Pulled(key, config, {control.name: approvals}, dict(truth))
-    trainer = HeadTrainer(runtime.settings, mock.Mock(), runtime.predictor)
+    trainer = HeadTrainer(runtime.settings, mock.Mock(), runtime.versions, runtime.embedder)
     made = trainer.train(pulled)
     if made.made is not None:
         ProjectState(runtime.store, key).set_trained_on(pulled.reviewed, trainer.made_from(pulled))

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 
 from backend import telemetry
 from backend.inference.prediction import Prediction
+from backend.inference.predictor import Predictor
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.server.app import SPARE_THREADS, create_app
 from tests.conftest import MakeRuntime
@@ -363,14 +364,14 @@ def test_more_predictions_than_threads_are_answered_as_busy(
 ):
     inside, release = threading.Semaphore(0), threading.Event()
     runtime = make_runtime(StubEncoder(), threads=SPARE_THREADS + 4)
-    predict = runtime.predictor.predict
+    predict = Predictor.predict
 
     def wait_and_predict(*arguments: Any) -> list[Prediction]:
         inside.release()
         release.wait(30)
         return predict(*arguments)
 
-    monkeypatch.setattr(runtime.predictor, "predict", wait_and_predict)
+    monkeypatch.setattr(Predictor, "predict", wait_and_predict)
     app = create_app(runtime)
     with ThreadPoolExecutor(4) as pool:
         jobs = [

@@ -66,9 +66,7 @@ def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
         stub.tasks = {1: {"image": data_uri(1)}, 2: {"image": "/data/upload/1/a.jpg"}}
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         pulled = Pulled(KEY, parse_config(choices_config()), {}, {})
-        tasks = exported(
-            LabelStudioClient(runtime.settings), runtime.predictor, 1, pulled, pseudo=True
-        )
+        tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=True)
         written = write("csv", tasks, tmp_path / "out.csv")
     assert written.tasks == 2
     assert sum(written.states.values()) == 2 * len(pulled.config.controls[0].labels)
@@ -167,7 +165,7 @@ def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRun
         config = parse_config(choices_config("cat", "dog"))
         pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
         studio = LabelStudioClient(runtime.settings)
-        tasks = [*exported(studio, runtime.predictor, 1, pulled, pseudo=False)]
+        tasks = [*exported(studio, runtime, 1, pulled, pseudo=False)]
     said = {one.task: [state.state for state in one.controls[0][1]] for one in tasks}
     assert said == {1: ["unknown", "unknown"], 2: ["approved", "approved"]}
 
@@ -181,9 +179,7 @@ def test_coco_has_an_annotation_for_what_is_there_and_names_what_is_absent(
         found = [Approval(1, (POSITIVE, NEGATIVE, 0), "edited", 1.0)]
         config = parse_config(choices_config("cat", "dog", "tree"))
         pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
-        tasks = exported(
-            LabelStudioClient(runtime.settings), runtime.predictor, 1, pulled, pseudo=False
-        )
+        tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
         written = write("coco", tasks, tmp_path / "coco.json")
     assert dict(written.states) == {"approved": 2, "unknown": 1}
     content = json.loads((tmp_path / "coco.json").read_text())
@@ -203,9 +199,7 @@ def test_labels_that_stand_in_the_data_are_exported_as_approved(make_runtime: Ma
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), "edited", 1.0)]}
         pulled = Pulled(KEY, config, {}, {}, own)
-        (one,) = exported(
-            LabelStudioClient(runtime.settings), runtime.predictor, 1, pulled, pseudo=False
-        )
+        (one,) = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
     rows = one.controls[0][1]
     assert [(row.label, row.state, row.present) for row in rows] == [
         ("cat", "approved", False),

@@ -315,7 +315,7 @@ def test_without_a_worker_connect_changes_nothing(
         label_studio_api_key="f" * 40,
     )
     with pytest.raises(QueueError, match="No worker listens"):
-        connect(runtime.settings, LabelStudioClient(runtime.settings), runtime.predictor, 1)
+        connect(runtime.settings, LabelStudioClient(runtime.settings), runtime, 1)
     assert {method for method, _ in studio.calls} == {"GET"}
 
 

@@ -109,7 +109,7 @@ def test_what_is_late_fails_and_the_rest_does_not_wait(parts: Parts):
 
     source.fetch = slow  # type: ignore[method-assign]
     try:
-        found, failures = embedder.embed(ADDRESSES, seconds=1)
+        found, failures = embedder.embed(ADDRESSES, deadline_seconds=1)
     finally:
         release.set()
     assert {address: error.reason for address, error in failures.items()} == {
@@ -140,7 +140,7 @@ def test_where_only_the_store_is_asked_its_failure_is_told(
 
     monkeypatch.setattr(Vectors, "keys_of", fail)
     with pytest.raises(StoreError):
-        parts[0].embed(ADDRESSES[:2], seconds=0)
+        parts[0].stored(ADDRESSES[:2])
 
 
 # Addresses

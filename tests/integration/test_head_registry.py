@@ -11,6 +11,7 @@ import pytest
 from backend.errors import StoreError
 from backend.inference.holdout import blind_score, is_audit, is_blind
 from backend.inference.prediction import logged
+from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry
 from backend.storage.project_state import ProjectState
@@ -103,43 +104,43 @@ def test_two_processes_agree_right_after_a_promotion_and_after_a_rollback(
         return [
             (found.model_version, found.result)
             for house in (one, two)
-            for found in house.predictor.predict(house.predictor.scorer(config, KEY), [task])
+            for found in Predictor(house.versions.get(config, KEY), house.embedder).predict([task])
         ]
 
     before = answers()
     assert before[0] == before[1]
     encoder = one.encoder
-    one.predictor.heads.keep(KEY, head_set("h1", encoder.id, encoder.dim))
+    one.versions.heads.keep(KEY, head_set("h1", encoder.id, encoder.dim))
     assert answers() == before
-    one.predictor.heads.serve(KEY, "h1")
+    one.versions.heads.serve(KEY, "h1")
     after = answers()
     assert after[0] == after[1]
     assert after != before
     assert "-h1-" in after[0][0]
-    two.predictor.heads.serve(KEY, ZERO_SHOT)
+    two.versions.heads.serve(KEY, ZERO_SHOT)
     assert answers() == before
 
 
 def test_a_head_of_another_encoder_is_not_used(make_runtime: MakeRuntime):
     house = make_runtime()
     config = parse_config(choices_config())
-    before = house.predictor.scorer(config, KEY).model_version
-    house.predictor.heads.keep(KEY, head_set("h1", "another encoder", 3))
-    house.predictor.heads.serve(KEY, "h1")
-    assert house.predictor.scorer(config, KEY).model_version == before
+    before = house.versions.get(config, KEY).name
+    house.versions.heads.keep(KEY, head_set("h1", "another encoder", 3))
+    house.versions.heads.serve(KEY, "h1")
+    assert house.versions.get(config, KEY).name == before
 
 
 def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_their_head(
     make_runtime: MakeRuntime,
 ):
     house = make_runtime()
-    house.predictor.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
-    house.predictor.heads.serve(KEY, "h1")
+    house.versions.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    house.versions.heads.serve(KEY, "h1")
     config = parse_config(choices_config("new", *LABELS[1:]))
-    scorer = house.predictor.scorer(config, KEY)
-    head = scorer.heads["tags"].head
+    version = house.versions.get(config, KEY)
+    head = version.heads["tags"].head
     assert head.card.labels == ("new", *LABELS[1:])
-    row = scorer.table.row(False, len(LABELS))
+    row = version.table.row(False, len(LABELS))
     assert (float(head.slope[0]), float(head.offset[0])) == pytest.approx((row.slope, row.offset))
     assert not head.weight[0].any()
     assert head.weight[1:].all()
@@ -150,18 +151,17 @@ def test_a_label_that_the_encoder_cannot_read_is_suggested_once_the_head_has_lea
     make_runtime: MakeRuntime, seen: int, suggested: bool
 ):
     runtime = make_runtime()
-    predictor = runtime.predictor
     names = (*LABELS[:-1], "犬")
-    base = head_set("h1", predictor.encoder.id, predictor.encoder.dim)
+    base = head_set("h1", runtime.encoder.id, runtime.encoder.dim)
     fitted = base.controls["tags"]
     card = replace(fitted.head.card, labels=names, counts={"犬": seen, "(rows)": 40})
     control = FittedControl(replace(fitted.head, card=card), (0.0,) * len(names))
     made = replace(base, controls={"tags": control})
-    predictor.heads.keep(KEY, made)
-    predictor.heads.serve(KEY, "h1")
+    runtime.versions.heads.keep(KEY, made)
+    runtime.versions.heads.serve(KEY, "h1")
     config = parse_config(choices_config(*names))
     task = {"id": 1, "data": {"image": data_uri(1)}}
-    (found,) = predictor.predict(predictor.scorer(config, KEY), [task])
+    (found,) = Predictor(runtime.versions.get(config, KEY), runtime.embedder).predict([task])
     assert found.result is not None
     ticked = found.result[0]["value"]["choices"]
     assert ("犬" in ticked) == suggested
@@ -203,9 +203,9 @@ def test_blind_scores_lie_among_the_others():
 
 def test_a_blind_task_is_answered_with_nothing_and_kept_as_blind(make_runtime: MakeRuntime):
     house = make_runtime(blind_share=0.5)
-    scorer = house.predictor.scorer(parse_config(choices_config()), KEY)
+    version = house.versions.get(parse_config(choices_config()), KEY)
     tasks = [{"id": number, "data": {"image": data_uri(number)}} for number in range(1, 21)]
-    found = house.predictor.predict(scorer, tasks)
+    found = Predictor(version, house.embedder).predict(tasks)
     for one in found:
         assert one.task is not None
         assert one.blind == is_blind(KEY, one.task, 0.5)
@@ -233,12 +233,12 @@ def test_labels_have_an_age(tmp_path: Path):
 def test_a_known_label_is_ticked_whatever_the_model_thinks(make_runtime: MakeRuntime):
     house = make_runtime(threshold=1.0)
     config = parse_config(choices_config())
-    before = house.predictor.scorer(config, KEY).model_version
+    before = house.versions.get(config, KEY).name
     ProjectState(house.store, KEY).set_known_field("category")
-    scorer = house.predictor.scorer(config, KEY)
-    assert scorer.model_version != before
+    version = house.versions.get(config, KEY)
+    assert version.name != before
     task = {"id": 1, "data": {"image": data_uri(1), "category": LABELS[2]}}
-    (one,) = house.predictor.predict(scorer, [task])
+    (one,) = Predictor(version, house.embedder).predict([task])
     assert one.result is not None
     assert one.result[0]["value"] == {"choices": [LABELS[2]]}
     assert one.probabilities["tags"][LABELS[2]] == 1.0
@@ -246,15 +246,15 @@ def test_a_known_label_is_ticked_whatever_the_model_thinks(make_runtime: MakeRun
 
 def test_forgetting_a_project_erases_its_heads(make_runtime: MakeRuntime):
     house = make_runtime()
-    house.predictor.heads.keep(KEY, head_set("h1"))
-    house.predictor.heads.serve(KEY, "h1")
+    house.versions.heads.keep(KEY, head_set("h1"))
+    house.versions.heads.serve(KEY, "h1")
     memory = ProjectState(house.store, KEY)
     memory.set_trained_on({1: "x"}, "y")
     memory.set_known_field("category")
     since = memory.labels_since(parse_config(choices_config("cat")), 100.0)
     house.prediction_log.purge("1.")
-    assert house.predictor.heads.names(KEY) == []
-    assert house.predictor.heads.serving(KEY) == ZERO_SHOT
+    assert house.versions.heads.names(KEY) == []
+    assert house.versions.heads.serving(KEY) == ZERO_SHOT
     assert memory.trained_on() == ({}, "")
     # What is a setting stays: old reviews would be misread without it.
     assert memory.known_field() == "category"
@@ -262,7 +262,7 @@ def test_forgetting_a_project_erases_its_heads(make_runtime: MakeRuntime):
 
 
 def test_another_head_of_the_same_name_is_not_taken_for_the_former(make_runtime: MakeRuntime):
-    heads = make_runtime().predictor.heads
+    heads = make_runtime().versions.heads
     heads.keep(KEY, head_set("h1"))
     assert heads.get(KEY, "h1").approvals == head_set("h1").approvals
     make_runtime().prediction_log.purge("1.")

@@ -24,7 +24,10 @@ def trainer(make_runtime: MakeRuntime) -> Iterator[Callable[..., Any]]:
             given = {"label_studio_url": stub.url, "label_studio_api_key": "f" * 40, **values}
             runtime = make_runtime(**given)
             return HeadTrainer(
-                runtime.settings, LabelStudioClient(runtime.settings), runtime.predictor
+                runtime.settings,
+                LabelStudioClient(runtime.settings),
+                runtime.versions,
+                runtime.embedder,
             ), runtime
 
         yield make
@@ -60,7 +63,7 @@ def test_a_control_without_approvals_any_more_keeps_its_head(trainer: Callable[.
     both = {name: approvals(mixed, "unaided") for name in ("tags", "more")}
     first = one.train(pulled(TWO, both)).made
     assert first is not None and set(first.controls) == {"tags", "more"}
-    runtime.predictor.heads.serve(KEY, first.name)
+    runtime.versions.heads.serve(KEY, first.name)
     second = one.train(pulled(TWO, {"tags": both["tags"], "more": []})).made
     assert second is not None
     assert second.controls["more"].digest == first.controls["more"].digest

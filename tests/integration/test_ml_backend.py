@@ -76,7 +76,7 @@ def test_a_broken_config_does_not_break_its_setup(server: FlaskClient):
 
 
 def test_an_event_leads_to_nothing_where_there_are_no_workers(runtime: Runtime):
-    backend = ClipBackend("1.1", EAGER, predictor=runtime.predictor)
+    backend = ClipBackend("1.1", EAGER, runtime=runtime)
     assert backend.fit((), event="ANNOTATION_CREATED", data={}, job_id="1") == {}
     assert backend.process_event("ANNOTATION_CREATED", {}, "1", {}) == {}
 
@@ -152,4 +152,4 @@ def test_2x_can_be_made_without_a_config(version2: Any):
 
 def test_both_ways_give_the_same_predictions(version2: Any, runtime: Runtime):
     new = version2(project_id="1.1", label_config=EAGER).predict([task(1)])
-    assert new == ClipBackend("1.1", EAGER, predictor=runtime.predictor).predict([task(1)])
+    assert new == ClipBackend("1.1", EAGER, runtime=runtime).predict([task(1)])

@@ -475,7 +475,7 @@ def test_connect_does_not_take_another_run_for_its_own(
 @pytest.fixture
 def head(house: Runtime) -> str:
     """A set of heads that does not serve yet."""
-    house.predictor.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    house.versions.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
     return "h1"
 
 
@@ -500,13 +500,13 @@ def test_a_head_serves_only_once_its_predictions_are_shown(
     work()
     # Imported, and Label Studio is gone before anyone is shown anything.
     assert now(runs, run).state == IMPORTING
-    assert house.predictor.heads.serving(KEY) == ZERO_SHOT
+    assert house.versions.heads.serving(KEY) == ZERO_SHOT
     assert studio.shown == before
     assert len(studio.shown_tasks()) == 20
     studio.before = lambda method, path: None
     again(enqueue.finish_id(run.id))
     assert now(runs, run).state == DONE
-    assert house.predictor.heads.serving(KEY) == head
+    assert house.versions.heads.serving(KEY) == head
     assert studio.shown != before
     counts = Counter(
         one["task"] for one in studio.predictions if one["model_version"] == studio.shown
@@ -520,12 +520,12 @@ def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
     add_tasks(studio, *range(1, 21))
     run = refresh(runs, head)
     trainings = TrainingStore(runs.connection)
-    house.predictor.heads.accept(KEY, "h9")
+    house.versions.heads.accept(KEY, "h9")
     trainings.note(PROJECT, candidate="h9")
     work()
     assert now(runs, run).state == DONE
-    assert house.predictor.heads.serving(KEY) == head
-    assert house.predictor.heads.accepted(KEY) == "h9"
+    assert house.versions.heads.serving(KEY) == head
+    assert house.versions.heads.accepted(KEY) == "h9"
     assert trainings.get(PROJECT).candidate == "h9"
     assert schedule.moment(runs.connection, schedule.REFRESH, PROJECT) is not None
 
@@ -549,7 +549,7 @@ def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
         patch.setattr("jobs.publish.project_lock.set_current", gone)
         work()
     shown = studio.shown
-    assert house.predictor.scorer(parse_config(studio.config), KEY).model_version == shown
+    assert house.versions.get(parse_config(studio.config), KEY).name == shown
     assert now(runs, run).state == IMPORTING
     again(enqueue.finish_id(run.id))
     assert now(runs, run).state == DONE
@@ -570,7 +570,7 @@ def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
     run = refresh(runs, ZERO_SHOT)
     work()
     assert now(runs, run).state == DONE
-    assert house.predictor.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
+    assert house.versions.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
     assert studio.shown == before
     assert len(studio.predictions) == made
 
@@ -578,7 +578,7 @@ def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
 def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
     house: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
 ):
-    house.predictor.heads.serve(KEY, head)
+    house.versions.heads.serve(KEY, head)
     config = parse_config(studio.config)
     states = (1, -1, -1)
     approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
@@ -596,10 +596,10 @@ def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
         patch.setattr("backend.training.head_trainer.fit", dies)
         with pytest.raises(SystemExit):
             train(PROJECT, "forced")
-    assert house.predictor.heads.serving(KEY) == head
-    assert house.predictor.heads.names(KEY) == [head]
+    assert house.versions.heads.serving(KEY) == head
+    assert house.versions.heads.names(KEY) == [head]
     assert trainings.get(PROJECT).state == TRAINING
     train(PROJECT, "forced")
     assert trainings.get(PROJECT).state == IDLE
-    assert house.predictor.heads.names(KEY) == [head, "h2"]
-    assert house.predictor.heads.serving(KEY) == head
+    assert house.versions.heads.names(KEY) == [head, "h2"]
+    assert house.versions.heads.serving(KEY) == head

@@ -23,9 +23,9 @@ from backend.encoders.table import CLIP, OFFLINE, Row, Table
 from backend.errors import ImageError
 from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import Embedder
-from backend.inference.model_version import METHOD
 from backend.inference.prediction import Prediction, logged
-from backend.inference.predictor import STATISTICS_FROM, Predictor
+from backend.inference.predictor import Predictor
+from backend.inference.versions import METHOD, STATISTICS_FROM, ModelVersions
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.storage.store import Store
@@ -49,8 +49,8 @@ NO_IMAGE = {"id": 90, "data": {"image": "data:image/png;base64,AAAA"}}
 
 
 def predict(runtime: Runtime, config: str, tasks: list[Any], project: str = PROJECT) -> Any:
-    scorer = runtime.predictor.scorer(parse_config(config), project)
-    return runtime.predictor.predict(scorer, tasks)
+    version = runtime.versions.get(parse_config(config), project)
+    return Predictor(version, runtime.embedder).predict(tasks)
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63), 10**30])
@@ -70,7 +70,7 @@ def items(predictions: list[Prediction]) -> str:
 
 
 def version(runtime: Runtime, config: str, project: str = PROJECT) -> str:
-    return runtime.predictor.scorer(parse_config(config), project).model_version
+    return runtime.versions.get(parse_config(config), project).name
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_a_multilingual_encoder_reads_every_label(
     make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ):
     runtime = make_runtime()
-    monkeypatch.setattr(type(runtime.predictor.encoder), "multilingual", True)
+    monkeypatch.setattr(type(runtime.encoder), "multilingual", True)
     (found,) = predict(runtime, FOREIGN, [task(1)])
     assert found.result[0]["value"] == {"choices": ["cat", "犬", "猿", "猫"]}
 
@@ -305,10 +305,10 @@ def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, e
         return fetched(value)
 
     runtime.embedder._fetcher.fetch = fetch  # type: ignore[method-assign]
-    scorer = runtime.predictor.scorer(parse_config(eager), PROJECT)
+    predictor = Predictor(runtime.versions.get(parse_config(eager), PROJECT), runtime.embedder)
     slow = {"id": 2, "data": {"image": "http://slow/"}}
     try:
-        found = runtime.predictor.predict(scorer, [task(1), slow, task(3)], seconds=2)
+        found = predictor.predict([task(1), slow, task(3)], deadline_seconds=2)
     finally:
         release.set()
     assert [one.result is None for one in found] == [False, True, False]
@@ -341,12 +341,14 @@ def test_fresh_and_stored_embeddings_give_the_same_bytes(make_runtime: MakeRunti
 
 _OTHER_PROCESS = """
 import json, sys
+from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.runtime import process_runtime
 request = json.load(sys.stdin)
-predictor = process_runtime().predictor
-scorer = predictor.scorer(parse_config(request["config"]), request["project"])
-print(json.dumps([one.as_item() for one in predictor.predict(scorer, request["tasks"])]))
+runtime = process_runtime()
+version = runtime.versions.get(parse_config(request["config"]), request["project"])
+predictions = Predictor(version, runtime.embedder).predict(request["tasks"])
+print(json.dumps([prediction.as_item() for prediction in predictions]))
 """
 
 
@@ -366,9 +368,9 @@ def test_another_process_and_a_restart_give_the_same_bytes(
     )
     store = Store(settings.store)
     embedder = Embedder(settings, offline_encoder, store, ImageFetcher(settings, dict))
-    predictor = Predictor(settings, offline_encoder, store, embedder)
-    scorer = predictor.scorer(parse_config(eager), PROJECT)
-    live = [predictor.predict(scorer, [one])[0] for one in TASKS[:3]]
+    version = ModelVersions(settings, offline_encoder, store).get(parse_config(eager), PROJECT)
+    predictor = Predictor(version, embedder)
+    live = [predictor.predict([one])[0] for one in TASKS[:3]]
     assert items(live) == other.stdout.strip()
 
 
@@ -396,7 +398,7 @@ def test_a_version_is_found_without_loading_the_model(make_runtime: MakeRuntime)
 
 def test_a_version_changes_with_all_that_decides_scores(make_runtime: MakeRuntime, tmp_path: Path):
     fitted = make_runtime(store=tmp_path / "fitted")
-    fitted.predictor.save_table(Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0))
+    fitted.versions.save_table(Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0))
     versions = [
         version(make_runtime(), choices_config()),
         version(make_runtime(), choices_config("cat", "dog")),
@@ -420,23 +422,23 @@ def test_statistics_are_frozen_once_and_make_a_version_of_their_own(make_runtime
     runtime, config = make_runtime(), choices_config()
     before = predict(runtime, config, MANY[:2])
     parsed = parse_config(config)
-    assert runtime.predictor.freeze_statistics(parsed, PROJECT, MANY)
+    assert runtime.versions.freeze_statistics(parsed, PROJECT, MANY, runtime.embedder.embed)
     after = predict(runtime, config, MANY[:2])
     assert before[0].model_version != after[0].model_version
     assert before[0].probabilities != after[0].probabilities
     assert version(runtime, config, "2.1") == before[0].model_version
     # Later images change nothing.
     others = [task(100 + number) for number in range(STATISTICS_FROM)]
-    assert runtime.predictor.freeze_statistics(parsed, PROJECT, others)
+    assert runtime.versions.freeze_statistics(parsed, PROJECT, others, runtime.embedder.embed)
     assert items(predict(make_runtime(), config, MANY[:2])) == items(after)
 
 
 def test_statistics_wait_for_enough_images(make_runtime: MakeRuntime):
     runtime, config = make_runtime(), parse_config(choices_config())
     broken = [*MANY[:-1], NO_IMAGE, MANY[0]]
-    assert not runtime.predictor.freeze_statistics(config, PROJECT, broken)
-    assert not runtime.predictor.freeze_statistics(config, PROJECT, [])
-    assert runtime.predictor.freeze_statistics(config, PROJECT, MANY)
+    assert not runtime.versions.freeze_statistics(config, PROJECT, broken, runtime.embedder.embed)
+    assert not runtime.versions.freeze_statistics(config, PROJECT, [], runtime.embedder.embed)
+    assert runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
 
 
 def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
@@ -444,21 +446,23 @@ def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
     runtimes = [make_runtime(), make_runtime()]
     spans = [MANY, [task(50 + number) for number in range(STATISTICS_FROM)]]
     threads = [
-        threading.Thread(target=one.predictor.freeze_statistics, args=(config, PROJECT, span))
+        threading.Thread(
+            target=one.versions.freeze_statistics, args=(config, PROJECT, span, one.embedder.embed)
+        )
         for one, span in zip(runtimes, spans, strict=True)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    found = {one.predictor.scorer(config, PROJECT).model_version for one in runtimes}
+    found = {one.versions.get(config, PROJECT).name for one in runtimes}
     assert len(found) == 1
 
 
 def test_projects_with_strange_names_keep_their_statistics_apart(make_runtime: MakeRuntime):
     runtime, config = make_runtime(), parse_config(choices_config())
     before = version(runtime, choices_config(), "../../x")
-    assert runtime.predictor.freeze_statistics(config, "../../x", MANY)
+    assert runtime.versions.freeze_statistics(config, "../../x", MANY, runtime.embedder.embed)
     assert version(runtime, choices_config(), "../../x") != before
     assert version(runtime, choices_config(), "") == before
     assert not list(Path(runtime.settings.store).parent.glob("*.json"))
@@ -468,7 +472,7 @@ def test_the_method_number_is_part_of_the_version(
     make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ):
     before = version(make_runtime(), choices_config())
-    monkeypatch.setattr("backend.inference.model_version.METHOD", METHOD + 1)
+    monkeypatch.setattr("backend.inference.versions.METHOD", METHOD + 1)
     assert version(make_runtime(), choices_config()) != before
 
 
@@ -553,8 +557,10 @@ def test_copies_of_one_image_freeze_no_statistics(make_runtime: MakeRuntime):
         one["data"] = {"image": data_uri(1).replace("data:image/png", f"data:image/png;n={number}")}
     found, _ = runtime.embedder.embed([one["data"]["image"] for one in copies])
     assert len({one.image.tobytes() for one in found.values()}) == 1
-    assert not runtime.predictor.freeze_statistics(config, PROJECT, copies)
-    assert runtime.predictor.freeze_statistics(config, PROJECT, [*MANY, *copies])
+    assert not runtime.versions.freeze_statistics(config, PROJECT, copies, runtime.embedder.embed)
+    assert runtime.versions.freeze_statistics(
+        config, PROJECT, [*MANY, *copies], runtime.embedder.embed
+    )
 
 
 TWO_IMAGES = (
@@ -612,4 +618,6 @@ def test_a_project_name_of_any_length_is_answered(make_runtime: MakeRuntime):
     runtime = make_runtime()
     long = "x" * 5000
     assert version(runtime, choices_config(), long) == version(runtime, choices_config(), "1.1")
-    assert runtime.predictor.freeze_statistics(parse_config(choices_config()), long, MANY)
+    assert runtime.versions.freeze_statistics(
+        parse_config(choices_config()), long, MANY, runtime.embedder.embed
+    )

@@ -44,7 +44,7 @@ def house(
 
 @pytest.fixture
 def heads(house: Runtime) -> HeadRegistry:
-    return house.predictor.heads
+    return house.versions.heads
 
 
 @pytest.fixture

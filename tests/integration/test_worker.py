@@ -91,7 +91,7 @@ def runs(house: Runtime) -> RunStore:
 
 
 def stored(house: Runtime, images: list[str]) -> set[str]:
-    found, _ = house.embedder.embed(images, seconds=0)
+    found, _ = house.embedder.stored(images)
     return set(found)
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from backend.encoders.base import tiles
-from backend.encoders.label_texts import unreadable_labels
+from backend.encoders.label_texts import unreadable_texts
 from backend.encoders.openclip import OpenClipEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
@@ -302,7 +302,7 @@ def test_cells_need_a_convolutional_encoder(siglip: Path, tmp_path: Path):
 def test_an_english_model_does_not_know_japanese(request: pytest.FixtureRequest):
     encoder = encoder_of("clip", request)
     assert not encoder.multilingual
-    assert unreadable_labels(encoder, ["犬", "dog"]) == ["犬"]
+    assert unreadable_texts(encoder, ["犬", "dog"]) == ["犬"]
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_multilingual_models_are_recognised(model: str, tmp_path: Path):
     checkpoint.write_bytes(b"only its name matters here")
     encoder = OpenClipEncoder(f"{model}/{checkpoint}")
     assert encoder.multilingual
-    assert unreadable_labels(encoder, ["犬"]) == []
+    assert unreadable_texts(encoder, ["犬"]) == []
 
 
 @pytest.mark.parametrize("model", ["ViT-B-16", "ViT-B-16-SigLIP", "roberta-ViT-B-32"])

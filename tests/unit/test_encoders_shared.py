@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from backend.encoders.base import tiles
-from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_labels
+from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_texts
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.weights import fingerprint
 
@@ -39,14 +39,14 @@ def test_prompts_are_read_as_they_are_and_underscores_are_blanks(encoder: Offlin
 
 def test_labels_in_a_script_that_the_model_cannot_read_are_found(encoder: OfflineEncoder):
     labels = ["犬", "собака", "dog", "señal", "3 % & 🙂", "自転車 bike"]
-    assert unreadable_labels(encoder, labels) == ["犬", "собака", "自転車 bike"]
+    assert unreadable_texts(encoder, labels) == ["犬", "собака", "自転車 bike"]
 
 
 def test_a_multilingual_model_reads_every_script(
     encoder: OfflineEncoder, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(encoder, "multilingual", True)
-    assert unreadable_labels(encoder, ["犬"]) == []
+    assert unreadable_texts(encoder, ["犬"]) == []
 
 
 @pytest.mark.parametrize("size", [(100, 60), (3, 2), (1, 1), (1, 50)])

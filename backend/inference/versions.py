@@ -1,0 +1,282 @@
+"""Builds the model versions of projects from what the store holds, and keeps them in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from backend.encoders.base import Encoder
+from backend.encoders.table import Table, shipped_table
+from backend.errors import StoreError
+from backend.inference.embedder import Embedded
+from backend.inference.label_embeddings import LabelEmbeddings
+from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, raw_scores
+from backend.inference.task_images import image_of
+from backend.labels.config import LabelConfig
+from backend.labels.controls import Control
+from backend.settings import Settings
+from backend.storage.artifacts import safe_name
+from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry, HeadSet
+from backend.storage.project_state import ProjectState
+from backend.storage.store import Store
+from backend.vlpl import zero_shot
+from backend.vlpl.zero_shot import Statistics
+
+log = logging.getLogger(__name__)
+
+METHOD = 3
+"""Part of every version; raised when the same inputs would give other scores than before."""
+
+LEARNED_FROM = 5
+"""Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
+
+STATISTICS_FROM = 25
+"""Images that must have been seen before a project's statistics are frozen."""
+STATISTICS_UP_TO = 400
+
+CACHED_VERSIONS = 64
+"""Versions kept in memory; the one that was asked for longest ago goes first."""
+REBUILD_SECONDS = 60.0
+"""A version is built anew after this time, even if the store's marker is unchanged: files may have
+been deleted or restored by hand, or a process may have died before it changed the marker."""
+
+
+class _Cached(NamedTuple):
+    generation: str
+    built: float
+    version: ModelVersion
+
+
+class ModelVersions:
+    """See the module. Thread-safe; one per process.
+
+    Args:
+        settings: ``threshold`` and ``blind_share`` are part of every version.
+        encoder: images and texts to embeddings.
+        store: where statistics, tables and heads live.
+
+    Attributes:
+        heads: the heads of all projects.
+    """
+
+    def __init__(self, settings: Settings, encoder: Encoder, store: Store) -> None:
+        self.settings = settings
+        self.encoder = encoder
+        self.store = store
+        self.heads = HeadRegistry(store)
+        self._label_embeddings = LabelEmbeddings(encoder)
+        self._encoder_digest = hashlib.sha256(encoder.id.encode()).hexdigest()[:12]
+        self._cache: OrderedDict[tuple[str, str, str | None], _Cached] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, config: LabelConfig, project: str, head: str | None = None) -> ModelVersion:
+        """The version that predicts for this config in this project; loads no model.
+
+        Costs one store read where nothing has changed since the last call. What another process
+        changes in the store is seen by the next call.
+
+        Args:
+            config: the project's labeling config.
+            project: ``<id>.<unix time of creation>``, as Label Studio writes it.
+            head: name of a set of heads, or `head_registry.ZERO_SHOT`; None: the one that serves.
+
+        Raises:
+            StoreError: the store cannot be read, or has no such set.
+        """
+        key = config.digest, project, head
+        # Read before the build: what changes during the build is seen by the next call.
+        generation = self.store.generation.current()
+        now = time.monotonic()
+        with self._lock:
+            cached = self._cache.get(key)
+            if cached is not None:
+                self._cache.move_to_end(key)
+        if (
+            cached is not None
+            and cached.generation == generation
+            and now - cached.built < REBUILD_SECONDS
+        ):
+            return cached.version
+        version = self._build(config, project, head)
+        with self._lock:
+            self._cache[key] = _Cached(generation, now, version)
+            self._cache.move_to_end(key)
+            if len(self._cache) > CACHED_VERSIONS:
+                self._cache.popitem(last=False)
+        return version
+
+    def freeze_statistics(
+        self,
+        config: LabelConfig,
+        project: str,
+        tasks: Sequence[Mapping[str, Any]],
+        embed: Callable[[Sequence[str]], Embedded],
+    ) -> bool:
+        """Measure the standardisation statistics from a project's first images, once.
+
+        Controls whose labels differ from task to task go without.
+
+        Args:
+            config: the project's labeling config.
+            project: as for `get`.
+            tasks: the project's first tasks; their images should be in the store by now.
+            embed: gets embeddings of images: `Embedder.embed`, or `Embedder.stored` to take only
+                those that are in the store.
+
+        Returns:
+            Whether a control has statistics afterwards.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        frozen = written = False
+        for control in config.controls:
+            name = self._statistics_name(control, project)
+            if self.store.artifacts.read(name) is not None:
+                frozen = True
+                continue
+            if control.options_field is not None or not control.labels:
+                continue
+            images = (image_of(control, task) for task in tasks)
+            values = [value for value in images if value is not None][:STATISTICS_UP_TO]
+            by_value, _ = embed(values)
+            sample = list(
+                {value: by_value[value] for value in values if value in by_value}.values()
+            )
+            # With most images out of reach for the moment, the rest is no fair sample, and copies
+            # of one image say nothing of how scores vary.
+            distinct = len({embedding.image.tobytes() for embedding in sample})
+            if len(sample) < len(set(values)) / 2 or distinct < STATISTICS_FROM:
+                continue
+            scores = raw_scores(self._label_embeddings, control, sample)
+            self.store.artifacts.write(name, zero_shot.fit_statistics(*scores).as_dict())
+            frozen = written = True
+        if written:
+            self.store.generation.change()
+        return frozen
+
+    def is_settled(self, config: LabelConfig, project: str) -> bool:
+        """Whether `freeze_statistics` has nothing left to measure, so that the version stays.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return all(
+            self.store.artifacts.read(self._statistics_name(control, project)) is not None
+            for control in config.controls
+            if control.options_field is None and control.labels
+        )
+
+    def table(self) -> Table:
+        """The encoder's probability table: one fitted in this store, else the shipped one.
+
+        Raises:
+            StoreError: the store cannot be read, or the table is damaged.
+        """
+        fitted = self.store.artifacts.read(f"tables/{self._encoder_digest}")
+        try:
+            return shipped_table(self.encoder.short) if fitted is None else Table.from_dict(fitted)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged("table", error) from error
+
+    def save_table(self, table: Table) -> None:
+        """Make this the encoder's table; versions change with it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self.store.artifacts.write(f"tables/{self._encoder_digest}", table.as_dict(), replace=True)
+        self.store.generation.change()
+
+    def _build(self, config: LabelConfig, project: str, head: str | None) -> ModelVersion:
+        stored = {}
+        for control in config.controls:
+            content = self.store.artifacts.read(self._statistics_name(control, project))
+            if content is not None:
+                stored[control.name] = content
+        try:
+            statistics = {name: Statistics.from_dict(content) for name, content in stored.items()}
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged("statistics", error) from error
+        table = self.table()
+        head_set = self._head_set(project, self.heads.serving(project) if head is None else head)
+        heads: dict[str, FittedControl] = {}
+        learned: dict[str, frozenset[str]] = {}
+        if head_set is not None:
+            for control in config.controls:
+                if control.name in head_set.controls and control.options_field is None:
+                    fitted = head_set.controls[control.name]
+                    learned[control.name] = frozenset(
+                        label
+                        for label, count in fitted.head.card.counts.items()
+                        if count >= LEARNED_FROM
+                    )
+                    row = table.row(control.name in statistics, len(control.labels))
+                    heads[control.name] = fitted.for_labels(
+                        [label.key for label in control.labels],
+                        row.slope,
+                        row.offset,
+                        row.threshold,
+                    )
+        known_field = ProjectState(self.store, project).known_field()
+        parts = [
+            METHOD,
+            self.encoder.id,
+            self.encoder.templates,
+            config.digest,
+            stored,
+            table.as_dict(),
+            self.settings.threshold,
+            self.settings.blind_share,
+            known_field,
+            {control: fitted.digest for control, fitted in heads.items()},
+        ]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        short = "z" if head_set is None else head_set.name
+        return ModelVersion(
+            name=f"{self.encoder.short}-{short}-{digest}",
+            config=config,
+            label_embeddings=self._label_embeddings,
+            table=table,
+            statistics=statistics,
+            heads=heads,
+            learned=learned,
+            threshold=self.settings.threshold,
+            project=project,
+            known_field=known_field,
+            blind_share=self.settings.blind_share,
+            source=ZERO_SHOT_SOURCE
+            if not heads or head_set is None
+            else f"trained on {head_set.approvals} reviewed tasks",
+        )
+
+    def _statistics_name(self, control: Control, project: str) -> str:
+        """Where a control's frozen statistics lie in the store."""
+        content = json.dumps([METHOD, self.encoder.templates, asdict(control)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
+        return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
+
+    def _head_set(self, project: str, name: str) -> HeadSet | None:
+        """The set of heads; None for zero-shot, and where it was made for another encoder."""
+        if name == ZERO_SHOT:
+            return None
+        head_set = self.heads.get(project, name)
+        if head_set.encoder != self.encoder.id:
+            log.warning("head %s of project %s is for another encoder", name, project[:20])
+            return None
+        return head_set
+
+
+def _damaged(what: str, error: Exception) -> StoreError:
+    """The error for a file of the store that does not hold what it should."""
+    return StoreError(
+        f"A {what} file of the store is damaged ({type(error).__name__}: {error}).",
+        "Delete the folders statistics and tables under LS_CLIP_STORE; connect makes them again.",
+    )
