@@ -1,36 +1,46 @@
 """Every error that this project raises on purpose.
 
-Each says what is wrong and how to mend it, and carries a stable code. The same three fields reach
-the terminal, the log and the HTTP caller, so that one explanation serves all of them.
+Each one says what is wrong and how to fix it, and carries a machine-readable code. The same three
+fields reach the terminal, the log and the HTTP caller. Code tells errors apart by their class,
+their ``code`` or their ``detail``, never by their text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 
 class ClipError(Exception):
-    """Something that a person can mend. Base of all errors below.
+    """Something that a person can fix. Base class of all errors below.
 
     Args:
         message: what is wrong, in one sentence.
-        fix: the command, setting or change that mends it; may be empty.
+        fix: the command, setting or change that fixes it; may be empty.
+        detail: structured facts about the failure, for code and logs.
+
+    Attributes:
+        code: a stable slug for the kind of error.
+        http_status: the HTTP status that our server answers with.
     """
 
-    code = "error"
-    status = 500
+    code: str = "error"
+    http_status: int = 500
 
-    def __init__(self, message: str, fix: str = "") -> None:
+    def __init__(
+        self, message: str, fix: str = "", *, detail: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.fix = fix
+        self.detail: dict[str, object] = dict(detail or {})
 
     def __str__(self) -> str:
         return as_text(self.as_dict())
 
     def as_dict(self) -> dict[str, str]:
         """The documented error shape: code, message, fix."""
-        return {"code": self.code, "message": self.message, "fix": self.fix}
+        return {"code": str(self.code), "message": self.message, "fix": self.fix}
 
 
 def as_text(error: Mapping[str, str]) -> str:
@@ -45,70 +55,140 @@ def counted(count: int, noun: str) -> str:
 
 
 class SettingsError(ClipError):
-    """A setting is missing or has a value that cannot work."""
+    """A setting or an argument is missing, or has a value that cannot work."""
 
     code = "settings"
 
 
 class LabelConfigError(ClipError):
-    """The labeling configuration has nothing for us, or is not XML."""
+    """The labeling configuration has no control that we support, or is not XML."""
 
     code = "label_config"
-    status = 422
+    http_status = 422
 
 
 class EncoderError(ClipError):
     """The encoder cannot be loaded or cannot encode."""
 
     code = "encoder"
-    status = 503
+    http_status = 503
 
 
 class StoreError(ClipError):
     """The embedding store cannot be read or written."""
 
     code = "store"
-    status = 503
+    http_status = 503
 
 
 class StudioError(ClipError):
-    """Label Studio refused a call, or did not answer."""
+    """Label Studio refused a call, or did not answer.
+
+    Args:
+        message: what is wrong, in one sentence.
+        fix: what fixes it; may be empty.
+        status: the HTTP status that Label Studio answered with; None if it gave no answer.
+        reply: Label Studio's own words, shortened; empty if it gave none.
+
+    Attributes:
+        detail: ``status`` and ``reply``.
+    """
 
     code = "label_studio"
-    status = 502
+    http_status = 502
+
+    def __init__(
+        self, message: str, fix: str = "", *, status: int | None = None, reply: str = ""
+    ) -> None:
+        super().__init__(message, fix, detail={"status": status, "reply": reply})
+        self.status = status
+        self.reply = reply
 
 
 class QueueError(ClipError):
-    """The queue is not set, cannot be reached, or knows nothing of what is asked for."""
+    """The queue is not configured or cannot be reached."""
 
     code = "queue"
-    status = 503
+    http_status = 503
+
+
+class RunNotFoundError(QueueError):
+    """The queue knows no run with this id, or several."""
+
+    http_status = 404
+
+
+class ImageReason(StrEnum):
+    """Why an image, or the task that it belongs to, gets no prediction.
+
+    The values are the codes of `ImageError` and the labels of the failure metrics; docs/images.md
+    explains those that a fetch or a decoder can give.
+    """
+
+    # The address.
+    BAD_URL = "bad_url"
+    UNSUPPORTED_SCHEME = "unsupported_scheme"
+    CREDENTIALS_IN_URL = "credentials_in_url"
+    PATH_TRAVERSAL = "path_traversal"
+    PRIVATE_ADDRESS = "private_address"
+    OFFLINE = "offline"
+    NO_IMAGE = "no_image"
+    # The transfer.
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    HTTP_STATUS = "http_status"
+    TOO_LARGE = "too_large"
+    # The file.
+    UNSUPPORTED_FORMAT = "unsupported_format"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    # The task's labels.
+    NO_CONTROLS = "no_controls"
+    NO_LABELS = "no_labels"
+    # This program.
+    BUSY = "busy"
+    NOT_FINITE = "not_finite"
+    NOT_STORED = "not_stored"
+    WORKER_DIED = "worker_died"
+    INTERNAL = "internal"
+    # What an image needed could not be used; the codes of the errors above.
+    LABEL_STUDIO = StudioError.code
+    ENCODER = EncoderError.code
 
 
 class ImageError(ClipError):
-    """One image cannot be had. ``reason`` is a short slug, used as a metric label.
+    """One image cannot be used. Its ``code`` is the reason.
 
     Args:
-        reason: e.g. ``not_found``, ``too_large``, ``truncated``, ``private_address``.
+        reason: why.
+        message: what is wrong, in one sentence.
+        fix: what fixes it; may be empty.
     """
 
-    code = "image"
-    status = 422
+    http_status = 422
 
-    def __init__(self, reason: str, message: str, fix: str = "") -> None:
+    def __init__(self, reason: ImageReason, message: str, fix: str = "") -> None:
         super().__init__(message, fix)
         self.reason = reason
+        self.code = reason
 
 
 class RequestError(ClipError):
     """The caller's request is wrong.
 
     Args:
-        status: the HTTP status to answer with (400, 401, 413, 415, 422 ...).
+        message: what is wrong, in one sentence.
+        fix: what fixes it; may be empty.
+        http_status: the HTTP status to answer with (400, 401, 413, 415, 422 ...).
         code: a stable slug for the kind of mistake.
     """
 
-    def __init__(self, status: int, code: str, message: str, fix: str = "") -> None:
+    def __init__(self, message: str, fix: str = "", *, http_status: int, code: str) -> None:
         super().__init__(message, fix)
-        self.status = status
+        self.http_status = http_status
         self.code = code

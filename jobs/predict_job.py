@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from rq import Retry
 
 from backend import telemetry
-from backend.errors import ClipError, ImageError, QueueError, SettingsError, StoreError
+from backend.errors import ClipError, ImageError, ImageReason, QueueError, SettingsError, StoreError
 from backend.inference.embedder import Filled
 from backend.inference.predictor import Predictor
 from backend.inference.versions import STATISTICS_UP_TO
@@ -41,7 +41,14 @@ log = logging.getLogger(__name__)
 
 CAREFUL_AFTER = 3
 """A shard that has failed so often is taken image by image, to find the one that kills workers."""
-OUTAGE_REASONS = frozenset({"unreachable", "timeout", "http_status", "label_studio"})
+OUTAGE_REASONS = frozenset(
+    {
+        ImageReason.UNREACHABLE,
+        ImageReason.TIMEOUT,
+        ImageReason.HTTP_STATUS,
+        ImageReason.LABEL_STUDIO,
+    }
+)
 """Failures of an image that may be Label Studio's being away; the last: no access token."""
 WORTH_ANOTHER_TRY = (UnansweredError, StoreError, QueueError, RedisError)
 
@@ -275,7 +282,7 @@ def _one_by_one(
         address = embedder.address(value)
         if address in deadly:
             failures[value] = ImageError(
-                "worker_died",
+                ImageReason.WORKER_DIED,
                 "The worker's process died whenever it touched this image.",
                 "Save the image anew with an image editor; the worker's log may tell more.",
             )

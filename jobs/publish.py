@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from backend.errors import ImageError, LabelConfigError
+from backend.errors import ImageError, ImageReason, LabelConfigError
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import Predictor
@@ -144,7 +144,7 @@ class _Delivery:
             elif one.task not in self.failures:
                 # What could not be embedded has its reason already.
                 failure = one.failure
-                if failure is None or failure.reason == "timeout":
+                if failure is None or failure.reason is ImageReason.TIMEOUT:
                     failure = _GONE
                 self.failures[one.task] = failure.as_dict()
         if len(self._waiting) >= self._runtime.settings.import_size:
@@ -180,7 +180,7 @@ def _first_tasks(files: RunFiles, run: Run) -> list[Task]:
 
 
 _GONE = ImageError(
-    "not_stored",
+    ImageReason.NOT_STORED,
     "The embedding of the task's image is not in the store any more.",
     "Give all workers the same LS_CLIP_STORE, then run ls-clip predict again.",
 )

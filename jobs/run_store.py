@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from redis import Redis
 
-from backend.errors import ClipError, QueueError
+from backend.errors import ClipError, RunNotFoundError
 from jobs.queue import PREFIX
 from jobs.run import CANCELLED, ENDED, QUEUED, Run, Shard
 
@@ -129,7 +129,7 @@ class RunStore:
         """The run of this project with this id, or with the only id that begins like this.
 
         Raises:
-            QueueError: there is none, or more than one; with status 404.
+            RunNotFoundError: there is none, or more than one.
         """
         run = self.get(run_id) if run_id.isalnum() else None
         alike: list[Run] = []
@@ -137,15 +137,13 @@ class RunStore:
             alike = [one for one in self.of_project(project) if one.id.startswith(run_id)]
             run = alike[0] if len(alike) == 1 else None
         if run is None or run.project != project:
-            error = QueueError(
+            raise RunNotFoundError(
                 f"Several runs of project {project} begin with {run_id!r}: "
                 f"{', '.join(one.id for one in alike[:5])}."
                 if alike
                 else f"Project {project} has no run {run_id[:40]!r}.",
                 f"ls-clip runs {project} lists those that are remembered.",
             )
-            error.status = 404
-            raise error
         return run
 
     def of_project(self, project: int) -> list[Run]:

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from backend.errors import ClipError, QueueError, StoreError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
-from backend.labelstudio.transport import NotThereError, UnansweredError
+from backend.labelstudio.transport import StudioNotFoundError, UnansweredError
 from backend.runtime import Runtime, process_runtime
 from backend.storage.project_state import ProjectState
 from backend.training.head_trainer import MIN_APPROVALS, HeadTrainer, Pulled
@@ -56,7 +56,7 @@ def train(project: int, why: str) -> None:
         with suppress(RedisError):
             trainings.note(project, waits_for=str(error))
         raise
-    except NotThereError as error:
+    except StudioNotFoundError as error:
         log.error("project %d is not looked at any more: %s", project, error)
         trainings.fail(project, error)
         schedule.forget(trainings.connection, project)

@@ -12,7 +12,8 @@ import requests
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
 from backend.errors import StudioError
-from backend.labelstudio.transport import URL_FIX, unreachable
+from backend.labelstudio.refusals import Refusal, read_refusal
+from backend.labelstudio.transport import URL_FIX, StudioTokenError, unreachable
 
 ACCESS_SECONDS = 300
 """The life of the access tokens that a personal access token is exchanged for."""
@@ -84,19 +85,20 @@ def token(context: Context) -> Iterator[Finding]:
     try:
         user = context.studio.user()
     except StudioError as error:
-        if "legacy token" in error.message:
+        refusal = read_refusal(error.reply)
+        if refusal is Refusal.LEGACY_TOKENS_OFF:
             raise StudioError(
                 "The token is a legacy token, and Label Studio has those switched off.",
                 "Create a personal access token (Account & Settings > Personal Access Token) and "
                 "set LABEL_STUDIO_API_KEY to it, or switch legacy tokens on under Organization > "
                 "API Tokens Settings.",
             ) from error
-        if "not provided" in error.message:
+        if refusal is Refusal.PERSONAL_TOKENS_OFF:
             raise StudioError(
                 "The token is a personal access token, and Label Studio has those switched off.",
                 "Switch them on under Organization > API Tokens Settings.",
             ) from error
-        if " 500 " in error.message or " 403 " in error.message:
+        if error.status in {403, 500} and not isinstance(error, StudioTokenError):
             raise StudioError(
                 "The token is valid, but its user may use nothing.",
                 "Add the user to the organization again, or use the token of another one.",
@@ -120,7 +122,7 @@ def ssrf(context: Context) -> Iterator[Finding]:
         "ML_BLOCK_LOCAL_IP": context.studio.backends.refusal(url),
         "SSRF_PROTECTION_ENABLED": context.studio.webhooks.refusal(f"{url}/webhook"),
     }
-    private = [name for name, why in refused.items() if "reserved network" in why]
+    private = [name for name, why in refused.items() if why is Refusal.PRIVATE_ADDRESS]
     if private:
         ml = "ML_BLOCK_LOCAL_IP" in private
         yield Finding(
@@ -133,7 +135,7 @@ def ssrf(context: Context) -> Iterator[Finding]:
             else "Events never reach the backend, and adding it fails half-way.",
             SSRF_FIX,
         )
-    elif any("resolve hostname" in why for why in refused.values()):
+    elif Refusal.UNKNOWN_HOST in refused.values():
         host = urlsplit(url).hostname
         yield Finding(
             "ssrf",
@@ -148,7 +150,7 @@ def ssrf(context: Context) -> Iterator[Finding]:
 def webhook_url(context: Context) -> Iterator[Finding]:
     """Label Studio accepts the address of our webhook."""
     url = f"{context.settings.backend_url}/webhook"
-    if "Enter a valid URL" in context.studio.webhooks.refusal(url):
+    if context.studio.webhooks.refusal(url) is Refusal.INVALID_URL:
         yield Finding(
             "webhook-url",
             "error",

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
 from backend.encoders.label_texts import unreadable_message
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 from backend.images.decode import decode
 from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import image_of
@@ -202,7 +202,7 @@ def _failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageError] |
         value = image_of(control, task)
         if value is None:
             missing = ImageError(
-                "no_image",
+                ImageReason.NO_IMAGE,
                 f"the data of task {task['id']} holds no address in {control.image_field!r}.",
                 "Correct the task's data, or the value of the <Image> tag.",
             )

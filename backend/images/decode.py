@@ -14,7 +14,7 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 
 # An MPO file, several JPEGs in one, is opened as its first JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
@@ -153,7 +153,7 @@ def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
 
 def _too_many(detail: str) -> ImageError:
     return ImageError(
-        "too_many_pixels",
+        ImageReason.TOO_MANY_PIXELS,
         f"The image is too large to decode. {detail}",
         "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted.",
     )
@@ -205,10 +205,12 @@ def _grey_to_8_bits(image: Image.Image) -> Image.Image:
 def _explained(data: bytes, error: Exception) -> ImageError:
     readable = _readable_format(data)
     if not data:
-        return ImageError("truncated", "The image is empty (0 bytes).", "Upload it again.")
+        return ImageError(
+            ImageReason.TRUNCATED, "The image is empty (0 bytes).", "Upload it again."
+        )
     if readable is None:
         return ImageError(
-            "unsupported_format",
+            ImageReason.UNSUPPORTED_FORMAT,
             f"This is not an image that can be read: it seems to be {_guessed_format(data)}.",
             f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, its "
             "address needs a login or is wrong.",
@@ -220,13 +222,13 @@ def _explained(data: bytes, error: Exception) -> ImageError:
         or _is_truncated(readable, data)
     ):
         return ImageError(
-            "truncated",
+            ImageReason.TRUNCATED,
             f"The {readable} file ends too early, after {len(data)} bytes.",
             "Upload the whole file again.",
         )
     detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
     return ImageError(
-        "corrupt",
+        ImageReason.CORRUPT,
         f"The {readable} file is damaged{detail}.",
         "Open it in an image editor, save it anew and replace it.",
     )

@@ -21,7 +21,7 @@ from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Retry, Url, parse_url
 
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 from backend.images.guard import guarded_pools, origin, remaining, time_limit
 from backend.settings import Settings
 
@@ -30,6 +30,12 @@ ATTEMPTS = 3
 MAX_URL_LENGTH = 8192
 _BLOCK = 65536
 _HEADERS = {"User-Agent": "label-studio-clip", "Accept": "*/*", "Accept-Encoding": "identity"}
+_STATUS_REASONS = {
+    401: ImageReason.UNAUTHORIZED,
+    403: ImageReason.FORBIDDEN,
+    404: ImageReason.NOT_FOUND,
+    410: ImageReason.NOT_FOUND,
+}
 _CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
 
 
@@ -85,7 +91,7 @@ class ImageFetcher:
         """
         if not isinstance(value, str) or not value.strip():
             raise ImageError(
-                "bad_url",
+                ImageReason.BAD_URL,
                 "The task has no image address.",
                 "Put a URL, or a path of Label Studio, into the task's image field.",
             )
@@ -106,7 +112,7 @@ class ImageFetcher:
         head, comma, body = value.partition(",")
         if not comma or not re.fullmatch(r"data:image/[^,]*;base64", head, re.IGNORECASE):
             raise ImageError(
-                "bad_url",
+                ImageReason.BAD_URL,
                 "The data: URI is not of the form data:image/...;base64,...",
                 "Encode the image as base64 with an image type.",
             )
@@ -116,7 +122,9 @@ class ImageFetcher:
             data = base64.b64decode("".join(unquote(body).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ImageError(
-                "bad_url", f"The data: URI is not valid base64 ({error}).", "Encode it again."
+                ImageReason.BAD_URL,
+                f"The data: URI is not valid base64 ({error}).",
+                "Encode it again.",
             ) from error
         if len(data) > self._settings.max_image_bytes:
             raise self._too_large("the data: URI")
@@ -125,7 +133,9 @@ class ImageFetcher:
     def _locate(self, value: str) -> Url:
         if value.startswith("//"):
             raise ImageError(
-                "bad_url", "The address names no scheme.", "Write http: or https: before the //."
+                ImageReason.BAD_URL,
+                "The address names no scheme.",
+                "Write http: or https: before the //.",
             )
         if value.startswith("/"):
             # Under a sub-path, Label Studio includes that path in some of its addresses only.
@@ -148,7 +158,7 @@ class ImageFetcher:
             raise _bad_url()
         if url.auth is not None:
             raise ImageError(
-                "credentials_in_url",
+                ImageReason.CREDENTIALS_IN_URL,
                 f"The address of the image at {url.host} carries a user name or password.",
                 "Remove it; connect the files as a storage in Label Studio instead.",
             )
@@ -167,7 +177,7 @@ class ImageFetcher:
                 return answer
             url = self._checked(_joined(url, answer))
         raise ImageError(
-            "too_many_redirects",
+            ImageReason.TOO_MANY_REDIRECTS,
             f"{_loggable(url)}: more than {MAX_REDIRECTS} redirects.",
             "Put the final address into the task's data.",
         )
@@ -192,25 +202,25 @@ class ImageFetcher:
                 response.close()
         except (TimeoutError, HTTPTimeoutError) as error:
             raise ImageError(
-                "timeout",
+                ImageReason.TIMEOUT,
                 f"{_loggable(url)}: not complete after {self._settings.fetch_timeout:g} s.",
                 "Check that the host is fast enough, or raise LS_CLIP_FETCH_TIMEOUT.",
             ) from error
         except SSLError as error:
             raise ImageError(
-                "unreachable",
+                ImageReason.UNREACHABLE,
                 f"{_loggable(url)}: no trusted TLS connection ({error}).",
                 "Fix the host's certificate, or name its CA bundle in SSL_CERT_FILE.",
             ) from error
         except ProtocolError as error:
             raise _TransientError(
-                "unreachable",
+                ImageReason.UNREACHABLE,
                 f"{_loggable(url)}: the connection broke ({error.args[-1]}).",
                 "Try again; if it stays, look at the log of the host or of its proxy.",
             ) from error
         except HTTPError as error:
             raise ImageError(
-                "unreachable",
+                ImageReason.UNREACHABLE,
                 f"{_loggable(url)}: the answer cannot be read ({error}).",
                 "Open the address in a browser, and fix the host.",
             ) from error
@@ -231,16 +241,14 @@ class ImageFetcher:
 
     def _too_large(self, place: str) -> ImageError:
         return ImageError(
-            "too_large",
+            ImageReason.TOO_LARGE,
             f"{place}: more than {self._settings.max_image_bytes} bytes.",
             "Scale the image down, or raise LS_CLIP_MAX_IMAGE_BYTES.",
         )
 
     def _status_error(self, url: Url, response: BaseHTTPResponse) -> ImageError:
         status = response.status
-        reason = {401: "unauthorized", 403: "forbidden", 404: "not_found", 410: "not_found"}.get(
-            status, "http_status"
-        )
+        reason = _STATUS_REASONS.get(status, ImageReason.HTTP_STATUS)
         message = f"{_loggable(url)} answered {status}."
         if origin(url) == self._studio:
             fix = _STUDIO_FIXES.get(status, "Look at Label Studio's log.")
@@ -276,7 +284,7 @@ def _loggable(url: Url) -> str:
 
 def _bad_url() -> ImageError:
     return ImageError(
-        "bad_url",
+        ImageReason.BAD_URL,
         "The address of the image is neither a URL nor a path of Label Studio.",
         "Use http://..., https://..., or a path that starts with /.",
     )
@@ -291,7 +299,7 @@ def _joined(url: Url, location: str) -> str:
 
 def _refuse_scheme(scheme: str) -> NoReturn:
     raise ImageError(
-        "unsupported_scheme",
+        ImageReason.UNSUPPORTED_SCHEME,
         f"Images are not fetched from {scheme}: addresses.",
         "Connect the bucket as a storage of the Label Studio project."
         if scheme in _CLOUD_SCHEMES
@@ -314,7 +322,7 @@ def _refuse_traversal(text: str) -> None:
         or any(re.match(r"/|[A-Za-z]:", file) for file in files)
     ):
         raise ImageError(
-            "path_traversal",
+            ImageReason.PATH_TRAVERSAL,
             "The path of the image tries to leave its directory.",
             "Write the path relative to the storage, without .. and without backslashes.",
         )

@@ -30,7 +30,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Url
 
-from backend.errors import ImageError, SettingsError
+from backend.errors import ImageError, ImageReason, SettingsError
 from backend.settings import Settings
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -156,13 +156,13 @@ class _Gate:
             problem = error
         if isinstance(problem, TimeoutError):
             raise ImageError(
-                "timeout",
+                ImageReason.TIMEOUT,
                 f"{host}:{port} did not accept a connection in time.",
                 "Check that the host is up and reachable from here, or raise "
                 "LS_CLIP_CONNECT_TIMEOUT.",
             ) from problem
         raise ImageError(
-            "unreachable",
+            ImageReason.UNREACHABLE,
             f"No connection to {host}:{port} ({problem}).",
             "Check the name and the port, and that the host is up.",
         ) from problem
@@ -184,7 +184,7 @@ class _Gate:
                 _refuse_offline(host)
             if not _is_public(address):
                 raise ImageError(
-                    "private_address",
+                    ImageReason.PRIVATE_ADDRESS,
                     f"{host} is at {address}, which is not a public address.",
                     f"If it may be fetched from, add {host} to LS_CLIP_ALLOWED_HOSTS.",
                 )
@@ -254,7 +254,7 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 
 def _refuse_offline(host: str) -> NoReturn:
     raise ImageError(
-        "offline",
+        ImageReason.OFFLINE,
         f"{host} is not contacted: this backend is set to be offline.",
         f"Upload the image to Label Studio, or add {host} to LS_CLIP_ALLOWED_HOSTS.",
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from backend import telemetry
 from backend.encoders.base import Encoder
-from backend.errors import ClipError, ImageError, StoreError
+from backend.errors import ClipError, EncoderError, ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import loggable, store_address
 from backend.images.decode import decode
 from backend.settings import Settings
@@ -332,7 +332,7 @@ class Embedder:
 
 
 _NOT_FINITE = ImageError(
-    "not_finite",
+    ImageReason.NOT_FINITE,
     "The model gives no finite embedding for the image.",
     "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
 )
@@ -340,7 +340,7 @@ _NOT_FINITE = ImageError(
 
 def _late() -> ImageError:
     return ImageError(
-        "timeout",
+        ImageReason.TIMEOUT,
         "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
         "Open the task again, or run ls-clip connect, which takes its time.",
     )
@@ -356,9 +356,15 @@ def as_image_error(error: Exception) -> ImageError:
     if isinstance(error, ImageError):
         return error
     if isinstance(error, ClipError):
-        return ImageError(error.code, error.message, error.fix)
+        return ImageError(_reason(error), error.message, error.fix)
     kind = type(error).__name__
-    return ImageError("internal", f"Unexpected {kind}.", "The log has the details.")
+    return ImageError(ImageReason.INTERNAL, f"Unexpected {kind}.", "The log has the details.")
+
+
+def _reason(error: ClipError) -> ImageReason:
+    if isinstance(error, StudioError):
+        return ImageReason.LABEL_STUDIO
+    return ImageReason.ENCODER if isinstance(error, EncoderError) else ImageReason.INTERNAL
 
 
 def _passed(deadline: float | None) -> bool:

@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import Row, Table
-from backend.errors import ImageError, SettingsError
+from backend.errors import ImageError, ImageReason, SettingsError
 from backend.inference.embedder import Embedder
 from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelVersions
 from backend.settings import Settings
@@ -41,11 +41,15 @@ class _Files:
         path = Path(value.removeprefix("file:").rpartition("#")[0])
         try:
             if path.stat().st_size > self._max_bytes:
-                raise ImageError("too_large", f"{path} is too large.", "LS_CLIP_MAX_IMAGE_BYTES.")
+                raise ImageError(
+                    ImageReason.TOO_LARGE, f"{path} is too large.", "LS_CLIP_MAX_IMAGE_BYTES."
+                )
             return path.read_bytes()
         except OSError as error:
             raise ImageError(
-                "not_found", f"{path} cannot be read: {error.strerror}.", "Check labels.json."
+                ImageReason.NOT_FOUND,
+                f"{path} cannot be read: {error.strerror}.",
+                "Check labels.json.",
             ) from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 from backend.inference.embedder import Embedder, Failures
 from backend.inference.evidence import ScoredControl, confidence, evidence_lines
 from backend.inference.holdout import blind_score, is_blind
@@ -177,7 +177,7 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
     """Why a task cannot be answered."""
     if not task.controls:
         return ImageError(
-            "no_controls",
+            ImageReason.NO_CONTROLS,
             "The labeling config has nothing for us.",
             "ls-clip connect PROJECT explains what is missing.",
         )
@@ -187,12 +187,12 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
             return failures[value]
         if value is None:
             return ImageError(
-                "no_image",
+                ImageReason.NO_IMAGE,
                 f"The task's data holds no image address in {control.image_field!r}.",
                 "Correct the task's data, or the value of the <Image> tag.",
             )
     return ImageError(
-        "no_labels",
+        ImageReason.NO_LABELS,
         f"The task's data holds no usable labels in {task.controls[0].options_field!r}.",
         "Put a list of strings, or of objects with a value, there.",
     )

@@ -21,7 +21,7 @@ from backend.encoders.label_texts import (
 )
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
-from backend.errors import ClipError, ImageError, SettingsError
+from backend.errors import ClipError, ImageError, ImageReason, SettingsError
 from backend.images.decode import decode
 from backend.settings import Settings
 from backend.vlpl import zero_shot
@@ -136,19 +136,19 @@ def print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> No
 
 
 def _not_there(file: Path) -> ImageError:
-    return ImageError("not_found", f"{file} is not a file.", "Check the path.")
+    return ImageError(ImageReason.NOT_FOUND, f"{file} is not a file.", "Check the path.")
 
 
 def _read(file: Path, max_bytes: int) -> bytes:
     try:
         if file.stat().st_size > max_bytes:
             raise ImageError(
-                "too_large",
+                ImageReason.TOO_LARGE,
                 f"{file} is larger than {max_bytes} bytes.",
                 "Raise LS_CLIP_MAX_IMAGE_BYTES.",
             )
         return file.read_bytes()
     except OSError as error:
         raise ImageError(
-            "not_found", f"{file} cannot be read: {error.strerror}.", "Check the path."
+            ImageReason.NOT_FOUND, f"{file} cannot be read: {error.strerror}.", "Check the path."
         ) from error

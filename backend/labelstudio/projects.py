@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from backend.labelstudio.refusals import Refusal
 from backend.labelstudio.transport import Transport
 
 
@@ -89,8 +90,8 @@ class Backends:
         """Remove an ML backend; its webhook stays."""
         self._transport.call("DELETE", f"/api/ml/{number}")
 
-    def refusal(self, url: str) -> str:
-        """What Label Studio has against this address of an ML backend, in its own words.
+    def refusal(self, url: str) -> Refusal | None:
+        """Why Label Studio does not accept this address of an ML backend; None if it does.
 
         The request lacks a project, so that it makes nothing; only the address is judged.
         """
@@ -125,8 +126,8 @@ class Webhooks:
         """Remove a webhook."""
         self._transport.call("DELETE", f"/api/webhooks/{number}/")
 
-    def refusal(self, url: str) -> str:
-        """What Label Studio has against this address of a webhook, in its own words.
+    def refusal(self, url: str) -> Refusal | None:
+        """Why Label Studio does not accept this address of a webhook; None if it does.
 
         The request names an action that does not exist, so that it makes nothing.
         """

@@ -6,6 +6,7 @@ minutes (the SDK does that), a legacy token is sent as it is.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from label_studio_sdk.core.api_error import ApiError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from backend.errors import StudioError
+from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.settings import Settings
 
 TOKEN_FIX = (
@@ -37,10 +39,14 @@ class UnansweredError(StudioError):
     """No answer came, or a gateway's: the call may have been carried out all the same."""
 
 
-class NotThereError(StudioError):
-    """Label Studio has no such thing (any more), or does not show it to the token's user."""
+class StudioNotFoundError(StudioError):
+    """Label Studio has no such object (any more), or hides it from the token's user."""
 
-    status = 404
+    http_status = 404
+
+
+class StudioTokenError(StudioError):
+    """The token is missing, malformed, expired or refused."""
 
 
 class _BusyError(UnansweredError):
@@ -61,9 +67,11 @@ class Transport:
         self.url = settings.label_studio_url
         key = settings.label_studio_api_key.get_secret_value().strip()
         if not key:
-            raise StudioError("No Label Studio token is set.", TOKEN_FIX)
+            raise StudioTokenError("No Label Studio token is set.", TOKEN_FIX)
         if not (key.isascii() and key.isprintable()):
-            raise StudioError("The Label Studio token has characters that no token has.", TOKEN_FIX)
+            raise StudioTokenError(
+                "The Label Studio token has characters that no token has.", TOKEN_FIX
+            )
         _refuse_access_token(key)
         try:
             self.sdk = LabelStudio(
@@ -73,7 +81,7 @@ class Transport:
                 httpx_client=httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False),
             )
         except ApiError as error:
-            raise StudioError("The Label Studio token has expired.", TOKEN_FIX) from error
+            raise StudioTokenError("The Label Studio token has expired.", TOKEN_FIX) from error
         self._session = requests.Session()
         self._session.trust_env = False
 
@@ -110,13 +118,13 @@ class Transport:
         )
         return retrying(self._once, method, path, timeout, params=params, json=json, files=files)
 
-    def refusal(self, path: str, body: Mapping[str, Any]) -> str:
-        """Label Studio's own words against a POST; empty if it was accepted."""
+    def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
+        """Why Label Studio refuses a POST; None if it accepts it, or for a reason not known."""
         try:
             self.call("POST", path, json=body, attempts=1)
         except StudioError as error:
-            return error.message
-        return ""
+            return read_refusal(error.reply)
+        return None
 
     def _once(self, method: str, path: str, timeout: float, **content: Any) -> Any:
         try:
@@ -130,25 +138,35 @@ class Transport:
             )
         except requests.RequestException as error:
             raise self.explained(error) from error
-        if answer.status_code in _BUSY:
+        status = answer.status_code
+        if status in _BUSY:
             raise _BusyError(
-                f"Label Studio answers {answer.status_code} to {method} {path}.",
+                f"Label Studio answers {status} to {method} {path}.",
                 "Wait until it is up and less busy.",
+                status=status,
             )
-        if answer.status_code >= 500:
+        if status >= 500:
             # What failed inside Label Studio may have been carried out; nothing is made twice.
             kind = UnansweredError if method == "POST" else _BusyError
+            reply = _reply(answer)
             raise kind(
-                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
+                f"Label Studio answers {status} to {method} {path}: {reply}",
                 "Look into Label Studio's own log.",
+                status=status,
+                reply=reply,
             )
-        if answer.status_code == 404 and "json" not in answer.headers.get("Content-Type", ""):
-            raise StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
+        if status == 404 and "json" not in answer.headers.get("Content-Type", ""):
+            raise StudioError(
+                f"What answers at {self.url} is not Label Studio's API.", URL_FIX, status=status
+            )
         if not answer.ok or answer.is_redirect:
-            refused = NotThereError if answer.status_code == 404 else StudioError
+            refused = StudioNotFoundError if status == 404 else StudioError
+            reply = _reply(answer)
             raise refused(
-                f"Label Studio answers {answer.status_code} to {method} {path}: {_detail(answer)}",
-                _fix(answer),
+                f"Label Studio answers {status} to {method} {path}: {reply}",
+                _fix(answer, reply),
+                status=status,
+                reply=reply,
             )
         try:
             return answer.json() if answer.content else None
@@ -156,28 +174,32 @@ class Transport:
             raise StudioError(
                 f"{self.url} answers {method} {path} with something that is not JSON.",
                 URL_FIX,
+                status=status,
             ) from error
 
     def refused(self, error: ApiError) -> StudioError:
         """What a call of the SDK ran into."""
         status = error.status_code or 0
         if status == 404:
-            return NotThereError(
+            return StudioNotFoundError(
                 "Label Studio answers 404 to a listing of annotated tasks.",
                 "Check the project's number, and whether it was deleted.",
+                status=status,
             )
         kind = _BusyError if status in _BUSY or status >= 500 else StudioError
         return kind(
             f"Label Studio answers {status} to a listing of annotated tasks.",
             TOKEN_FIX if status in {401, 403} else "Look into Label Studio's own log.",
+            status=error.status_code,
         )
 
     def explained(self, error: Exception) -> StudioError:
         """Why a call got no usable answer: no connection, a refused token, another program."""
         if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:
-            return StudioError(
+            return StudioTokenError(
                 f"Label Studio at {self.url} refuses the token ({error.status_code}).",
                 TOKEN_FIX,
+                status=error.status_code,
             )
         if isinstance(error, ApiError | ValueError) and not isinstance(
             error, requests.RequestException
@@ -188,13 +210,13 @@ class Transport:
 
 def unreachable(url: str, error: Exception) -> StudioError:
     """Why a request to Label Studio got no answer, as far as the error tells."""
-    said = str(error)
-    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER_FAILURE" in said:
+    tls = _tls_error(error)
+    if tls is not None and tls.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
         return StudioError(
             f"What answers at {url} speaks no TLS.",
             f"Set LABEL_STUDIO_URL to {url.replace('https://', 'http://', 1)}.",
         )
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+    if isinstance(tls, ssl.SSLCertVerificationError):
         return StudioError(
             f"The certificate of {url} is not trusted here.",
             "Set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to the file of the authority that signed it, "
@@ -207,11 +229,19 @@ def unreachable(url: str, error: Exception) -> StudioError:
     )
 
 
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The error of the TLS handshake that requests, urllib3 or httpx wrapped, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def _refuse_access_token(key: str) -> None:
     """Refuse what looks like a token and is no lasting one.
 
     Raises:
-        StudioError: it is an access token, or only a part of a token.
+        StudioTokenError: it is an access token, or only a part of a token.
     """
     if not key.startswith("eyJ"):
         return
@@ -220,18 +250,19 @@ def _refuse_access_token(key: str) -> None:
     except jwt.ExpiredSignatureError:
         return
     except jwt.InvalidTokenError as error:
-        raise StudioError(
+        raise StudioTokenError(
             "The Label Studio token is not whole: it has lost characters on its way.",
             TOKEN_FIX,
         ) from error
     if kind == "access":
-        raise StudioError(
+        raise StudioTokenError(
             "The Label Studio token is an access token, which lives five minutes.",
             TOKEN_FIX,
         )
 
 
-def _detail(answer: requests.Response) -> str:
+def _reply(answer: requests.Response) -> str:
+    """Label Studio's own words, shortened."""
     try:
         content = answer.json()
     except ValueError:
@@ -242,11 +273,11 @@ def _detail(answer: requests.Response) -> str:
     return str(content)[:500]
 
 
-def _fix(answer: requests.Response) -> str:
+def _fix(answer: requests.Response, reply: str) -> str:
     if answer.status_code == 401:
         return TOKEN_FIX
     if answer.status_code == 403:
-        if "reserved network" in answer.text or "resolves to" in answer.text:
+        if read_refusal(reply) is Refusal.PRIVATE_ADDRESS:
             return (
                 "Start Label Studio with ML_BLOCK_LOCAL_IP=false and "
                 "SSRF_PROTECTION_ENABLED=false (both), or give the backend a public address."

@@ -20,6 +20,7 @@ from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
+from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.projects.filling import FillReport, Progress, fill_by_workers, fill_here
 from backend.runtime import Runtime
 from backend.settings import Settings
@@ -181,7 +182,7 @@ def _backend_refused(settings: Settings, error: StudioError) -> StudioError:
     """Label Studio's refusal of the backend in words that help."""
     if error.fix:
         return error
-    if "401" in error.message:
+    if read_refusal(error.reply) is Refusal.BACKEND_UNAUTHORIZED:
         return StudioError(
             f"The backend at {settings.backend_url} wants other credentials.",
             "Give ls-clip serve and ls-clip connect the same BASIC_AUTH_USER and BASIC_AUTH_PASS; "

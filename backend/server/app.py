@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from werkzeug.exceptions import HTTPException
 
 from backend import telemetry
-from backend.errors import ClipError, ImageError, RequestError
+from backend.errors import ClipError, ImageError, ImageReason, RequestError
 from backend.inference.prediction import Prediction
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.runtime import Runtime
@@ -37,7 +37,7 @@ from jobs.events import RECORDED_ACTIONS, START_TRAINING, project_number
 
 log = logging.getLogger(__name__)
 
-LATE = frozenset({"timeout", "busy"})
+LATE = frozenset({ImageReason.TIMEOUT, ImageReason.BUSY})
 """Failures of a task that time would mend."""
 VERSIONS_SHOWN = 100
 LOGGED_TASKS = 20
@@ -58,7 +58,9 @@ def create_app(runtime: Runtime) -> Flask:
     def backend(body: Mapping[str, Any], config_field: str) -> ClipBackend:
         config = body.get(config_field)
         if config is not None and not isinstance(config, str):
-            raise RequestError(422, "bad_field", f"{config_field!r} must be a string.")
+            raise RequestError(
+                f"{config_field!r} must be a string.", http_status=422, code="bad_field"
+            )
         project = body.get("project") or ""
         return ClipBackend(str(project), config, runtime=runtime)
 
@@ -85,7 +87,9 @@ def create_app(runtime: Runtime) -> Flask:
         body = _body()
         tasks = body.get("tasks")
         if not isinstance(tasks, list):
-            raise RequestError(422, "missing_field", "'tasks' must be a list of tasks.")
+            raise RequestError(
+                "'tasks' must be a list of tasks.", http_status=422, code="missing_field"
+            )
         tasks = [task if isinstance(task, dict) else {} for task in tasks]
         model = backend(body, "label_config")
         if predicting.acquire(blocking=False):
@@ -117,7 +121,9 @@ def create_app(runtime: Runtime) -> Flask:
         body = _body()
         salt, theirs = body.get("salt"), body.get("digests")
         if not isinstance(salt, str) or not isinstance(theirs, dict):
-            raise RequestError(422, "missing_field", "'salt' and 'digests' must be given.")
+            raise RequestError(
+                "'salt' and 'digests' must be given.", http_status=422, code="missing_field"
+            )
         return jsonify({"differ": differing(settings, salt, theirs)})
 
     _add_webhook_route(app, settings, background)
@@ -142,7 +148,7 @@ def _add_webhook_route(app: Flask, settings: Settings, background: Background) -
         else:
             _require_secret(settings)
         if not isinstance(action, str):
-            raise RequestError(422, "missing_field", "'action' must be a string.")
+            raise RequestError("'action' must be a string.", http_status=422, code="missing_field")
         known = action in EVENT_ACTIONS or action == START_TRAINING
         telemetry.WEBHOOKS.labels(action if known else "unknown").inc()
         project = project_number(body, request.args.get("project"))
@@ -192,11 +198,11 @@ def _explain_errors(app: Flask) -> None:
 
     @app.errorhandler(ClipError)
     def explained(error: ClipError) -> tuple[Response, int]:
-        log.log(logging.WARNING if error.status < 500 else logging.ERROR, "%s", error)
+        log.log(logging.WARNING if error.http_status < 500 else logging.ERROR, "%s", error)
         response = jsonify({"error": error.as_dict()})
-        if error.status == 401:
+        if error.http_status == 401:
             response.headers["WWW-Authenticate"] = 'Basic realm="label-studio-clip"'
-        return response, error.status
+        return response, error.http_status
 
     @app.errorhandler(HTTPException)
     def http_error(error: HTTPException) -> tuple[Response, int]:
@@ -232,19 +238,21 @@ def _body() -> dict[str, Any]:
     """
     if not request.is_json:
         raise RequestError(
-            415,
-            "unsupported_media_type",
             "The body must be JSON.",
             "Send the header Content-Type: application/json.",
+            http_status=415,
+            code="unsupported_media_type",
         )
     try:
         body = json.loads(request.get_data(cache=False))
     except (ValueError, RecursionError) as error:
         raise RequestError(
-            400, "bad_json", "The body is not valid JSON.", "Send a JSON object."
+            "The body is not valid JSON.", "Send a JSON object.", http_status=400, code="bad_json"
         ) from error
     if not isinstance(body, dict):
-        raise RequestError(422, "bad_body", "The body must be a JSON object.", "Send an object.")
+        raise RequestError(
+            "The body must be a JSON object.", "Send an object.", http_status=422, code="bad_body"
+        )
     return body
 
 
@@ -261,10 +269,10 @@ def _has_basic_auth(settings: Settings) -> bool:
 def _require_basic_auth(settings: Settings) -> None:
     if not _has_basic_auth(settings):
         raise RequestError(
-            401,
-            "unauthorized",
             "Wrong or missing basic authentication.",
             "Run ls-clip connect PROJECT, which tells Label Studio the credentials.",
+            http_status=401,
+            code="unauthorized",
         )
 
 
@@ -274,10 +282,10 @@ def _require_secret(settings: Settings) -> None:
         return
     if not secret or not _equal(request.headers.get(SECRET_HEADER, ""), secret):
         raise RequestError(
-            401,
-            "unauthorized",
             f"Wrong or missing {SECRET_HEADER}.",
             "Run ls-clip connect PROJECT, which makes the webhook with the secret.",
+            http_status=401,
+            code="unauthorized",
         )
 
 
@@ -287,7 +295,7 @@ def _equal(sent: str, expected: str) -> bool:
 
 def _busy(version: str) -> Prediction:
     failure = ImageError(
-        "busy",
+        ImageReason.BUSY,
         "Too many predictions are being made at once.",
         "Open the task again later, or raise LS_CLIP_THREADS.",
     )

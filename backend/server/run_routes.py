@@ -52,7 +52,10 @@ def add_run_routes(
         only = (body() if request.get_data() else {}).get("only", "missing")
         if only not in ONLY:
             raise RequestError(
-                422, "bad_field", "'only' has an unknown value.", f"Give one of: {', '.join(ONLY)}."
+                "'only' has an unknown value.",
+                f"Give one of: {', '.join(ONLY)}.",
+                http_status=422,
+                code="bad_field",
             )
         # A Label Studio that is away is no reason: the run waits.
         with suppress(UnansweredError):

@@ -157,7 +157,7 @@ def snapshots(runtime: Any, key: str, tasks: Sequence[int]) -> list[dict[str, An
 
 def keeps(runtime: Any, key: str, tasks: Sequence[int]) -> bool:
     """Whether anything is kept of these tasks."""
-    answer: bool = runtime.prediction_log.keeps(key, tasks)
+    answer: bool = runtime.prediction_log.has(key, tasks)
     return answer
 
 
@@ -355,7 +355,7 @@ def work(runtime: Any, connection: Redis, *names: str) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with ExitStack() as stack:
         for module in ("jobs.predict_job", "jobs.train_job"):
-            stack.enter_context(mock.patch(f"{module}.runtime", lambda: runtime))
+            stack.enter_context(mock.patch(f"{module}.process_runtime", lambda: runtime))
         waiting = [queue.queue(connection, name) for name in names]
         worker = ClipWorker(waiting, connection=connection, serializer=JSONSerializer)
         worker.work(burst=True, logging_level="WARNING")

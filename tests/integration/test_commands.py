@@ -290,7 +290,9 @@ def test_several_runs_that_begin_alike_are_named(cli: Cli, connection: Redis):
 def test_why_a_task_failed_is_told_with_what_mends_it(cli: Cli, connection: Redis):
     runs = RunStore(connection)
     run, _ = runs.start(1, "missing", "cli")
-    runs.record_failures(run.id, {7: {"code": "image", "message": "It is cut.", "fix": "Mend it."}})
+    runs.record_failures(
+        run.id, {7: {"code": "truncated", "message": "It is cut.", "fix": "Mend it."}}
+    )
     runs.end(run.id, "done")
     said = " ".join(cli("runs", "1", "--show", run.id)[1].split())
     assert "Task 7: It is cut. Fix: Mend it." in said

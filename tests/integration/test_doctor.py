@@ -392,7 +392,7 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     if end == "failed":
         runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
     elif end == "left out":
-        runs.record_failures(run.id, {7: {"code": "image"}})
+        runs.record_failures(run.id, {7: {"code": "truncated"}})
         runs.end(run.id, "done")
     else:
         runs.note(run.id, **fields)

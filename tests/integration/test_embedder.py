@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.errors import ImageError, StoreError, StudioError
+from backend.errors import ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import fetch_address
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
@@ -71,7 +71,7 @@ def test_nothing_asked_is_nothing_done(parts: Parts):
 def test_each_failure_belongs_to_its_image(parts: Parts):
     embedder, source, _ = parts
     source.errors = {
-        ADDRESSES[1]: ImageError("not_found", "gone"),
+        ADDRESSES[1]: ImageError(ImageReason.NOT_FOUND, "gone"),
         ADDRESSES[3]: StudioError("The token is refused."),
     }
     found, failures = embedder.embed(ADDRESSES)
@@ -84,7 +84,7 @@ def test_each_failure_belongs_to_its_image(parts: Parts):
 
 def test_a_failure_is_not_remembered(parts: Parts):
     embedder, source, _ = parts
-    source.errors = {ADDRESSES[0]: ImageError("unreachable", "down")}
+    source.errors = {ADDRESSES[0]: ImageError(ImageReason.UNREACHABLE, "down")}
     embedder.embed(ADDRESSES[:1])
     source.errors = {}
     assert embedder.embed(ADDRESSES[:1])[1] == {}

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backend.encoders.table import CLIP, OFFLINE, Row, Table
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction, logged
@@ -289,7 +289,7 @@ def test_half_a_character_is_no_label(make_runtime: MakeRuntime):
 
 def test_a_config_without_controls_leaves_the_task_open(make_runtime: MakeRuntime):
     (found,) = predict(make_runtime(), "<View/>", [task(1)])
-    assert found.as_item()["error"]["code"] == "image"
+    assert found.as_item()["error"]["code"] == "no_controls"
     assert found.failure.reason == "no_controls"
 
 
@@ -301,7 +301,7 @@ def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, e
     def fetch(value: str) -> bytes:
         if value == "http://slow/":
             release.wait(30)
-            raise ImageError("unreachable", "gone")
+            raise ImageError(ImageReason.UNREACHABLE, "gone")
         return fetched(value)
 
     runtime.embedder._fetcher.fetch = fetch  # type: ignore[method-assign]

@@ -111,7 +111,7 @@ def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: RunS
     run, _ = runs.start(1, "missing", "cli")
     runs.end(run.id, CANCELLED)
     runs.add_shard(run.id, Shard(0, 1))
-    runs.record_failures(run.id, {1: {"code": "image"}})
+    runs.record_failures(run.id, {1: {"code": "not_found"}})
     runs.count_attempt(run.id, "a")
     runs.not_before(run.id, "a", 5.0)
     runs.hold(run.id, 0, "x")
@@ -144,7 +144,7 @@ def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: RunStore):
 
 def test_failures_are_kept_by_task_and_can_be_replaced(runs: RunStore):
     run, _ = runs.start(1, "missing", "cli")
-    runs.record_failures(run.id, {9: {"code": "image"}, 10: {"code": "image"}})
+    runs.record_failures(run.id, {9: {"code": "not_found"}, 10: {"code": "not_found"}})
     assert list(runs.failures(run.id)) == [9, 10]
     runs.set_failures(run.id, {10: {"code": "dropped"}})
     assert runs.failures(run.id) == {10: {"code": "dropped"}}
@@ -173,7 +173,7 @@ def test_old_runs_are_forgotten(runs: RunStore):
 def test_a_run_that_there_is_not_is_404(runs: RunStore, name: str):
     with pytest.raises(QueueError) as caught:
         runs.require(1, name)
-    assert caught.value.status == 404
+    assert caught.value.http_status == 404
 
 
 def test_a_run_of_another_project_is_404(runs: RunStore):

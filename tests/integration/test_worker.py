@@ -185,7 +185,7 @@ def test_an_image_that_kills_its_worker_is_found_and_left_out(
     runs.hold(run.id, 0, house.embedder.address(images[2]))
     work()
     assert list(runs.failures(run.id)) == [3]
-    assert runs.failures(run.id)[3]["code"] == "image"
+    assert runs.failures(run.id)[3]["code"] == "worker_died"
     assert "died" in runs.failures(run.id)[3]["message"]
     assert len(stored(house, images)) == 3
 
