@@ -67,7 +67,7 @@ def main() -> None:
 
         started = time.perf_counter()
         prepared = Training.of(image, z, codes, a0=2.0, b0=-3.0)
-        selection.train(prepared, card)
+        selection.fit_selected(prepared, selection.select(prepared), card)
         searches.append(time.perf_counter() - started)
 
         # From scratch on both sides, so that both solve the very same problem.
@@ -105,7 +105,8 @@ def _warm_up() -> None:
     image, z, truth = made(400, 4, 32)
     codes = torch.where(truth > 0, POSITIVE, NEGATIVE)
     card = Card(tuple("abcd"), "made", "made")
-    selection.train(Training.of(image, z, codes, a0=2.0, b0=-3.0), card)
+    prepared = Training.of(image, z, codes, a0=2.0, b0=-3.0)
+    selection.fit_selected(prepared, selection.select(prepared), card)
     model = OneVsRestClassifier(LogisticRegression(max_iter=50), n_jobs=2)
     for _ in range(2):
         model.fit(image.numpy(), truth.numpy())

@@ -13,18 +13,26 @@ compared with one another here, not with the published figures.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
-from backend.vlpl import pseudo_labels, selection, training
+from backend.vlpl import selection, training
 from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
-from backend.vlpl.pseudo_labels import PAPER, Preset
+from backend.vlpl.pseudo_labels import Rule
 from backend.vlpl.training import Training
 from benchmarks.data import Dataset
-from benchmarks.protocol import ANCHOR, FRACTIONS, THRESHOLDS, Row, Scene, observe
+from benchmarks.presets import Preset, Score
+from benchmarks.protocol import (
+    ANCHOR,
+    FRACTIONS,
+    THRESHOLDS,
+    Row,
+    Scene,
+    objective,
+    observe,
+    preset_codes,
+)
 
 METHODS = ("an", "wan", "em", "em-apl", "ll-r")
 VALIDATION = 5
@@ -57,7 +65,7 @@ def test_scores(scene: Scene, codes: Tensor, goal: str) -> Tensor:
     truth = data.truth[chooses]
     best, chosen = -1.0, None
     for l2 in selection.L2_GRID:
-        head = training.fit(prepared, scene.card(), training.objective(goal), l2)
+        head = training.fit(prepared, scene.card(), objective(goal), l2)
         value = mean_average_precision(
             head.logits(data.image[chooses], scene.z[chooses]).float(), truth
         )
@@ -65,13 +73,6 @@ def test_scores(scene: Scene, codes: Tensor, goal: str) -> Tensor:
             best, chosen = value, head
     assert chosen is not None
     return chosen.logits(data.image[scene.test], scene.z[scene.test]).float()
-
-
-def pseudo_codes(scene: Scene, preset: Preset) -> Tensor:
-    """One positive a photo, and pseudo-labels after the paper's rule: (n_train, C)."""
-    codes = observe(scene, 0, single=True)
-    soft = pseudo_labels.softmax_scores(scene.data.whole[scene.train])
-    return pseudo_labels.assign(soft, codes, preset)
 
 
 def paper_protocol(data: Dataset, seed: int) -> list[Row]:
@@ -96,9 +97,9 @@ def paper_protocol(data: Dataset, seed: int) -> list[Row]:
     rows += [row(goal, test_scores(scene, single, goal)) for goal in METHODS]
     for threshold in THRESHOLDS:
         for fraction in FRACTIONS:
-            preset = replace(PAPER, threshold=threshold, negative_fraction=fraction)
             name = f"vlpl, threshold {threshold:g}, negatives {fraction:g}"
-            rows.append(row(name, test_scores(scene, pseudo_codes(scene, preset), "vlpl")))
+            preset = Preset(name, Score.SOFTMAX, Rule(threshold, fraction))
+            rows.append(row(name, test_scores(scene, preset_codes(scene, 0, preset), "vlpl")))
     full = observe(scene, len(scene.train), single=False)
     # Every label known, as the papers' upper bound has it.
     assert bool(((full == POSITIVE) | (full == NEGATIVE)).all()) and not bool(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,10 @@ from backend.vlpl.calibration import fit_platt
 from backend.vlpl.head import Card, Head, statistics_hash
 from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
-from backend.vlpl.pseudo_labels import PAPER, RELEASED, Preset
-from backend.vlpl.training import Training
+from backend.vlpl.pseudo_labels import Rule
+from backend.vlpl.training import OBJECTIVES, Objective, Training
 from benchmarks.data import Dataset
+from benchmarks.presets import PAPER, RELEASED, Preset, Score, quality, softmax_scores
 
 Row = dict[str, Any]
 MIN_TEST_POSITIVES = 5
@@ -98,13 +99,15 @@ def training_of(scene: Scene, codes: Tensor, scratch: bool = False) -> Training:
     return Training.of(scene.data.image[index], z, known, a0=a0, b0=b0)
 
 
-def head_of(scene: Scene, codes: Tensor, goals: Sequence[str] | None = None) -> Head:
-    """Cross-validate on the reviewed training rows, then fit. ``goals`` None: auto."""
+def objective(name: str) -> Objective:
+    """The training objective of that name; raises KeyError for another name."""
+    return {candidate.name: candidate for candidate in OBJECTIVES}[name]
+
+
+def head_of(scene: Scene, codes: Tensor) -> Head:
+    """Choose objective and penalty by cross-validation on the reviewed training rows, then fit."""
     prepared = training_of(scene, codes)
-    chosen = selection.select(
-        prepared, None if goals is None else [training.objective(goal) for goal in goals]
-    )
-    return selection.fit_selected(prepared, chosen, scene.card())
+    return selection.fit_selected(prepared, selection.select(prepared), scene.card())
 
 
 def scratch_heads(scene: Scene, codes: Tensor) -> tuple[Head, Tensor]:
@@ -159,7 +162,7 @@ def _naive(scene: Scene) -> Tensor:
 VARIANTS: dict[str, Callable[[Scene], Tensor]] = {
     "cosine of the whole image": lambda s: s.data.whole,
     "the same, centred per image": lambda s: _centred(s.data.whole),
-    "softmax(cos / 0.01)": lambda s: pseudo_labels.softmax_scores(s.data.whole),
+    "softmax(cos / 0.01)": lambda s: softmax_scores(s.data.whole),
     "best cell or tile, centred": lambda s: _centred(s.data.best),
     "whole + best, centred": lambda s: _centred(s.data.whole + s.data.best),
     "standardised per label and per image": _naive,
@@ -202,17 +205,14 @@ def pseudo_label_presets(data: Dataset, seeds: Sequence[int], reviewed: int | No
     results: dict[str, list[Row]] = {}
     for seed in seeds:
         scene = Scene.of(data, seed)
-        soft = pseudo_labels.softmax_scores(data.whole[scene.test])
         count = len(scene.train) if reviewed is None else reviewed
         codes = observe(scene, count, single=False)[:count]
-        fitted = pseudo_labels.fit_threshold(scene.z[scene.train[:count]], codes)
-        for preset in (PAPER, RELEASED, fitted):
-            scores = soft if preset.score == "softmax" else scene.z[scene.test]
-            unknown = torch.zeros_like(data.truth[scene.test])
-            found = pseudo_labels.quality(
-                pseudo_labels.assign(scores, unknown, preset), data.truth[scene.test]
-            )
-            results.setdefault(preset.name, []).append(vars(found))
+        rule = pseudo_labels.fit_threshold(scene.z[scene.train[:count]], codes)
+        truth = data.truth[scene.test]
+        for preset in (PAPER, RELEASED, Preset("fitted", Score.Z, rule)):
+            scores = _scores(scene, scene.test, preset)
+            pseudo = pseudo_labels.assign(scores, torch.zeros_like(truth), preset.rule)
+            results.setdefault(preset.name, []).append(vars(quality(pseudo, truth)))
     return [
         {"preset": name, "splits": len(rows)}
         | {"refused": sum(row["positives_per_image"] == 0 for row in rows)}
@@ -227,6 +227,13 @@ def pseudo_label_presets(data: Dataset, seeds: Sequence[int], reviewed: int | No
     ]
 
 
+def _scores(scene: Scene, rows: Tensor, preset: Preset) -> Tensor:
+    """The scores (n, C) of these rows that the preset's threshold is compared with."""
+    if preset.score == Score.SOFTMAX:
+        return softmax_scores(scene.data.whole[rows])
+    return scene.z[rows]
+
+
 def _nan_last(value: float) -> float:
     return 2.0 if math.isnan(value) else value
 
@@ -235,28 +242,28 @@ def threshold_ablation(data: Dataset, seed: int = 0) -> list[Row]:
     """The paper's ablations on pseudo-labels themselves: threshold and negative fraction."""
     scene = Scene.of(data, seed)
     unknown = torch.zeros_like(data.truth[scene.test])
-    soft = pseudo_labels.softmax_scores(data.whole[scene.test])
+    soft = softmax_scores(data.whole[scene.test])
     truth = data.truth[scene.test]
     rows: list[Row] = []
-    for preset in [replace(PAPER, threshold=t, negative_fraction=0.0) for t in THRESHOLDS] + [
-        replace(PAPER, threshold=None, negative_fraction=f) for f in FRACTIONS[1:]
+    for rule in [Rule(threshold, 0.0) for threshold in THRESHOLDS] + [
+        Rule(None, fraction) for fraction in FRACTIONS[1:]
     ]:
-        pseudo = pseudo_labels.assign(soft, unknown, preset)
-        found = pseudo_labels.quality(pseudo, truth)
-        positive = preset.threshold is not None
+        pseudo = pseudo_labels.assign(soft, unknown, rule)
+        positive = rule.threshold is not None
         low, high = bootstrap_interval(
             partial(_precision, sign=1 if positive else -1), pseudo, truth
         )
         rows.append(
-            {"threshold": preset.threshold, "negatives": preset.negative_fraction, **vars(found)}
+            {"threshold": rule.threshold, "negatives": rule.negative_fraction}
+            | vars(quality(pseudo, truth))
             | {"precision, 95 % interval": f"{low:.3f} to {high:.3f}"}
         )
     return rows
 
 
 def _precision(pseudo: Tensor, truth: Tensor, sign: int) -> float:
-    found = pseudo_labels.quality(pseudo, truth)
-    return found.positive_precision if sign > 0 else found.negative_precision
+    measured = quality(pseudo, truth)
+    return measured.positive_precision if sign > 0 else measured.negative_precision
 
 
 def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
@@ -285,40 +292,42 @@ def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     return rows
 
 
-def single_positive_codes(scene: Scene, reviewed: int, preset: Preset | None) -> Tensor:
-    """One positive a photo, some rows reviewed; pseudo-labels where a preset is given."""
+def preset_codes(scene: Scene, reviewed: int, preset: Preset) -> Tensor:
+    """Label codes (n_train, C): one positive per photo, some rows reviewed, and pseudo-labels."""
     codes = observe(scene, reviewed, single=True)
-    if preset is None:
-        return codes
-    train = scene.train
-    if preset.name == "fitted":
-        preset = pseudo_labels.fit_threshold(scene.z[train[:reviewed]], codes[:reviewed])
-    soft = pseudo_labels.softmax_scores(scene.data.whole[train])
-    return pseudo_labels.assign(
-        soft if preset.score == "softmax" else scene.z[train], codes, preset
-    )
+    return pseudo_labels.assign(_scores(scene, scene.train, preset), codes, preset.rule)
 
 
-FITTED = Preset("fitted", "z", None, 0.5)
+def fitted_codes(scene: Scene, reviewed: int) -> Tensor:
+    """The same with a rule that is fitted on the reviewed rows."""
+    codes = observe(scene, reviewed, single=True)
+    z = scene.z[scene.train]
+    rule = pseudo_labels.fit_threshold(z[:reviewed], codes[:reviewed])
+    return pseudo_labels.assign(z, codes, rule)
 
 
 def single_positive(data: Dataset, reviewed: int, seeds: Sequence[int] = SEEDS) -> list[Row]:
     """One random positive a training photo: every objective, and `auto` where rows are reviewed."""
     scenes = [Scene.of(data, seed) for seed in seeds]
-    jobs: list[tuple[str, Preset | None, Callable[[Scene, Tensor], Head]]] = [
-        (goal.name, None, partial(_fixed, name=goal.name))
-        for goal in training.OBJECTIVES
+    observed = partial(observe, reviewed=reviewed, single=True)
+    fitted = partial(fitted_codes, reviewed=reviewed)
+    vlpl = partial(_fixed, name="vlpl")
+    trials: list[tuple[str, Callable[[Scene], Tensor], Callable[[Scene, Tensor], Head]]] = [
+        (goal.name, observed, partial(_fixed, name=goal.name))
+        for goal in OBJECTIVES
         if goal.name != "vlpl" and (reviewed or not goal.reviewed_only)
     ]
-    presets = (PAPER, RELEASED, FITTED) if reviewed else (PAPER, RELEASED)
-    jobs += [(f"vlpl, {preset.name}", preset, partial(_fixed, name="vlpl")) for preset in presets]
+    trials += [
+        (f"vlpl, {preset.name}", partial(preset_codes, reviewed=reviewed, preset=preset), vlpl)
+        for preset in (PAPER, RELEASED)
+    ]
     if reviewed:
-        jobs.append(("auto", FITTED, head_of))
+        trials += [("vlpl, fitted", fitted, vlpl), ("auto", fitted, head_of)]
     rows = []
-    for name, preset, make in jobs:
+    for name, labelled, make in trials:
         values, picked = [], []
         for scene in scenes:
-            head = make(scene, single_positive_codes(scene, reviewed, preset))
+            head = make(scene, labelled(scene))
             values.append(evaluate(scene, head))
             picked.append(head.card.objective)
         row: Row = {"objective": name, "reviewed": reviewed, **spread(values)}
@@ -329,4 +338,4 @@ def single_positive(data: Dataset, reviewed: int, seeds: Sequence[int] = SEEDS) 
 
 
 def _fixed(scene: Scene, codes: Tensor, name: str) -> Head:
-    return training.fit(training_of(scene, codes), scene.card(), training.objective(name))
+    return training.fit(training_of(scene, codes), scene.card(), objective(name))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from backend.vlpl import selection
-from backend.vlpl.calibration import conformal_threshold, fit_platt, fit_thresholds
+from backend.vlpl.calibration import fit_platt
 from backend.vlpl.metrics import expected_calibration_error, expected_clicks, micro
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
+from benchmarks.bands import Bands, conformal_threshold, fit_bands
 from benchmarks.data import Dataset
 from benchmarks.protocol import SEEDS, Row, Scene, observe, training_of
 
@@ -53,17 +53,17 @@ def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
     truth = prepared.labels[chosen.rows] == POSITIVE
     scale = fit_platt(chosen.held_out, truth)
     held_out = torch.sigmoid(chosen.held_out * scale.scale + scale.shift)
-    bands = fit_thresholds(held_out, truth, "precision", 0.9, conformal=True)
+    bands = fit_bands(held_out, truth)
     head = selection.fit_selected(prepared, chosen, scene.card())
     final = head.rescaled(scale.scale, scale.shift)
     if aside:
         index = scene.train[count - aside : count]
         fresh = final.probabilities(data.image[index], scene.z[index])
-        low = conformal_threshold(fresh, kept, 0.1)
-        bands = replace(bands, maybe=tuple(min(low, high) for high in bands.suggest))
+        maybe_from = conformal_threshold(fresh, kept)
+        bands = Bands(bands.suggest, bands.suggest.clamp_max(maybe_from))
     image, z = data.image[scene.test], scene.z[scene.test]
     raw, calibrated = head.probabilities(image, z), final.probabilities(image, z)
-    suggested, maybe = bands.bands(calibrated)
+    suggested, maybe = bands.of(calibrated)
     test = data.truth[scene.test]
     rates = micro(suggested, test)
     with_help, from_nothing = expected_clicks(suggested, test)

@@ -6,9 +6,8 @@ aside), never on rows that the head was fitted on: there a head is too sure of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -89,47 +88,6 @@ def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
     before = expected_calibration_error(torch.sigmoid(x), y)
     after = expected_calibration_error(torch.sigmoid(scale * x + shift), y)
     return Calibration(scale, shift, before, after)
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Where a label is suggested, and where it is shown as "maybe" (not ticked).
-
-    ``suggest`` and ``maybe`` have one probability a label, maybe <= suggest; a value above 1 stands
-    for never. ``overall`` is the one threshold that meets the goal over all labels together.
-    """
-
-    suggest: tuple[float, ...]
-    maybe: tuple[float, ...]
-    overall: float
-    goal: str
-    target: float
-
-    def bands(self, probability: Tensor) -> tuple[Tensor, Tensor]:
-        """(suggested, maybe) as boolean (N, C); a label is in one band at most."""
-        suggested = probability >= torch.tensor(self.suggest)
-        return suggested, (probability >= torch.tensor(self.maybe)) & ~suggested
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "suggest": list(self.suggest),
-            "maybe": list(self.maybe),
-            "overall": self.overall,
-            "goal": self.goal,
-            "target": self.target,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Thresholds:
-        """Inverse of `as_dict`; raises KeyError where a field is missing."""
-        return cls(
-            tuple(data["suggest"]),
-            tuple(data["maybe"]),
-            float(data["overall"]),
-            str(data["goal"]),
-            float(data["target"]),
-        )
 
 
 @dataclass(frozen=True)
@@ -247,70 +205,3 @@ def label_thresholds(
     top, bottom = counts.ratio(goal)
     shrunk = (top + shrink * rate) / (bottom + shrink).clamp_min(1e-9)
     return _first_failure(grid, shrunk, goal, target), overall
-
-
-def fit_thresholds(
-    probability: Tensor,
-    truth: Tensor,
-    goal: Goal = "precision",
-    target: float = 0.9,
-    *,
-    maybe_recall: float = 0.9,
-    conformal: bool = False,
-) -> Thresholds:
-    """Both bands. The maybe band starts where ``maybe_recall`` of the true labels are shown.
-
-    Args:
-        probability: (N, C), calibrated, held-out.
-        truth: (N, C), 0 or 1.
-        goal: of the suggest band, see `label_thresholds`.
-        target: in (0, 1].
-        maybe_recall: share of true labels to show in either band.
-        conformal: let `conformal_threshold` set the maybe band: one threshold, with a guarantee.
-    """
-    suggest, overall = label_thresholds(probability, truth, goal, target)
-    if conformal:
-        maybe = torch.full_like(suggest, conformal_threshold(probability, truth, 1 - maybe_recall))
-    else:
-        maybe, _ = label_thresholds(probability, truth, "recall", maybe_recall)
-    return Thresholds(
-        tuple(suggest.tolist()),
-        tuple(torch.minimum(maybe, suggest).tolist()),
-        overall,
-        goal,
-        target,
-    )
-
-
-def conformal_threshold(probability: Tensor, truth: Tensor, risk: float = 0.1) -> float:
-    """Conformal risk control: at most ``risk`` of an image's true labels missed, in expectation.
-
-    The highest t with (sum_i loss_i(t) + 1) / (n + 1) <= risk, loss_i(t) the share of image i's
-    true labels with p < t (0 for an image without any). The bound holds for a new image from the
-    same population, whatever the probabilities are worth; the expectation is over calibration sets
-    too.
-
-    Args:
-        probability: (n, C), of images that neither head nor calibration was fitted on.
-        truth: (n, C), 0 or 1.
-        risk: in (0, 1).
-
-    Returns:
-        A threshold in [0, 1]; 0 (show everything) if n is too small for a promise, n < 1/risk - 1.
-
-    Source: Angelopoulos et al., "Conformal Risk Control", ICLR 2024, arXiv 2208.02814.
-    """
-    if probability.ndim != 2 or probability.shape != truth.shape:
-        raise ValueError("probabilities and truth must both be (N, C)")
-    if not bool(probability.isfinite().all()):
-        raise ValueError("probabilities must be finite")
-    budget = risk * (len(truth) + 1) - 1.0
-    if budget < 0:
-        return 0.0
-    present = truth.bool()
-    share = 1.0 / present.sum(1, keepdim=True).clamp_min(1).double()
-    values, order = probability.double()[present].sort()
-    spent = share.expand_as(probability)[present][order].cumsum(0)
-    # A label is missed when p < t, so t may equal the first value that would break the budget.
-    broken = (spent > budget + 1e-9).nonzero().squeeze(1)
-    return float(values[broken[0]]) if len(broken) else 1.0

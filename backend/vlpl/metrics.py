@@ -99,18 +99,6 @@ def macro(predicted: Tensor, truth: Tensor) -> Rates:
     return _mean_rates(predicted, truth, 0)
 
 
-def per_sample(predicted: Tensor, truth: Tensor) -> Rates:
-    """Rates of each image, averaged over images."""
-    return _mean_rates(predicted, truth, 1)
-
-
-def label_rates(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Precision, recall and F1 of every label, three (C,) float64 tensors."""
-    predicted, truth = predicted.bool(), truth.bool()
-    both = (predicted & truth, predicted, truth)
-    return _rates(*(part.double().sum(0) for part in both))
-
-
 def expected_calibration_error(probability: Tensor, truth: Tensor, bins: int = 15) -> float:
     """ECE = sum over bins n_b / n |mean truth - mean probability| (Naeini et al., AAAI 2015).
 
@@ -128,21 +116,6 @@ def expected_calibration_error(probability: Tensor, truth: Tensor, bins: int = 1
     index = (p * bins).long().clamp(0, bins - 1)
     gap = torch.zeros(bins, dtype=torch.float64, device=p.device).index_add_(0, index, y - p)
     return float(gap.abs().sum() / len(p))
-
-
-@dataclass(frozen=True)
-class PseudoQuality:
-    """How good pseudo-labels are. All in [0, 1]; precision is NaN where there are none.
-
-    ``coverage`` is the share of unobserved (image, label) pairs that received a pseudo-label,
-    ``positive_recall`` the share of true positives among them that became pseudo-positive.
-    """
-
-    positive_precision: float
-    positive_recall: float
-    negative_precision: float
-    coverage: float
-    positives_per_image: float
 
 
 def expected_clicks(predicted: Tensor, truth: Tensor) -> tuple[float, float]:

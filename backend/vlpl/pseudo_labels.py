@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from backend.vlpl.metrics import PseudoQuality
 from backend.vlpl.objectives import (
-    NEGATIVE,
     POSITIVE,
     PSEUDO_NEGATIVE,
     PSEUDO_POSITIVE,
@@ -22,8 +19,6 @@ from backend.vlpl.objectives import (
     check_labels,
 )
 
-TEMPERATURE = 0.01
-"""Of the paper's softmax over labels, for CLIP cosines."""
 CONFIDENCE = 0.9
 FIRST = 60
 """The strictest threshold that `fit_threshold` tests accepts at least so many labels."""
@@ -32,45 +27,31 @@ _NORMAL_QUANTILE = 1.2815515655446004  # of CONFIDENCE
 
 
 @dataclass(frozen=True)
-class Preset:
+class Rule:
     """A rule that turns scores into pseudo-labels.
 
     Attributes:
-        name: ``paper``, ``released`` or ``fitted``.
-        score: what the threshold is compared with: ``softmax`` (over the labels, of cosine / 0.01)
-            or ``z`` (`zero_shot.fuse`).
-        threshold: pseudo-positive if score > threshold; None: no pseudo-positives.
-        negative_fraction: the lowest-scored share of an image's labels become pseudo-negatives.
-        note: what a person should know about it.
+        threshold: an entry becomes pseudo-positive if its score is above this value, in the units
+            of the scores; None: there are no pseudo-positives.
+        negative_fraction: share in [0, 1] of an image's labels that become pseudo-negatives: those
+            with the lowest scores.
+        note: how the rule was found, for a person to read.
     """
 
-    name: str
-    score: Literal["softmax", "z"]
     threshold: float | None
     negative_fraction: float
     note: str = ""
 
 
-PAPER = Preset("paper", "softmax", 0.3, 0.2, "negatives are live, as in the paper's text")
-"""The threshold is the released code's default. The paper's text names no fraction that we could
-check; the released code carries 0, 0.1 ... 0.4 as the values tried, of which this is the middle."""
-RELEASED = Preset("released", "softmax", 0.3, 0.0, "the published code: no pseudo-negatives")
-
-
-def softmax_scores(cosine: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """softmax(cosine / temperature) over the labels: (N, C) float32, rows sum to 1."""
-    return (cosine.float() / temperature).softmax(dim=1)
-
-
-def assign(scores: Tensor, observed: Tensor, preset: Preset) -> Tensor:
+def assign(scores: Tensor, observed: Tensor, rule: Rule) -> Tensor:
     """Fill unknown entries with pseudo-labels.
 
     Args:
-        scores: (N, C), of the kind that ``preset.score`` names; only their order matters for
-            negatives.
+        scores: (N, C), of the kind that the rule's threshold was chosen for; for the negatives
+            only their order within an image matters.
         observed: (N, C) integers, see `backend.vlpl.objectives`; pseudo-labels already in it are
             dropped.
-        preset: the rule.
+        rule: the threshold and the share of negatives.
 
     Returns:
         (N, C) int64. Observed entries are as they were. An entry that is both over the threshold
@@ -84,9 +65,9 @@ def assign(scores: Tensor, observed: Tensor, preset: Preset) -> Tensor:
         raise ValueError(f"{tuple(scores.shape)} scores for {tuple(observed.shape)} labels")
     known = observed.abs() == POSITIVE
     over = torch.zeros_like(known)
-    if preset.threshold is not None:
-        over = scores > preset.threshold
-    count = int(preset.negative_fraction * scores.shape[1])
+    if rule.threshold is not None:
+        over = scores > rule.threshold
+    count = int(rule.negative_fraction * scores.shape[1])
     low = scores.argsort(dim=1, stable=True).argsort(dim=1) < count
     result = torch.full_like(observed, UNKNOWN, dtype=torch.int64)
     result[over & ~low] = PSEUDO_POSITIVE
@@ -138,11 +119,11 @@ def stages(count: int, first: int) -> list[int]:
 
 def fit_threshold(
     scores: Tensor, labels: Tensor, target: float = 0.95, negative_fraction: float = 0.5
-) -> Preset:
-    """The ``fitted`` preset: the lowest threshold whose precision is surely high enough.
+) -> Rule:
+    """The lowest threshold whose pseudo-positives reach a precision with confidence.
 
-    Surely: the lower confidence bound of pseudo-positive precision on reviewed images, not its
-    estimate, reaches the target (an estimate fitted to 0.95 misses it on half of all new data).
+    The lower confidence bound of the precision on reviewed images has to reach the target, not its
+    estimate (an estimate fitted to 0.95 misses 0.95 on half of all new data).
 
     Thresholds are tested in a fixed order, the strictest first, and the first that fails ends the
     search (fixed-sequence testing, Angelopoulos et al., "Learn then Test", arXiv 2110.01052). So
@@ -158,8 +139,9 @@ def fit_threshold(
         negative_fraction: passed on.
 
     Returns:
-        A preset. Its threshold is None, and its note says so, when even the strictest threshold
-        fails, or there are fewer labels than that: with few reviewed images nothing can be sure.
+        A rule. Its threshold is None, and its note says so, when even the strictest threshold
+        fails, or when there are fewer labels than it needs: a few reviewed images are too little
+        evidence.
 
     Raises:
         ValueError: shapes differ.
@@ -181,35 +163,7 @@ def fit_threshold(
     if not last:
         note = f"no threshold reaches precision {target:g} with confidence {CONFIDENCE:g}"
         note += f" on {images} reviewed images: no pseudo-positives"
-        return Preset("fitted", "z", None, negative_fraction, note)
+        return Rule(None, negative_fraction, note)
     below = values[last] if last < len(values) else values[last - 1] - 1.0
     note = f"precision {float(hits[last - 1] / last):.3f} on {last} labels"
-    return Preset("fitted", "z", float((values[last - 1] + below) / 2), negative_fraction, note)
-
-
-def quality(pseudo: Tensor, truth: Tensor) -> PseudoQuality:
-    """How right pseudo-labels are.
-
-    Args:
-        pseudo: (N, C) from `assign`.
-        truth: (N, C), 0 or 1.
-
-    Raises:
-        ValueError: shapes differ.
-    """
-    if pseudo.shape != truth.shape:
-        raise ValueError(f"{tuple(pseudo.shape)} pseudo-labels for {tuple(truth.shape)} labels")
-    present = truth.bool()
-    free = (pseudo != POSITIVE) & (pseudo != NEGATIVE)
-    positive, negative = pseudo == PSEUDO_POSITIVE, pseudo == PSEUDO_NEGATIVE
-
-    def share(part: Tensor, whole: Tensor) -> float:
-        return float(part.sum() / whole.sum()) if bool(whole.any()) else float("nan")
-
-    return PseudoQuality(
-        share(positive & present, positive),
-        share(positive & present, free & present),
-        share(negative & ~present, negative),
-        share(positive | negative, free),
-        float(positive.sum() / max(len(pseudo), 1)),
-    )
+    return Rule(float((values[last - 1] + below) / 2), negative_fraction, note)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,6 @@ from backend.vlpl.training import (
     Objective,
     Training,
     fit,
-    objective,
     reviewed_rows,
 )
 
@@ -35,6 +33,8 @@ MIN_REVIEWED = 12
 MIN_POSITIVES = 2
 TIE = 0.002
 """mAP differences up to this are a tie; see `select`."""
+FOLD_SEED = 0
+"""Of the assignment of images to folds."""
 _SEARCH_TOLERANCE = 1e-3
 _SEARCH_ITERATIONS = 30
 
@@ -49,7 +49,6 @@ class Selection:
         table: one row a candidate: objective, l2, map (in [0, 1]), chosen.
         held_out: logits (n, C) of the reviewed rows from fits that did not see them.
         rows: (n,) indices of those rows.
-        reason: why it is so, in words.
     """
 
     objective: Objective
@@ -57,7 +56,6 @@ class Selection:
     table: tuple[dict[str, Any], ...]
     held_out: Tensor
     rows: Tensor
-    reason: str
 
 
 def allowed(labels: Tensor) -> tuple[Objective, ...]:
@@ -73,18 +71,12 @@ def allowed(labels: Tensor) -> tuple[Objective, ...]:
     return tuple(goal for goal in OBJECTIVES if pseudo or goal.function is not objectives.vlpl)
 
 
-def _folds(rows: Tensor, folds: int, seed: int) -> list[Tensor]:
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+def _folds(rows: Tensor, folds: int) -> list[Tensor]:
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(FOLD_SEED))
     return [rows[order[start::folds]].sort().values for start in range(folds)]
 
 
-def select(
-    training: Training,
-    goals: Sequence[Objective] | None = None,
-    grid: Sequence[float] | None = None,
-    *,
-    seed: int = 0,
-) -> Selection:
+def select(training: Training) -> Selection:
     """Choose objective and penalty by cross-validated mAP on the exhaustively reviewed rows.
 
     Rows that are only partly known are in every training fold and in no test fold. Zero-shot is a
@@ -97,13 +89,10 @@ def select(
     worse than none.
 
     Args:
-        training: the data; only rows given here are ever looked at.
-        goals: candidates; default `allowed`.
-        grid: penalties, largest first; default `L2_GRID`, or `AUTO_GRID` for several objectives.
-        seed: of the fold assignment.
+        training: the data; only the rows given here are ever looked at.
     """
     labels = training.labels
-    candidates = tuple(allowed(labels) if goals is None else goals)
+    candidates = allowed(labels)
     rows = reviewed_rows(labels).nonzero().squeeze(1)
     truth = labels[rows] == POSITIVE
     absent = labels[rows] == NEGATIVE
@@ -112,11 +101,10 @@ def select(
     enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
     if len(rows) < MIN_REVIEWED or not bool(enough.any()):
         partly = next((goal for goal in candidates if goal.name == "wan"), candidates[0])
-        reason = f"{len(rows)} reviewed images cannot choose; default objective and penalty"
-        return Selection(partly, DEFAULT_L2, (), training.anchor()[rows], rows, reason)
+        return Selection(partly, DEFAULT_L2, (), training.anchor()[rows], rows)
     folds = 3 if len(rows) >= MANY else 5
-    penalties = grid or (L2_GRID if len(candidates) == 1 else AUTO_GRID)
-    parts = _folds(rows, folds, seed)
+    penalties = L2_GRID if len(candidates) == 1 else AUTO_GRID
+    parts = _folds(rows, folds)
     place = torch.full((len(labels),), -1)
     place[rows] = torch.arange(len(rows))
     every = torch.arange(len(labels))
@@ -162,8 +150,7 @@ def select(
         for index, (goal, l2, value, _) in enumerate(results)
     )
     winner = results[chosen]
-    reason = f"mAP {winner[2]:.4f} on held-out reviewed images, best {best:.4f}, ties within {TIE}"
-    return Selection(winner[0], winner[1], table, winner[3], rows, reason)
+    return Selection(winner[0], winner[1], table, winner[3], rows)
 
 
 def fit_selected(training: Training, selection: Selection, card: Card) -> Head:
@@ -176,20 +163,3 @@ def fit_selected(training: Training, selection: Selection, card: Card) -> Head:
             metrics["zero-shot mAP"] = row["map"]
     card = replace(card, table=selection.table, metrics=metrics)
     return fit(training, card, selection.objective, selection.l2)
-
-
-def train(training: Training, card: Card, goal: str = "auto", *, seed: int = 0) -> Head:
-    """Cross-validate, then fit.
-
-    Args:
-        training: the data.
-        card: labels, encoder, statistics and time; the rest is filled in.
-        goal: the name of one of `OBJECTIVES`, whose penalty alone is chosen then, or ``auto``:
-            every objective that the data allows competes, see `select`.
-        seed: of the fold assignment.
-
-    Raises:
-        KeyError: no such objective.
-    """
-    goals = None if goal == "auto" else [objective(goal)]
-    return fit_selected(training, select(training, goals, seed=seed), card)

@@ -84,11 +84,6 @@ OBJECTIVES: tuple[Objective, ...] = (
 """In the order of the tie rule: what assumes least comes first."""
 
 
-def objective(name: str) -> Objective:
-    """The objective of that name; raises KeyError for another."""
-    return {candidate.name: candidate for candidate in OBJECTIVES}[name]
-
-
 def reviewed_rows(labels: Tensor) -> Tensor:
     """(N,) boolean: a person looked at the whole image.
 

@@ -12,7 +12,7 @@ All functions are batch-invariant to the bit, see `backend.vlpl.exact`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,21 +79,6 @@ class Statistics:
         if len({len(x) for x in (mean, std, cell_mean, cell_std) if x is not None}) != 1:
             raise ValueError("statistics differ in their number of labels")
         return cls(mean, std, cell_mean, cell_std, float(data["spread"]), int(data["count"]))
-
-    def select(self, labels: Sequence[int]) -> Statistics:
-        """The statistics of these labels, in this order."""
-
-        def pick(values: tuple[float, ...]) -> tuple[float, ...]:
-            return tuple(values[index] for index in labels)
-
-        return Statistics(
-            pick(self.global_mean),
-            pick(self.global_std),
-            None if self.cell_mean is None else pick(self.cell_mean),
-            None if self.cell_std is None else pick(self.cell_std),
-            self.spread,
-            self.count,
-        )
 
 
 def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -252,23 +237,3 @@ def probabilities(z: Tensor, a0: float, b0: float) -> Tensor:
         (N, C) float32 in [0, 1].
     """
     return exact.sigmoid(a0 * z.double() + b0).float()
-
-
-def reference_probabilities(
-    cosine: Tensor, logit_scale: float, logit_bias: float | None = None
-) -> Tensor:
-    """What open_clip's own example code computes from cosines, to compare with.
-
-    CLIP: softmax over labels of logit_scale cos. SigLIP (a bias is given): sigmoid of
-    logit_scale cos + logit_bias. ``logit_scale`` is the factor itself, not its logarithm.
-
-    Args:
-        cosine: (N, C).
-
-    Returns:
-        (N, C) float32 in [0, 1].
-    """
-    logits = cosine.float() * logit_scale
-    if logit_bias is not None:
-        return torch.sigmoid(logits + logit_bias)
-    return logits.softmax(dim=-1)

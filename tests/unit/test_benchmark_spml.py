@@ -26,7 +26,7 @@ def _dataset() -> Dataset:
 def _artifacts(data: Dataset, seed: int) -> list[object]:
     scene = protocol.Scene.of(data, seed)
     full = protocol.observe(scene, 60, single=False)
-    single = protocol.single_positive_codes(scene, 30, protocol.FITTED)
+    single = protocol.fitted_codes(scene, 30)
     fitted = pseudo_labels.fit_threshold(scene.z[scene.train], full)
     return [
         protocol.head_of(scene, full).to_bytes(),

@@ -11,10 +11,11 @@ from torch import Tensor
 from backend.vlpl import selection, training
 from backend.vlpl.metrics import mean_average_precision
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_POSITIVE, UNKNOWN
-from backend.vlpl.training import BCE, OBJECTIVES, Training, objective, reviewed_rows
+from backend.vlpl.training import BCE, OBJECTIVES, Training, reviewed_rows
 from tests.support.scene import A0, B0, card, codes, scene
 
-NAMES = [goal.name for goal in OBJECTIVES]
+BY_NAME = {goal.name: goal for goal in OBJECTIVES}
+NAMES = [*BY_NAME]
 KEEPS_LABELS_APART = {"bce"}
 WAITS_FOR_COMPLETE_ROWS = {"bce-reviewed"}
 MOVES_OTHER_LABELS = {"wan", "wan-0.1", "an", "em", "em-0.02", "em-apl", "ll-r", "vlpl"}
@@ -48,7 +49,7 @@ def test_every_objective_converges(name: str) -> None:
     labels = codes(truth)
     labels[50:] = labels[50:].where(labels[50:] == POSITIVE, UNKNOWN)
     labels[150:, 0] = PSEUDO_POSITIVE
-    solution = _prepared(labels).solve(objective(name), 0.3)
+    solution = _prepared(labels).solve(BY_NAME[name], 0.3)
     assert bool(solution.theta.isfinite().all())
     assert solution.residual < 1e-3
 
@@ -60,8 +61,8 @@ def test_annotating_one_label_leaves_the_others_alone_only_under_masked_bce(name
     labels[:40] = codes(truth)[:40]
     more = labels.clone()
     more[40:, 0] = codes(truth)[40:, 0]
-    before = training.fit(_prepared(labels), card(), objective(name)).logits(image, z)
-    after = training.fit(_prepared(more), card(), objective(name)).logits(image, z)
+    before = training.fit(_prepared(labels), card(), BY_NAME[name]).logits(image, z)
+    after = training.fit(_prepared(more), card(), BY_NAME[name]).logits(image, z)
     if name in WAITS_FOR_COMPLETE_ROWS:
         assert torch.equal(before, after)
         return
@@ -179,12 +180,12 @@ def test_reviewed_single_positive_and_partly_reviewed_rows_mix(name: str) -> Non
     labels[60:120] = labels[60:120].where(labels[60:120] == POSITIVE, UNKNOWN)
     labels[120:160, 1:3] = UNKNOWN
     labels[160:] = UNKNOWN
-    head = training.fit(_prepared(labels), card(), objective(name))
+    head = training.fit(_prepared(labels), card(), BY_NAME[name])
     assert bool(head.logits(image, z).isfinite().all())
     assert head.card.counts[training.ROWS] == int((labels.abs() == POSITIVE).any(1).sum())
     assert head.card.counts[training.REVIEWED_ROWS] == int(reviewed_rows(labels).sum())
     untouched = training.fit(
-        Training.of(image[:160], z[:160], labels[:160], a0=A0, b0=B0), card(), objective(name)
+        Training.of(image[:160], z[:160], labels[:160], a0=A0, b0=B0), card(), BY_NAME[name]
     )
     assert untouched.card.counts == head.card.counts
 
@@ -192,18 +193,16 @@ def test_reviewed_single_positive_and_partly_reviewed_rows_mix(name: str) -> Non
 def test_the_card_says_what_the_head_was_made_from() -> None:
     _, _, truth = scene()
     prepared = _prepared(codes(truth))
-    made = selection.train(prepared, card())
+    made = selection.fit_selected(prepared, selection.select(prepared), card())
     chosen = next(row for row in made.card.table if row["chosen"])
     assert made.card.objective == chosen["objective"] == "bce"
     assert made.card.constants == {"a0": A0, "b0": B0, "l2": chosen["l2"]}
     assert made.card.metrics["cross-validated mAP"] == chosen["map"]
     assert made.card.metrics["zero-shot mAP"] == made.card.table[-1]["map"]
     assert [made.card.counts[label] for label in made.card.labels] == truth.sum(0).tolist()
-    named = selection.train(prepared, card(), "em-0.02")
-    assert {row["objective"] for row in named.card.table} == {"em-0.02", "zero-shot"}
-    assert named.card.constants["alpha"] == 0.02
-    with pytest.raises(KeyError):
-        selection.train(prepared, card(), "magic")
+    named = training.fit(prepared, card(), BY_NAME["em-0.02"], 0.1)
+    assert named.card.objective == "em-0.02"
+    assert named.card.constants == {"alpha": 0.02, "a0": A0, "b0": B0, "l2": 0.1}
 
 
 def test_auto_shows_every_candidate_and_follows_its_tie_rule() -> None:
@@ -226,7 +225,7 @@ def test_pseudo_labels_bring_vlpl_in_and_reviewed_rows_alone_leave_bce() -> None
     labels[100:] = UNKNOWN
     labels[100:, 1] = POSITIVE
     labels[100:, 2] = PSEUDO_POSITIVE
-    assert objective("vlpl") in selection.allowed(labels)
+    assert BY_NAME["vlpl"] in selection.allowed(labels)
 
 
 def test_held_out_predictions_come_from_fits_that_did_not_see_the_row() -> None:
@@ -236,10 +235,10 @@ def test_held_out_predictions_come_from_fits_that_did_not_see_the_row() -> None:
     labels = codes(truth)
     flipped = labels.clone()
     flipped[0] = -flipped[0]
-    goals, grid = [BCE], [0.01]
-    first = selection.select(_prepared(labels), goals, grid).held_out[0]
-    second = selection.select(_prepared(flipped), goals, grid).held_out[0]
-    assert torch.equal(first, second)
+    first = selection.select(_prepared(labels))
+    second = selection.select(_prepared(flipped))
+    assert first.objective == second.objective == BCE and first.l2 == second.l2 is not None
+    assert torch.equal(first.held_out[0], second.held_out[0])
 
 
 def test_few_reviewed_images_do_not_choose() -> None:
@@ -247,7 +246,8 @@ def test_few_reviewed_images_do_not_choose() -> None:
     labels = torch.full_like(truth, UNKNOWN)
     labels[:5] = codes(truth)[:5]
     chosen = selection.select(_prepared(labels))
-    assert chosen.table == () and "cannot choose" in chosen.reason
+    assert chosen.table == () and chosen.l2 == training.DEFAULT_L2
+    assert chosen.objective.name == "wan"
 
 
 def test_lengths_that_differ_are_refused() -> None:

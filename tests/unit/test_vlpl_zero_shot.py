@@ -1,4 +1,4 @@
-"""Zero-shot scores: independence of the batch, of the label set's size, and open_clip's numbers."""
+"""Zero-shot scores: independence of the batch and of the label set's size."""
 
 from __future__ import annotations
 
@@ -109,12 +109,10 @@ def test_no_labels_and_no_images_give_empty_scores() -> None:
     assert zero_shot.fuse(whole, best).shape == (3, 0)
 
 
-def test_statistics_survive_json_and_reordering() -> None:
+def test_statistics_survive_json() -> None:
     image, cells, text = _embeddings(30)
     frozen = zero_shot.fit_statistics(*zero_shot.raw_scores(image, cells, text))
     assert zero_shot.Statistics.from_dict(json.loads(json.dumps(frozen.as_dict()))) == frozen
-    picked = frozen.select([4, 1])
-    assert picked.global_mean == (frozen.global_mean[4], frozen.global_mean[1])
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -139,11 +137,3 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_sigmoid_agrees_with_torch() -> None:
     values = torch.linspace(-60, 60, 5001, dtype=torch.float64)
     torch.testing.assert_close(exact.sigmoid(values), torch.sigmoid(values), atol=1e-14, rtol=0)
-
-
-def test_reference_probabilities_are_open_clips() -> None:
-    cosine = torch.tensor([[0.3, 0.25, 0.1]])
-    clip = zero_shot.reference_probabilities(cosine, 100.0)
-    torch.testing.assert_close(clip, (100.0 * cosine).softmax(dim=-1))
-    siglip = zero_shot.reference_probabilities(cosine, 10.0, -10.0)
-    torch.testing.assert_close(siglip, torch.sigmoid(cosine * 10.0 - 10.0))
