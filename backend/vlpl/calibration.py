@@ -1,7 +1,7 @@
-"""From logits to honest probabilities, and from probabilities to decisions.
+"""From logits to calibrated probabilities, and from probabilities to decisions.
 
 Everything here is fitted on held-out predictions (`selection.Selection.held_out`, or images kept
-aside), never on rows that the head was fitted on: there a head is too sure of itself.
+aside), never on rows that the head was trained on: there a head is overconfident.
 """
 
 from __future__ import annotations
@@ -17,18 +17,25 @@ from backend.vlpl.pseudo_labels import lower_bound, stages
 
 Goal = Literal["precision", "recall", "f1"]
 SHRINK = 20.0
-"""Strength of the pull of a label's rates towards the global ones, in (pseudo-)labels."""
+"""Strength of the shrinkage of a label's rates towards the global ones, in entries."""
 NEVER = 2.0
-"""A threshold above every probability: the label is not suggested."""
+"""A threshold above every probability: the label is never suggested."""
 EVIDENCE = 20
-"""A precision measured on fewer suggestions than that is no evidence."""
+"""A precision that was measured on fewer suggestions than this counts as 0."""
 _NEWTON_STEPS = 50
 _MIN_SCALE = 0.05
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """p = sigmoid(scale * logit + shift); ECE on the rows it was fitted on, before and after."""
+    """p = sigmoid(scale * logit + shift).
+
+    Attributes:
+        scale: factor on the logit, > 0.
+        shift: added to the scaled logit.
+        ece_before: expected calibration error without it, in [0, 1], on the rows it was fitted on.
+        ece_after: the same with it.
+    """
 
     scale: float
     shift: float
@@ -37,19 +44,19 @@ class Calibration:
 
 
 def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
-    """Platt scaling with one scale and one shift for all labels, by Newton's method.
+    """Platt scaling with one scale s and one shift t for all labels, by Newton's method.
 
-    Minimises the cross-entropy of sigmoid(s l + t) plus pull/2 ((s - 1)^2 + t^2), so that it is
-    defined when every label is negative. With z in place of the logits the result is (a0, b0) of
-    the zero-shot probability.
+    Minimises the cross-entropy of sigmoid(s l + t), summed over all entries l, plus
+    pull / 2 ((s - 1)^2 + t^2). The second term keeps the problem defined when every entry is
+    negative. With z in place of the logits the result is (a0, b0) of the zero-shot probability.
 
     Args:
-        logits: (N, C) held-out.
-        truth: (N, C), 0 or 1.
-        pull: towards s = 1, t = 0; about as many images as weigh as much.
+        logits: held-out logits, (N, C) or any other shape.
+        truth: the same shape, 0 or 1.
+        pull: strength >= 0 of the penalty towards s = 1, t = 0, on the scale of the summed loss.
 
     Raises:
-        ValueError: shapes differ, logits are not finite, or there is nothing to fit.
+        ValueError: the shapes differ, a logit is not finite, or there is nothing to fit.
 
     Source: Platt 1999; for CLIP with few examples, arXiv 2402.07417.
     """
@@ -92,7 +99,13 @@ def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
 
 @dataclass(frozen=True)
 class _Counts:
-    """What lies at or over each of T thresholds: labels kept, true ones among them, all true."""
+    """Counts at each of T thresholds.
+
+    Attributes:
+        kept: (T, C) number of entries at or above the threshold.
+        hits: (T, C) number of true entries among them.
+        true: (1, C) number of true entries in all.
+    """
 
     kept: Tensor
     hits: Tensor
@@ -100,15 +113,15 @@ class _Counts:
 
     @classmethod
     def of(cls, probability: Tensor, truth: Tensor, grid: Tensor) -> _Counts:
-        """``kept`` and ``hits`` are (T, C), ``true`` is (1, C); grid is ascending."""
-        place = torch.bucketize(probability, grid, right=True)
+        """Count (N, C) probabilities and truth; ``grid`` has T thresholds, ascending."""
+        bucket = torch.bucketize(probability, grid, right=True)
         size = (len(grid) + 1, probability.shape[1])
         empty = torch.zeros(size, dtype=torch.float64)
-        kept = empty.scatter_add(0, place, torch.ones_like(probability))
-        hits = empty.scatter_add(0, place, truth)
-        # A label in place k is at or over the thresholds 0 ... k - 1.
-        over = [part.flip(0).cumsum(0).flip(0)[1:] for part in (kept, hits)]
-        return cls(over[0], over[1], truth.sum(0, keepdim=True))
+        kept = empty.scatter_add(0, bucket, torch.ones_like(probability))
+        hits = empty.scatter_add(0, bucket, truth)
+        # An entry with bucket k is at or above the thresholds 0 ... k - 1.
+        above = [part.flip(0).cumsum(0).flip(0)[1:] for part in (kept, hits)]
+        return cls(above[0], above[1], truth.sum(0, keepdim=True))
 
     def ratio(self, goal: Goal) -> tuple[Tensor, Tensor]:
         """Numerator and denominator of the goal's rate, (T, C)."""
@@ -119,12 +132,12 @@ class _Counts:
         return self.hits, (self.kept + self.true) / 2
 
     def pooled(self) -> _Counts:
-        """All labels together, as one column."""
+        """The counts of all labels together, as one column."""
         return _Counts(*(part.sum(1, keepdim=True) for part in (self.kept, self.hits, self.true)))
 
 
 def _grid(p: Tensor) -> Tensor:
-    """Ascending thresholds: 0, and values that keep a twentieth more labels each."""
+    """Ascending thresholds: 0, and values each of which keeps 5 % more entries than the next."""
     values = p.flatten().sort(descending=True).values
     picked = values[torch.tensor([size - 1 for size in stages(len(values), 1)])]
     grid: Tensor = torch.cat([picked, picked.new_zeros(1)]).unique()
@@ -132,10 +145,10 @@ def _grid(p: Tensor) -> Tensor:
 
 
 def _first_failure(grid: Tensor, rate: Tensor, goal: Goal, target: float) -> Tensor:
-    """The threshold that serves a goal, for each column of rate (T, C): (C,).
+    """The threshold that serves a goal, one for each column of a (T, C) rate: (C,).
 
-    Precision: from the first threshold that reaches the target, the strictest, downwards to the
-    last before one fails. Recall: from the laxest upwards. F1: the best.
+    Precision: starting at the strictest threshold that reaches the target, the lowest before one
+    fails. Recall: starting at the laxest, the highest before one fails. F1: the best.
     """
     if goal == "f1":
         best: Tensor = grid[rate.argmax(0)]
@@ -159,33 +172,33 @@ def label_thresholds(
     target: float = 0.9,
     shrink: float = SHRINK,
 ) -> tuple[Tensor, float]:
-    """Per-label thresholds for a goal, shrunk towards the global one for rare labels.
+    """Thresholds per label for a goal, shrunk towards the global one for rare labels.
 
     The global rate P(t), over all labels together, is not the measured one but its lower confidence
     bound (Wilson, 90 % one-sided): a threshold fitted to the estimate of precision 0.9 misses 0.9
-    on half of all new images. Thresholds are tried from the strict end and the first failure ends
-    the search (from the lax end for recall), see `pseudo_labels.fit_threshold`. A label's counts at
-    t are pooled with ``shrink`` pseudo-counts at that bound, precision_c(t) = (tp_c + m P(t)) /
+    on half of all new images. Thresholds are tried from the strict end (for recall from the lax
+    end) and the first failure ends the search, see `pseudo_labels.fit_threshold`. A label's counts
+    at t are pooled with ``shrink`` pseudo-counts at that bound, precision_c(t) = (tp_c + m P(t)) /
     (suggested_c + m), likewise recall over positives and F1 over their mean, where P is the plain
-    rate. So a label that nobody has seen gets the global threshold, and one with many positives
-    its own. A precision counts from `EVIDENCE` suggestions on.
+    rate. So a label without any positive gets the global threshold, and one with many positives
+    its own. A precision counts only from `EVIDENCE` suggestions on.
 
-    The goal is held on average over new images (mean over random splits), all labels together; a
-    single label or a single project may miss it.
+    The goal is met on average over new images (mean over random splits) and over all labels
+    together; a single label or a single project may miss it.
 
     Args:
-        probability: (N, C), calibrated, held-out.
+        probability: (N, C) calibrated and held out, in [0, 1].
         truth: (N, C), 0 or 1.
-        goal: what to reach.
-        target: in (0, 1]; ignored for "f1".
-        shrink: m, >= 0.
+        goal: which rate to reach.
+        target: value of that rate, in (0, 1]; ignored for "f1", which is maximised.
+        shrink: m, >= 0, in entries.
 
     Returns:
-        Thresholds (C,) float64 and the global one. `NEVER` where precision can't be reached, for
-        all labels if not for them together; 0 where recall can't.
+        Thresholds (C,) float64, and the global one. `NEVER` where the precision cannot be reached,
+        for every label if all labels together do not reach it; 0 where the recall cannot.
 
     Raises:
-        ValueError: shapes differ or there are no images.
+        ValueError: the shapes differ, or there are no images or labels.
 
     Source: the shrinkage follows the warning of Lin and Lin, "On the thresholding strategy for
     infrequent labels in multi-label classification", CIKM 2023.

@@ -2,9 +2,10 @@
 
 Scores must be equal byte for byte whether an image is scored alone, live, or among ten thousand.
 Floating-point sums are not: a matrix product adds in an order that depends on its shape. So values
-are first rounded to a fixed grid, fine enough to lose nothing that matters and coarse enough that
-every partial sum is an integer multiple of the grid below 2^53. Such sums are exact in float64,
-hence the same in any order. Elementwise IEEE operations (+ - * / sqrt) are exact by rule.
+are first rounded to a fixed grid, fine enough to keep all that matters and coarse enough that every
+partial sum is an integer multiple of the grid step and below 2^53 steps. Such sums are exact in
+float64, hence the same in any order. Elementwise operations (+ - * / sqrt) are correctly rounded
+by IEEE 754, hence reproducible too.
 """
 
 from __future__ import annotations
@@ -13,26 +14,37 @@ import torch
 from torch import Tensor
 
 EMBEDDING_GRID = 2.0**24
-"""1 / grid step of a stored embedding: float16's finest step, so a float16 loses nothing."""
+"""1 / grid step of a stored embedding: float16's finest step, so that no float16 is rounded."""
 WEIGHT_GRID = 2.0**20
 """1 / grid step of a head's weights."""
 TEXT_GRID = 2.0**26
+"""1 / grid step of a text embedding."""
 MOMENT_GRID = 2.0**12
+"""1 / grid step of the values that `row_moments` sums."""
 MAX_NORM = 2.0
+"""Largest length of an embedding for which the sums are exact."""
 MAX_WEIGHT_NORM = 2.0**8
+"""The same for a label's weights in a head."""
 ROWS = 512
+"""Images per block, to bound memory."""
 
 _LN2 = 0.6931471805599453
 _EXP_TERMS = 14
 
 
 def on_grid(values: Tensor, grid: float) -> Tensor:
-    """Round to multiples of 1 / grid, in float64."""
+    """Values rounded to multiples of 1 / grid, float64, of the same shape."""
     return torch.round(values.double() * grid) / grid
 
 
 def stored(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """An embedding as the store keeps it (float16), in float64, and its `squared_norm`.
+    """Embeddings as the store keeps them (float16), and their `squared_norm`; both float64.
+
+    Args:
+        embedding: (..., D).
+
+    Returns:
+        (..., D) and (...).
 
     Raises:
         ValueError: a value is not finite, or a vector is longer than ``MAX_NORM`` (embeddings are
@@ -63,7 +75,7 @@ def product(embedding: Tensor, weights: Tensor) -> Tensor:
         weights: (C, D) on a grid, such that |x| |w| grid_x grid_w < 2^53 for every row.
 
     Returns:
-        (..., C).
+        (..., C) float64.
     """
     return embedding @ weights.T
 
@@ -72,10 +84,10 @@ def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance over the last dimension, order-independent.
 
     Args:
-        values: (N, C), |value| < 2^14 and C < 2^14.
+        values: (N, C), C < 2^14; clamped to [-2^7, 2^7] and rounded to 2^-12.
 
     Returns:
-        Two (N, 1) float64 tensors, taken from values rounded to 2^-12.
+        Two (N, 1) float64 tensors.
     """
     steps = torch.round(values.clamp(-(2.0**7), 2.0**7) * MOMENT_GRID)
     count = values.shape[-1]
@@ -86,7 +98,7 @@ def row_moments(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def exp(values: Tensor) -> Tensor:
-    """e^x in float64 for |x| <= 80 (clamped), from elementwise IEEE operations only.
+    """e^x in float64 with x clamped to [-80, 80], from elementwise IEEE operations only.
 
     Library exponentials may differ in the last bit between their vectorised body and their tail,
     which makes a result depend on its position. Relative error below 1e-14.
@@ -102,5 +114,5 @@ def exp(values: Tensor) -> Tensor:
 
 
 def sigmoid(values: Tensor) -> Tensor:
-    """1 / (1 + e^-x) in float64, in (0, 1); see `exp`."""
+    """1 / (1 + e^-x) in float64, in (0, 1), of the same shape; see `exp`."""
     return 1.0 / (1.0 + exp(-values))

@@ -1,4 +1,4 @@
-"""One head, ready to serve: trained on some rows, calibrated and thresholded on others."""
+"""A head that is ready to serve: trained on some rows, calibrated and thresholded on others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from backend.vlpl.selection import fit_selected, select
 from backend.vlpl.training import Training, reviewed_rows
 
 CALIBRATE_FROM = 10
-"""Judged rows from which a calibration says more than it errs."""
+"""Fewest rows that a calibration is fitted on; below, its own error outweighs its gain."""
 PRIOR = 30.0
-"""Pull of the calibration towards none: on a few dozen rows it would follow their noise, and the
-share of suggested labels would jump from head to head."""
+"""Pull of the calibration towards none, see `fit_platt`: on a few dozen rows it would follow their
+noise, and the share of suggested labels would jump from head to head."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Rows:
         z: (N, C) zero-shot scores, `zero_shot.fuse`.
         labels: (N, C) integers, `objectives`.
         weights: (N,) row weights, `head.row_weights`.
-        judged: (N,) boolean, randomly chosen rows that heads are judged on and never trained on.
+        judged: (N,) boolean, randomly chosen rows that heads are judged on, never trained on.
     """
 
     image: Tensor
@@ -42,18 +42,18 @@ class Rows:
 
     @property
     def audited(self) -> Tensor:
-        """(N,) boolean: judged rows with any label known; a person looked at each as a whole."""
+        """(N,) boolean: judged rows with a known label; a person looked at the whole image."""
         return self.judged & (self.labels.abs() == POSITIVE).any(1)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What came of it.
+    """The result of `fit`.
 
     Attributes:
         head: calibrated.
-        thresholds: (C,) float64, suggest from this probability on.
-        notes: what a person should know, one sentence each.
+        thresholds: (C,) float64; a label is suggested from this probability on.
+        notes: what a person should know about the fit, one sentence each.
     """
 
     head: Head
@@ -63,12 +63,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Aim:
-    """What thresholds are for.
+    """What the thresholds should reach.
 
     Attributes:
-        threshold: for all labels where no goal is set, or cannot be reached.
-        goal: ``precision``, ``recall``, ``f1``, or empty.
-        target: of precision or recall, in (0, 1].
+        threshold: probability for all labels if there is no goal, or it cannot be reached.
+        goal: a `calibration.Goal`, or empty for none.
+        target: precision or recall to reach, in (0, 1].
     """
 
     threshold: float
@@ -77,20 +77,20 @@ class Aim:
 
 
 def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
-    """Train on what is not judged; calibrate, threshold and measure pseudo-labels on what is.
+    """Train on the rows that are not judged; calibrate and choose thresholds on those that are.
 
-    Pseudo-labels come from the frozen zero-shot scores, and only where their precision on judged
-    rows surely reaches its target; else unknown labels stay unknown.
+    Pseudo-labels come from the frozen zero-shot scores, and only if the lower confidence bound of
+    their precision on judged rows reaches its target; otherwise unknown labels stay unknown.
 
     Args:
-        rows: all that is known.
-        card: labels, encoder, statistics and time.
-        a0: slope of the zero-shot probability.
-        b0: its offset.
-        aim: what the thresholds are for.
+        rows: images and everything known about them.
+        card: labels, encoder, statistics and time; the rest is filled in.
+        a0: slope of the zero-shot probability, logits per unit of z.
+        b0: its offset, logits.
+        aim: what the thresholds should reach.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
     """
     notes = []
     kept = ~rows.judged
@@ -107,25 +107,25 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
     head = fit_selected(training, selection, card)
     audit = rows.labels[rows.audited]
     image, z = rows.image[rows.audited], rows.z[rows.audited]
-    logits, seen, where = head.logits(image, z), audit, "randomly chosen tasks"
+    logits, codes, where = head.logits(image, z), audit, "randomly chosen tasks"
     if len(audit) < CALIBRATE_FROM:
-        # Better than nothing: what cross-validation says of rows that its fits did not see.
+        # Too few: add the training rows, by the cross-validation fits that did not see them.
         logits = torch.cat([logits, selection.held_out.double()])
-        seen = torch.cat([audit, labels[selection.rows]])
+        codes = torch.cat([audit, labels[selection.rows]])
         where = "tasks, most of them not randomly chosen"
-    if len(seen) >= CALIBRATE_FROM:
-        known = seen.abs() == POSITIVE
-        calibration = fit_platt(logits[known], (seen[known] == POSITIVE).double(), PRIOR)
+    if len(codes) >= CALIBRATE_FROM:
+        known = codes.abs() == POSITIVE
+        calibration = fit_platt(logits[known], (codes[known] == POSITIVE).double(), PRIOR)
         head = head.rescaled(calibration.scale, calibration.shift)
         notes.append(
-            f"Calibrated on {len(seen)} {where}: expected calibration error "
+            f"Calibrated on {len(codes)} {where}: expected calibration error "
             f"{calibration.ece_before:.3f} before, {calibration.ece_after:.3f} after."
         )
     thresholds = torch.full((labels.shape[1],), aim.threshold, dtype=torch.float64)
     if aim.goal and len(audit):
-        # What is unknown is below every threshold, and so counts for none.
+        # A probability of 0 puts an unknown entry below every threshold, so that it never counts.
         known = audit.abs() == POSITIVE
-        found, overall = label_thresholds(
+        reached, overall = label_thresholds(
             head.probabilities(image, z).masked_fill(~known, 0.0),
             (audit == POSITIVE).double(),
             cast("Goal", aim.goal),
@@ -133,9 +133,9 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
         )
         if overall >= NEVER:
             notes.append(
-                f"No threshold surely reaches {aim.goal} {aim.target:g} on {len(audit)} random "
-                f"tasks; {aim.threshold:g} stays."
+                f"No threshold reaches {aim.goal} {aim.target:g} with confidence on {len(audit)} "
+                f"randomly chosen tasks; {aim.threshold:g} stays."
             )
         else:
-            thresholds = found
+            thresholds = reached
     return Fitted(head, thresholds, tuple(notes))

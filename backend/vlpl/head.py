@@ -1,8 +1,9 @@
 """A head anchored at zero-shot: logit = a z + x W + b, per label.
 
 It starts as (a0, b0, W = 0), which is the zero-shot probability sigmoid(a0 z + b0), and training
-moves it only as far as the annotations pay for (`backend.vlpl.training`). After CLAP (Silva-
-Rodriguez et al., CVPR 2024, arXiv 2312.12730), with one sigmoid a label instead of a softmax.
+moves it away only as far as the annotations outweigh the penalty (`backend.vlpl.training`). After
+CLAP (Silva-Rodriguez et al., CVPR 2024, arXiv 2312.12730), with one sigmoid per label instead of a
+softmax.
 Scores are batch-invariant to the bit, see `backend.vlpl.exact`.
 """
 
@@ -31,9 +32,10 @@ PROVENANCE_WEIGHTS: dict[str, float] = {
     "known": 0.5,
     "bulk": 0.2,
 }
-"""How much a row counts: a blind or unaided review saw no suggestion, an edited one was looked at,
-one that was accepted unchanged may have been waved through, many accepted at once surely were;
-imported and known labels come from elsewhere and are not taken as all that is there."""
+"""Training weight of a row in [0, 1], by how it was reviewed: without seeing a suggestion (blind,
+unaided), by changing the suggestion (edited), by accepting it unchanged, perhaps unchecked
+(accepted), or by accepting many at once, hence unchecked (bulk). Imported and known labels come
+from elsewhere and may be incomplete."""
 
 
 class HeadError(ValueError):
@@ -42,11 +44,18 @@ class HeadError(ValueError):
 
 @dataclass(frozen=True)
 class Card:
-    """What a head was made from; everything JSON-able. Written beside the tensors.
+    """What a head was made from, written beside its tensors; all of it is JSON-serialisable.
 
-    ``statistics`` is `statistics_hash` of the frozen statistics; ``created`` an ISO 8601 time that
-    the caller gives (the method reads no clock); ``constants``, ``counts`` and ``objective`` are
-    those of `training.describe`; ``table`` holds every candidate of the cross-validation.
+    Attributes:
+        labels: the C label names, in the order of the tensors.
+        encoder: id of the encoder.
+        statistics: `statistics_hash` of the frozen statistics.
+        objective: name of the training objective, see `training.describe`.
+        constants: of the objective, the penalty and the anchor, see `training.describe`.
+        counts: of labels and rows, see `training.describe`.
+        metrics: name -> value, of the cross-validation.
+        table: every candidate of the cross-validation, see `selection.Selection`.
+        created: ISO 8601 time, given by the caller (the method reads no clock).
     """
 
     labels: tuple[str, ...]
@@ -60,7 +69,7 @@ class Card:
     created: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The fields as a JSON-serialisable mapping, which is the format on disk."""
         return {
             "labels": list(self.labels),
             "encoder": self.encoder,
@@ -94,9 +103,9 @@ class Head:
     """Parameters of C labels over D-dimensional embeddings.
 
     Attributes:
-        weight: (C, D) float32, W transposed, multiples of 2^-20.
-        slope: (C,) float64, a: logits a unit of z.
-        offset: (C,) float64, b: logits.
+        weight: W transposed, (C, D) float32, multiples of 2^-20.
+        slope: a, (C,) float64, logits per unit of z.
+        offset: b, (C,) float64, logits.
         card: what it was made from.
     """
 
@@ -109,14 +118,14 @@ class Head:
         """a z + x W + b.
 
         Args:
-            image: (N, D), L2-normalised; rounded to float16, as the store keeps it.
+            image: (N, D) L2-normalised embeddings; rounded to float16, as the store keeps them.
             z: (N, C) from `zero_shot.fuse`.
 
         Returns:
             (N, C) float64.
 
         Raises:
-            ValueError: shapes do not fit, or an embedding is not finite and normalised.
+            ValueError: the shapes do not fit, or an embedding is not finite and normalised.
         """
         if image.ndim != 2 or z.shape != (len(image), len(self.slope)):
             raise ValueError(f"{tuple(z.shape)} scores for {len(self.slope)} labels")
@@ -130,11 +139,11 @@ class Head:
         return anchor
 
     def probabilities(self, image: Tensor, z: Tensor) -> Tensor:
-        """sigmoid of `logits`: (N, C) float32 in [0, 1]."""
+        """The sigmoid of `logits`, (N, C) float32 in [0, 1]; same arguments and errors."""
         return exact.sigmoid(self.logits(image, z)).float()
 
     def rescaled(self, scale: float, shift: float) -> Head:
-        """The head whose logit is scale * logit + shift: how a calibration is folded in."""
+        """The head whose logits are scale * logit + shift: a calibration folded into the head."""
         return replace(
             self,
             weight=on_weight_grid(self.weight.double() * scale),
@@ -143,8 +152,9 @@ class Head:
         )
 
     def carried_over(self, labels: Sequence[str], a0: float, b0: float) -> Head:
-        """The head for another label set: labels that stayed keep what was learnt, in the new
-        order; new ones start at zero-shot (a0, b0).
+        """The head for another label set, in the order of ``labels``.
+
+        Labels that the head knows keep their parameters; new ones start at zero-shot (a0, b0).
         """
         place = {label: index for index, label in enumerate(self.card.labels)}
         weight = torch.zeros(len(labels), self.weight.shape[1])
@@ -160,10 +170,7 @@ class Head:
         return Head(weight, slope, offset, replace(self.card, labels=tuple(labels), counts=counts))
 
     def to_bytes(self) -> tuple[bytes, bytes]:
-        """(safetensors, JSON card); the card holds the sha256 of the tensors and of itself.
-
-        Same head, same bytes.
-        """
+        """The tensors (safetensors) and the card (JSON with a sha256 of both); reproducible."""
         tensors = safetensors.torch.save(
             {"weight": self.weight.contiguous(), "slope": self.slope, "offset": self.offset}
         )
@@ -173,7 +180,7 @@ class Head:
 
     @classmethod
     def from_bytes(cls, tensors: bytes, card: bytes) -> Head:
-        """Inverse of `to_bytes`, verified.
+        """Inverse of `to_bytes`, with a check of the sha256.
 
         Raises:
             HeadError: the checksum differs, a field is missing, or shapes and labels disagree.
@@ -216,21 +223,27 @@ def _canonical(data: Mapping[str, Any]) -> bytes:
 
 
 def statistics_hash(statistics: Statistics | None) -> str:
-    """Sha256 over the canonical JSON of the statistics; "none" without any."""
+    """Hex SHA-256 of the canonical JSON of the statistics; "none" without any."""
     if statistics is None:
         return "none"
     return hashlib.sha256(_canonical(statistics.as_dict())).hexdigest()
 
 
 def on_weight_grid(weight: Tensor) -> Tensor:
-    """float32 multiples of 2^-20, rows no longer than 2^7, so that scores stay exact sums."""
+    """(C, D) weights as float32 multiples of 2^-20 in rows of length 2^7 at most.
+
+    Within these bounds `exact.product` is exact.
+    """
     length = weight.double().norm(dim=1, keepdim=True).clamp_min(1e-12)
     shrunk = weight.double() * (exact.MAX_WEIGHT_NORM / 2 / length).clamp_max(1.0)
     return exact.on_grid(shrunk, exact.WEIGHT_GRID).float()
 
 
 def zero_shot_head(card: Card, dim: int, a0: float, b0: float) -> Head:
-    """The head before any annotation: its probabilities are zero-shot's, byte for byte."""
+    """The head before any annotation, for D = ``dim``: its probabilities are those of zero-shot.
+
+    Equal byte for byte to `zero_shot.probabilities` with the same (a0, b0).
+    """
     count = len(card.labels)
     return Head(
         torch.zeros(count, dim),
@@ -244,9 +257,9 @@ def row_weights(provenance: Sequence[str]) -> Tensor:
     """Training weight of each row, (N,) float32, from how it was reviewed.
 
     Args:
-        provenance: a key of `PROVENANCE_WEIGHTS` a row.
+        provenance: one key of `PROVENANCE_WEIGHTS` per row, N in all.
 
     Raises:
-        KeyError: another value.
+        KeyError: a value is not among them.
     """
     return torch.tensor([PROVENANCE_WEIGHTS[kind] for kind in provenance], dtype=torch.float32)

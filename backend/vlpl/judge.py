@@ -1,4 +1,4 @@
-"""Whether a new head may take over from the one that serves, by tasks that neither saw."""
+"""Whether a new head may replace the serving one, judged on tasks that neither was trained on."""
 
 from __future__ import annotations
 
@@ -9,32 +9,29 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from backend.vlpl.metrics import (
-    average_precision,
-    bootstrap_interval,
-    mean_average_precision,
-)
+from backend.vlpl.metrics import average_precision, bootstrap_interval, mean_average_precision
 from backend.vlpl.objectives import POSITIVE
 
 RESAMPLES = 400
 LEVEL = 0.95
-MIN_SURE = 5
-"""Judged tasks from which a difference can be sure: resampling fewer varies too little."""
+MIN_SIGNIFICANT = 5
+"""Fewest judged tasks for a significant difference: resamples of fewer vary too little."""
 COLLAPSE = 0.5
-"""A label whose AP falls below this share of what it was has collapsed."""
+"""A label has collapsed if its AP falls below this share of what it was."""
 COLLAPSE_FROM = 5
-"""Judged positives of a label from which a fall of its AP is no accident."""
+"""Fewest judged positives of a label for which a fall of its AP counts."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison says.
+    """The result of a comparison.
 
     Attributes:
-        accepted: the candidate may serve.
+        accepted: whether the candidate may serve.
         reason: why, in words.
-        metrics: ``mAP``, ``pooled AP`` (all labels ranked together), each in [0, 1] and also with
-            the prefix ``serving``, and ``judged`` tasks.
+        metrics: ``mAP`` and ``pooled AP`` (all labels ranked together) of the candidate, in [0, 1];
+            the same of the serving head with the prefix ``serving``; and ``judged``, the number of
+            tasks. Without any judged positive, ``judged`` alone.
     """
 
     accepted: bool
@@ -43,34 +40,32 @@ class Verdict:
 
     @property
     def measured(self) -> bool:
-        """Whether there was anything to judge by."""
+        """Whether there was a judged positive to measure with."""
         return "mAP" in self.metrics
 
 
-def judge(
-    candidate: Tensor, serving: Tensor, known: Tensor, labels: tuple[str, ...], *, seed: int = 0
-) -> Verdict:
-    """Accept unless the candidate is surely worse, or a label collapses.
+def judge(candidate: Tensor, serving: Tensor, known: Tensor, labels: tuple[str, ...]) -> Verdict:
+    """Accept the candidate unless it is significantly worse, or a label collapses.
 
-    Surely: the paired bootstrap interval (Efron 1979, 95 %, over `MIN_SURE` tasks or more) of the
-    difference of mAP, or of pooled AP, lies below 0. Pooled AP falls when labels are ranked well
-    one by one and badly against each other, which mAP does not see.
+    Significantly: the paired bootstrap interval (Efron 1979; 95 %, `MIN_SIGNIFICANT` tasks or more)
+    of the difference of mAP, or of pooled AP, lies below 0. Pooled AP falls when each label ranks
+    the tasks well, but the labels rank badly against each other, which mAP does not show.
 
     Args:
         candidate: (N, C) probabilities of the new head.
-        serving: (N, C) of what serves now.
-        known: (N, C) integers, `objectives`, of randomly chosen tasks that a person looked at as a
-            whole. What is unknown (a label that was added later) is left out of every measure.
-        labels: their names.
-        seed: of the bootstrap.
+        serving: (N, C) probabilities of the head that serves now.
+        known: (N, C) integers, see `objectives`, of randomly chosen tasks whose whole image a
+            person reviewed. An unknown entry (of a label that was added later) is left out of every
+            measure.
+        labels: the C label names.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     if candidate.shape != known.shape or serving.shape != known.shape:
         raise ValueError("candidate, serving and what is known differ in shape")
     truth = (known == POSITIVE).double()
-    # Below all that is known an entry cannot change any label's ranking.
+    # An entry that ranks below every known one changes no average precision.
     unknown = known.abs() != POSITIVE
     candidate = candidate.double().masked_fill(unknown, -torch.inf)
     serving = serving.double().masked_fill(unknown, -torch.inf)
@@ -92,11 +87,11 @@ def judge(
             truth,
             resamples=RESAMPLES,
             level=LEVEL,
-            seed=seed,
         )
         change = measured[name] - measured[f"serving {name}"]
-        if high < 0 and len(truth) >= MIN_SURE:
-            reason = f"{name} {change:+.3f} (between {low:+.3f} and {high:+.3f}): surely worse"
+        if high < 0 and len(truth) >= MIN_SIGNIFICANT:
+            interval = f"between {low:+.3f} and {high:+.3f}"
+            reason = f"{name} {change:+.3f} ({interval}): significantly worse"
             return Verdict(False, reason, measured)
     mine, theirs = average_precision(candidate, truth), average_precision(serving, truth)
     fallen = (mine < COLLAPSE * theirs) & (truth.bool().sum(0) >= COLLAPSE_FROM)
@@ -109,12 +104,13 @@ def judge(
 
 
 def _pooled(scores: Tensor, truth: Tensor) -> float:
+    """Average precision of all (task, label) entries ranked together; NaN without a positive."""
     if not bool(truth.any()):
         return float("nan")
     return float(average_precision(scores.reshape(-1, 1), truth.reshape(-1, 1)))
 
 
 def _difference(metric: Callable[[Tensor, Tensor], float], both: Tensor, truth: Tensor) -> float:
-    """metric(candidate) - metric(serving), of scores side by side: (N, 2 C)."""
+    """metric(candidate) - metric(serving), of the scores of both side by side: (N, 2 C)."""
     candidate, serving = both.chunk(2, dim=1)
     return metric(candidate, truth) - metric(serving, truth)

@@ -1,4 +1,4 @@
-"""Measures of multi-label suggestions. All take (N, C) tensors; truth is 0/1 or boolean."""
+"""Measures of multi-label suggestions, over (N, C) tensors; the truth is 0/1 or boolean."""
 
 from __future__ import annotations
 
@@ -18,12 +18,6 @@ class Rates:
     f1: float
 
 
-def _pair(scores: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-    if scores.ndim != 2 or scores.shape != truth.shape:
-        raise ValueError(f"{tuple(scores.shape)} scores for {tuple(truth.shape)} labels")
-    return scores.double(), truth.bool()
-
-
 def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     """Area under each label's precision-recall curve, as in scikit-learn.
 
@@ -37,26 +31,38 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
         (C,) float64 in [0, 1]; NaN for a label without positives.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
-    scores, truth = _pair(scores, truth)
+    if scores.ndim != 2 or scores.shape != truth.shape:
+        raise ValueError(f"{tuple(scores.shape)} scores for {tuple(truth.shape)} labels")
+    scores, truth = scores.double(), truth.bool()
     ordered, order = scores.sort(dim=0, descending=True, stable=True)
     hits = truth.gather(0, order).double()
-    found = hits.cumsum(0)
-    precision = found / torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
-    # Within a run of ties only the precision at its end counts: carry it back over the run.
+    retrieved = hits.cumsum(0)
+    precision = retrieved / torch.arange(1, len(scores) + 1, device=scores.device)[:, None]
+    # Within a run of ties only the precision at its end counts: copy it to the whole run.
     last = torch.ones_like(truth)
     last[:-1] = ordered[:-1] != ordered[1:]
     index = torch.arange(len(scores), device=scores.device)[:, None].expand_as(last)
     ends = torch.where(last, index, len(scores)).flip(0).cummin(0).values.flip(0)
-    return (hits * precision.gather(0, ends)).sum(0) / found[-1] if len(scores) else found.sum(0)
+    if not len(scores):
+        return retrieved.sum(0)
+    return (hits * precision.gather(0, ends)).sum(0) / retrieved[-1]
 
 
 def mean_average_precision(scores: Tensor, truth: Tensor, min_positives: int = 1) -> float:
     """Mean of `average_precision` over the labels with ``min_positives`` positives or more.
 
+    Args:
+        scores: (N, C), any real values.
+        truth: (N, C), 0 or 1.
+        min_positives: at least 1.
+
     Returns:
-        In [0, 1]; NaN if no label has enough.
+        In [0, 1]; NaN if no label has enough positives.
+
+    Raises:
+        ValueError: the shapes differ.
     """
     kept = truth.bool().sum(0) >= max(min_positives, 1)
     if not bool(kept.any()):
@@ -65,7 +71,7 @@ def mean_average_precision(scores: Tensor, truth: Tensor, min_positives: int = 1
 
 
 def _rates(hit: Tensor, suggested: Tensor, true: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Precision, recall, F1 from counts, 0 where the denominator is 0."""
+    """Precision, recall and F1 from counts of any shape; 0 where the denominator is 0."""
     precision = hit / suggested.clamp_min(1)
     recall = hit / true.clamp_min(1)
     return precision, recall, 2 * hit / (suggested + true).clamp_min(1)
@@ -85,17 +91,20 @@ def micro(predicted: Tensor, truth: Tensor) -> Rates:
     """Rates over all (image, label) pairs together.
 
     Args:
-        predicted: (N, C) boolean, label suggested.
+        predicted: (N, C) boolean, whether the label is suggested.
         truth: (N, C), 0 or 1.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     return _mean_rates(predicted, truth, None)
 
 
 def macro(predicted: Tensor, truth: Tensor) -> Rates:
-    """Rates of each label, averaged over labels; a label that is nowhere counts as 0."""
+    """Rates of each label, averaged over labels; a label that occurs nowhere counts as 0.
+
+    Arguments and errors as for `micro`.
+    """
     return _mean_rates(predicted, truth, 0)
 
 
@@ -103,12 +112,15 @@ def expected_calibration_error(probability: Tensor, truth: Tensor, bins: int = 1
     """ECE = sum over bins n_b / n |mean truth - mean probability| (Naeini et al., AAAI 2015).
 
     Args:
-        probability: any shape, in [0, 1].
+        probability: in [0, 1], of any shape.
         truth: the same shape, 0 or 1.
-        bins: equal-width bins over [0, 1].
+        bins: number of bins of equal width over [0, 1].
 
     Returns:
         In [0, 1].
+
+    Raises:
+        ValueError: the shapes differ, or there are no entries.
     """
     p, y = probability.double().flatten(), truth.double().flatten()
     if p.shape != y.shape or not len(p):
@@ -119,10 +131,17 @@ def expected_calibration_error(probability: Tensor, truth: Tensor, bins: int = 1
 
 
 def expected_clicks(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Clicks an image needs: labels to add plus labels to remove, and labels from nothing.
+    """Clicks per image: labels to add plus labels to remove, with and without suggestions.
+
+    Args:
+        predicted: (N, C) boolean, whether the label is suggested.
+        truth: (N, C), 0 or 1.
 
     Returns:
         (clicks with suggestions, clicks from an empty task), both means over images.
+
+    Raises:
+        ValueError: the shapes differ, or there are no images.
     """
     predicted, truth = predicted.bool(), truth.bool()
     if predicted.shape != truth.shape or not len(truth):
@@ -140,14 +159,18 @@ def bootstrap_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap over images (Efron 1979).
+    """Percentile bootstrap interval of a metric, over images (Efron 1979).
 
     Args:
-        metric: of resampled (N, C) scores and truth.
+        metric: called with resampled rows of scores and truth.
+        scores: (N, ...), N >= 1.
+        truth: (N, ...).
+        resamples: number of resamples of N rows each.
         level: coverage, in (0, 1).
+        seed: of the resamples.
 
     Returns:
-        (low, high). Resamples where the metric is NaN are left out; NaN if all are.
+        (low, high). Resamples where the metric is NaN are left out; both are NaN if all are.
     """
     generator = torch.Generator().manual_seed(seed)
     count = len(truth)

@@ -6,8 +6,8 @@ Every objective is a sum over (image, label) entries of
     H(p) = -p log p - (1 - p) log(1 - p),
 
 with coefficients that depend on what is known about the entry. So an objective is a function from
-labels to the three coefficients, and one `loss` and one `gradient` serve all of them. Where a
-method has no pseudo-labels of its own, pseudo-labelled entries count as unknown.
+labels to the three coefficients, and `loss` and `gradient` are the same for all objectives. Where a
+method makes no use of pseudo-labels, pseudo-labelled entries count as unknown.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Terms:
     ent: Tensor | None = None
 
     def weighted(self, rows: Tensor) -> Terms:
-        """Multiply row n by rows[n]; rows is (N,), >= 0."""
+        """The coefficients with row n multiplied by rows[n]; rows is (N,), >= 0."""
         scale = rows.to(self.pos)[:, None]
         return Terms(
             self.pos * scale, self.neg * scale, None if self.ent is None else self.ent * scale
@@ -42,7 +42,7 @@ class Terms:
 
 
 def check_labels(labels: Tensor) -> None:
-    """Raise ValueError unless labels is (N, C) with the five values above."""
+    """Raise ValueError unless labels is an (N, C) integer tensor of the five values above."""
     if labels.ndim != 2 or labels.is_floating_point():
         raise ValueError("labels must be an (N, C) integer tensor")
     if labels.numel() and int(labels.abs().max()) > PSEUDO_POSITIVE:
@@ -50,6 +50,7 @@ def check_labels(labels: Tensor) -> None:
 
 
 def _known(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(observed positive, observed negative, neither), each (N, C) float32, 0 or 1."""
     check_labels(labels)
     pos, neg = (labels == POSITIVE).float(), (labels == NEGATIVE).float()
     return pos, neg, 1.0 - pos - neg
@@ -60,20 +61,20 @@ def bce(labels: Tensor) -> Terms:
 
         L = 1[y = 1] (-log p) + 1[y = 0] (-log(1 - p))
 
-    For exhaustively reviewed rows this is the ordinary loss of multi-label learning.
+    For fully reviewed rows this is the ordinary loss of multi-label learning.
 
     Args:
         labels: (N, C) integers, see the constants of this module.
 
     Raises:
-        ValueError: other values or another shape (all objectives do).
+        ValueError: labels have other values or another shape (all objectives raise it).
     """
     pos, neg, _ = _known(labels)
     return Terms(pos, neg)
 
 
 def assume_negative(labels: Tensor) -> Terms:
-    """AN: every unknown label is taken for a negative.
+    """AN: every unknown label counts as a negative.
 
         L = 1[y = 1] (-log p) + 1[y != 1] (-log(1 - p))
 
@@ -90,8 +91,9 @@ def weak_assume_negative(labels: Tensor, gamma: float | None = None) -> Terms:
         L = 1[y = 1] (-log p) + 1[y = 0] (-log(1 - p)) + 1[y unknown] gamma (-log(1 - p))
 
     Args:
+        labels: (N, C) integers.
         gamma: weight in [0, 1]; default 1 / (C - 1), so that one positive weighs as much as all
-            that is assumed.
+            assumed negatives of its row.
 
     Source: Cole et al., CVPR 2021, arXiv 2106.09708; ``loss_wan`` of the released code, whose
     weight is 1 / (C - 1).
@@ -107,7 +109,9 @@ def entropy_maximisation(labels: Tensor, alpha: float = 0.1) -> Terms:
         L = 1[y = 1] (-log p) + 1[y = 0] (-log(1 - p)) - 1[y unknown] alpha H(p)
 
     Args:
-        alpha: the released code's 0.2 (VOC), 0.1 (COCO, NUS), 0.01 (CUB).
+        labels: (N, C) integers.
+        alpha: weight >= 0 of the entropy; in the released code 0.2 (VOC), 0.1 (COCO, NUS), 0.01
+            (CUB).
 
     Source: Zhou et al., "Acknowledging the Unknown for Multi-label Learning with Single Positive
     Labels", ECCV 2022, arXiv 2203.16219; ``loss_EM`` of its released code.
@@ -125,20 +129,21 @@ def entropy_maximisation_apl(
 ) -> Terms:
     """EM+APL: EM, and soft negative pseudo-labels from a model's own scores.
 
-    Of each label's unknown images, the ``negative_fraction`` with the lowest scores become
-    pseudo-negatives with the model's (frozen) probability q as soft target; no positive
-    pseudo-label is ever made, hence "asymmetric":
+    For each label, the ``negative_fraction`` of its unknown images with the lowest scores become
+    pseudo-negatives with the model's (frozen) probability q as soft target; there are no positive
+    pseudo-labels, hence "asymmetric":
 
         L = L_EM on observed and remaining unknown entries
             + 1[pseudo-negative] beta (q (-log p) + (1 - q) (-log(1 - p)))
 
     Args:
-        labels: (N, C).
+        labels: (N, C) integers.
         logits: (N, C) of the model after a round of EM; q = sigmoid(logits).
         alpha: see `entropy_maximisation`.
-        beta: the released code's 0.02 (VOC), 0.9 (COCO), 0.2 (NUS), 0.4 (CUB).
-        negative_fraction: in [0, 1], there 0.9. The released code spreads it over the epochs after
-            a warm-up; here it is given at once.
+        beta: weight >= 0 of a pseudo-negative; in the released code 0.02 (VOC), 0.9 (COCO), 0.2
+            (NUS), 0.4 (CUB).
+        negative_fraction: in [0, 1]; in the released code 0.9, reached step by step over the epochs
+            after a warm-up, here in one step.
 
     Source: Zhou et al., ECCV 2022, arXiv 2203.16219; ``aysmmetric_pseudo_labeling`` (sic) and
     ``loss_EM_APL`` of its released code, which also selects label by label.
@@ -157,16 +162,17 @@ def entropy_maximisation_apl(
 
 
 def large_loss_rejection(labels: Tensor, logits: Tensor, rejected: float = 0.01) -> Terms:
-    """LL-R: AN without the unknown entries whose loss is largest, probably false negatives.
+    """LL-R: AN without the unknown entries of largest loss, which are probably false negatives.
 
         L = 1[y = 1] (-log p) + 1[y != 1] r (-log(1 - p)),
         r = 0 for the ``rejected`` share of unknown entries with the largest loss, else 1.
 
-    The released code counts the share over all entries of a batch and lets it grow by 0.1 ... 0.5 %
-    an epoch, from none in the first; here it is counted over the unknown entries of all rows, and
-    the head grows it over its rounds.
+    The released code takes the share of all entries of a batch and lets it grow by 0.1 ... 0.5 %
+    per epoch, from none in the first; here it is the share of the unknown entries of all rows, and
+    grows over the rounds of a fit (`training.Objective.terms`).
 
     Args:
+        labels: (N, C) integers.
         logits: (N, C) of the current model; the loss of an assumed negative grows with its logit.
         rejected: in [0, 1].
 
@@ -191,14 +197,16 @@ def vlpl(labels: Tensor, alpha: float = 0.1, beta: float = 0.7, smoothing: float
             + 1[pseudo-negative] (-log(1 - p)) - 1[unknown] alpha H(p)
 
     Args:
-        alpha: the released code's 0.2 (VOC), 0.1 (COCO, NUS), 0.01 (CUB).
-        beta: weight of a pseudo-positive, there 0.7.
-        smoothing: s, there 0.1.
+        labels: (N, C) integers, pseudo-labels included.
+        alpha: weight >= 0 of the entropy; in the released code 0.2 (VOC), 0.1 (COCO, NUS), 0.01
+            (CUB).
+        beta: weight >= 0 of a pseudo-positive; in the released code 0.7.
+        smoothing: s in [0, 1]; in the released code 0.1.
 
     Source: Xing et al., "Vision-Language Pseudo-Labels for Single-Positive Multi-Label Learning",
     arXiv 2310.15985; ``loss_EM_PL`` of its released code, whose term for pseudo-negatives is
-    commented out and live in ``loss_EM_PL_ASL`` only. The text has it, and so has this function;
-    without pseudo-negatives (preset ``released``) both are the same.
+    commented out and active in ``loss_EM_PL_ASL`` only. The paper's text has it, and so has this
+    function; without pseudo-negatives both are the same.
     """
     check_labels(labels)
     pseudo = beta * (labels == PSEUDO_POSITIVE).float()
@@ -210,7 +218,7 @@ def vlpl(labels: Tensor, alpha: float = 0.1, beta: float = 0.7, smoothing: float
 
 
 def entry_loss(logits: Tensor, terms: Terms) -> Tensor:
-    """The loss of every entry, (N, C). Differentiable, and finite for any finite logit."""
+    """The loss of every entry, (N, C); differentiable, and finite for any finite logit."""
     soft = torch.nn.functional.softplus(logits)  # -log(1 - p); and -log p = soft - logit
     total = (terms.pos + terms.neg) * soft - terms.pos * logits
     if terms.ent is not None:
@@ -220,12 +228,15 @@ def entry_loss(logits: Tensor, terms: Terms) -> Tensor:
 
 
 def loss(logits: Tensor, terms: Terms) -> Tensor:
-    """Sum of `entry_loss` over images, one value a label: (C,)."""
+    """Sum of `entry_loss` over images, one value per label: (C,)."""
     return entry_loss(logits, terms).sum(0)
 
 
 def gradient(logits: Tensor, terms: Terms) -> Tensor:
-    """Derivative of `loss` by the logits, (N, C): pos (p - 1) + neg p + ent p (1 - p) logit."""
+    """Derivative of `loss` with respect to the logits, (N, C).
+
+    It is pos (p - 1) + neg p + ent p (1 - p) logit.
+    """
     p = torch.sigmoid(logits)
     result = (terms.pos + terms.neg) * p - terms.pos
     if terms.ent is not None:

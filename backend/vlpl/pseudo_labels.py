@@ -1,6 +1,7 @@
-"""Pseudo-labels: what zero-shot scores say about labels that nobody has looked at.
+"""Pseudo-labels: guesses from zero-shot scores for labels that nobody has reviewed.
 
-Always from the frozen zero-shot scores, never from a head's own output, which would feed on itself.
+They always come from the frozen zero-shot scores, never from a head's own output: a head trained on
+its own guesses would confirm them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from backend.vlpl.objectives import (
 )
 
 CONFIDENCE = 0.9
+"""One-sided confidence of `lower_bound` and `fit_threshold`."""
 FIRST = 60
-"""The strictest threshold that `fit_threshold` tests accepts at least so many labels."""
+"""Fewest entries that the strictest threshold accepts which `fit_threshold` tests."""
 GROWTH = 1.05
+"""Each threshold accepts this many times as many entries as the one before."""
 _NORMAL_QUANTILE = 1.2815515655446004  # of CONFIDENCE
 
 
@@ -58,7 +61,7 @@ def assign(scores: Tensor, observed: Tensor, rule: Rule) -> Tensor:
         and among the lowest stays unknown.
 
     Raises:
-        ValueError: shapes differ, or observed holds other values.
+        ValueError: the shapes differ, or observed holds other values.
     """
     check_labels(observed)
     if scores.shape != observed.shape:
@@ -76,11 +79,14 @@ def assign(scores: Tensor, observed: Tensor, rule: Rule) -> Tensor:
 
 
 def lower_bound(hits: Tensor, count: Tensor) -> Tensor:
-    """One-sided Wilson lower bound of a proportion at confidence 0.9.
+    """One-sided Wilson lower bound of proportions at confidence 0.9.
 
     Args:
-        hits: number of successes.
-        count: number of trials; 0 gives 0.
+        hits: numbers of successes, of any shape.
+        count: numbers of trials, >= hits; 0 gives 0.
+
+    Returns:
+        float64 in [0, 1], of the same shape.
 
     Source: Wilson 1927; see Brown, Cai and DasGupta, Statistical Science 2001.
     """
@@ -93,15 +99,18 @@ def lower_bound(hits: Tensor, count: Tensor) -> Tensor:
 
 
 def chance(hits: int, count: int, rate: float) -> float:
-    """P(X >= hits) for X binomial(count, rate): how surprising that many hits would be.
+    """P(X >= hits) for X ~ binomial(count, rate): how surprising that many hits would be.
 
-    At most 1 - `CONFIDENCE` exactly where the Clopper-Pearson lower bound of the proportion at
-    that confidence reaches ``rate``.
+    It is at most 1 - `CONFIDENCE` exactly where the Clopper-Pearson lower bound of the proportion,
+    at that confidence, reaches ``rate``.
 
     Args:
-        hits: 0 ... count.
+        hits: number of successes, 0 ... count.
         count: number of trials.
-        rate: in (0, 1).
+        rate: probability of a success, in (0, 1).
+
+    Returns:
+        In [0, 1].
     """
     misses = torch.arange(count - hits + 1, dtype=torch.float64)
     ways = math.lgamma(count + 1) - torch.lgamma(misses + 1) - torch.lgamma(count - misses + 1)
@@ -110,7 +119,7 @@ def chance(hits: int, count: int, rate: float) -> float:
 
 
 def stages(count: int, first: int) -> list[int]:
-    """Sizes of growing sets: ``first``, a twentieth more each time, up to ``count``."""
+    """Sizes of growing sets: ``first``, then 5 % more each time, up to ``count``."""
     sizes = [first]
     while sizes[-1] < count:
         sizes.append(max(sizes[-1] + 1, int(sizes[-1] * GROWTH)))
@@ -127,24 +136,25 @@ def fit_threshold(
 
     Thresholds are tested in a fixed order, the strictest first, and the first that fails ends the
     search (fixed-sequence testing, Angelopoulos et al., "Learn then Test", arXiv 2110.01052). So
-    the bound holds for the threshold that is returned; to scan all thresholds for the lowest one
-    that passes would find some that pass by luck. The strictest accepts `FIRST` labels, or a
-    quarter of the number of images where that is more. The promise, precision below the target in
-    at most one of ten projects, takes labels for independent; those of one image are nearly so.
+    the bound holds for the threshold that is returned; searching all thresholds for the lowest one
+    that passes would find some that pass by luck. The strictest accepts `FIRST` entries, or a
+    quarter of the number of images if that is more. The guarantee, precision below the target in at
+    most one of ten projects, assumes independent entries; those of one image nearly are.
 
     Args:
         scores: (N, C) z of `zero_shot.fuse`.
-        labels: (N, C) observed labels of the same images; unknown entries are left out.
+        labels: (N, C) integers, the observed labels of the same images; unknown entries are left
+            out.
         target: precision to reach, in (0, 1).
-        negative_fraction: passed on.
+        negative_fraction: of the rule that is returned, in [0, 1].
 
     Returns:
         A rule. Its threshold is None, and its note says so, when even the strictest threshold
-        fails, or when there are fewer labels than it needs: a few reviewed images are too little
+        fails, or when there are fewer entries than it accepts: a few reviewed images are too little
         evidence.
 
     Raises:
-        ValueError: shapes differ.
+        ValueError: the shapes differ.
     """
     check_labels(labels)
     if scores.shape != labels.shape:

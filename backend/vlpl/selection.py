@@ -24,30 +24,32 @@ from backend.vlpl.training import (
 )
 
 L2_GRID = (3.0, 1.0, 0.3, 0.1, 0.03)
-MANY = 500
-"""From so many reviewed images on three folds do, below it is five."""
+"""Penalties on W if there is a single objective, largest first."""
 AUTO_GRID = (1.0, 0.3, 0.1)
-"""Penalties where several objectives compete."""
+"""The same if several objectives compete."""
+MANY = 500
+"""Number of reviewed images from which on three folds are used, below it five."""
 MIN_REVIEWED = 12
-"""Fewer exhaustively reviewed images than this cannot choose anything."""
+"""With fewer fully reviewed images nothing is chosen; the defaults apply."""
 MIN_POSITIVES = 2
+"""Fewest reviewed positives, and negatives, of a label whose AP counts."""
 TIE = 0.002
 """mAP differences up to this are a tie; see `select`."""
 FOLD_SEED = 0
-"""Of the assignment of images to folds."""
+"""Seed of the assignment of images to folds."""
 _SEARCH_TOLERANCE = 1e-3
 _SEARCH_ITERATIONS = 30
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What cross-validation chose, and everything it saw.
+    """What cross-validation chose, and what it measured.
 
     Attributes:
-        objective: the chosen one.
+        objective: the chosen objective.
         l2: the chosen penalty; None stands for zero-shot itself.
-        table: one row a candidate: objective, l2, map (in [0, 1]), chosen.
-        held_out: logits (n, C) of the reviewed rows from fits that did not see them.
+        table: one mapping per candidate: ``objective``, ``l2``, ``map`` (in [0, 1]), ``chosen``.
+        held_out: (n, C) logits of the reviewed rows, by fits that did not see them.
         rows: (n,) indices of those rows.
     """
 
@@ -61,46 +63,52 @@ class Selection:
 def allowed(labels: Tensor) -> tuple[Objective, ...]:
     """The objectives that make sense for these labels.
 
-    All rows reviewed: BCE alone (all the others equal it). Else all; VLPL only where there are
-    pseudo-labels.
+    If all rows are reviewed, BCE alone (all others equal it); otherwise all of them, VLPL only if
+    there are pseudo-labels.
     """
     known = labels[(labels.abs() == POSITIVE).any(1)]
     if not len(known) or bool(reviewed_rows(known).all()):
         return (BCE,)
     pseudo = bool((labels.abs() > POSITIVE).any())
-    return tuple(goal for goal in OBJECTIVES if pseudo or goal.function is not objectives.vlpl)
+    return tuple(
+        objective for objective in OBJECTIVES if pseudo or objective.function is not objectives.vlpl
+    )
 
 
 def _folds(rows: Tensor, folds: int) -> list[Tensor]:
+    """Split (n,) row indices at random into folds, each ascending."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(FOLD_SEED))
     return [rows[order[start::folds]].sort().values for start in range(folds)]
 
 
 def select(training: Training) -> Selection:
-    """Choose objective and penalty by cross-validated mAP on the exhaustively reviewed rows.
+    """Choose objective and penalty by cross-validated mAP on the fully reviewed rows.
 
-    Rows that are only partly known are in every training fold and in no test fold. Zero-shot is a
-    candidate too. Tie rule: of all candidates within 0.002 mAP of the best, the first in the order
-    of `OBJECTIVES`, within an objective the largest penalty, and zero-shot last.
+    Rows that are only partly known are in every training fold and in no test fold. The candidates
+    are the objectives that `allowed` gives, each with all penalties of its grid, and zero-shot. Of
+    all candidates within `TIE` of the best mAP, the first is chosen in the order of `OBJECTIVES`,
+    the largest penalty first within an objective, and zero-shot last.
 
     A label's AP is taken within each fold that has a positive of it, and averaged over folds.
-    Ranking the folds together would be wrong: a fold that holds more of a label's positives leaves
+    Ranking all folds together would be wrong: a fold that holds more of a label's positives leaves
     fewer to train on, so its scores are lower just where the positives are, and every fit looks
     worse than none.
 
     Args:
-        training: the data; only the rows given here are ever looked at.
+        training: the data.
     """
     labels = training.labels
     candidates = allowed(labels)
     rows = reviewed_rows(labels).nonzero().squeeze(1)
     truth = labels[rows] == POSITIVE
     absent = labels[rows] == NEGATIVE
-    # A label that was added later is unknown on some rows: those come last, and so do not count.
+    # A label that was added later is unknown on some rows: ranked last, they change no AP.
     unknown = labels[rows].abs() != POSITIVE
     enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
     if len(rows) < MIN_REVIEWED or not bool(enough.any()):
-        partly = next((goal for goal in candidates if goal.name == "wan"), candidates[0])
+        partly = next(
+            (objective for objective in candidates if objective.name == "wan"), candidates[0]
+        )
         return Selection(partly, DEFAULT_L2, (), training.anchor()[rows], rows)
     folds = 3 if len(rows) >= MANY else 5
     penalties = L2_GRID if len(candidates) == 1 else AUTO_GRID
@@ -109,7 +117,6 @@ def select(training: Training) -> Selection:
     place[rows] = torch.arange(len(rows))
     every = torch.arange(len(labels))
     rest = [every[~torch.isin(every, part)] for part in parts]
-
     places = [place[part] for part in parts]
 
     def score(logits: Tensor) -> float:
@@ -121,13 +128,13 @@ def select(training: Training) -> Selection:
 
     zero = training.anchor()[rows]
     results: list[tuple[Objective, float | None, float, Tensor]] = []
-    for goal in candidates:
+    for objective in candidates:
         starts: list[Tensor | None] = [None] * folds
         for l2 in penalties:
             held_out = torch.empty_like(zero)
             for fold, (train, test) in enumerate(zip(rest, parts, strict=True)):
                 theta = training.solve(
-                    goal,
+                    objective,
                     l2,
                     train,
                     start=starts[fold],
@@ -136,25 +143,25 @@ def select(training: Training) -> Selection:
                 ).theta
                 starts[fold] = theta
                 held_out[place[test]] = training.predict(theta, test)
-            results.append((goal, l2, score(held_out), held_out))
+            results.append((objective, l2, score(held_out), held_out))
     results.append((candidates[0], None, score(zero), zero))
     best = max(result[2] for result in results)
     chosen = next(i for i, result in enumerate(results) if result[2] >= best - TIE)
     table = tuple(
         {
-            "objective": ZERO_SHOT if l2 is None else goal.name,
+            "objective": ZERO_SHOT if l2 is None else objective.name,
             "l2": l2,
             "map": value,
             "chosen": index == chosen,
         }
-        for index, (goal, l2, value, _) in enumerate(results)
+        for index, (objective, l2, value, _) in enumerate(results)
     )
     winner = results[chosen]
     return Selection(winner[0], winner[1], table, winner[3], rows)
 
 
 def fit_selected(training: Training, selection: Selection, card: Card) -> Head:
-    """The head with the selected objective and penalty, on all rows; its card shows the table."""
+    """Fit a head with the selected objective and penalty on all rows; its card has the table."""
     metrics = dict(card.metrics)
     for row in selection.table:
         if row["chosen"]:

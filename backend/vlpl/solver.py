@@ -1,9 +1,11 @@
-"""Batched L-BFGS: one small problem a label, all labels at once, each with its own step.
+"""Batched L-BFGS: one small problem per label, all labels at once, each with its own step length.
 
 The labels' problems share the images X, so their Hessians are nearly multiples of X^T X plus the
-penalty. In the eigenbasis of X^T X that matrix is diagonal and is used as the initial Hessian of
-L-BFGS, which cuts the iterations by several times. Logits are linear in the parameters, so a line
-search costs no matrix product: two products an iteration, whatever the number of trial steps.
+penalty. In the eigenbasis of X^T X that matrix is diagonal; as the initial Hessian of L-BFGS it
+saves most of the iterations. Logits are linear in the parameters, so a line search costs no matrix
+product: there are two products per iteration, whatever the number of trial steps.
+
+Source: Nocedal and Wright, "Numerical Optimization", 2nd edition, 2006, chapters 3 and 7.
 """
 
 from __future__ import annotations
@@ -16,13 +18,16 @@ from torch import Tensor
 from backend.vlpl.objectives import Terms, gradient, loss
 
 HISTORY = 8
+"""Pairs of changes that approximate the Hessian."""
 MAX_HALVINGS = 20
+"""Of the step length, in a line search."""
 ARMIJO = 1e-4
+"""Share of the decrease predicted by the slope that a step has to reach."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """Images in the eigenbasis, plus one column of each label's own.
+    """Images in the eigenbasis, plus one column for each label alone.
 
     Attributes:
         x: (N, R) float32, columns orthogonal, shared by all labels.
@@ -33,12 +38,12 @@ class Design:
     z: Tensor
 
     def forward(self, theta: Tensor) -> Tensor:
-        """(N, C) = X W + z * a + b, with theta (R + 2, C) = W over a over b."""
+        """X W + a z + b, (N, C), where theta (R + 2, C) stacks W (R, C), a (1, C) and b (1, C)."""
         rank = self.x.shape[1]
         return torch.addcmul(theta[rank + 1] + self.x @ theta[:rank], self.z, theta[rank])
 
     def backward(self, grad: Tensor) -> Tensor:
-        """Transpose of `forward`: (R + 2, C)."""
+        """The transpose of `forward`: (N, C) to (R + 2, C)."""
         return torch.cat(
             [self.x.T @ grad, (self.z * grad).sum(0, keepdim=True), grad.sum(0, keepdim=True)]
         )
@@ -46,7 +51,16 @@ class Design:
 
 @dataclass(frozen=True)
 class _Line:
-    """The objective along a direction, one step length a label."""
+    """The objective along a direction, with one step length per label.
+
+    Attributes:
+        theta: (R + 2, C), where the line starts.
+        direction: (R + 2, C).
+        logits: (N, C) at theta.
+        along: (N, C), change of the logits per unit step.
+        terms: coefficients of the objective.
+        penalty: (R + 2, 1) or (R + 2, C).
+    """
 
     theta: Tensor
     direction: Tensor
@@ -56,7 +70,7 @@ class _Line:
     penalty: Tensor
 
     def value(self, step: Tensor) -> Tensor:
-        """(C,) float64."""
+        """Objective of each label, (C,) float64, for step lengths (C,)."""
         moved = self.theta + step * self.direction
         data = loss(self.logits + step * self.along, self.terms)
         return data.double() + 0.5 * (self.penalty * moved * moved).sum(0).double()
@@ -64,7 +78,13 @@ class _Line:
 
 @dataclass(frozen=True)
 class Solution:
-    """theta (R + 2, C), iterations used, and the largest |gradient| / N that remained."""
+    """The result of `minimise`.
+
+    Attributes:
+        theta: (R + 2, C), see `Design.forward`.
+        iterations: number of iterations used.
+        residual: the largest |gradient| / N that remained.
+    """
 
     theta: Tensor
     iterations: int
@@ -86,13 +106,13 @@ def minimise(
 
     Args:
         design: the images.
-        offset: (N, C), fixed part of the logits.
+        offset: (N, C), the fixed part of the logits.
         terms: coefficients of the objective, (N, C) each.
         penalty: (R + 2, 1) or (R + 2, C), > 0.
-        curvature: (R + 2, C), > 0: the initial Hessian's diagonal, penalty included.
-        start: (R + 2, C), where to begin.
-        tolerance: stop when max |gradient| / N is below.
-        max_iterations: stop at the latest then.
+        curvature: (R + 2, C), > 0: diagonal of the initial Hessian, penalty included.
+        start: (R + 2, C), initial theta.
+        tolerance: a label is done when its largest |gradient| / N is at most this.
+        max_iterations: upper limit.
     """
     theta = start.clone()
     logits = offset + design.forward(theta)
@@ -107,7 +127,7 @@ def minimise(
     memory: list[tuple[Tensor, Tensor, Tensor]] = []
     iteration = 0
     while iteration < max_iterations:
-        # A label that is done takes no further step, so that its result is its own alone.
+        # A label that is done takes no further step: its result must not depend on other labels.
         active = grad.abs().amax(0) / rows > tolerance
         if not bool(active.any()):
             break
@@ -140,7 +160,7 @@ def minimise(
 def _two_loop(
     grad: Tensor, memory: list[tuple[Tensor, Tensor, Tensor]], curvature: Tensor
 ) -> Tensor:
-    """Nocedal and Wright, algorithm 7.4, for all labels at once; rho = 0 skips a pair."""
+    """Inverse Hessian times gradient (Nocedal and Wright, algorithm 7.4); rho = 0 skips a pair."""
     result = grad
     alphas: list[Tensor] = []
     for change, difference, rho in reversed(memory):
@@ -157,9 +177,9 @@ def _two_loop(
 def _search(
     line: _Line, value: Tensor, descent: Tensor, active: Tensor
 ) -> tuple[Tensor, Tensor, bool]:
-    """Backtracking per label. Returns step (C,), the new values, and whether any label moved."""
+    """Backtracking line search per label: (step (C,), new values (C,), whether any label moved)."""
     step = active.float()
-    # float32 sums carry noise of this size; without the allowance a converged label never accepts.
+    # float32 sums carry noise of this size; without the slack a converged label accepts no step.
     slack = 1e-6 * value.abs() + 1e-9
     for _ in range(MAX_HALVINGS):
         fresh = line.value(step)

@@ -1,4 +1,4 @@
-"""Fitting an anchored head. What to fit is chosen in `backend.vlpl.selection`."""
+"""Fitting an anchored head; objective and penalty are chosen in `backend.vlpl.selection`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from backend.vlpl.objectives import NEGATIVE, POSITIVE, Terms
 from backend.vlpl.solver import Design, Solution, minimise
 
 DEFAULT_L2 = 0.3
-"""Penalty on W, for embeddings centred and scaled to unit mean square length. It is added to a sum
-over images, so the data outweigh it as they come in."""
+"""Penalty on W, for embeddings that are centred and scaled to unit mean square length. The loss is
+a sum over images, so it outweighs the penalty as images are reviewed."""
 SLOPE_L2 = 1.0
+"""Penalty on the change of a label's slope, see `RARE`."""
 OFFSET_L2 = 0.1
+"""Penalty on the change of a label's offset."""
 RARE = 30.0
-"""The slope's penalty is SLOPE_L2 (1 + RARE / (positives + 1)): one positive with a low score must
-not turn the zero-shot ranking of its label around."""
+"""The slope's penalty is SLOPE_L2 (1 + RARE / (positives + 1)), so that a single positive with a
+low score does not reverse the zero-shot ranking of its label."""
 ZERO_SHOT = "zero-shot"
+"""The card's objective of a head without any fit."""
 ROWS, REVIEWED_ROWS = "(rows)", "(reviewed rows)"
-"""Keys of the card's counts that are no labels."""
+"""Keys of the card's counts that are not labels."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ class Objective:
     """A named training objective.
 
     Attributes:
-        name: stable, written into the card.
-        constants: keyword arguments of the function in `backend.vlpl.objectives`.
-        rounds: fits in a row; each sees the logits of the one before (LL-R, EM+APL).
-        reviewed_only: leave out rows with unknown labels altogether.
+        name: written into the card, and therefore stable.
+        function: from labels (and logits) to coefficients, see `backend.vlpl.objectives`.
+        constants: its keyword arguments.
+        rounds: number of fits in a row; each starts from the logits of the one before (LL-R,
+            EM+APL).
+        reviewed_only: whether rows with unknown labels are left out altogether.
     """
 
     name: str
@@ -44,7 +49,15 @@ class Objective:
     reviewed_only: bool = False
 
     def terms(self, labels: Tensor, logits: Tensor, turn: int) -> Terms:
-        """Coefficients for one round. Rows without any observed label contribute nothing."""
+        """Coefficients for one round, counted from 0.
+
+        Rows without any observed label contribute nothing.
+
+        Args:
+            labels: (n, C) integers.
+            logits: (n, C) of the round before; in the first round the zero-shot logits.
+            turn: 0 ... rounds - 1.
+        """
         if self.function is objectives.large_loss_rejection:
             rejected = self.constants["rejected"] * (turn + 1) / self.rounds
             result = objectives.large_loss_rejection(labels, logits, rejected)
@@ -58,7 +71,7 @@ class Objective:
         return result.weighted(self.counted(labels).float())
 
     def counted(self, labels: Tensor) -> Tensor:
-        """(N,) boolean: the rows that contribute."""
+        """(n,) boolean: the rows that contribute."""
         observed = labels.abs() == POSITIVE
         return observed.all(1) if self.reviewed_only else observed.any(1)
 
@@ -81,22 +94,30 @@ OBJECTIVES: tuple[Objective, ...] = (
     Objective("ll-r", objectives.large_loss_rejection, {"rejected": 0.02}, rounds=2),
     Objective("vlpl", objectives.vlpl, {"alpha": 0.1, "beta": 0.7, "smoothing": 0.1}),
 )
-"""In the order of the tie rule: what assumes least comes first."""
+"""In the order of the tie rule of `selection.select`: those that assume least come first."""
 
 
 def reviewed_rows(labels: Tensor) -> Tensor:
-    """(N,) boolean: a person looked at the whole image.
+    """(N,) boolean: whether a person reviewed the whole image.
 
-    Every label of the row is observed, or one is observed to be absent: what names the labels that
-    are there and leaves the rest open names no absent one. So a label that was added later, and is
-    unknown for all that was reviewed before, takes no row's place away.
+    Every label of the row is observed, or at least one is observed to be absent. (A list of labels
+    that are present, with the others left open, never states an absent one.) So rows that were
+    reviewed before a label was added still count, although that label is unknown for them.
     """
     return (labels.abs() == POSITIVE).all(1) | (labels == NEGATIVE).any(1)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Images centred, scaled to unit mean square length, and rotated into their eigenbasis."""
+    """Images centred, scaled to unit mean square length, and rotated into their eigenbasis.
+
+    Attributes:
+        mean: (D,) float32, subtracted from the embeddings.
+        scale: divisor of the centred embeddings.
+        rotation: (D, R) float32, orthonormal columns.
+        eigenvalues: (R,) float32 of the Gram matrix, ascending.
+        x: (N, R) float32, the images in this basis.
+    """
 
     mean: Tensor
     scale: float
@@ -106,8 +127,10 @@ class Basis:
 
     @classmethod
     def of(cls, image: Tensor) -> Basis:
-        """From (N, D) embeddings. Rank is at most min(N, D): directions without data are left out,
-        where the penalty would keep the weights at 0 anyway.
+        """The basis of (N, D) embeddings.
+
+        The rank R is at most min(N, D): directions without data are left out, because there the
+        penalty would keep the weights at 0 anyway.
         """
         x = image.half().float()
         mean = x.mean(0)
@@ -126,15 +149,16 @@ class Basis:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything the fits of one training share.
+    """Everything that the fits of one training share.
 
     Attributes:
         basis: of the N images.
         z: (N, C) float32 zero-shot scores.
         labels: (N, C) integers, see `backend.vlpl.objectives`.
-        weights: (N,) float32 row weights; for what is missing to 1, zero-shot speaks.
-        a0: zero-shot slope.
-        b0: zero-shot offset.
+        weights: (N,) float32 row weights, >= 0; of a weight below 1 the rest goes to the zero-shot
+            probability as a soft target.
+        a0: slope of the zero-shot probability, logits per unit of z.
+        b0: its offset, logits.
     """
 
     basis: Basis
@@ -155,18 +179,18 @@ class Training:
         b0: float,
         weights: Tensor | None = None,
     ) -> Training:
-        """Check and prepare.
+        """Check the data and prepare the fits.
 
         Args:
             image: (N, D) L2-normalised embeddings.
             z: (N, C) from `zero_shot.fuse`.
-            labels: (N, C) integers.
+            labels: (N, C) integers, see `backend.vlpl.objectives`.
             a0: slope of the zero-shot probability.
             b0: its offset.
-            weights: (N,), >= 0; default all 1. See `head.row_weights`.
+            weights: (N,), >= 0, see `head.row_weights`; default all 1.
 
         Raises:
-            ValueError: shapes do not fit or labels hold other values.
+            ValueError: the shapes do not fit, or labels have other values.
         """
         objectives.check_labels(labels)
         rows = torch.ones(len(labels)) if weights is None else weights.float()
@@ -175,12 +199,12 @@ class Training:
         return cls(Basis.of(image), z.float(), labels, rows, a0, b0)
 
     def anchor(self) -> Tensor:
-        """Zero-shot logits (N, C) float32."""
+        """Zero-shot logits, (N, C) float32."""
         return self.a0 * self.z + self.b0
 
     def solve(
         self,
-        goal: Objective,
+        objective: Objective,
         l2: float,
         rows: Tensor | None = None,
         *,
@@ -191,12 +215,12 @@ class Training:
         """Fit on these rows (all by default).
 
         Args:
-            goal: the objective.
-            l2: penalty on W.
+            objective: the objective.
+            l2: penalty on W, > 0.
             rows: (n,) indices.
-            start: theta of a neighbouring fit, to begin from.
-            tolerance: on max |gradient| / n.
-            max_iterations: of every round.
+            start: theta of a similar fit, to begin from.
+            tolerance: on the largest |gradient| / n.
+            max_iterations: upper limit for each round.
         """
         index = torch.arange(len(self.labels)) if rows is None else rows
         whole = rows is None
@@ -206,10 +230,10 @@ class Training:
         offset, labels = self.anchor()[index], self.labels[index]
         rank, count = self.basis.x.shape[1], self.labels.shape[1]
         theta = torch.zeros(rank + 2, count) if start is None else start
-        # From the label's own column alone, so that labels stay apart.
-        weights = self.weights[index] * goal.counted(labels)
-        found = ((labels == POSITIVE) * weights[:, None]).sum(0)
-        caution = 1.0 + RARE / (found + 1.0)
+        # Counted in the label's own column alone: the fits of labels must not affect each other.
+        weights = self.weights[index] * objective.counted(labels)
+        positives = ((labels == POSITIVE) * weights[:, None]).sum(0)
+        caution = 1.0 + RARE / (positives + 1.0)
         penalty = torch.cat(
             [
                 torch.full((rank, count), l2),
@@ -219,10 +243,10 @@ class Training:
         )
         share = len(index) / max(len(self.labels), 1)
         solution = Solution(theta, 0, 0.0)
-        for turn in range(goal.rounds):
+        for turn in range(objective.rounds):
             logits = offset if turn == 0 else offset + design.forward(solution.theta)
-            terms = goal.terms(labels, logits, turn).weighted(self.weights[index])
-            terms = _with_zero_shot(terms, labels, self.weights[index], offset, goal)
+            terms = objective.terms(labels, logits, turn).weighted(self.weights[index])
+            terms = _with_zero_shot(terms, labels, self.weights[index], offset, objective)
             bend = torch.sigmoid(logits)
             bend = (terms.pos + terms.neg) * bend * (1.0 - bend)
             curvature = penalty + torch.cat(
@@ -245,11 +269,11 @@ class Training:
         return solution
 
     def predict(self, theta: Tensor, rows: Tensor) -> Tensor:
-        """Logits (n, C) of these rows."""
+        """Logits (n, C) of these rows, for theta of `solve`."""
         return self.anchor()[rows] + Design(self.basis.x[rows], self.z[rows]).forward(theta)
 
     def head(self, theta: Tensor, card: Card) -> Head:
-        """Turn a solution into a head over raw embeddings."""
+        """The head over raw embeddings that theta of `solve` stands for."""
         rank = self.basis.x.shape[1]
         weight = on_weight_grid((self.basis.rotation @ theta[:rank]).T / self.basis.scale)
         centre = weight.double() @ self.basis.mean.double()
@@ -261,53 +285,54 @@ class Training:
         )
 
 
-def describe(training: Training, card: Card, goal: Objective, l2: float | None) -> Card:
+def describe(training: Training, card: Card, objective: Objective, l2: float | None) -> Card:
     """The card with what a fit was made from: objective, constants and counts.
 
-    ``constants`` are those of the objective, the penalty (``l2``) and the anchor (``a0``, ``b0``);
-    ``counts`` the observed positives of each label, and under ``(rows)`` and ``(reviewed rows)``
-    how many rows had any label observed, and all of them.
+    ``constants`` holds those of the objective, the penalty (``l2``) and the anchor (``a0``,
+    ``b0``); ``counts`` the observed positives of each label, the rows with any observed label
+    (``(rows)``) and the fully reviewed ones (``(reviewed rows)``).
     """
     labels = training.labels
-    constants = {**goal.constants, "a0": training.a0, "b0": training.b0}
+    constants = {**objective.constants, "a0": training.a0, "b0": training.b0}
     if l2 is not None:
         constants["l2"] = l2
     positives = (labels == POSITIVE).sum(0).tolist()
     counts = dict(zip(card.labels, positives, strict=True))
     counts[ROWS] = int((labels.abs() == POSITIVE).any(1).sum())
     counts[REVIEWED_ROWS] = int(reviewed_rows(labels).sum())
-    name = ZERO_SHOT if l2 is None else goal.name
+    name = ZERO_SHOT if l2 is None else objective.name
     return replace(card, objective=name, constants=constants, counts=counts)
 
 
 def fit(
-    training: Training, card: Card, goal: Objective = BCE, l2: float | None = DEFAULT_L2
+    training: Training, card: Card, objective: Objective = BCE, l2: float | None = DEFAULT_L2
 ) -> Head:
-    """One head with a given objective and penalty; deterministic. ``l2`` None: zero-shot.
+    """Fit a head with a given objective and penalty; deterministic. ``l2`` None: zero-shot.
 
-    With no observed label at all the result is the zero-shot head, exactly.
+    Without any observed label the result is exactly the zero-shot head.
 
     Raises:
-        ValueError: the card names another number of labels.
+        ValueError: the card has another number of labels.
     """
     dim = training.basis.rotation.shape[0]
     if not bool((training.labels.abs() == POSITIVE).any()):
         l2 = None
-    card = describe(training, card, goal, l2)
+    card = describe(training, card, objective, l2)
     if l2 is None:
         return zero_shot_head(card, dim, training.a0, training.b0)
-    return training.head(training.solve(goal, l2).theta, card)
+    return training.head(training.solve(objective, l2).theta, card)
 
 
 def _with_zero_shot(
-    terms: Terms, labels: Tensor, weights: Tensor, anchor: Tensor, goal: Objective
+    terms: Terms, labels: Tensor, weights: Tensor, anchor: Tensor, objective: Objective
 ) -> Terms:
-    """Let zero-shot speak for what is missing of a row's weight, where a label is observed.
+    """Give the rest of each row's weight to the zero-shot probability, where a label is observed.
 
-    A row that was waved through is half-believed: with the zero-shot probability as a soft target
-    for the other half, it does not say that everything below the threshold is absent.
+    A review that accepted a suggestion unchanged is trusted by half: with the zero-shot probability
+    as a soft target for the other half, it does not teach that every label below the threshold is
+    absent.
     """
-    share = (1.0 - weights).clamp_min(0.0) * goal.counted(labels)
+    share = (1.0 - weights).clamp_min(0.0) * objective.counted(labels)
     observed = share[:, None] * (labels.abs() == POSITIVE)
     q = torch.sigmoid(anchor)
     return Terms(terms.pos + observed * q, terms.neg + observed * (1.0 - q), terms.ent)

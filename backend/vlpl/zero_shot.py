@@ -1,11 +1,11 @@
 """Zero-shot scores: how well each label's text fits an image, made comparable across labels.
 
 Cosines of an image with the label texts are biased twice: some labels score high on every image,
-some images score high on every label. So the score of the whole image and of its best cell are
+some images score high on every label. So the scores of the whole image and of its best cell are
 standardised per label, summed, and standardised per image (SPARC, CVPR 2025, does the same to CLIP
-scores). Per-image standardisation over a handful of labels would erase the answer (with one label
+scores). Per-image standardisation over a handful of labels would erase the signal (with one label
 everything becomes 0, with two always +1 and -1), so the image's mean and variance are shrunk
-towards their population values as if `PRIOR_LABELS` neutral labels had been scored beside.
+towards their population values as if `PRIOR_LABELS` neutral labels had been scored too.
 
 All functions are batch-invariant to the bit, see `backend.vlpl.exact`.
 """
@@ -22,23 +22,27 @@ from torch import Tensor
 from backend.vlpl import exact
 
 PRIOR_LABELS = 20.0
-"""Strength of the shrinkage of per-image mean and variance, in labels."""
+"""Strength of the shrinkage of the per-image mean and variance, in labels."""
 MIN_STD = 1e-3
-"""Floor of a cosine's standard deviation: images that are all alike must not blow z up."""
+"""Floor of a cosine's standard deviation, so that z stays bounded if all images are alike."""
 MIN_SPREAD = 0.5
-"""The same for the sum of both scores, in their standard deviations; usual are 1 to 2."""
+"""The same for the sum of both standardised scores, where 1 to 2 is usual."""
 _MIN_NORM = 1e-6
 DEFAULT_SPREAD = 0.05
-"""Standard deviation of a cosine over labels where nothing has been measured yet."""
+"""Standard deviation of a cosine over labels, if nothing has been measured yet."""
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Frozen per-label standardisation: part of a version, replaced only by a new one.
+    """Frozen per-label standardisation: part of a model version, replaced only by a new version.
 
-    All lists have one entry a label. Units are cosines; ``spread`` is the standard deviation of
-    the summed standardised scores over images and labels. ``cell_*`` are None where the encoder
-    gives no cells.
+    Attributes:
+        global_mean: (C,) mean cosine of whole images over the measured images.
+        global_std: (C,) its standard deviation.
+        cell_mean: (C,) the same for the best cell; None if the encoder gives no cells.
+        cell_std: (C,) its standard deviation, or None.
+        spread: standard deviation, over images and labels, of the summed standardised scores.
+        count: number of measured images.
     """
 
     global_mean: tuple[float, ...]
@@ -49,7 +53,7 @@ class Statistics:
     count: int
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able; floats survive the round trip exactly."""
+        """The fields as a JSON-serialisable mapping; floats survive the round trip exactly."""
         return {
             "global_mean": list(self.global_mean),
             "global_std": list(self.global_std),
@@ -93,10 +97,10 @@ def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tenso
         text: (C, D), L2-normalised.
 
     Returns:
-        Global scores (N, C) and best-cell scores (N, C) or None; float32 in [-1, 1].
+        Global scores (N, C), and best-cell scores (N, C) or None; float32 in [-1, 1].
 
     Raises:
-        ValueError: shapes do not fit, or embeddings are not finite and normalised.
+        ValueError: the shapes do not fit, or embeddings are not finite and normalised.
     """
     if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1]:
         raise ValueError(f"cannot score {tuple(image.shape)} against {tuple(text.shape)}")
@@ -133,14 +137,14 @@ def _best_cosines(cells: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
 
 
 def fit_statistics(global_: Tensor, cells: Tensor | None) -> Statistics:
-    """Measure the per-label mean and standard deviation of both scores over a set of images.
+    """Measure the mean and standard deviation of both scores, per label, over a set of images.
 
     Args:
-        global_: (N, C) from `raw_scores`, N >= 2; 25 images already do.
-        cells: (N, C) or None.
+        global_: (N, C) from `raw_scores`, N >= 2; about 25 images are enough.
+        cells: (N, C) from `raw_scores`, or None.
 
     Raises:
-        ValueError: fewer than two images, or shapes that differ.
+        ValueError: there are fewer than two images, or the shapes differ.
     """
     if global_.ndim != 2 or len(global_) < 2:
         raise ValueError("statistics need at least two images")
@@ -171,7 +175,7 @@ def fuse(
     statistics: Statistics | None = None,
     spread: float = DEFAULT_SPREAD,
 ) -> Tensor:
-    """One score a label and image from the global and the best-cell score.
+    """One score per image and label, from the global and the best-cell score.
 
     With statistics (u the sum of both scores standardised per label, m and v its mean and
     variance over the image's C labels, k = `PRIOR_LABELS`, s = ``statistics.spread``):
@@ -185,14 +189,14 @@ def fuse(
     Args:
         global_: (N, C) cosines.
         cells: (N, C) cosines or None.
-        statistics: of these C labels.
-        spread: used without statistics only; a cosine's usual standard deviation over labels.
+        statistics: of these C labels, or None.
+        spread: a cosine's usual standard deviation over labels; used only without statistics.
 
     Returns:
-        z (N, C) float32; about zero mean and unit variance.
+        z (N, C) float32, of about zero mean and unit variance.
 
     Raises:
-        ValueError: shapes or label counts differ.
+        ValueError: the shapes or numbers of labels differ, or cell scores are missing.
     """
     if global_.ndim != 2 or (cells is not None and cells.shape != global_.shape):
         raise ValueError("global and cell scores must both be (N, C)")
@@ -230,7 +234,7 @@ def probabilities(z: Tensor, a0: float, b0: float) -> Tensor:
 
     Args:
         z: (N, C) from `fuse`.
-        a0: slope, logits a unit of z.
+        a0: slope, logits per unit of z.
         b0: offset, logits.
 
     Returns:

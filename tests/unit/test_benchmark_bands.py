@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from backend.vlpl.calibration import NEVER
-from backend.vlpl.metrics import micro
 from benchmarks.bands import conformal_threshold, fit_bands
 
 
@@ -18,15 +17,16 @@ def _population(count: int, seed: int, labels: int = 6) -> tuple[Tensor, Tensor]
     return logits, truth
 
 
-def test_a_label_is_in_one_band_at_most_and_most_labels_are_in_one() -> None:
+def test_a_label_is_in_one_band_at_most_and_nine_tenths_of_the_true_labels_are_in_one() -> None:
     fresh, fresh_truth = _population(20_000, 999)
-    shown = []
+    missed = []
     for seed in range(10):
         logits, truth = _population(1000, seed)
         suggested, maybe = fit_bands(torch.sigmoid(logits), truth).of(torch.sigmoid(fresh))
         assert not bool((suggested & maybe).any())
-        shown.append(micro(suggested | maybe, fresh_truth).recall)
-    assert sum(shown) / len(shown) > 0.9 - 0.01
+        lost = (~(suggested | maybe) & fresh_truth.bool()).sum(1)
+        missed.append(float((lost / fresh_truth.sum(1).clamp_min(1)).mean()))
+    assert sum(missed) / len(missed) < 0.1 + 0.01
 
 
 def test_an_unreachable_precision_leaves_the_suggest_band_empty() -> None:

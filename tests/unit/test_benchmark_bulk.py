@@ -29,9 +29,9 @@ def stages() -> Stages:
 
 
 def test_a_workers_stages_are_summed_with_label_studios_share_and_without_other_encoders():
-    found = stages()
-    assert found.core_seconds == pytest.approx(0.050)
-    rows, note = bulk_stages.outcome(found)
+    measured = stages()
+    assert measured.core_seconds == pytest.approx(0.050)
+    rows, note = bulk_stages.outcome(measured)
     total = next(row for row in rows if row["stage"].startswith("sum"))
     assert total["one image alone"] == "131.0"
     assert total["as a worker"] == "50.0"

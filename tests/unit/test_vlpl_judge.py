@@ -13,7 +13,7 @@ LABELS = ("a", "b", "c", "d")
 
 
 def data(count: int, noise: float = 1.0, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """(what is known of all labels, scores that know it up to noise)."""
+    """(what is known of all labels, scores that are the truth plus noise)."""
     generator = torch.Generator().manual_seed(seed)
     truth = (torch.rand(count, 4, generator=generator) < 0.3).double()
     scores = truth * 2 - 1 + noise * torch.randn(count, 4, generator=generator)
@@ -26,18 +26,18 @@ def test_a_better_head_is_accepted_and_a_worse_one_is_not():
     assert judge(good, bad, truth, LABELS).accepted
     verdict = judge(bad, good, truth, LABELS)
     assert not verdict.accepted
-    assert "surely worse" in verdict.reason
+    assert "significantly worse" in verdict.reason
     assert verdict.metrics["mAP"] < verdict.metrics["serving mAP"]
 
 
-def test_of_fewer_than_five_tasks_nothing_is_sure():
+def test_of_fewer_than_five_tasks_no_difference_is_significant():
     truth = torch.tensor([[POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE]] * 5)
     good = torch.tensor([[0.9, 0.1, 0.1, 0.1]] * 5)
     bad = torch.tensor([[0.1, 0.9, 0.9, 0.9]] * 5)
     for count, accepted in ((1, True), (4, True), (5, False)):
         verdict = judge(bad[:count], good[:count], truth[:count], LABELS)
         assert verdict.accepted == accepted
-        assert f"on {count} randomly" in verdict.reason or "surely worse" in verdict.reason
+        assert f"on {count} randomly" in verdict.reason or "significantly worse" in verdict.reason
 
 
 def test_equal_heads_are_accepted():
@@ -114,10 +114,10 @@ def test_judged_rows_never_change_the_weights():
         some.weights,
         some.judged,
     )
-    one = fit(some, CARD, 1.0, -1.0, Aim(0.3)).head.weight
-    two = fit(other, CARD, 1.0, -1.0, Aim(0.3)).head.weight
+    before = fit(some, CARD, 1.0, -1.0, Aim(0.3)).head.weight
+    after = fit(other, CARD, 1.0, -1.0, Aim(0.3)).head.weight
     # Up to the calibration's common factor.
-    assert torch.allclose(one / one.norm(), two / two.norm(), atol=1e-3)
+    assert torch.allclose(before / before.norm(), after / after.norm(), atol=1e-3)
 
 
 def test_a_fitted_head_beats_zero_shot():

@@ -88,9 +88,9 @@ def test_same_data_same_bytes() -> None:
 @pytest.mark.parametrize("positives", range(6))
 def test_a_rare_label_stays_near_zero_shot(positives: int) -> None:
     image, z, truth = scene()
-    found = (truth[:, 2] > 0).nonzero().squeeze(1)
+    present = (truth[:, 2] > 0).nonzero().squeeze(1)
     kept = torch.ones(len(truth), dtype=torch.bool)
-    kept[found[positives:]] = False
+    kept[present[positives:]] = False
     given = Training.of(image[kept], z[kept], codes(truth[kept]), a0=A0, b0=B0)
     head = training.fit(given, card())
     fresh_image, fresh_z, fresh_truth = scene(2000, seed=21)
@@ -157,7 +157,7 @@ def test_rows_that_confirm_zero_shots_threshold_leave_its_base_rate() -> None:
     zero = torch.sigmoid(A0 * z + B0)
     waved_through = zero >= 0.3
     expected = float(zero.sum())
-    found = {}
+    moved = {}
     for weight in (0.5, 1.0):
         prepared = Training.of(
             image,
@@ -169,8 +169,8 @@ def test_rows_that_confirm_zero_shots_threshold_leave_its_base_rate() -> None:
         )
         theta = prepared.solve(BCE, 0.3, tolerance=1e-6).theta
         logits = prepared.head(theta, card()).logits(image, z)
-        found[weight] = abs(float(torch.sigmoid(logits).sum()) - expected)
-    assert found[0.5] < found[1.0]
+        moved[weight] = abs(float(torch.sigmoid(logits).sum()) - expected)
+    assert moved[0.5] < moved[1.0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -246,8 +246,9 @@ def test_few_reviewed_images_do_not_choose() -> None:
     labels = torch.full_like(truth, UNKNOWN)
     labels[:5] = codes(truth)[:5]
     chosen = selection.select(_prepared(labels))
-    assert chosen.table == () and chosen.l2 == training.DEFAULT_L2
-    assert chosen.objective.name == "wan"
+    assert chosen.table == () and chosen.l2 == training.DEFAULT_L2 and chosen.objective == BCE
+    labels[50:, 1] = POSITIVE
+    assert selection.select(_prepared(labels)).objective == BY_NAME["wan"]
 
 
 def test_lengths_that_differ_are_refused() -> None:
