@@ -29,18 +29,18 @@ from benchmarks.bulk_upstream import upstream
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
 PARTS = ("stages", "end-to-end", "upstream", "memory", "large")
-STEERING = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
+SETTING_PREFIXES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
 
 Outcome = tuple[list[dict[str, Any]], str]
 
 
 def markers(part: str) -> tuple[str, str]:
-    """The lines of the document that a part's table stands between."""
+    """The lines of the document before and after a part's table."""
     return f"<!-- {part}: written by benchmarks/bulk.py -->", f"<!-- end of {part} -->"
 
 
 def section(outcome: Outcome, measured_on: str) -> str:
-    """A part's table, what is to be known about it, and the machine."""
+    """A part's table, the note on it, and the machine."""
     rows, note = outcome
     return f"{report.table(rows)}\n\n{note}\n\n{measured_on}."
 
@@ -51,7 +51,7 @@ def write(part: str, text: str) -> None:
 
 
 def chosen_photos(data: Path, count: int) -> tuple[list[Path], list[str]]:
-    """So many photos, spread evenly over the sorted names, and the labels of all."""
+    """So many photos, spread evenly over the sorted names, and the labels of the data set."""
     content = json.loads((data / "coco-dev" / "labels.json").read_text())
     names = sorted(content["images"])
     count = min(count, len(names))
@@ -62,7 +62,7 @@ def chosen_photos(data: Path, count: int) -> tuple[list[Path], list[str]]:
 def run_parts(
     servers: Servers, options: argparse.Namespace, done: Callable[[str, Outcome], None]
 ) -> None:
-    """Run the chosen parts in their order and hand over what came of each."""
+    """Run the chosen parts in order, and call ``done`` with the outcome of each."""
     sizes = [size for size in options.tasks if size]
 
     @cache
@@ -103,20 +103,20 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def quiet_and_unsteered() -> None:
-    """Only errors are told, and nothing from outside decides anything."""
+def ignore_the_environment() -> None:
+    """Log errors only, and drop settings that the environment brings."""
     logging.basicConfig(level=logging.ERROR)
-    # Servers are started after the store was opened; they use nothing of it.
+    # Servers are started after the store was opened; they do not use the connection.
     warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
-    # Neither the environment nor a .env file of whoever runs it decides anything.
-    for name in [name for name in os.environ if name.startswith(STEERING)]:
+    # A .env file is not read either: the benchmarks run in a temporary folder.
+    for name in [name for name in os.environ if name.startswith(SETTING_PREFIXES)]:
         del os.environ[name]
 
 
 def main() -> None:
     """Command line."""
     options = parsed()
-    quiet_and_unsteered()
+    ignore_the_environment()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)
         torch.set_num_threads(options.threads)

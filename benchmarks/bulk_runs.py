@@ -40,31 +40,35 @@ from jobs.run_store import RunStore
 
 Row = dict[str, Any]
 OTHER_THRESHOLD = 0.31
-"""Any value that is not the default: the version changes with it, and no embedding does."""
+"""Any value but the default: the model version changes with it, and no embedding does."""
 COPIES = 10
 """Addresses of each photo where there are more tasks than photos."""
-LISTING = {"fields": "all", "include": "id,data,total_annotations", "page_size": 2000}
-"""As `LabelStudioClient.tasks` asks for it."""
-UNALIKE = 0.02
-"""Noise on made-up embeddings, so that no two are equal."""
+LISTING: dict[str, str | int] = {
+    "fields": "all",
+    "include": "id,data,total_annotations",
+    "page_size": 2000,
+}
+"""The query with which `LabelStudioClient.tasks` lists them."""
+NOISE = 0.02
+"""Relative noise on made-up embeddings, so that no two are equal."""
 
 
 def run_through(
-    settings: Settings, project: int, told: Callable[[Run], None] = lambda now: None
+    settings: Settings, project: int, progress: Callable[[Run], None] = lambda run: None
 ) -> Run:
-    """One run from asking to showing, by a worker that listens.
+    """A run from its request to visible predictions, by a worker that listens.
 
     Args:
         settings: of the worker.
-        project: its number.
-        told: called about twice a second with how it stands.
+        project: id of the project.
+        progress: called about twice a second with the state of the run.
 
     Raises:
-        RuntimeError: it failed, or left tasks out.
+        RuntimeError: the run failed, or left tasks out.
     """
     runs = RunStore(queue.connect(settings))
     run, _ = start(runs, project, "missing", "cli")
-    return _good(wait(runs, run.id, told))
+    return _good(wait(runs, run.id, progress))
 
 
 def _good(run: Run) -> Run:
@@ -74,7 +78,7 @@ def _good(run: Run) -> Run:
 
 
 def wall(run: Run) -> float:
-    """Seconds from asking to showing."""
+    """Seconds from the request to visible predictions."""
     return run.ended - run.created
 
 
@@ -82,7 +86,7 @@ def wall(run: Run) -> float:
 
 
 def end_to_end(servers: Servers, stages: Stages) -> tuple[list[Row], str]:
-    """A run over all photos, as a share of what the cores allow; the same without Label Studio."""
+    """A run over all photos, as a share of what the cores allow; and the same from the disk."""
     count = len(servers.names)
     settings = servers.with_store("end-to-end")
     number, _ = servers.project([address(name) for name in servers.names])
@@ -123,7 +127,7 @@ def _speed(what: str, speed: float, share: float, goal: str = "") -> Row:
 
 
 def _from_disk(servers: Servers, settings: Settings, encoder: Encoder) -> tuple[float, float]:
-    """Images/s of the encoder alone on prepared batches, before and after, and of `fill`."""
+    """Images/s of the encoder alone (mean of before and after), and of `Embedder.fill`."""
     names = servers.names[:SAMPLE]
     prepared = [
         encoder.prepare(decode(servers.read(address(name)), settings.max_image_pixels))
@@ -171,7 +175,7 @@ def memory(servers: Servers, sizes: Sequence[int]) -> tuple[list[Row], str]:
         ):
             run = run_through(settings, number, lambda now: seen.enter(now.state))
         known = Store(settings.store_uri).vectors.keys_of(
-            settings.label_studio_url + one for one in values
+            settings.label_studio_url + value for value in values
         )
         if len(known) != size or len(set(known.values())) != len(photos):
             raise RuntimeError("Copies were to be other addresses with the same content.")
@@ -255,7 +259,7 @@ def _is_of(item: dict[str, Any], run: Run) -> bool:
 
 
 def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Sequence[str]) -> None:
-    """Store an embedding for each address, all different, in batches as a run leaves them."""
+    """Store an embedding for each address, all different, in batches as a run stores them."""
     store = Store(settings.store_uri)
     photos = servers.names[:64]
     pixels = [decode(servers.read(address(name)), settings.max_image_pixels) for name in photos]
@@ -276,13 +280,14 @@ def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Seq
 
 
 def _near(rows: np.ndarray[Any, Any], chance: np.random.Generator) -> np.ndarray[Any, Any]:
-    noisy = rows + UNALIKE * chance.standard_normal(rows.shape) / np.sqrt(rows.shape[-1])
+    noisy = rows + NOISE * chance.standard_normal(rows.shape) / np.sqrt(rows.shape[-1])
     noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
-    return noisy.astype(np.float16)
+    stored: np.ndarray[Any, Any] = noisy.astype(np.float16)
+    return stored
 
 
 def _command(servers: Servers, settings: Settings, project: int) -> tuple[Run, str, float]:
-    """``ls-clip predict --wait``: its run, how long that was in each state, and all seconds."""
+    """``ls-clip predict --wait``: its run, the time in each state as text, and all seconds."""
     runs = RunStore(queue.connect(settings))
     known = {run.id for run in runs.of_project(project)}
     since: dict[str, float] = {"start": time.perf_counter()}
@@ -297,12 +302,12 @@ def _command(servers: Servers, settings: Settings, project: int) -> tuple[Run, s
     run = _good(runs.of_project(project)[0])
     names, moments = [*since], [*since.values()]
     phases = zip(names, moments, moments[1:], strict=False)
-    told = ", ".join(f"{name} {until - at:.1f} s" for name, at, until in phases)
-    return run, told, moments[-1] - moments[0]
+    durations = ", ".join(f"{name} {until - at:.1f} s" for name, at, until in phases)
+    return run, durations, moments[-1] - moments[0]
 
 
 def _directly(servers: Servers, project: int, payload: Sequence[Row]) -> tuple[float, float]:
-    """Seconds of Label Studio's listing, and of its import of these predictions."""
+    """Seconds that Label Studio takes to list the tasks, and to import these predictions."""
     url = servers.settings.label_studio_url
     with requests.Session() as session:
         session.trust_env = False

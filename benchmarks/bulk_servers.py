@@ -20,20 +20,21 @@ import psutil
 from backend.demo.servers import VERSION, LocalStudio, LocalValkey, LocalWorker, new_secret
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, free_port
-from backend.settings import Settings
+from backend.settings import Settings, load_settings
 from jobs import queue
 
 FOLDER = "images"
 GONE_SECONDS = 45.0
+"""Wait this long for a stopped worker to leave the queue's list."""
 
 
 class Servers:
     """A Label Studio, a Valkey and photos below one folder; a context manager.
 
     Args:
-        folder: empty, and deleted by whoever made it.
+        folder: empty; the caller deletes it.
         photos: files that are copied there and served as local files.
-        labels: of the projects that are made.
+        labels: of the projects that `project` creates.
     """
 
     def __init__(self, folder: Path, photos: Sequence[Path], labels: Sequence[str]) -> None:
@@ -63,12 +64,11 @@ class Servers:
             self.valkey = stack.enter_context(
                 LocalValkey(self.folder / "valkey", free_port(16800, taken=[port]))
             )
-            self.settings = Settings(
-                _env_file=None,
+            self.settings = load_settings(
                 label_studio_url=self.label_studio.url,
                 label_studio_api_key=token,
                 encoder="offline",
-                # Emulated bfloat16 would be measured where the hardware has none.
+                # bfloat16 would be emulated, and slow, on hardware without it.
                 precision="float32",
                 store=str(self.folder / "store"),
                 redis_url=self.valkey.url,
@@ -88,31 +88,31 @@ class Servers:
         self._stack.close()
 
     def with_store(self, name: str, **changes: Any) -> Settings:
-        """The settings with a store of this name, and other changes."""
+        """The settings with a store of this name and with other changes."""
         return self.settings.model_copy(update={"store": str(self.folder / name), **changes})
 
     @contextmanager
     def worker(self, settings: Settings) -> Iterator[LocalWorker]:
-        """One worker that has loaded its encoder and listens."""
+        """A worker that has loaded its encoder and listens to the queue."""
         connection = queue.connect(settings)
         log = self.folder / "worker.log"
         with LocalWorker(settings, log, "--queues", queue.PREDICT) as worker:
             worker.wait()
             yield worker
-        # The next one must not be taken for this one.
+        # The next worker must not be mistaken for this one.
         deadline = time.monotonic() + GONE_SECONDS
         while queue.workers(connection, queue.PREDICT) and time.monotonic() < deadline:
             time.sleep(0.5)
 
     def project(self, addresses: Sequence[str]) -> tuple[int, list[int]]:
-        """A project with one task an address: its number, and the tasks' ids."""
+        """Create a project with one task per address: its id, and the ids of its tasks."""
         number = int(self.studio.projects.create("bulk", self.config)["id"])
         self.studio.projects.add_local_files(number, str(self.folder / "files" / FOLDER))
         tasks = [{"data": {"image": address}} for address in addresses]
         return number, self.studio.tasks.create(number, tasks)
 
     def read(self, value: str) -> bytes:
-        """The photo at an address that `address` gave, from the disk."""
+        """The bytes of the photo at an `address`, from the disk."""
         name = value.partition("?d=")[2].partition("&")[0]
         return (self.folder / "files" / name).read_bytes()
 
@@ -125,12 +125,12 @@ class Disk:
 
 
 def address(name: str, copy: int | None = None) -> str:
-    """Where Label Studio serves a photo; copies are other addresses with the same content."""
+    """Where Label Studio serves a photo; a copy is another address with the same content."""
     return f"/data/local-files/?d={FOLDER}/{name}" + ("" if copy is None else f"&copy={copy}")
 
 
 def _config(labels: Sequence[str]) -> str:
-    """The ready config that shows the probabilities, with these labels."""
+    """The labeling config that comes with the plugin and shows probabilities, with these labels."""
     text = files("plugin_config").joinpath("beside-the-image.xml").read_text()
     choices = "".join(f"<Choice value={quoteattr(label)}/>" for label in labels)
     return text[: text.index("<Choice value=")] + choices + text[text.rindex("</Choices>") :]
@@ -140,7 +140,7 @@ def _config(labels: Sequence[str]) -> str:
 
 
 def process_of(server: LocalProcess) -> psutil.Process:
-    """The process of a server that we started."""
+    """The process of a server that was started here."""
     return psutil.Process(server._process.pid)
 
 
@@ -153,11 +153,11 @@ def worker_process(server: LocalProcess) -> psutil.Process:
 
 
 def cpu_of(process: psutil.Process) -> float:
-    """CPU seconds of a process and all below it, those that have ended included."""
+    """CPU seconds of a process and all its descendants, including those that have ended."""
     total = 0.0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         try:
-            total += sum(one.cpu_times()[:4])
+            total += sum(member.cpu_times()[:4])
         except psutil.NoSuchProcess:
             continue
     return total
@@ -170,7 +170,7 @@ class Meter:
         seconds: on the wall clock.
         own: CPU seconds of this process.
         cpu: CPU seconds of each server.
-        others: how many cores were busy with anything else, on average.
+        others: mean number of cores that were busy with anything else.
 
     Args:
         servers: name -> process that we started.
@@ -208,7 +208,7 @@ class PeakMemory:
         peaks: phase (see `enter`) -> bytes.
 
     Args:
-        process: to be watched.
+        process: to watch.
     """
 
     def __init__(self, process: psutil.Process) -> None:
@@ -218,11 +218,11 @@ class PeakMemory:
 
     @property
     def peak(self) -> int:
-        """Bytes, of all phases."""
+        """Bytes, over all phases."""
         return max(self.start, *self.peaks.values())
 
     def enter(self, phase: str) -> None:
-        """Say what the process does from now on."""
+        """Start a phase of this name."""
         self._phase = phase
 
     def __enter__(self) -> Self:
@@ -242,7 +242,7 @@ class PeakMemory:
 
 
 def machine() -> str:
-    """One line: what the figures were measured on."""
+    """The machine and versions that the figures were measured on, in one line."""
     import torch
 
     model = platform.processor() or platform.machine()

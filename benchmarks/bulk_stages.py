@@ -139,21 +139,21 @@ class _Scale:
         return Cost(meter.own / images, meter.cpu.get("studio", 0.0) / images)
 
 
-def outcome(found: Stages) -> tuple[list[dict[str, Any]], str]:
+def outcome(stages: Stages) -> tuple[list[dict[str, Any]], str]:
     """Rows for the document, in thousandths of a core-second, and a note."""
     total = Stage(
         "sum (offline)",
         "",
-        _summed([stage.alone for stage in found.stages]),
-        _summed([stage.used for stage in found.stages]),
+        _summed([stage.alone for stage in stages.stages]),
+        _summed([stage.used for stage in stages.stages]),
     )
     note = (
         "CPU milliseconds of an image, Label Studio's included. `alone / worker` says how many "
         "times as much one image at a time costs; for import that is one POST a prediction. Of "
         f"{ROUNDS} rounds the cheapest counts (import: one round). "
-        f"Other programs took {found.others:.2f} cores meanwhile."
+        f"Other programs took {stages.others:.2f} cores meanwhile."
     )
-    return [_row(stage) for stage in (*found.stages, total, *found.more)], note
+    return [_row(stage) for stage in (*stages.stages, total, *stages.more)], note
 
 
 def _summed(costs: Sequence[Cost]) -> Cost:
@@ -188,11 +188,11 @@ def _fetch(scale: _Scale, names: Sequence[str]) -> Stage:
 
 def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -> list[Stage]:
     settings = scale.servers.settings
-    data = [scale.servers.read(address(one)) for one in scale.servers.names[:count]]
+    data = [scale.servers.read(address(photo)) for photo in scale.servers.names[:count]]
 
-    def prepare(one: bytes) -> Any:
-        image = decode(one, settings.max_image_pixels, DRAFT_SIZE)
-        content_key(one)
+    def prepare(content: bytes) -> Any:
+        image = decode(content, settings.max_image_pixels, DRAFT_SIZE)
+        content_key(content)
         return encoder.prepare(image)
 
     prepared = [*map(prepare, data)]
@@ -205,7 +205,7 @@ def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -
     with ThreadPoolExecutor(threads) as pool:
         used = scale.weigh(len(data), lambda: _drop(pool.map(prepare, data)))
     decoding = Stage(f"decode, prepare ({name})", f"{threads} threads", alone, used)
-    singles = [[one] for one in prepared[:few]]
+    singles = [[image] for image in prepared[:few]]
     alone = scale.weigh(len(singles), lambda: _drop(map(encoder.encode_prepared, singles)))
     used = scale.weigh(len(prepared), lambda: _drop(map(encoder.encode_prepared, parts)))
     encoding = Stage(f"encode ({name})", f"batches of {settings.batch_size}", alone, used)
@@ -218,14 +218,12 @@ def _import(scale: _Scale, encoder: Encoder) -> Stage:
     addresses = [address(name) for name in servers.names]
     number, tasks = servers.project(addresses)
     made = predictions(servers, number, encoder)
-    few = [one.as_import() for one in spread_over(made, tasks[:SINGLE])]
+    few = [prediction.as_import() for prediction in spread_over(made, tasks[:SINGLE])]
     with requests.Session() as session:
         session.trust_env = False
-        alone = scale.weigh_both(
-            len(few), lambda: _drop(post(session, servers, one) for one in few)
-        )
+        alone = scale.weigh_both(len(few), lambda: _post_all(session, servers, few))
     number, tasks = servers.project(addresses)
-    items = [one.as_import() for one in spread_over(made, tasks)]
+    items = [prediction.as_import() for prediction in spread_over(made, tasks)]
     importer = Importer(servers.studio, number, made[0].model_version)
 
     def send() -> None:
@@ -256,6 +254,11 @@ def predictions(servers: Servers, number: int, encoder: Encoder) -> list[Predict
 def spread_over(made: Sequence[Prediction], tasks: Sequence[int]) -> list[Prediction]:
     """These predictions for other tasks, over and over again."""
     return [replace(made[index % len(made)], task=task) for index, task in enumerate(tasks)]
+
+
+def _post_all(session: requests.Session, servers: Servers, items: Sequence[dict[str, Any]]) -> None:
+    for item in items:
+        post(session, servers, item)
 
 
 def post(session: requests.Session, servers: Servers, item: dict[str, Any]) -> None:

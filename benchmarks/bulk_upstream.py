@@ -23,7 +23,7 @@ SUGGESTED = 3
 
 
 def upstream(servers: Servers, count: int) -> tuple[list[Row], str]:
-    """One task after the other, half of them before and half after our runs, and our runs."""
+    """One task at a time, half of them before and half after our runs, against our runs."""
     settings = servers.with_store("upstream")
     encoder = get_encoder(settings)
     values = [address(name) for name in servers.names]
@@ -31,10 +31,10 @@ def upstream(servers: Servers, count: int) -> tuple[list[Row], str]:
     _, tasks = servers.project(values)
     count = min(count, len(tasks))
     pairs = [*zip(tasks, values, strict=True)][:count]
-    one = _OneByOne(servers, encoder)
-    one.predict(tasks[-1], values[-1])
-    one.forget()
-    seconds = one.time(pairs[: count // 2])
+    loop = _OneByOne(servers, encoder)
+    loop.predict(tasks[-1], values[-1])
+    loop.reset()
+    seconds = loop.time(pairs[: count // 2])
     with (
         servers.worker(settings) as worker,
         Meter(worker=worker, studio=servers.label_studio, queue=servers.valkey) as meter,
@@ -43,7 +43,7 @@ def upstream(servers: Servers, count: int) -> tuple[list[Row], str]:
     changed = settings.model_copy(update={"threshold": OTHER_THRESHOLD})
     with servers.worker(changed):
         again = run_through(changed, number)
-    seconds += one.time(pairs[count // 2 :])
+    seconds += loop.time(pairs[count // 2 :])
     theirs = seconds / len(pairs)
     if again.embedded or again.model_version == cold.model_version:
         raise RuntimeError("The second run was to encode nothing, and to have a new version.")
@@ -55,7 +55,7 @@ def upstream(servers: Servers, count: int) -> tuple[list[Row], str]:
     ]
     note = (
         f"One at a time: {len(pairs)} of {len(values)} tasks, half before and half after our runs, "
-        f"extrapolated by task ({one.parts()}). Our runs: all {len(values)}, "
+        f"extrapolated by task ({loop.parts()}). Our runs: all {len(values)}, "
         f"{wall(cold):.1f} s and {wall(again):.1f} s. During the first of them other programs took "
         f"{meter.others:.2f} cores."
     )
@@ -75,32 +75,32 @@ class _OneByOne:
     """Fetch, decode, encode and POST, one task after the other, as the examples do it."""
 
     def __init__(self, servers: Servers, encoder: Encoder) -> None:
-        self._house = servers
+        self._servers = servers
         self._encoder = encoder
         self._control = parse_config(servers.config).controls[0]
         texts = [label_texts(encoder, label.text) for label in self._control.labels]
         self._labels = label_embeddings(encoder, texts)
         self._session = requests.Session()
         self._session.trust_env = False
-        self.forget()
+        self.reset()
 
-    def forget(self) -> None:
-        """Count from here on."""
+    def reset(self) -> None:
+        """Start counting anew: the first task, which loads what is needed, is left out."""
         self._spent = {"fetch": 0.0, "decode": 0.0, "encode": 0.0, "post": 0.0}
         self._count = 0
 
     def time(self, pairs: Sequence[tuple[int, str]]) -> float:
-        """Seconds for these tasks."""
+        """Seconds that these tasks take."""
         started = time.perf_counter()
         for task, value in pairs:
             self.predict(task, value)
         return time.perf_counter() - started
 
     def predict(self, task: int, value: str) -> None:
-        """One task."""
+        """Predict one task."""
         moments = [time.perf_counter()]
-        url = self._house.settings.label_studio_url + value
-        answer = self._session.get(url, headers=self._house.studio.headers(), timeout=60)
+        url = self._servers.settings.label_studio_url + value
+        answer = self._session.get(url, headers=self._servers.studio.headers(), timeout=60)
         answer.raise_for_status()
         moments.append(time.perf_counter())
         image = Image.open(BytesIO(answer.content)).convert("RGB")
@@ -121,13 +121,13 @@ class _OneByOne:
                 }
             ],
         }
-        post(self._session, self._house, item)
+        post(self._session, self._servers, item)
         moments.append(time.perf_counter())
         for name, since, until in zip(self._spent, moments, moments[1:], strict=False):
             self._spent[name] += until - since
         self._count += 1
 
     def parts(self) -> str:
-        """Where the time of a task goes."""
+        """The mean time of each step, for a note."""
         each = self._spent.items()
         return ", ".join(f"{name} {1000 * spent / self._count:.0f} ms" for name, spent in each)
