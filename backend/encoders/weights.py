@@ -8,8 +8,6 @@ import os
 import sys
 from pathlib import Path
 
-import requests
-
 CACHE = Path("~/.cache/label-studio-clip").expanduser()
 PROBE_SECONDS = 3.0
 
@@ -53,6 +51,9 @@ def prepare_hub(offline: bool) -> bool:
     Returns:
         Whether the hub answers.
     """
+    # Costly to import, and not needed for an encoder's id, which Label Studio waits for.
+    import requests
+
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     reachable = not offline and os.environ.get("HF_HUB_OFFLINE", "0") in {"", "0"}
     if reachable:

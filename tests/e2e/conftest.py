@@ -8,7 +8,6 @@ import logging
 import os
 import shutil
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -290,14 +289,6 @@ def connected(
     return number
 
 
-def until(what: Callable[[], Any], seconds: float = 90) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return found
-
-
 Review = Callable[..., list[int]]
 
 
@@ -310,7 +301,10 @@ def review(servers: Servers, studio: LabelStudioClient, api: Callable[..., Any])
         tasks = sorted(studio.tasks.iterate(project), key=lambda task: task["id"])[
             start : start + count
         ]
-        parents = {one["task"]: one["id"] for one in studio.predictions.of_project(project)}
+        parents = {
+            prediction["task"]: prediction["id"]
+            for prediction in studio.predictions.of_project(project)
+        }
         for task in tasks:
             name = task["data"]["image"].rpartition("/")[2]
             item = {"from_name": "tags", "to_name": "image", "type": "choices"}
@@ -326,13 +320,17 @@ def review(servers: Servers, studio: LabelStudioClient, api: Callable[..., Any])
     return submit
 
 
-def one_each(studio: LabelStudioClient, project: int) -> dict[int, dict[str, Any]]:
-    """The predictions of the version that is shown: one a task at most."""
+def shown_predictions(studio: LabelStudioClient, project: int) -> dict[int, dict[str, Any]]:
+    """Task -> prediction of the version that is shown: at most one per task."""
     shown = studio.projects.get(project)["model_version"]
-    found = [one for one in studio.predictions.of_project(project) if one["model_version"] == shown]
-    counts = Counter(one["task"] for one in found)
+    predictions = [
+        prediction
+        for prediction in studio.predictions.of_project(project)
+        if prediction["model_version"] == shown
+    ]
+    counts = Counter(prediction["task"] for prediction in predictions)
     assert set(counts.values()) <= {1}
-    return {one["task"]: one for one in found}
+    return {prediction["task"]: prediction for prediction in predictions}
 
 
 @dataclass

@@ -19,7 +19,14 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.training.approvals import PARTIAL
 from backend.training.head_trainer import HeadTrainer
-from tests.e2e.conftest import Review, Servers, choices_of, environment_of, one_each, read_truth
+from tests.e2e.conftest import (
+    Review,
+    Servers,
+    choices_of,
+    environment_of,
+    read_truth,
+    shown_predictions,
+)
 from tests.support.processes import run_cli
 
 Cli = Callable[..., Any]
@@ -66,7 +73,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     report = connect(loop, studio, loop_runtime, empty)
     assert not report.failures
     tasks = {task["id"]: task["data"] for task in studio.tasks.iterate(empty)}
-    for task, prediction in one_each(studio, empty).items():
+    for task, prediction in shown_predictions(studio, empty).items():
         if prediction["result"]:
             assert tasks[task]["known_label"] in choices_of(prediction)
 

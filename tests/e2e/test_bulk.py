@@ -31,9 +31,10 @@ from jobs import enqueue, project_lock, queue
 from jobs.polling import wait
 from jobs.run import DONE, EMBEDDING, ENDED, Run
 from jobs.run_store import RunStore
-from tests.e2e.conftest import Servers, environment_of, until
+from tests.e2e.conftest import Servers, environment_of
 from tests.support.builders import photo
 from tests.support.processes import run_cli
+from tests.support.waiting import PATIENCE, until
 
 MANY = 200
 LOCAL = "/data/local-files/?d=many/"
@@ -131,7 +132,7 @@ def processes_of(worker: LocalWorker) -> list[int]:
     return [int(line) for line in done.stdout.split()]
 
 
-def ended(runs: RunStore, run: Run, seconds: float = 150) -> Run:
+def ended(runs: RunStore, run: Run, seconds: float = PATIENCE) -> Run:
     deadline = time.monotonic() + seconds
 
     def told(now: Run) -> None:

@@ -17,8 +17,9 @@ from jobs import schedule
 from jobs.run import DONE, ENDED
 from jobs.run_store import RunStore
 from jobs.training_state import ACCEPTED, IDLE, TOO_FEW, Training, TrainingStore
-from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, one_each, until
+from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, shown_predictions
 from tests.support.processes import run_cli
+from tests.support.waiting import until
 
 
 def refreshed(trainings: TrainingStore, project: int) -> Training:
@@ -42,7 +43,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     trainings: TrainingStore,
 ):
     key = project_key(studio.projects.get(connected))
-    before = one_each(studio, connected)
+    before = shown_predictions(studio, connected)
     assert len(before) == PHOTOS
     blind = {task for task, one in before.items() if one["result"] == []}
     assert 0 < len(blind) < PHOTOS / 2
@@ -50,7 +51,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     now = refreshed(trainings, connected)
     heads = HeadRegistry(loop_runtime.store)
     assert heads.serving(key) == now.head == "h1"
-    after = one_each(studio, connected)
+    after = shown_predictions(studio, connected)
     # Annotated tasks keep the prediction that people saw; the others have one of the new version.
     assert set(after) == {task for task in before if task not in reviewed}
     assert {one["model_version"] for one in after.values()} == {
@@ -71,7 +72,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     back = run_cli("rollback", str(connected), "--wait", cwd=Path(loop.store).parent, **environment)
     assert back.returncode == 0, back.stderr
     assert heads.serving(key) == ZERO_SHOT
-    again = one_each(studio, connected)
+    again = shown_predictions(studio, connected)
     assert {task: one["result"] for task, one in again.items()} == {
         task: one["result"] for task, one in before.items()
     }
@@ -118,7 +119,7 @@ def test_new_tasks_and_new_labels_lead_to_runs(
     (new,) = studio.tasks.create(connected, [{"data": task["data"]}])
     until(lambda: schedule.moment(connection, schedule.PREDICT, connected))
     schedule.add(connection, schedule.PREDICT, connected, time.time())
-    until(lambda: new in one_each(studio, connected))
+    until(lambda: new in shown_predictions(studio, connected))
     until(lambda: all(run.state in ENDED for run in runs.of_project(connected)))
     count = len(runs.of_project(connected))
     # Our own change of the project is none of its labels.
@@ -130,7 +131,7 @@ def test_new_tasks_and_new_labels_lead_to_runs(
     until(lambda: studio.projects.get(connected)["model_version"] != shown)
     run = until(lambda: _done(runs.of_project(connected)[0]))
     assert (run.state, run.asked_by) == (DONE, "webhook")
-    assert len(one_each(studio, connected)) == PHOTOS + 1
+    assert len(shown_predictions(studio, connected)) == PHOTOS + 1
 
 
 def test_a_lost_event_is_found_by_reconciling(
@@ -151,7 +152,7 @@ def test_a_lost_event_is_found_by_reconciling(
 def test_live_predictions_are_blind_where_imported_ones_are(
     loop_runtime: Runtime, studio: LabelStudioClient, connected: int
 ):
-    imported = one_each(studio, connected)
+    imported = shown_predictions(studio, connected)
     project = studio.projects.get(connected)
     version = loop_runtime.versions.get(_config(studio, connected), project_key(project))
     predictor = Predictor(version, loop_runtime.embedder)

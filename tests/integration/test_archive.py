@@ -18,8 +18,8 @@ from backend.projects.export import exported, write
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
-from tests.conftest import MakeRuntime
 from tests.support.builders import choices_config, data_uri, make_settings
+from tests.support.fixtures import MakeRuntime
 from tests.support.stub_label_studio import KEY, stub_studio
 
 TOKEN = {"label_studio_api_key": "f" * 40}

@@ -21,7 +21,7 @@ from jobs import enqueue, queue
 from jobs.polling import begun
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
-from tests.conftest import MakeRuntime
+from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
 from tests.support.processes import free_port, run_cli
 from tests.support.stub_label_studio import KEY, StubStudio

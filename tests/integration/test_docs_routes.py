@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from backend.server.app import create_app
-from tests.conftest import MakeRuntime
 from tests.support.builders import ROOT
+from tests.support.fixtures import MakeRuntime
 
 PLACES = {"<int:project>": "ID", "<run_id>": "RUN"}
 

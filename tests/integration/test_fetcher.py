@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gzip
+import itertools
 import socket
 import ssl
 import threading
@@ -24,9 +25,13 @@ from backend.errors import ImageError, StudioError
 from backend.images.fetcher import ImageFetcher
 from backend.images.guard import tls_context
 from backend.settings import Settings
+from tests.support.waiting import PATIENCE
 
 TOKEN = {"Authorization": "Token of-label-studio"}
 BODY = b"the bytes of an image"
+
+FOREVER = 10 * PATIENCE
+"""A pause longer than any limit: what waits for its end fails."""
 
 Route = Callable[[BaseHTTPRequestHandler], None]
 
@@ -36,6 +41,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    # Many clients may knock before this process gets a core to answer them.
+    request_queue_size = 128
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         super().__init__((host, port), _Handler)
@@ -43,6 +50,7 @@ class Server(ThreadingHTTPServer):
         self.routes: dict[str, Route] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.peers: set[Any] = set()
+        self.closing = threading.Event()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
@@ -85,13 +93,17 @@ def redirect(url: str, status: int = 302) -> Route:
 
 
 def raw(*parts: bytes, pause: float = 0.0, times: int = 1) -> Route:
-    """Writes to the socket past all rules, the last part again and again, then hangs up."""
+    """Writes to the socket past all rules, the last part again and again, then hangs up.
+
+    The pause after each part ends early when the test is over.
+    """
 
     def route(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
-        for part in (*parts, *parts[-1:] * (times - 1)):
+        for part in itertools.chain(parts, itertools.repeat(parts[-1], times - 1)):
             handler.wfile.write(part)
-            time.sleep(pause)
+            if handler.server.closing.wait(pause):
+                return
 
     return route
 
@@ -116,6 +128,7 @@ def serve() -> Iterator[Callable[..., Server]]:
 
     yield start
     for server in servers:
+        server.closing.set()
         server.shutdown()
         server.server_close()
 
@@ -135,7 +148,11 @@ def fetcher_of() -> Iterator[Callable[..., ImageFetcher]]:
     fetchers: list[ImageFetcher] = []
 
     def make(url: str, **changes: Any) -> ImageFetcher:
-        options = {"fetch_timeout": 3.0, "connect_timeout": 1.0, "max_image_bytes": 100_000}
+        options = {
+            "fetch_timeout": PATIENCE,
+            "connect_timeout": PATIENCE,
+            "max_image_bytes": 100_000,
+        }
         settings = Settings(label_studio_url=url, **(options | changes))
         fetchers.append(ImageFetcher(settings, lambda: dict(TOKEN)))
         return fetchers[-1]
@@ -359,10 +376,9 @@ def test_a_chunked_body_without_end(studio: Server, fetcher_of: Fetchers) -> Non
 def test_a_declared_length_over_the_limit_is_refused_at_once(
     studio: Server, fetcher_of: Fetchers
 ) -> None:
-    studio.routes["/x"] = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n", b"", pause=1)
-    start = time.monotonic()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100001\r\n\r\n"
+    studio.routes["/x"] = raw(head, b"", pause=FOREVER)
     assert refusal(fetcher_of(studio.url), "/x").reason == "too_large"
-    assert time.monotonic() - start < 0.5
 
 
 def test_the_byte_limit_is_inclusive(studio: Server, fetcher_of: Fetchers) -> None:
@@ -416,18 +432,16 @@ SLOW = {
 def test_a_slow_loris_host_is_cut_at_the_total_time(
     parts: tuple[bytes, ...], studio: Server, fetcher_of: Fetchers
 ) -> None:
-    studio.routes["/x"] = raw(*parts, pause=0.05, times=60)
+    studio.routes["/x"] = raw(*parts, pause=0.05, times=100_000)
     start = time.monotonic()
     error = refusal(fetcher_of(studio.url, fetch_timeout=0.4), "/x")
     assert error.reason == "timeout"
-    assert 0.3 < time.monotonic() - start < 0.9
+    assert 0.3 < time.monotonic() - start < PATIENCE
 
 
 def test_a_silent_host_is_cut_at_the_total_time(studio: Server, fetcher_of: Fetchers) -> None:
-    studio.routes["/x"] = raw(b"", pause=2)
-    start = time.monotonic()
+    studio.routes["/x"] = raw(b"", pause=FOREVER)
     assert refusal(fetcher_of(studio.url, fetch_timeout=0.3), "/x").reason == "timeout"
-    assert time.monotonic() - start < 0.8
 
 
 def test_the_total_time_covers_all_redirects(studio: Server, fetcher_of: Fetchers) -> None:
@@ -436,9 +450,8 @@ def test_the_total_time_covers_all_redirects(studio: Server, fetcher_of: Fetcher
         redirect("/x")(handler)
 
     studio.routes["/x"] = slow_redirect
-    start = time.monotonic()
     assert refusal(fetcher_of(studio.url, fetch_timeout=0.5), "/x").reason == "timeout"
-    assert time.monotonic() - start < 0.9
+    assert len(studio.requests) <= 3
 
 
 def test_a_host_that_does_not_accept_connections(fetcher_of: Fetchers) -> None:
@@ -453,7 +466,7 @@ def test_a_host_that_does_not_accept_connections(fetcher_of: Fetchers) -> None:
         start = time.monotonic()
         fetcher = fetcher_of(f"http://127.0.0.1:{place[1]}", connect_timeout=0.2)
         assert refusal(fetcher, "/x").reason == "timeout"
-        assert time.monotonic() - start < 0.8
+        assert time.monotonic() - start < PATIENCE / 2
         for client in waiting:
             client.close()
 
@@ -500,9 +513,8 @@ def test_a_short_retry_after_is_waited_for(studio: Server, fetcher_of: Fetchers)
 
 def test_a_long_retry_after_is_an_error_at_once(studio: Server, fetcher_of: Fetchers) -> None:
     studio.routes["/x"] = answer(b"", 503, Retry_After="3600")
-    start = time.monotonic()
     assert refusal(fetcher_of(studio.url), "/x").reason == "http_status"
-    assert time.monotonic() - start < 0.5
+    assert len(studio.requests) == 1
 
 
 def test_a_retry_after_that_means_nothing_is_ignored(studio: Server, fetcher_of: Fetchers) -> None:
@@ -595,11 +607,11 @@ def test_a_slow_loris_host_over_tls(
     tls_server: tuple[Server, list[str]], fetcher_of: Fetchers
 ) -> None:
     server, _ = tls_server
-    server.routes["/x"] = raw(*SLOW["body"], pause=0.05, times=60)
+    server.routes["/x"] = raw(*SLOW["body"], pause=0.05, times=100_000)
     fetcher = fetcher_of(f"https://images.example:{server.server_port}", fetch_timeout=0.5)
     start = time.monotonic()
     assert refusal(fetcher, "/x").reason == "timeout"
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < PATIENCE
 
 
 def test_a_host_that_never_shakes_hands(fetcher_of: Fetchers) -> None:
@@ -607,4 +619,4 @@ def test_a_host_that_never_shakes_hands(fetcher_of: Fetchers) -> None:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}"
         start = time.monotonic()
         assert refusal(fetcher_of(url, fetch_timeout=0.3), "/x").reason == "timeout"
-        assert time.monotonic() - start < 0.8
+        assert time.monotonic() - start < PATIENCE / 2

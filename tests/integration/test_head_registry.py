@@ -16,8 +16,8 @@ from backend.labels.config import parse_config
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
-from tests.conftest import MakeRuntime
 from tests.support.builders import LABELS, choices_config, data_uri
+from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
 
 KEY = "1.1795416973"

@@ -10,9 +10,9 @@ import pytest
 from backend.labelstudio.client import LabelStudioClient
 from backend.training.head_trainer import HeadTrainer
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
-from tests.conftest import MakeRuntime
 from tests.support.approvals import TWO, approvals, mixed, pulled
 from tests.support.builders import choices_config
+from tests.support.fixtures import MakeRuntime
 from tests.support.stub_label_studio import KEY, stub_studio
 
 

@@ -17,8 +17,8 @@ from flask.testing import FlaskClient
 from backend.runtime import Runtime
 from backend.server import ml_backend
 from backend.server.ml_backend import ClipBackend
-from tests.conftest import MakeRuntime
 from tests.support.builders import LABELS, choices_config, contract, task
+from tests.support.fixtures import MakeRuntime
 
 EAGER = choices_config(attributes='choice="multiple" model_score_threshold="0"')
 

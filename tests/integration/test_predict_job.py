@@ -34,8 +34,8 @@ from jobs.run_store import RunStore
 from jobs.train_job import train
 from jobs.training_state import IDLE, TRAINING, TrainingStore
 from jobs.worker import ClipWorker
-from tests.conftest import MakeRuntime
 from tests.support.builders import choices_config, data_uri
+from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 

@@ -29,7 +29,6 @@ from backend.inference.versions import METHOD, STATISTICS_FROM, ModelVersions
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.storage.store import Store
-from tests.conftest import MakeRuntime
 from tests.support.builders import (
     EVIDENCE,
     LABELS,
@@ -41,6 +40,7 @@ from tests.support.builders import (
     png_bytes,
     task,
 )
+from tests.support.fixtures import MakeRuntime
 from tests.support.processes import child_environment
 from tests.support.stub_encoder import StubEncoder
 

@@ -14,9 +14,9 @@ from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from jobs import queue, schedule
 from jobs.train_job import reconcile_all, train
 from jobs.training_state import ACCEPTED, FAILED, IDLE, NOTHING_NEW, TrainingStore
-from tests.conftest import MakeRuntime
 from tests.support.approvals import approvals, mixed, pulled
 from tests.support.builders import choices_config
+from tests.support.fixtures import MakeRuntime
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
 Approve = Callable[[int], None]

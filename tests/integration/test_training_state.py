@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import Any
 
@@ -20,11 +21,12 @@ from jobs.events import project_number, record_event
 from jobs.reconciler import TRAINING_ATTEMPTS, reconcile
 from jobs.run_store import RunStore
 from jobs.training_state import ACCEPTED, FAILED, IDLE, QUEUED, TRAINING, TrainingStore, enough
-from tests.conftest import MakeRuntime
 from tests.support.builders import choices_config, contract
 from tests.support.clock import Clock
+from tests.support.fixtures import MakeRuntime
 from tests.support.queues import lose_the_queue
 from tests.support.stub_label_studio import stub_studio
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -153,14 +155,18 @@ def test_a_config_that_cannot_be_read_breaks_nothing(connection: Redis):
 def test_an_event_is_answered_before_it_is_acted_upon(
     make_runtime: MakeRuntime, connection: Redis, valkey: Any, monkeypatch: pytest.MonkeyPatch
 ):
+    release, recorded = threading.Event(), threading.Event()
+
     def slow(*_: Any) -> None:
-        time.sleep(3)
+        release.wait(PATIENCE)
+        recorded.set()
 
     monkeypatch.setattr("backend.server.background.record_event", slow)
     client = create_app(make_runtime(redis_url=valkey.url)).test_client()
-    started = time.monotonic()
     assert client.post("/webhook", json=event("full_annotation_created")).status_code == 200
-    assert time.monotonic() - started < 2
+    assert not recorded.is_set()
+    release.set()
+    assert recorded.wait(PATIENCE)
 
 
 def test_an_event_that_cannot_be_noted_is_said(
@@ -169,10 +175,7 @@ def test_an_event_that_cannot_be_noted_is_said(
     runtime = make_runtime(redis_url="redis://127.0.0.1:1/0")
     client = create_app(runtime).test_client()
     assert client.post("/webhook", json=event("full_annotation_created")).status_code == 200
-    deadline = time.monotonic() + 20
-    while "is not noted" not in caplog.text:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "is not noted" in caplog.text)
 
 
 def test_a_redis_that_hangs_keeps_the_store_from_nothing(
@@ -184,15 +187,10 @@ def test_a_redis_that_hangs_keeps_the_store_from_nothing(
         for _ in range(50):
             work.record_event(event("full_annotation_created"), 5)
         work.remember("5.1", [Prediction(1, "v1", [], 0.5, ())])
-        deadline = time.monotonic() + 60
-        while not runtime.prediction_log.of_tasks("5.1", [1]):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: runtime.prediction_log.of_tasks("5.1", [1]))
         assert "is not noted" not in caplog.text
     # What has come meanwhile costs one more wait, and not one each.
-    while "and 48 more" not in caplog.text and "and 49 more" not in caplog.text:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: "and 48 more" in caplog.text or "and 49 more" in caplog.text)
 
 
 # Trainings
@@ -354,7 +352,4 @@ def test_a_project_that_there_is_not_is_refused(
 def test_the_button_is_heard(client: Any, connection: Redis):
     body = event("start_training")
     assert client.post("/webhook", json=body, auth=("u", "p")).status_code == 200
-    deadline = time.monotonic() + 10
-    while schedule.moment(connection, schedule.FORCED, 5) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: schedule.moment(connection, schedule.FORCED, 5) is not None)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.server.app import create_app
-from tests.conftest import MakeRuntime
 from tests.support.builders import CONTRACT, contract
+from tests.support.fixtures import MakeRuntime
 
 RELAXED = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -30,10 +29,11 @@ from jobs.run import CANCELLED, EMBEDDING, Run, Shard
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
-from tests.conftest import MakeRuntime
 from tests.support.builders import choices_config, data_uri, photo, task
+from tests.support.fixtures import MakeRuntime
 from tests.support.processes import child_environment, free_port, run_cli
 from tests.support.stub_encoder import StubEncoder
+from tests.support.waiting import PATIENCE, until
 
 # In this process, with a stub encoder
 
@@ -309,14 +309,6 @@ def start_worker(settings: Settings, log: Path, *arguments: str, **variables: st
         )
 
 
-def until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
-
-
 def child_of(pid: int) -> list[int]:
     done = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
     return [int(line) for line in done.stdout.split()]
@@ -336,14 +328,14 @@ def test_a_process_that_dies_or_has_done_its_share_is_replaced_and_sigterm_ends_
     )
     try:
         first = until(lambda: queue.workers(connection, queue.TRAIN) and child_of(worker.pid))
-        assert "ls_clip_shard_seconds" in requests.get(f"http://127.0.0.1:{port}", timeout=5).text
+        assert "ls_clip_shard_seconds" in requests.get(f"http://127.0.0.1:{port}", timeout=60).text
         os.kill(first[0], signal.SIGKILL)
         second = until(lambda: [pid for pid in child_of(worker.pid) if pid != first[0]])
         queue.enqueue(connection, queue.TRAIN, enqueue.PLAN, "gone", job_id="p")
         until(lambda: connection.hget("rq:job:p", "status") == b"finished")
         third = until(lambda: [p for p in child_of(worker.pid) if p not in (first[0], second[0])])
         worker.terminate()
-        assert worker.wait(20) == 0
+        assert worker.wait(PATIENCE) == 0
         assert not Path(f"/proc/{third[0]}").exists()
         assert "died" in (tmp_path / "log").read_text()
     finally:

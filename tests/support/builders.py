@@ -1,4 +1,7 @@
-"""Images, tasks, labeling configs and requests that tests are made of."""
+"""Images, tasks, labeling configs and requests that tests are made of.
+
+What is costly to import is imported where it is used: the tests of the parser need none of it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import base64
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from PIL import Image
+if TYPE_CHECKING:
+    from PIL import Image
 
-from backend.settings import Settings
+    from backend.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -22,6 +25,9 @@ LABELS = ("cat", "dog", "outdoor")
 
 def photo(seed: int, width: int = 40, height: int = 30) -> Image.Image:
     """An image of its own for each seed: smooth noise, so that encoders see a difference."""
+    import numpy as np
+    from PIL import Image
+
     noise = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -62,5 +68,12 @@ def contract(name: str) -> dict[str, Any]:
 
 def make_settings(store: Path, **values: Any) -> Settings:
     """Settings for a test: the offline encoder, no blind tasks, a store of its own."""
-    given = {"encoder": "offline", "store": str(store), "blind_share": 0.0, **values}
-    return Settings(_env_file=None, **given)
+    from backend.settings import Settings
+
+    given: dict[str, Any] = {
+        "encoder": "offline",
+        "store": str(store),
+        "blind_share": 0.0,
+        **values,
+    }
+    return Settings(_env_file=None, **{**given, **values})

@@ -6,14 +6,12 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
-
 from tests.support.builders import ROOT
+from tests.support.waiting import until
 
 OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
 
@@ -33,7 +31,7 @@ def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
         env=child_environment(variables),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -47,6 +45,9 @@ def child_environment(variables: dict[str, str]) -> dict[str, str]:
 @contextmanager
 def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
     """``ls-clip serve`` in a process of its own: (its URL, the file with its log)."""
+    # Costly to import, and not needed to name our environment variables.
+    import requests
+
     port = free_port()
     log = cwd / f"serve-{port}.log"
     given = {"LS_CLIP_ENCODER": "offline", "LS_CLIP_STORE": str(cwd / "store"), **variables}
@@ -62,17 +63,17 @@ def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
             stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()
+        try:
+            return requests.get(f"{url}/health", timeout=10).ok
+        except requests.RequestException:
+            return False
+
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                requests.get(f"{url}/health", timeout=1)
-                break
-            except requests.RequestException:
-                assert process.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
+        until(answers)
         yield url, log
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

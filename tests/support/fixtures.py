@@ -1,0 +1,81 @@
+"""Fixtures around a runtime, a queue and a stand-in Label Studio.
+
+The conftest.py of each folder that needs them imports them from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from backend.demo.servers import LocalValkey
+from backend.runtime import Runtime
+from backend.settings import Settings
+from tests.support.builders import make_settings
+from tests.support.clock import Clock
+from tests.support.processes import free_port
+from tests.support.stub_encoder import StubEncoder
+from tests.support.stub_label_studio import StubStudio, stub_studio
+
+__all__ = ["clock", "connection", "make_runtime", "queue_settings", "settings", "studio", "valkey"]
+
+MakeRuntime = Callable[..., Runtime]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return make_settings(tmp_path / "store")
+
+
+@pytest.fixture
+def make_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRuntime:
+    """Makes runtimes around a stub encoder; all share one store unless ``store`` is given."""
+
+    def make(encoder: Any = None, **values: Any) -> Runtime:
+        chosen = encoder or StubEncoder()
+        monkeypatch.setattr("backend.runtime.get_encoder", lambda _: chosen)
+        store = values.pop("store", tmp_path / "store")
+        return Runtime(make_settings(store, **values))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
+    """A real Valkey."""
+    with LocalValkey(tmp_path_factory.mktemp("valkey"), free_port()) as server:
+        server.wait()
+        yield server
+
+
+@pytest.fixture
+def connection(valkey: LocalValkey) -> Iterator[Redis]:
+    """A connection to an empty Valkey."""
+    with Redis.from_url(valkey.url) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def queue_settings(valkey: LocalValkey, connection: Redis, tmp_path: Path) -> Settings:
+    """Settings with an empty queue."""
+    return make_settings(tmp_path / "store", redis_url=valkey.url)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock by which lost and failed jobs are enqueued again."""
+    clock = Clock()
+    monkeypatch.setattr("jobs.reconciler.time", clock)
+    return clock
+
+
+@pytest.fixture
+def studio() -> Iterator[StubStudio]:
+    """A stand-in for Label Studio, for faults that a real one cannot be made to have."""
+    with stub_studio() as stub:
+        yield stub
