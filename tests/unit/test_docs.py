@@ -7,7 +7,9 @@ tests/integration/test_doctor.py docs/troubleshooting.md with the checks.
 
 from __future__ import annotations
 
+import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,33 @@ def test_the_architecture_page_names_every_package_and_top_level_module():
         assert f"| `{relative(package)}/` |" in text, package
     for module in modules:
         assert f"`{relative(module)}`" in text, module
+
+
+def test_the_architecture_page_repeats_what_the_packages_say():
+    text = (DOCS / "architecture.md").read_text()
+    for package in [*(ROOT / "backend").glob("*/__init__.py"), ROOT / "jobs" / "__init__.py"]:
+        docstring = ast.get_docstring(ast.parse(package.read_text())) or ""
+        line = docstring.splitlines()[0].replace("``", "`")
+        assert f"| `{relative(package.parent)}/` | {line} |" in text
+
+
+def test_the_picture_shows_the_layers_that_the_linter_enforces():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    [layers] = [
+        contract["layers"]
+        for contract in contracts["contracts"]
+        if contract.get("containers") == ["backend"] and contract["type"] == "layers"
+    ]
+    enforced = [set(layer.split(" | ")) for layer in layers]
+    # A contract of its own places the jobs between projects and runtime.
+    enforced.insert(enforced.index({"projects"}) + 1, {"jobs"})
+    text = (DOCS / "architecture.md").read_text()
+    arrows = [
+        (set(above.split(" & ")), set(below.split(" & ")))
+        for above, below in re.findall(r"^    ([\w &]+) --> ([\w &]+)$", text, re.M)
+    ]
+    assert [above for above, _ in arrows] == enforced[:-1]
+    assert [below for _, below in arrows] == enforced[1:]
 
 
 # Commands, settings and metrics
