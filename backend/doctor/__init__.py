@@ -1,4 +1,4 @@
-"""``ls-clip doctor``: finds what Label Studio does not say, and names what mends it."""
+"""``ls-clip doctor``: finds what Label Studio does not say, and names the fix."""
 
 from __future__ import annotations
 

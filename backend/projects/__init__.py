@@ -1,1 +1,1 @@
-"""Whole-project operations: connect, archive, restore, export, fill data, delete."""
+"""Whole-project operations: connect, predict without workers, import archives, export, delete."""
