@@ -6,7 +6,6 @@ image's own header and checked before any pixel is decoded.
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Mapping
 from io import BytesIO
@@ -74,33 +73,14 @@ _TEXT_MARKS = {
 _16_TO_8_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
 
 
-class _MutedWarnings:
-    """Mutes Pillow's warnings: a file either becomes an image or raises an ImageError.
+# Pillow warns about metadata that does not matter here, in other words for each file. Filters are
+# process-wide and switching them per call is not thread-safe, so this one is installed once.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
-    Warning filters are process-wide, so the first thread to enter mutes and the last one to leave
-    restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._filters.__exit__(None, None, None)
-
-
-_muted_warnings = _MutedWarnings()
+# Sizes are checked here. Pillow's own check would also warn, at half of the size that it refuses.
+Image.MAX_IMAGE_PIXELS = None
+MOST_PIXELS = 178_956_970
+"""The largest size that Pillow decodes by default; ``max_pixels`` does not raise it."""
 
 
 def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image.Image:
@@ -109,7 +89,7 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
     Args:
         data: a whole JPEG, MPO, PNG, WebP, GIF, BMP, TIFF or (where Pillow has it) AVIF file.
         max_pixels: the largest width x height that is decoded, at least 1. Pillow's own limit of
-            178,956,970 pixels applies as well.
+            178,956,970 pixels (`MOST_PIXELS`) applies as well.
         draft_size: a JPEG may come out at 1/2, 1/4 or 1/8 of its size as long as its shorter side
             keeps at least this many pixels, which is faster; other formats are not affected.
 
@@ -123,11 +103,10 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
             ``corrupt``.
     """
     try:
-        with _muted_warnings:
-            return _decode(data, max_pixels, draft_size)
+        return _decode(data, min(max_pixels, MOST_PIXELS), draft_size)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, MemoryError) as error:
+    except MemoryError as error:
         raise _too_many(str(error) or "It does not fit in memory.") from error
     except Exception as error:  # Broken files make Pillow's plugins raise nearly anything.
         raise _explained(data, error) from error

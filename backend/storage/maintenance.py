@@ -14,6 +14,10 @@ from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, chunks, conditions, listed, quoted
 from backend.storage.vectors import ADDRESSES, VECTORS
 
+# LanceDB warns that readers of an old version fail; ours open the table again. Filters are
+# process-wide and switching them per call is not thread-safe, so this one is installed once.
+warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarning)
+
 
 def dedupe(store: Store, encoder_id: str, dim: int) -> int:
     """Delete the rows that several writers wrote of one key, and merge small files.
@@ -77,10 +81,7 @@ def _erase(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) ->
         kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
         if kept:
             table.update(where=f"{column} = {quoted(kept[0])}", values={column: kept[0]})
-        with warnings.catch_warnings():
-            # Other readers of an old version fail, and ask again.
-            warnings.simplefilter("ignore", UserWarning)
-            table.optimize(cleanup_older_than=timedelta(0))
+        table.optimize(cleanup_older_than=timedelta(0))
 
 
 def erase_images(store: Store, addresses: Iterable[str]) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -279,6 +281,13 @@ def test_a_webp_canvas_is_refused_before_memory_is_reserved() -> None:
     assert "65535 x 65535" in error.message
 
 
+def test_a_higher_limit_does_not_lift_the_limit_of_pillow() -> None:
+    data = png(20_000, 9_000, (b"IDAT", zlib.compress(b"")))
+    error = refusal(data, 1_000_000_000)
+    assert error.reason == "too_many_pixels"
+    assert "178956970" in error.message
+
+
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", FORMATS)
 def test_truncated_files(name: str, part: float) -> None:
@@ -329,10 +338,27 @@ def test_any_bytes_give_an_rgb_image_or_an_image_error(data: bytes) -> None:
         assert 1 <= image.width * image.height <= MAX_PIXELS
 
 
-def test_warnings_are_muted_while_decoding_and_only_then() -> None:
+def test_many_threads_leave_the_warning_filters_of_the_process_alone() -> None:
     before = list(warnings.filters)
     big = encoded(Image.new("1", (10_000, 9_000)), "PNG")
     with ThreadPoolExecutor(4) as pool:
         sizes = list(pool.map(lambda data: decode(data, 10**8).size, [big, *SEEDS * 10, big]))
     assert sizes[0] == (10_000, 9_000)
     assert warnings.filters == before
+
+
+def test_pillows_warnings_about_a_file_are_muted_once_for_the_process() -> None:
+    no_frames = (b"acTL", struct.pack(">II", 0, 0))
+    data = png(2, 1, no_frames, (b"IDAT", zlib.compress(b"\0\0\xff")))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert decode(data, MAX_PIXELS).size == (2, 1)
+    assert "Invalid APNG" in str(caught[0].message)
+    program = (
+        "import sys; from backend.images.decode import decode; "
+        "print(decode(sys.stdin.buffer.read(), 10).size)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=data, capture_output=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == (b"(2, 1)", b"")
