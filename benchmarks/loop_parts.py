@@ -17,6 +17,7 @@ from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer, Pulled
 from backend.vlpl import head
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from benchmarks.loop_scene import CONTROL, MIN_POSITIVES, Annotator, Scene, train_and_refresh
 
@@ -106,7 +107,7 @@ def _accept(scene: Scene, blind_share: float) -> Row:
             suggested = {label.key for label in prediction.scored[0].suggested}
             keys = set(scene.truth[task]) if blind else suggested
             states = tuple(POSITIVE if label in keys else NEGATIVE for label in scene.labels)
-            provenance = "blind" if blind else "accepted"
+            provenance = Provenance.BLIND if blind else Provenance.ACCEPTED
             approvals.append(Approval(task, states, provenance, time.time()))
         pulled = Pulled(key, config, {CONTROL: approvals}, data)
         made = trainer.train(pulled).made
@@ -147,12 +148,12 @@ def single_positive(scene: Scene) -> tuple[Rows, str]:
                     states = tuple(
                         POSITIVE if label in scene.truth[task] else NEGATIVE for label in labels
                     )
-                    approvals.append(Approval(task, states, "edited", time.time()))
+                    approvals.append(Approval(task, states, Provenance.EDITED, time.time()))
                 elif with_known and task in known:
                     states = tuple(
                         POSITIVE if label == known[task] else UNKNOWN for label in labels
                     )
-                    approvals.append(Approval(task, states, "known"))
+                    approvals.append(Approval(task, states, Provenance.KNOWN))
             pulled = Pulled(key, config, {CONTROL: approvals}, data)
             made = trainer.train(pulled).made
             assert made is not None

@@ -143,7 +143,7 @@ def suggest(
     """Suggest labels for image files, without Label Studio."""
     settings = load_settings(encoder=encoder, threshold=threshold)
     configure_logging(settings)
-    from backend.inference.suggest import print_suggestions
+    from backend.cli.measures import print_suggestions
     from backend.inference.suggest import suggest as run
 
     names = [label.strip() for label in labels.split(",") if label.strip()]
@@ -171,8 +171,8 @@ def evaluate(
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
+    from backend.cli.measures import print_evaluation
     from backend.inference.evaluate import evaluate as run
-    from backend.inference.evaluate import print_evaluation
 
     with progress_bar() as progress:
         result = run(settings, folder, fit, progress)

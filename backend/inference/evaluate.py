@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import Row, Table
 from backend.errors import ImageError, ImageReason, SettingsError
 from backend.inference.embedder import Embedder
+from backend.inference.label_embeddings import LabelEmbeddings
+from backend.inference.model_version import ModelVersion
 from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelVersions
+from backend.labels.config import config_of_labels
 from backend.settings import Settings
 from backend.storage.store import Store
 from backend.vlpl import metrics, zero_shot
@@ -76,34 +76,38 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
     store = Store(settings.store_uri)
     embedder = Embedder(settings, encoder, store, _Files(settings.max_image_bytes))
     versions = ModelVersions(settings, encoder, store)
-    names = sorted(truth_of)
-    text = torch.from_numpy(
-        label_embeddings(encoder, [label_texts(encoder, name) for name in classes])
+    version = ModelVersion(
+        name="",
+        config=config_of_labels(classes),
+        label_embeddings=LabelEmbeddings(encoder),
+        table=versions.table(),
+        threshold=settings.threshold,
     )
-    whole, best, used, failed = _scores(embedder, folder, names, text, progress)
+    (control,) = version.config.controls
+    cosines = _cosines(version, embedder, folder, sorted(truth_of), progress)
+    used = cosines.files
     if not used:
         raise SettingsError(f"No image of {folder} can be read.", "See images/ and labels.json.")
     truth = torch.tensor([[name in truth_of[file] for name in classes] for file in used])
-    table = versions.table()
     if fit:
-        table = _fit_table(whole, best, truth, table)
-        versions.save_table(table)
-    enough = len(used) >= STATISTICS_FROM
-    row = table.row(enough, len(classes))
-    z = _fuse(whole, best, table, enough)
-    threshold = row.threshold if settings.threshold is None else settings.threshold
-    probabilities = zero_shot.probabilities(z, row.slope, row.offset)
-    chosen = probabilities >= threshold
+        version = replace(version, table=_fit_table(version, cosines, truth))
+        versions.save_table(version.table)
+    if len(used) >= STATISTICS_FROM:
+        version = cosines.with_statistics(version)
+    z = version.fused(control, cosines.whole, cosines.best)
+    probabilities = version.zero_shot_probabilities(control, z)
+    chosen = probabilities >= torch.tensor(version.thresholds(control))
+    threshold = version.row(control).threshold
     result: dict[str, Any] = {
         "encoder": encoder.id,
         "images": len(used),
         "labels": len(classes),
         "map": 100 * metrics.mean_average_precision(probabilities, truth, MIN_POSITIVES),
         "map_all": 100 * metrics.mean_average_precision(probabilities, truth),
-        "threshold": threshold,
+        "threshold": threshold if settings.threshold is None else settings.threshold,
         "labels_per_image": float(chosen.sum(1).float().mean()),
         "true_labels_per_image": float(truth.sum(1).float().mean()),
-        "failed": failed,
+        "failed": cosines.failed,
     }
     for kind, rates in (
         ("micro", metrics.micro(chosen, truth)),
@@ -116,17 +120,6 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in result.items()
     }
-
-
-def print_evaluation(result: dict[str, Any], console: Console) -> None:
-    """The figures as a table."""
-    table = RichTable("measure", "value", title=f"{result['images']} images, {result['encoder']}")
-    for key, value in result.items():
-        if isinstance(value, float):
-            table.add_row(key, f"{value:.2f}")
-    console.print(table)
-    for file, reason in list(result["failed"].items())[:10]:
-        console.print(f"{file}: {reason}", markup=False)
 
 
 def _read_labels(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
@@ -151,11 +144,37 @@ def _read_labels(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
     return classes, images
 
 
-def _scores(
-    embedder: Embedder, folder: Path, names: list[str], text: torch.Tensor, progress: Progress
-) -> tuple[torch.Tensor, torch.Tensor | None, list[str], dict[str, str]]:
-    whole_parts, best_parts = [], []
-    used: list[str] = []
+@dataclass(frozen=True)
+class _Cosines:
+    """`ModelVersion.raw` of all images that can be read.
+
+    Attributes:
+        files: their names, in order.
+        whole: (N, C) float32.
+        best: (N, C) float32, or None for an encoder without regions.
+        failed: name -> reason, of the other images.
+    """
+
+    files: list[str]
+    whole: torch.Tensor
+    best: torch.Tensor | None
+    failed: dict[str, str]
+
+    def with_statistics(self, version: ModelVersion) -> ModelVersion:
+        """The version with statistics of these images, frozen as those of a project are."""
+        (control,) = version.config.controls
+        best = None if self.best is None else self.best[:STATISTICS_UP_TO]
+        statistics = zero_shot.fit_statistics(self.whole[:STATISTICS_UP_TO], best)
+        return replace(version, statistics={control.name: statistics})
+
+
+def _cosines(
+    version: ModelVersion, embedder: Embedder, folder: Path, names: list[str], progress: Progress
+) -> _Cosines:
+    """Embed the images and compare them with the labels; only so many are in memory at once."""
+    (control,) = version.config.controls
+    whole_parts, best_parts = [torch.zeros(0, len(control.labels))], []
+    files: list[str] = []
     failed: dict[str, str] = {}
     for start in range(0, len(names), CHUNK):
         progress("embedding images", start, len(names))
@@ -165,21 +184,14 @@ def _scores(
         present = [name for name, value in values.items() if value in embeddings]
         if not present:
             continue
-        used += present
-        rows = [embeddings[values[name]] for name in present]
-        regions = [row.regions for row in rows if row.regions is not None]
-        whole, best = zero_shot.raw_scores(
-            torch.from_numpy(np.stack([row.image for row in rows])),
-            torch.from_numpy(np.stack(regions)) if regions else None,
-            text,
-        )
+        files += present
+        whole, best = version.raw(control, [embeddings[values[name]] for name in present])
         whole_parts.append(whole)
         if best is not None:
             best_parts.append(best)
     progress("embedding images", len(names), len(names))
-    if not used:
-        return torch.zeros(0, len(text)), None, [], failed
-    return torch.cat(whole_parts), torch.cat(best_parts) if best_parts else None, used, failed
+    best = torch.cat(best_parts) if best_parts else None
+    return _Cosines(files, torch.cat(whole_parts), best, failed)
 
 
 def _address(path: Path) -> str:
@@ -190,34 +202,25 @@ def _address(path: Path) -> str:
     return f"file:{path.absolute()}#{stat.st_size}-{stat.st_mtime_ns}"
 
 
-def _fuse(
-    whole: torch.Tensor, best: torch.Tensor | None, table: Table, with_statistics: bool
-) -> torch.Tensor:
-    statistics = None
-    if with_statistics:
-        first = None if best is None else best[:STATISTICS_UP_TO]
-        statistics = zero_shot.fit_statistics(whole[:STATISTICS_UP_TO], first)
-    return zero_shot.fuse(whole, best, statistics, table.spread)
-
-
-def _fit_table(
-    whole: torch.Tensor, best: torch.Tensor | None, truth: torch.Tensor, table: Table
-) -> Table:
+def _fit_table(version: ModelVersion, cosines: _Cosines, truth: torch.Tensor) -> Table:
     """Logistic regression of the labels on z, and the threshold with the best F1."""
     # The spread is a property of the encoder's cosines, so it comes first.
-    table = replace(table, spread=float(whole.std(1).mean()))
+    table = replace(version.table, spread=float(cosines.whole.std(1).mean()))
+    without = replace(version, table=table)
     return replace(
         table,
-        with_statistics=_fit_row(_fuse(whole, best, table, True), truth),
-        without_statistics=_fit_row(_fuse(whole, best, table, False), truth),
+        with_statistics=_fit_row(cosines.with_statistics(without), cosines, truth),
+        without_statistics=_fit_row(without, cosines, truth),
         labels=truth.shape[1],
         labels_per_image=float(truth.sum(1).float().mean()),
     )
 
 
-def _fit_row(z: torch.Tensor, truth: torch.Tensor) -> Row:
+def _fit_row(version: ModelVersion, cosines: _Cosines, truth: torch.Tensor) -> Row:
     from sklearn.linear_model import LogisticRegression
 
+    (control,) = version.config.controls
+    z = version.fused(control, cosines.whole, cosines.best)
     model = LogisticRegression(C=1e6).fit(z.reshape(-1, 1).numpy(), truth.reshape(-1).numpy())
     slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     probabilities = zero_shot.probabilities(z, slope, offset)

@@ -37,7 +37,7 @@ class ModelVersion:
     the encoder's text tower when a control's labels are first seen.
 
     Attributes:
-        name: what Label Studio calls ``model_version``.
+        name: what Label Studio calls ``model_version``; empty for a version of no project.
         config: the labeling config.
         label_embeddings: embeddings of the labels, shared by all versions of an encoder.
         table: zero-shot probabilities and thresholds of controls without a head.
@@ -77,8 +77,18 @@ class ModelVersion:
 
     def z(self, control: Control, embeddings: Sequence[Embedding]) -> torch.Tensor:
         """Zero-shot scores (N, C) float32, see `zero_shot.fuse`."""
-        whole, best = self.raw(control, embeddings)
+        return self.fused(control, *self.raw(control, embeddings))
+
+    def fused(
+        self, control: Control, whole: torch.Tensor, best: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Zero-shot scores (N, C) float32 from the cosines that `raw` gives."""
         return zero_shot.fuse(whole, best, self.statistics.get(control.name), self.table.spread)
+
+    def zero_shot_probabilities(self, control: Control, z: torch.Tensor) -> torch.Tensor:
+        """Probabilities (N, C) of scores from `z`, by the table alone."""
+        row = self.row(control)
+        return zero_shot.probabilities(z, row.slope, row.offset)
 
     def probabilities(
         self, control: Control, embeddings: Sequence[Embedding]
@@ -89,8 +99,7 @@ class ModelVersion:
             images = torch.from_numpy(np.stack([embedding.image for embedding in embeddings]))
             scored = self.heads[control.name].head.probabilities(images, z)
         else:
-            row = self.row(control)
-            scored = zero_shot.probabilities(z, row.slope, row.offset)
+            scored = self.zero_shot_probabilities(control, z)
         probabilities: NDArray[np.float32] = scored.numpy()
         return probabilities
 

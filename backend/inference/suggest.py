@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from backend.encoders.label_texts import (
-    label_embeddings,
-    label_texts,
-    unreadable_message,
-    unreadable_texts,
-)
+from backend.encoders.base import Encoder
+from backend.encoders.label_texts import unreadable_message
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
 from backend.errors import ClipError, ImageError, ImageReason, SettingsError
 from backend.images.decode import decode
+from backend.inference.evidence import ScoredControl
+from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
+from backend.inference.model_version import ModelVersion
+from backend.labels.config import config_of_labels
 from backend.settings import Settings
-from backend.vlpl import zero_shot
+from backend.storage.vectors import Embedding
 
 log = logging.getLogger(__name__)
 
@@ -34,18 +31,18 @@ class Suggestion:
     """What is suggested for one file.
 
     Attributes:
-        file: as it was given.
+        file: its path as it was given.
         suggested: labels over the threshold, most probable first.
         scores: label -> probability.
-        error: why there is nothing.
-        unread: labels that the encoder cannot read, whose probabilities mean nothing.
+        error: why there is no suggestion.
+        unreadable: labels that the encoder cannot read, whose probabilities mean nothing.
     """
 
     file: str
     suggested: list[str] = field(default_factory=list)
     scores: dict[str, float] = field(default_factory=dict)
     error: ClipError | None = None
-    unread: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: file, suggested, scores, and error where there is one."""
@@ -60,7 +57,14 @@ class Suggestion:
 
 
 def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) -> list[Suggestion]:
-    """Suggest labels for files, one suggestion a file, in order.
+    """Suggest labels for files, one suggestion per file, in order.
+
+    Scores as tasks of a new project are scored: without statistics and heads. Needs no store.
+
+    Args:
+        settings: encoder, threshold, image limits.
+        labels: names; repeated ones count once.
+        files: image files.
 
     Raises:
         SettingsError: no labels.
@@ -75,64 +79,46 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
     if len(missing) == len(set(files)):
         return [missing[file] for file in files]
     encoder = get_encoder(settings)
-    unreadable = unreadable_texts(encoder, names)
+    config = config_of_labels(names)
+    unreadable = unreadable_labels(encoder, config)
     if unreadable:
         log.warning("%s %s", *unreadable_message(encoder, unreadable))
-    text = torch.from_numpy(
-        label_embeddings(encoder, [label_texts(encoder, name) for name in names])
+    version = ModelVersion(
+        name="",
+        config=config,
+        label_embeddings=LabelEmbeddings(encoder),
+        table=shipped_table(encoder.short),
+        threshold=settings.threshold,
     )
-    table = shipped_table(encoder.short)
-    row = table.row(False, len(names))
-    threshold = row.threshold if settings.threshold is None else settings.threshold
-    suggestions = []
-    for file in files:
-        if file in missing:
-            suggestions.append(missing[file])
-            continue
-        try:
-            image = decode(_read(file, settings.max_image_bytes), settings.max_image_pixels)
-        except ImageError as error:
-            suggestions.append(Suggestion(str(file), error=error))
-            continue
-        encoded = encoder.encode_images([image])
-        regions = None if encoded.regions is None else torch.from_numpy(encoded.regions)
-        whole, best = zero_shot.raw_scores(torch.from_numpy(encoded.image), regions, text)
-        z = zero_shot.fuse(whole, best, spread=table.spread)
-        probabilities = zero_shot.probabilities(z, row.slope, row.offset).numpy()[0]
-        order = np.argsort(-probabilities, kind="stable")
-        suggestions.append(
-            Suggestion(
-                str(file),
-                [
-                    names[index]
-                    for index in order
-                    if probabilities[index] >= threshold and names[index] not in unreadable
-                ],
-                {name: float(p) for name, p in zip(names, probabilities, strict=True)},
-                unread=tuple(unreadable),
-            )
-        )
-    return suggestions
+    return [missing.get(file) or _suggestion(version, settings, file) for file in files]
 
 
-def print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
-    """One row a file."""
-    table = RichTable("file", "suggested", "most probable")
-    for one in suggestions:
-        if one.error is not None:
-            continue
-        read = [item for item in one.scores.items() if item[0] not in one.unread]
-        best = sorted(read, key=lambda item: -item[1])[:5]
-        shown = ", ".join(f"{name} {100 * p:.0f} %" for name, p in best)
-        table.add_row(Path(one.file).name, ", ".join(one.suggested) or "nothing", shown)
-    if table.row_count:
-        console.print(table)
-    for one in suggestions:
-        if one.error is not None:
-            message = one.error.message
-            where = "" if one.file in message else f"{one.file}: "
-            console.print(f"Error: {where}{message}", style="red", markup=False, soft_wrap=True)
-            console.print(f"Fix: {one.error.fix}", markup=False, soft_wrap=True)
+def _suggestion(version: ModelVersion, settings: Settings, file: Path) -> Suggestion:
+    """The suggestion for a file that is there."""
+    (control,) = version.config.controls
+    try:
+        data = _read(file, settings.max_image_bytes)
+        embedding = _embedding(version.encoder, data, settings.max_image_pixels)
+    except ImageError as error:
+        return Suggestion(str(file), error=error)
+    (probabilities,) = version.probabilities(control, [embedding])
+    unreadable = version.unreadable(control)
+    scored = ScoredControl(
+        control, probabilities, version.thresholds(control), unreadable=unreadable
+    )
+    return Suggestion(
+        str(file),
+        [label.key for label, _ in scored.ticked],
+        {label.key: float(p) for label, p in zip(control.labels, probabilities, strict=True)},
+        unreadable=tuple(control.labels[place].key for place in sorted(unreadable)),
+    )
+
+
+def _embedding(encoder: Encoder, data: bytes, max_pixels: int) -> Embedding:
+    """An image file's embedding, as the store would keep it."""
+    encoded = encoder.encode_images([decode(data, max_pixels)])
+    regions = None if encoded.regions is None else encoded.regions[0].astype(np.float16)
+    return Embedding(encoded.image[0].astype(np.float16), regions)
 
 
 def _not_there(file: Path) -> ImageError:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
 from backend.encoders.table import Table, shipped_table
-from backend.errors import StoreError
+from backend.errors import SettingsError, StoreError
 from backend.inference.embedder import Embedded
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, raw_scores
@@ -85,9 +85,11 @@ class ModelVersions:
         Args:
             config: the project's labeling config.
             project: ``<id>.<unix time of creation>``, as Label Studio writes it.
-            head: name of a set of heads, or `head_registry.ZERO_SHOT`; None: the one that serves.
+            head: name of a set of heads, or `head_registry.ZERO_SHOT`; None: the one that serves,
+                or zero-shot, with an error in the log, if that was made for another encoder.
 
         Raises:
+            SettingsError: the set that ``head`` names was made for another encoder.
             StoreError: the store cannot be read, or has no such set.
         """
         key = config.digest, project, head
@@ -206,7 +208,7 @@ class ModelVersions:
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged("statistics", error) from error
         table = self.table()
-        head_set = self._head_set(project, self.heads.serving(project) if head is None else head)
+        head_set = self._serving(project) if head is None else self._named(project, head)
         heads: dict[str, FittedControl] = {}
         learned: dict[str, frozenset[str]] = {}
         if head_set is not None:
@@ -263,15 +265,37 @@ class ModelVersions:
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
 
-    def _head_set(self, project: str, name: str) -> HeadSet | None:
-        """The set of heads; None for zero-shot, and where it was made for another encoder."""
+    def _named(self, project: str, name: str) -> HeadSet | None:
+        """The set of heads of this name; None for zero-shot.
+
+        Only the encoder has to be the same. A label set that was changed is no reason to refuse a
+        head (`Head.carried_over`), nor are other statistics than those of its card: they are frozen
+        anew whenever a control changes, and a head may be trained before they are frozen at all.
+
+        Raises:
+            SettingsError: it was made for another encoder, whose embeddings mean something else.
+        """
         if name == ZERO_SHOT:
             return None
         head_set = self.heads.get(project, name)
         if head_set.encoder != self.encoder.id:
-            log.warning("head %s of project %s is for another encoder", name, project[:20])
-            return None
+            number = project.partition(".")[0]
+            raise SettingsError(
+                f"The head {name} of project {number[:20]} was made for the encoder "
+                f"{head_set.encoder}, and this process has {self.encoder.id}.",
+                "Set LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION as they were, or train "
+                f"a head for this encoder: ls-clip train {number[:20]}.",
+            )
         return head_set
+
+    def _serving(self, project: str) -> HeadSet | None:
+        """The set of heads that serves; None for zero-shot, also where the set is refused."""
+        try:
+            return self._named(project, self.heads.serving(project))
+        except SettingsError as error:
+            # Annotators wait for an answer, and Label Studio shows no error of a backend.
+            log.error("Suggestions are zero-shot ones, without the trained head. %s", error)
+            return None
 
 
 def _damaged(what: str, error: Exception) -> StoreError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from xml.etree.ElementTree import Element, ParseError
@@ -62,6 +62,13 @@ class LabelConfig:
         if not self.controls:
             reasons = " ".join(self.skipped) or "It has no Choices and no Taxonomy."
             raise LabelConfigError(f"The labeling config has nothing for us. {reasons}", CONFIG_FIX)
+
+
+def config_of_labels(labels: Sequence[str]) -> LabelConfig:
+    """A config with one control that has these labels, for images that belong to no project."""
+    choices = tuple(Label(path=(label,), text=label) for label in labels)
+    control = Control("labels", "image", "choices", True, False, "image", choices)
+    return LabelConfig((control,), None, ())
 
 
 @lru_cache(maxsize=256)

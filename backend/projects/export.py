@@ -28,6 +28,7 @@ from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 
 FORMATS = {"coco": "coco.json", "csv": "csv", "parquet": "parquet", "labelstudio": "json"}
@@ -133,7 +134,7 @@ def _states(
     *,
     pseudo: bool,
 ) -> tuple[LabelState, ...]:
-    if approval is not None and approval.provenance == "bulk":
+    if approval is not None and approval.provenance == Provenance.BULK:
         # Annotations from predictions: nobody has looked.
         approval = None
     scored = next((one for one in prediction.scored if one.control.name == control.name), None)
@@ -144,7 +145,10 @@ def _states(
         said = 0 if approval is None else approval.states[place]
         provenance = "" if approval is None else approval.provenance
         if said in {POSITIVE, NEGATIVE}:
-            state, present = ("known" if provenance == "known" else "approved"), said == POSITIVE
+            state, present = (
+                ("known" if provenance == Provenance.KNOWN else "approved"),
+                said == POSITIVE,
+            )
         elif pseudo and label.key in suggested:
             state, present = "pseudo", True
         else:

@@ -1,7 +1,7 @@
-"""Training a project's heads: pull what people approved, fit, and compare with what serves.
+"""Trains a project's heads: pulls what people approved, fits, compares with the serving heads.
 
-Knows no queue: the same call serves the workers and whoever has none. Nothing here changes what
-annotators see; a head that is accepted is put into use by a refresh (`jobs.promotion`).
+Knows no queue, so that it works with and without workers. Nothing here changes what annotators see;
+an accepted head is put into use by a refresh (`jobs.publish`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from backend.storage.project_state import ProjectState
 from backend.storage.tables import chunks
 from backend.training.approvals import (
     PARTIAL,
-    RANDOM_ONLY,
+    REVIEWED,
     Approval,
     Shown,
     approval,
@@ -42,7 +42,7 @@ from backend.training.approvals import (
     provenance_counts,
 )
 from backend.vlpl.fitting import Aim, Rows, fit
-from backend.vlpl.head import Card, row_weights, statistics_hash
+from backend.vlpl.head import Card, Provenance, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
 
 log = logging.getLogger(__name__)
@@ -55,12 +55,12 @@ CHUNK = 1000
 
 @dataclass(frozen=True)
 class Pulled:
-    """What people approved in a project, as Label Studio has it now.
+    """What people have approved in a project, as Label Studio has it now.
 
     Attributes:
         key: ``<id>.<unix time of creation>``.
         config: the labeling config.
-        approvals: control name -> what is known about its tasks, partly known ones included.
+        approvals: control name -> approvals of its tasks, partly known ones included.
         data: task id -> its data, of all tasks in ``approvals``.
         of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
             data, from which no head can be trained.
@@ -80,28 +80,30 @@ class Pulled:
         """
         parts: dict[int, list[Any]] = {}
         for name, approvals in sorted(self.approvals.items()):
-            for one in approvals:
-                if one.provenance != "known":
-                    parts.setdefault(one.task, []).append([name, one.states, one.provenance])
+            for item in approvals:
+                if item.provenance != Provenance.KNOWN:
+                    parts.setdefault(item.task, []).append([name, item.states, item.provenance])
         return {
-            task: hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
-            for task, what in parts.items()
+            task: hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]
+            for task, states in parts.items()
         }
 
     @property
     def newest(self) -> float:
         """Unix time of the newest annotation."""
-        return max((one.updated for rows in self.approvals.values() for one in rows), default=0.0)
+        return max(
+            (item.updated for items in self.approvals.values() for item in items), default=0.0
+        )
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training.
+    """The outcome of a training.
 
     Attributes:
         made: the set of heads, kept in the store; None if there were too few approvals.
         reason: why it may serve, may not, or was not made.
-        notes: what a person should know, one sentence each.
+        notes: remarks for a person, one sentence each.
     """
 
     made: HeadSet | None
@@ -143,39 +145,39 @@ class HeadTrainer:
         project = self._studio.projects.get(number)
         key, config = project_key(project), parse_config(project["label_config"])
         config.require_controls()
-        memory = ProjectState(self._versions.store, key)
-        since = memory.labels_since(config, time.time())
-        field_name = memory.known_field()
+        state = ProjectState(self._versions.store, key)
+        since = state.labels_since(config, time.time())
+        known_field = state.known_field()
         controls = [control for control in config.controls if control.options_field is None]
         approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
         own = [control for control in config.controls if control.options_field is not None]
         of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
         data: dict[int, Mapping[str, Any]] = {}
         for tasks in chunks(self._studio.tasks.annotated(number), CHUNK):
-            snapshots: dict[int, dict[str, LoggedPrediction]] = {
-                int(task["id"]): {} for task in tasks
-            }
-            for (of, version), one in self._prediction_log.of_tasks(key, snapshots).items():
-                snapshots[of][version] = one
+            logged: dict[int, dict[str, LoggedPrediction]] = {int(task["id"]): {} for task in tasks}
+            for (number_of, version), entry in self._prediction_log.of_tasks(key, logged).items():
+                logged[number_of][version] = entry
             for task in tasks:
-                shown = self._shown(key, task, snapshots[int(task["id"])])
+                shown = self._shown(key, task, logged[int(task["id"])])
                 for control in controls:
-                    found = approval(task, control, since[control.name], shown)
-                    known = known_labels(control, task["data"], field_name)
-                    found = _completed(found, known_approval(int(task["id"]), control, known))
-                    if found is not None:
-                        approvals[control.name].append(found)
-                        data[found.task] = task["data"]
+                    annotated = approval(task, control, since[control.name], shown)
+                    known = known_labels(control, task["data"], known_field)
+                    combined = _completed(
+                        annotated, known_approval(int(task["id"]), control, known)
+                    )
+                    if combined is not None:
+                        approvals[control.name].append(combined)
+                        data[combined.task] = task["data"]
                 for control in own:
-                    said = approval(task, control.for_task(task["data"]), {}, shown)
-                    if said is not None:
-                        of_own_labels[control.name].append(said)
-        if field_name:
+                    annotated = approval(task, control.for_task(task["data"]), {}, shown)
+                    if annotated is not None:
+                        of_own_labels[control.name].append(annotated)
+        if known_field:
             for task in self._studio.tasks.iterate(number):
                 if int(task["id"]) in data:
                     continue
                 for control in controls:
-                    known = known_labels(control, task["data"], field_name)
+                    known = known_labels(control, task["data"], known_field)
                     only_known = known_approval(int(task["id"]), control, known)
                     if only_known is not None:
                         approvals[control.name].append(only_known)
@@ -183,7 +185,7 @@ class HeadTrainer:
         return Pulled(key, config, approvals, data, of_own_labels)
 
     def made_from(self, pulled: Pulled) -> str:
-        """A hash of all that heads are made from: the same again would give the same heads."""
+        """A hash of everything that heads are made from: equal hashes give equal heads."""
         settings, encoder = self._settings, self._versions.encoder
         parts = [
             encoder.id,
@@ -193,14 +195,17 @@ class HeadTrainer:
             settings.goal_target,
             settings.audit_share,
             {
-                name: [(one.task, one.states, one.provenance) for one in rows]
-                for name, rows in pulled.approvals.items()
+                name: [(item.task, item.states, item.provenance) for item in items]
+                for name, items in pulled.approvals.items()
             },
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def train(self, pulled: Pulled) -> Trained:
-        """Fit a candidate for every control, and keep it in the store with the judge's verdict.
+        """Fit a candidate for every control, and write it to the store with the judge's verdict.
+
+        Returns:
+            With ``made`` None if no control has enough approvals.
 
         Raises:
             StoreError: the store cannot be read or written.
@@ -218,11 +223,11 @@ class HeadTrainer:
         notes: list[str] = []
         for control in pulled.config.controls:
             reviews = pulled.approvals.get(control.name)
-            made = self._train_control(version, control, pulled) if reviews else None
-            if made is None:
+            candidate = self._train_control(version, control, pulled) if reviews else None
+            if candidate is None:
                 continue
-            fitted, verdict, said = made
-            notes += said
+            fitted, verdict, remarks = candidate
+            notes += remarks
             verdicts[control.name] = verdict
             if verdict.accepted:
                 controls[control.name] = fitted
@@ -239,38 +244,39 @@ class HeadTrainer:
             for name, verdict in verdicts.items()
         )
         metrics = {
-            f"{name} {what}" if several else what: value
+            f"{name} {metric}" if several else metric: value
             for name, verdict in verdicts.items()
-            for what, value in verdict.metrics.items()
+            for metric, value in verdict.metrics.items()
         }
-        rows = [one for some in pulled.approvals.values() for one in some]
-        found = HeadSet(
+        everything = [item for items in pulled.approvals.values() for item in items]
+        head_set = HeadSet(
             self._versions.heads.next_name(pulled.key),
             controls,
             datetime.now(UTC).isoformat(timespec="seconds"),
             self._versions.encoder.id,
             reviewed,
-            provenance_counts(rows),
+            provenance_counts(everything),
             accepted,
             f"compared with {serving}: {reason}",
             metrics,
         )
-        self._versions.heads.keep(pulled.key, found)
-        log.info("project %s: %s made (%s): %s", pulled.key, found.name, accepted, found.reason)
-        return Trained(found, found.reason, tuple(notes))
+        self._versions.heads.keep(pulled.key, head_set)
+        log.info("project %s: %s made (%s): %s", pulled.key, head_set.name, accepted, reason)
+        return Trained(head_set, head_set.reason, tuple(notes))
 
     def _shown(
-        self, key: str, task: Mapping[str, Any], snapshots: Mapping[str, LoggedPrediction]
+        self, key: str, task: Mapping[str, Any], logged: Mapping[str, LoggedPrediction]
     ) -> Shown:
         versions = {
-            int(one["id"]): str(one["model_version"]) for one in task.get("predictions") or []
+            int(prediction["id"]): str(prediction["model_version"])
+            for prediction in task.get("predictions") or []
         }
-        # What was held back is remembered, in case the share was changed since; a task that nobody
-        # has predicted yet is blind by the share alone.
-        held = [one.choices is None for one in snapshots.values()]
+        # The log has which suggestions were held back, in case the share was changed since; a task
+        # without a logged prediction is blind by the share alone.
+        held_back = [entry.choices is None for entry in logged.values()]
         share = self._settings.blind_share
-        blind = all(held) if held else is_blind(key, int(task["id"]), share)
-        return Shown(snapshots, versions, blind)
+        blind = all(held_back) if held_back else is_blind(key, int(task["id"]), share)
+        return Shown(logged, versions, blind)
 
     def _train_control(
         self, version: ModelVersion, control: Control, pulled: Pulled
@@ -297,7 +303,7 @@ class HeadTrainer:
             rows.labels[audited],
             labels,
         )
-        looked_at = any(one.provenance in RANDOM_ONLY for one in approvals)
+        looked_at = any(item.provenance in REVIEWED for item in approvals)
         unsure = not made.head.card.table or control.name in version.heads or not looked_at
         if not verdict.measured and unsure:
             reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
@@ -313,45 +319,48 @@ class HeadTrainer:
         kept: list[Approval] = []
         for part in chunks(approvals, CHUNK):
             values = [
-                image_of(control, {"id": one.task, "data": pulled.data[one.task]}) for one in part
+                image_of(control, {"id": item.task, "data": pulled.data[item.task]})
+                for item in part
             ]
-            found, failures = self._embedder.embed(
+            by_value, failures = self._embedder.embed(
                 list({value for value in values if value is not None})
             )
             if failures:
                 log.warning("project %s: %d images are left out", pulled.key, len(failures))
-            there = [
-                (one, found[value])
-                for one, value in zip(part, values, strict=True)
-                if value is not None and value in found
+            embedded = [
+                (item, by_value[value])
+                for item, value in zip(part, values, strict=True)
+                if value is not None and value in by_value
             ]
-            if there:
-                embeddings = [embedding for _, embedding in there]
-                kept += [one for one, _ in there]
-                images.append(torch.from_numpy(np.stack([one.image for one in embeddings])).float())
+            if embedded:
+                embeddings = [embedding for _, embedding in embedded]
+                kept += [item for item, _ in embedded]
+                whole = np.stack([embedding.image for embedding in embeddings])
+                images.append(torch.from_numpy(whole).float())
                 scores.append(version.z(control, embeddings))
-        if sum(one.provenance != "known" for one in kept) < MIN_APPROVALS:
+        if sum(item.provenance != Provenance.KNOWN for item in kept) < MIN_APPROVALS:
             return None
         share = self._settings.audit_share
         judged = [
-            one.provenance == "blind"
-            or (one.provenance in RANDOM_ONLY and is_audit(pulled.key, one.task, share))
-            for one in kept
+            item.provenance == Provenance.BLIND
+            or (item.provenance in REVIEWED and is_audit(pulled.key, item.task, share))
+            for item in kept
         ]
         return Rows(
             torch.cat(images),
             torch.cat(scores),
-            torch.tensor([one.states for one in kept]),
-            row_weights([one.provenance for one in kept]),
+            torch.tensor([item.states for item in kept]),
+            row_weights([item.provenance for item in kept]),
             torch.tensor(judged),
         )
 
 
-def _completed(found: Approval | None, known: Approval | None) -> Approval | None:
-    """An import that names some labels, together with the label that the data names."""
-    if found is None or known is None or found.provenance not in PARTIAL:
-        return found or known
+def _completed(annotated: Approval | None, known: Approval | None) -> Approval | None:
+    """The approval of the annotations; one that names only some labels gets the known ones too."""
+    if annotated is None or known is None or annotated.provenance not in PARTIAL:
+        return annotated or known
     states = tuple(
-        max(mine, theirs) for mine, theirs in zip(found.states, known.states, strict=True)
+        max(state, from_data)
+        for state, from_data in zip(annotated.states, known.states, strict=True)
     )
-    return Approval(found.task, states, found.provenance, found.updated, found.people)
+    return replace(annotated, states=states)

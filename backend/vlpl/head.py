@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any
 
 import safetensors.torch
@@ -23,14 +24,27 @@ from torch import Tensor
 from backend.vlpl import exact
 from backend.vlpl.zero_shot import Statistics
 
+
+class Provenance(StrEnum):
+    """How a row's labels came about."""
+
+    BLIND = "blind"
+    UNAIDED = "unaided"
+    EDITED = "edited"
+    ACCEPTED = "accepted"
+    IMPORTED = "imported"
+    KNOWN = "known"
+    BULK = "bulk"
+
+
 PROVENANCE_WEIGHTS: dict[str, float] = {
-    "blind": 1.0,
-    "unaided": 1.0,
-    "edited": 0.8,
-    "accepted": 0.5,
-    "imported": 0.5,
-    "known": 0.5,
-    "bulk": 0.2,
+    Provenance.BLIND: 1.0,
+    Provenance.UNAIDED: 1.0,
+    Provenance.EDITED: 0.8,
+    Provenance.ACCEPTED: 0.5,
+    Provenance.IMPORTED: 0.5,
+    Provenance.KNOWN: 0.5,
+    Provenance.BULK: 0.2,
 }
 """Training weight of a row in [0, 1], by how it was reviewed: without seeing a suggestion (blind,
 unaided), by changing the suggestion (edited), by accepting it unchanged, perhaps unchecked
@@ -39,7 +53,7 @@ from elsewhere and may be incomplete."""
 
 
 class HeadError(ValueError):
-    """A stored head is damaged, or belongs to another encoder, label set or version."""
+    """A stored head is damaged."""
 
 
 @dataclass(frozen=True)
@@ -202,20 +216,6 @@ class Head:
         }:
             raise HeadError("the head's tensors and its label list differ in length")
         return head
-
-    def verify(self, labels: Sequence[str], encoder: str, statistics: str) -> None:
-        """Refuse to score with a head that was made for something else.
-
-        Raises:
-            HeadError: labels, encoder id or statistics hash differ from the card's.
-        """
-        for name, mine, theirs in (
-            ("labels", list(self.card.labels), list(labels)),
-            ("encoder", self.card.encoder, encoder),
-            ("statistics", self.card.statistics, statistics),
-        ):
-            if mine != theirs:
-                raise HeadError(f"the head was made for other {name}: {mine!r}, not {theirs!r}")
 
 
 def _canonical(data: Mapping[str, Any]) -> bytes:

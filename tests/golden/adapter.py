@@ -22,7 +22,7 @@ import typer
 from redis import Redis
 from rq.serializers import JSONSerializer
 
-from backend.cli.main import main as cli
+from backend.cli import main as cli
 from backend.demo.photos import LABELS, make_photos
 from backend.demo.servers import LocalValkey
 from backend.errors import LabelConfigError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.errors import StoreError
+from backend.errors import SettingsError, StoreError
 from backend.inference.holdout import blind_score, is_audit, is_blind
 from backend.inference.prediction import logged
 from backend.inference.predictor import Predictor
@@ -121,13 +121,20 @@ def test_two_processes_agree_right_after_a_promotion_and_after_a_rollback(
     assert answers() == before
 
 
-def test_a_head_of_another_encoder_is_not_used(make_runtime: MakeRuntime):
-    house = make_runtime()
+def test_a_head_of_another_encoder_is_refused(
+    make_runtime: MakeRuntime, caplog: pytest.LogCaptureFixture
+):
+    runtime = make_runtime()
     config = parse_config(choices_config())
-    before = house.versions.get(config, KEY).name
-    house.versions.heads.keep(KEY, head_set("h1", "another encoder", 3))
-    house.versions.heads.serve(KEY, "h1")
-    assert house.versions.get(config, KEY).name == before
+    before = runtime.versions.get(config, KEY).name
+    runtime.versions.heads.keep(KEY, head_set("h1", "another encoder", 3))
+    with pytest.raises(SettingsError, match="another encoder") as refused:
+        runtime.versions.get(config, KEY, "h1")
+    assert "ls-clip train" in refused.value.fix
+    # Whoever waits for an answer gets one all the same, and the log says why it is zero-shot.
+    runtime.versions.heads.serve(KEY, "h1")
+    assert runtime.versions.get(config, KEY).name == before
+    assert [record.levelname for record in caplog.records if "h1" in record.message] == ["ERROR"]
 
 
 def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_their_head(

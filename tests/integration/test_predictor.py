@@ -1,11 +1,10 @@
-"""From tasks to predictions: same version, same bytes; every task answered, in order."""
+"""From tasks to predictions: same version, same bytes; every task is answered, in order."""
 
 from __future__ import annotations
 
 import base64
 import itertools
 import json
-import math
 import subprocess
 import sys
 import threading
@@ -19,13 +18,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.encoders.table import CLIP, OFFLINE, Row, Table
 from backend.errors import ImageError, ImageReason
 from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import Embedder
-from backend.inference.prediction import Prediction, logged
+from backend.inference.prediction import logged
 from backend.inference.predictor import Predictor
-from backend.inference.versions import METHOD, STATISTICS_FROM, ModelVersions
+from backend.inference.versions import ModelVersions
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.storage.store import Store
@@ -41,16 +39,9 @@ from tests.support.builders import (
     task,
 )
 from tests.support.fixtures import MakeRuntime
+from tests.support.predicting import NO_IMAGE, PROJECT, items, predict
 from tests.support.processes import child_environment
 from tests.support.stub_encoder import StubEncoder
-
-PROJECT = "1.1795416973"
-NO_IMAGE = {"id": 90, "data": {"image": "data:image/png;base64,AAAA"}}
-
-
-def predict(runtime: Runtime, config: str, tasks: list[Any], project: str = PROJECT) -> Any:
-    version = runtime.versions.get(parse_config(config), project)
-    return Predictor(version, runtime.embedder).predict(tasks)
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63), 10**30])
@@ -62,15 +53,6 @@ def test_a_task_whose_number_no_database_holds_is_answered_and_not_remembered(
     assert made[0].result is not None
     runtime.prediction_log.add(PROJECT, logged(made))
     assert made[0].task is None
-
-
-def items(predictions: list[Prediction]) -> str:
-    """What Label Studio would be told, to the byte."""
-    return json.dumps([one.as_item() for one in predictions])
-
-
-def version(runtime: Runtime, config: str, project: str = PROJECT) -> str:
-    return runtime.versions.get(parse_config(config), project).name
 
 
 @pytest.fixture
@@ -374,124 +356,6 @@ def test_another_process_and_a_restart_give_the_same_bytes(
     assert items(live) == other.stdout.strip()
 
 
-# Versions
-
-
-def test_a_version_names_its_encoder_and_stays_the_same(make_runtime: MakeRuntime):
-    first = version(make_runtime(), choices_config())
-    assert first.startswith("stub-z-")
-    assert version(make_runtime(), choices_config()) == first
-    assert version(make_runtime(), choices_config(), "2.9999") == first
-
-
-def test_a_version_is_found_without_loading_the_model(make_runtime: MakeRuntime):
-    encoder = StubEncoder()
-
-    def load() -> None:
-        raise AssertionError("the model was asked for")
-
-    encoder.load = load  # type: ignore[method-assign]
-    encoder.before = load
-    encoder.encode_texts = lambda texts: load()  # type: ignore[method-assign,assignment,return-value]
-    assert version(make_runtime(encoder), choices_config())
-
-
-def test_a_version_changes_with_all_that_decides_scores(make_runtime: MakeRuntime, tmp_path: Path):
-    fitted = make_runtime(store=tmp_path / "fitted")
-    fitted.versions.save_table(Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0))
-    versions = [
-        version(make_runtime(), choices_config()),
-        version(make_runtime(), choices_config("cat", "dog")),
-        version(make_runtime(threshold=0.5), choices_config()),
-        version(make_runtime(threshold=0.6), choices_config()),
-        version(make_runtime(StubEncoder("stub-2")), choices_config()),
-        version(fitted, choices_config()),
-    ]
-    assert len(set(versions)) == len(versions)
-
-
-def test_other_settings_do_not_change_a_version(make_runtime: MakeRuntime):
-    plain = version(make_runtime(), choices_config())
-    assert version(make_runtime(fetch_workers=2, batch_size=3), choices_config()) == plain
-
-
-MANY = [task(number) for number in range(STATISTICS_FROM)]
-
-
-def test_statistics_are_frozen_once_and_make_a_version_of_their_own(make_runtime: MakeRuntime):
-    runtime, config = make_runtime(), choices_config()
-    before = predict(runtime, config, MANY[:2])
-    parsed = parse_config(config)
-    assert runtime.versions.freeze_statistics(parsed, PROJECT, MANY, runtime.embedder.embed)
-    after = predict(runtime, config, MANY[:2])
-    assert before[0].model_version != after[0].model_version
-    assert before[0].probabilities != after[0].probabilities
-    assert version(runtime, config, "2.1") == before[0].model_version
-    # Later images change nothing.
-    others = [task(100 + number) for number in range(STATISTICS_FROM)]
-    assert runtime.versions.freeze_statistics(parsed, PROJECT, others, runtime.embedder.embed)
-    assert items(predict(make_runtime(), config, MANY[:2])) == items(after)
-
-
-def test_statistics_wait_for_enough_images(make_runtime: MakeRuntime):
-    runtime, config = make_runtime(), parse_config(choices_config())
-    broken = [*MANY[:-1], NO_IMAGE, MANY[0]]
-    assert not runtime.versions.freeze_statistics(config, PROJECT, broken, runtime.embedder.embed)
-    assert not runtime.versions.freeze_statistics(config, PROJECT, [], runtime.embedder.embed)
-    assert runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
-
-
-def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
-    config = parse_config(choices_config())
-    runtimes = [make_runtime(), make_runtime()]
-    spans = [MANY, [task(50 + number) for number in range(STATISTICS_FROM)]]
-    threads = [
-        threading.Thread(
-            target=one.versions.freeze_statistics, args=(config, PROJECT, span, one.embedder.embed)
-        )
-        for one, span in zip(runtimes, spans, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = {one.versions.get(config, PROJECT).name for one in runtimes}
-    assert len(found) == 1
-
-
-def test_projects_with_strange_names_keep_their_statistics_apart(make_runtime: MakeRuntime):
-    runtime, config = make_runtime(), parse_config(choices_config())
-    before = version(runtime, choices_config(), "../../x")
-    assert runtime.versions.freeze_statistics(config, "../../x", MANY, runtime.embedder.embed)
-    assert version(runtime, choices_config(), "../../x") != before
-    assert version(runtime, choices_config(), "") == before
-    assert not list(Path(runtime.settings.store).parent.glob("*.json"))
-
-
-def test_the_method_number_is_part_of_the_version(
-    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
-):
-    before = version(make_runtime(), choices_config())
-    monkeypatch.setattr("backend.inference.versions.METHOD", METHOD + 1)
-    assert version(make_runtime(), choices_config()) != before
-
-
-# The table
-
-
-@pytest.mark.parametrize("table", [OFFLINE, CLIP])
-def test_a_table_survives_being_stored(table: Table):
-    assert Table.from_dict(json.loads(json.dumps(table.as_dict()))) == table
-
-
-def test_fewer_labels_make_each_one_likelier_but_never_by_more_than_the_limit():
-    offsets = [OFFLINE.row(True, labels).offset for labels in (1000, 80, 20, 5, 1)]
-    assert offsets == sorted(offsets)
-    assert OFFLINE.row(True, 80).offset == pytest.approx(OFFLINE.with_statistics.offset)
-    assert offsets[-1] == offsets[-2]
-    assert all(math.isfinite(offset) for offset in offsets)
-
-
 # Any labels, any image
 
 
@@ -549,20 +413,6 @@ def test_scores_are_probabilities_for_any_labels_and_any_image(
         assert found.failure.reason == "no_labels"
 
 
-def test_copies_of_one_image_freeze_no_statistics(make_runtime: MakeRuntime):
-    runtime, config = make_runtime(), parse_config(choices_config())
-    copies = [{**task(1), "id": number} for number in range(STATISTICS_FROM + 5)]
-    for number, one in enumerate(copies):
-        # Equal pixels at addresses that differ.
-        one["data"] = {"image": data_uri(1).replace("data:image/png", f"data:image/png;n={number}")}
-    found, _ = runtime.embedder.embed([one["data"]["image"] for one in copies])
-    assert len({one.image.tobytes() for one in found.values()}) == 1
-    assert not runtime.versions.freeze_statistics(config, PROJECT, copies, runtime.embedder.embed)
-    assert runtime.versions.freeze_statistics(
-        config, PROJECT, [*MANY, *copies], runtime.embedder.embed
-    )
-
-
 TWO_IMAGES = (
     '<View><Image name="a" value="$image"/><Image name="b" value="$second"/>'
     '<Choices name="t" toName="a" choice="multiple"><Choice value="x"/></Choices>'
@@ -612,12 +462,3 @@ def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
     one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
     (found,) = predict(make_runtime(), config, [one])
     assert len(found.probabilities["t"]) == 1000
-
-
-def test_a_project_name_of_any_length_is_answered(make_runtime: MakeRuntime):
-    runtime = make_runtime()
-    long = "x" * 5000
-    assert version(runtime, choices_config(), long) == version(runtime, choices_config(), "1.1")
-    assert runtime.versions.freeze_statistics(
-        parse_config(choices_config()), long, MANY, runtime.embedder.embed
-    )
