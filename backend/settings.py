@@ -1,4 +1,4 @@
-"""Every setting, once: one name, one default, one line of documentation.
+"""All settings, each with one name, one default and one line of documentation.
 
 Values come from the environment, then from a ``.env`` file in the working directory. The names
 below are the environment variables in lower case; docs/settings.md lists them all.
@@ -8,25 +8,38 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import SettingsError
 
 DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 
+Precision = Literal["auto", "float32", "bfloat16"]
+Regions = Literal["auto", "none", "cells", "tiles"]
+Goal = Literal["", "precision", "recall", "f1"]
+LogLevel = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+]
+"""Case-insensitive."""
 
-def _names(name: str, *others: str) -> AliasChoices:
-    return AliasChoices(name, *others)
 
-
-def _parts(url: str) -> SplitResult:
-    """The parts of an address.
+def _split_url(url: str) -> SplitResult:
+    """The parts of a URL.
 
     Raises:
-        ValueError: it has none; without Python's own words, which may hold a password.
+        ValueError: it cannot be split. Python's own message is dropped: it may hold a password.
     """
     try:
         parts = urlsplit(url)
@@ -47,13 +60,13 @@ class Settings(BaseSettings):
 
     label_studio_url: str = Field(
         "http://localhost:8080",
-        validation_alias=_names("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
+        validation_alias=AliasChoices("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
         description="Where Label Studio answers, as seen from the backend; without user and "
         "password.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
-        validation_alias=_names("LS_CLIP_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
+        validation_alias=AliasChoices("LS_CLIP_LABEL_STUDIO_API_KEY", "LABEL_STUDIO_API_KEY"),
         description="A personal access token or a legacy token of a Label Studio user.",
     )
     encoder: str = Field(
@@ -62,12 +75,12 @@ class Settings(BaseSettings):
         "`local-dir:PATH` or `offline`.",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
-    precision: str = Field(
+    precision: Precision = Field(
         "auto",
         description="`auto` (bfloat16 where the hardware has it), `float32` or `bfloat16`.",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Images encoded at once.")
-    regions: str = Field(
+    regions: Regions = Field(
         "auto",
         description="What is scored beside the whole image: `none`, `cells` (3x3 of the one "
         "feature map; offline encoder only), `tiles` (3x3 crops, ten encodes an image); `auto`: "
@@ -86,12 +99,12 @@ class Settings(BaseSettings):
     )
     basic_auth_user: str = Field(
         "",
-        validation_alias=_names("LS_CLIP_BASIC_AUTH_USER", "BASIC_AUTH_USER"),
+        validation_alias=AliasChoices("LS_CLIP_BASIC_AUTH_USER", "BASIC_AUTH_USER"),
         description="User name that Label Studio must send on /setup, /predict, START_TRAINING.",
     )
     basic_auth_pass: SecretStr = Field(
         SecretStr(""),
-        validation_alias=_names("LS_CLIP_BASIC_AUTH_PASS", "BASIC_AUTH_PASS"),
+        validation_alias=AliasChoices("LS_CLIP_BASIC_AUTH_PASS", "BASIC_AUTH_PASS"),
         description="The password for that user name.",
     )
     webhook_secret: SecretStr = Field(
@@ -117,7 +130,7 @@ class Settings(BaseSettings):
         le=0.5,
         description="Share of the other tasks that heads are judged on and never trained on.",
     )
-    goal: str = Field(
+    goal: Goal = Field(
         "",
         description="What a head's thresholds aim at: `precision`, `recall` or `f1`; empty: the "
         "threshold of the encoder's table, on calibrated probabilities.",
@@ -167,7 +180,7 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr = Field(
         SecretStr(""),
-        validation_alias=_names("LS_CLIP_REDIS_URL", "REDIS_URL"),
+        validation_alias=AliasChoices("LS_CLIP_REDIS_URL", "REDIS_URL"),
         description="Redis or Valkey with the queue, `redis://HOST:6379/0`; empty: no workers, "
         "and `connect` predicts by itself.",
     )
@@ -187,56 +200,28 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32_000_000, ge=1024, description="A larger request body is answered with 413."
     )
-    log_level: str = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+    log_level: LogLevel = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
     @field_validator("label_studio_url", "public_url")
     @classmethod
-    def _is_http_url(cls, value: str) -> str:
+    def _check_http_url(cls, value: str) -> str:
         value = value.strip().rstrip("/")
-        parts = _parts(value)
+        parts = _split_url(value)
         if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
             raise ValueError("must start with http:// or https:// and name a host")
-        # It stands in messages, so it must hold no secret.
+        # The URL appears in messages, so it must not hold a secret.
         if "@" in value:
             raise ValueError("must hold neither user nor password")
         return value
 
     @field_validator("redis_url")
     @classmethod
-    def _is_redis_url(cls, value: SecretStr) -> SecretStr:
-        parts = _parts(value.get_secret_value())
+    def _check_redis_url(cls, value: SecretStr) -> SecretStr:
+        parts = _split_url(value.get_secret_value())
         if value.get_secret_value() and parts.scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must start with redis://, rediss:// or unix://")
         if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
             raise ValueError("needs %2F for a / in the password, %3F for ? and %23 for #")
-        return value
-
-    @field_validator("log_level")
-    @classmethod
-    def _is_level(cls, value: str) -> str:
-        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
-            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
-        return value.upper()
-
-    @field_validator("precision")
-    @classmethod
-    def _is_precision(cls, value: str) -> str:
-        if value not in {"auto", "float32", "bfloat16"}:
-            raise ValueError("must be auto, float32 or bfloat16")
-        return value
-
-    @field_validator("goal")
-    @classmethod
-    def _is_goal(cls, value: str) -> str:
-        if value not in {"", "precision", "recall", "f1"}:
-            raise ValueError("must be precision, recall, f1 or empty")
-        return value
-
-    @field_validator("regions")
-    @classmethod
-    def _is_regions(cls, value: str) -> str:
-        if value not in {"auto", "none", "cells", "tiles"}:
-            raise ValueError("must be auto, none, cells or tiles")
         return value
 
     @property

@@ -88,6 +88,7 @@ def test_options_of_a_command_win_and_absent_ones_do_not(monkeypatch: pytest.Mon
         ("LS_CLIP_LOG_LEVEL", "LOUD"),
         ("LS_CLIP_PRECISION", "float8"),
         ("LS_CLIP_REGIONS", "many"),
+        ("LS_CLIP_GOAL", "accuracy"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_name(
@@ -96,6 +97,25 @@ def test_a_value_that_cannot_work_is_refused_by_its_name(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("log_level", ["DEBUG", "INFO", "WARNING", "ERROR"]),
+        ("precision", ["auto", "float32", "bfloat16"]),
+        ("regions", ["auto", "none", "cells", "tiles"]),
+        ("goal", ["precision", "recall", "f1"]),
+    ],
+)
+def test_a_refused_choice_names_the_variable_and_the_allowed_values(name: str, allowed: list[str]):
+    with pytest.raises(SettingsError, match=f"LS_CLIP_{name.upper()}") as caught:
+        load_settings(**{name: "other"})
+    assert all(f"'{value}'" in caught.value.message for value in allowed)
+
+
+def test_the_log_level_is_case_insensitive():
+    assert load_settings(log_level="debug").log_level == "DEBUG"
 
 
 @pytest.mark.parametrize(
