@@ -113,7 +113,7 @@ def _accept(scene: Scene, blind_share: float) -> Row:
         made = trainer.train(pulled).made
         if made is None:
             continue
-        heads.keep(key, replace(made, accepted=True))
+        heads.save(key, replace(made, accepted=True))
         if CONTROL in made.controls:
             serving = made.name
     end = scene.measured(serving)

@@ -167,7 +167,7 @@ def finish(run_id: str) -> None:
             promote(runs, run, runtime)
         if run.head and runtime.versions.heads.serving(run.key) == run.head:
             trainings = TrainingStore(runs.connection)
-            accepted = runtime.versions.heads.accepted(run.key)
+            accepted = runtime.versions.heads.candidate(run.key)
             trainings.note(run.project, refreshed=time.time(), candidate=accepted)
             if accepted:
                 # Another head was accepted meanwhile, and still waits.

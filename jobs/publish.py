@@ -85,7 +85,7 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
     if importer.there:
         show(studio, run.project, version)
     if run.head:
-        runtime.versions.heads.serve(key, run.head, back=run.asked_by != BY_TRAINING)
+        runtime.versions.heads.set_serving(key, run.head, rollback=run.asked_by != BY_TRAINING)
     project_lock.set_current(runs.connection, run.project, version)
 
 

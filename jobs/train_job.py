@@ -71,7 +71,7 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: str)
     key = project_key(studio.projects.get(project))
     heads = runtime.versions.heads
     looked = studio.tasks.last_change(project)
-    accepted, back = heads.accepted(key), heads.is_back(key)
+    accepted, back = heads.candidate(key), heads.rolled_back(key)
     if last.candidate != accepted:
         trainings.note(project, candidate=accepted)
     if accepted and (
@@ -102,7 +102,7 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: str)
     name, reviewed = trained.made.name, pulled.reviewed
     if trained.made.accepted:
         # In the store before anything else, so that not even an empty Redis loses it.
-        heads.accept(key, name)
+        heads.set_candidate(key, name)
     ProjectState(runtime.store, key).set_trained_on(reviewed, trainer.made_from(pulled))
     told = {"notes": trained.notes, "head": name, "enough": enough(len(reviewed))}
     if not trained.made.accepted:
@@ -126,16 +126,16 @@ def _not_yet(
     project = int(key.partition(".")[0])
     memory = ProjectState(runtime.store, key)
     reviewed, (before, made_from) = pulled.reviewed, memory.trained_on()
-    if why != "forced" and heads.is_back(key):
+    if why != "forced" and heads.rolled_back(key):
         memory.set_trained_on(reviewed, made_from)
-        heads.stay(key)
+        heads.clear_rollback(key)
         serving = heads.serving(key)
         return NOTHING_NEW, f"Gone back to {serving}; what is approved from now on counts."
     names = heads.names(key)
     if names and trainer.made_from(pulled) == made_from:
         newest = names[-1]
         reason = f"Nothing has changed since {newest} was trained."
-        if heads.accepted(key):
+        if heads.candidate(key):
             schedule.add(connection, schedule.REFRESH, project, time.time())
         elif newest != heads.serving(key) and heads.get(key, newest).accepted:
             reason += f" ls-clip rollback {project} {newest} puts it into use."

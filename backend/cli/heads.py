@@ -117,7 +117,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     if not found:
         console.print("No head serves; predictions are made zero-shot.")
     else:
-        _print_heads(found, serving, kept.accepted(key))
+        _print_heads(found, serving, kept.candidate(key))
     if training is not None and training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")
@@ -210,7 +210,7 @@ def rollback(
             f"Wait for its end, or: ls-clip runs {project} --cancel {run.id}; then again.",
         )
     # What was accepted and waits for its refresh is not wanted now.
-    kept.accept(key, "")
+    kept.set_candidate(key, "")
     with queue.explained():
         trainings.note(project, candidate="")
     if not wait:

@@ -1,4 +1,4 @@
-"""Labeling config -> controls, labels, prompts and thresholds.
+"""Parsing the labeling config into controls, labels, prompts and thresholds.
 
 Reads what Label Studio sends with each request (https://labelstud.io/tags/choices and
 https://labelstud.io/tags/taxonomy). Attributes of our own: ``model_score_threshold`` and
@@ -18,10 +18,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import LabelConfigError
-from backend.labels.controls import Control, Label, unique_labels
+from backend.labels.controls import Control, ControlKind, Label, unique_labels
 
 EVIDENCE_NAME = "clip_evidence"
-"""The TextArea of this name shows the probabilities; other TextAreas are left alone."""
+"""Name of the TextArea that shows the probabilities; other TextAreas are ignored."""
 
 CONFIG_FIX = (
     'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
@@ -31,12 +31,12 @@ CONFIG_FIX = (
 
 @dataclass(frozen=True)
 class LabelConfig:
-    """What a labeling config holds for us.
+    """What a labeling config lets us predict.
 
     Attributes:
         controls: in document order.
         evidence: (name, to_name) of the read-only TextArea for probabilities, or None.
-        skipped: why other Choices and Taxonomies were left out, one sentence each.
+        skipped: why other Choices and Taxonomies were skipped, one sentence each.
     """
 
     controls: tuple[Control, ...]
@@ -45,7 +45,7 @@ class LabelConfig:
 
     @cached_property
     def digest(self) -> str:
-        """A hash over all that decides predictions; stable across processes and machines."""
+        """16 hex digits over all that decides predictions; stable across processes and machines."""
         content = {
             "controls": [asdict(control) for control in self.controls],
             "evidence": self.evidence,
@@ -53,11 +53,15 @@ class LabelConfig:
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def label_keys(self) -> dict[str, list[str]]:
+        """Control name -> keys of its labels, in the order of the config."""
+        return {control.name: [label.key for label in control.labels] for control in self.controls}
+
     def require_controls(self) -> None:
         """Raise if there is nothing to predict.
 
         Raises:
-            LabelConfigError: with the reasons why each control was skipped.
+            LabelConfigError: with the reason why each control was skipped.
         """
         if not self.controls:
             reasons = " ".join(self.skipped) or "It has no Choices and no Taxonomy."
@@ -66,9 +70,16 @@ class LabelConfig:
 
 def config_of_labels(labels: Sequence[str]) -> LabelConfig:
     """A config with one control that has these labels, for images that belong to no project."""
-    choices = tuple(Label(path=(label,), text=label) for label in labels)
-    control = Control("labels", "image", "choices", True, False, "image", choices)
-    return LabelConfig((control,), None, ())
+    control = Control(
+        name="labels",
+        to_name="image",
+        kind=ControlKind.CHOICES,
+        multiple=True,
+        paths=False,
+        image_field="image",
+        labels=tuple(Label(path=(label,), text=label) for label in labels),
+    )
+    return LabelConfig(controls=(control,), evidence=None, skipped=())
 
 
 @lru_cache(maxsize=256)
@@ -76,7 +87,8 @@ def parse_config(xml: str) -> LabelConfig:
     """Parse a labeling config.
 
     Raises:
-        LabelConfigError: not XML, an XML attack, or an attribute of ours with a bad value.
+        LabelConfigError: not XML, an XML attack, nested too deeply, or an attribute of ours with
+            a bad value.
     """
     try:
         root: Element = fromstring(xml, forbid_dtd=True)
@@ -109,7 +121,7 @@ def _parsed(root: Element) -> LabelConfig:
                 controls.append(_control(tag, images))
         elif tag.tag == "TextArea" and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
-    return LabelConfig(tuple(controls), evidence, tuple(skipped))
+    return LabelConfig(controls=tuple(controls), evidence=evidence, skipped=tuple(skipped))
 
 
 def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
@@ -123,7 +135,8 @@ def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
     if not any(images.get(name, "").startswith("$") for name in targets):
         return "it does not point at an <Image> whose value is a $field"
     if tag.tag == "Choices" and _is_true(tag.get("allowNested")):
-        # Measured on 1.23.2: bulk import drops such predictions, the label stream ticks the last.
+        # Measured on Label Studio 1.23.2: bulk import drops such predictions, and the label stream
+        # selects only the last element of each path.
         return (
             "Label Studio loses predictions of nested paths; remove allowNested (choices may be "
             "nested without it) or use a <Taxonomy>"
@@ -144,7 +157,7 @@ def _control(tag: Element, images: Mapping[str, str]) -> Control:
     return Control(
         name=tag.get("name", ""),
         to_name=to_name,
-        kind="taxonomy" if taxonomy else "choices",
+        kind=ControlKind.TAXONOMY if taxonomy else ControlKind.CHOICES,
         multiple=taxonomy or tag.get("choice") == "multiple",
         paths=taxonomy,
         image_field=images[to_name].removeprefix("$"),
@@ -155,10 +168,10 @@ def _control(tag: Element, images: Mapping[str, str]) -> Control:
 
 
 def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[Label]:
-    found = []
+    labels = []
     for child in tag:
         if child.tag != "Choice":
-            found += _static_labels(child, above, paths)
+            labels += _static_labels(child, above, paths)
             continue
         value = child.get("value", "")
         stored = child.get("alias") or value
@@ -166,7 +179,7 @@ def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[La
         nested = _static_labels(child, path, paths)
         if value and not _is_true(child.get("model_skip")):
             prompts = [text.strip() for text in child.get("model_prompt", "").split("|")]
-            found.append(
+            labels.append(
                 Label(
                     path=path if paths else (stored,),
                     text=value,
@@ -174,8 +187,8 @@ def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[La
                     threshold=_threshold(child),
                 )
             )
-        found += nested
-    return found
+        labels += nested
+    return labels
 
 
 def _threshold(tag: Element) -> float | None:

@@ -117,7 +117,7 @@ def _connect(
         progress("looking for a worker", 0, 1)
         require_workers(settings, queue.connect(settings), seconds=WORKER_SECONDS)
     # From here on a label that is added is known to be younger than what was reviewed.
-    ProjectState(runtime.store, project_key(project)).labels_since(config, time.time())
+    ProjectState(runtime.store, project_key(project)).labels_since(config.label_keys(), time.time())
     progress("registering the backend", 0, 1)
     former = _register_backend(settings, studio, number)
     _make_webhook(settings, studio, number, former)

@@ -1,9 +1,8 @@
-"""A project's heads in the store: immutable sets, and which of them serves.
+"""A project's trained heads: immutable head sets, and a pointer to the one that serves.
 
-A set holds one head for each control and is one JSON file with the tensors (safetensors, base64)
-inside, so that it is there whole or not at all. Nothing is ever written over it. A pointer of a few
-bytes says which set serves; moving it is the last step of a promotion, and all processes follow,
-since each asks the store.
+A head set holds one head per control. It is one JSON file with the tensors (safetensors, base64)
+inside, so that it exists as a whole or not at all, and it is never overwritten. The pointer is a
+small file, and moving it is the last step of a promotion; all processes read it from the store.
 """
 
 from __future__ import annotations
@@ -24,7 +23,10 @@ from backend.storage.store import Store
 from backend.vlpl.head import Head, HeadError
 
 ZERO_SHOT = "zero-shot"
-"""The name of the set that has no heads; it is always there."""
+"""The name of the head set without heads, which every project has."""
+SCHEMA = 1
+"""Version of the file format of a head set; files without a version are of the first."""
+CACHED_SETS = 64
 _NAME = re.compile("h[1-9][0-9]*")
 
 
@@ -33,7 +35,7 @@ class FittedControl:
     """One control's head and thresholds.
 
     Attributes:
-        head: probabilities; its card names the labels, in order.
+        head: gives a probability per label; its card names the labels, in order.
         thresholds: per label, suggest from this probability on; above 1: never.
     """
 
@@ -42,37 +44,44 @@ class FittedControl:
 
     @cached_property
     def digest(self) -> str:
-        """A hash over tensors, card and thresholds."""
+        """64 hex digits over tensors, card and thresholds; part of the model version."""
         content = self.head.to_bytes()[1] + json.dumps(self.thresholds).encode()
         return hashlib.sha256(content).hexdigest()
 
     def for_labels(
         self, labels: Sequence[str], a0: float, b0: float, threshold: float
     ) -> FittedControl:
-        """The same for another label set: what is new starts at zero-shot (a0, b0, threshold)."""
+        """The same head for other labels; labels that it does not know start at zero-shot.
+
+        Args:
+            labels: keys of the control's labels now, in order.
+            a0: slope for new labels.
+            b0: offset for new labels.
+            threshold: for new labels.
+        """
         if tuple(labels) == self.head.card.labels:
             return self
-        old = dict(zip(self.head.card.labels, self.thresholds, strict=True))
+        known = dict(zip(self.head.card.labels, self.thresholds, strict=True))
         return FittedControl(
             self.head.carried_over(labels, a0, b0),
-            tuple(old.get(label, threshold) for label in labels),
+            tuple(known.get(label, threshold) for label in labels),
         )
 
 
 @dataclass(frozen=True)
 class HeadSet:
-    """What one training made.
+    """The result of one training.
 
     Attributes:
         name: ``h1``, ``h2`` ...
-        controls: control name -> its head; controls that could not be trained are left out.
+        controls: control name -> its head; controls that could not be trained are missing.
         created: ISO 8601, UTC.
-        encoder: id of the encoder whose embeddings they are for.
-        approvals: reviewed (task, control) pairs that it was trained and judged on.
-        provenance: how those were reviewed -> how many.
+        encoder: id of the encoder whose embeddings the heads read.
+        approvals: number of reviewed (task, control) pairs for training and judging.
+        provenance: kind of review -> number of approvals.
         accepted: whether the judge found it no worse than the set that served then.
-        reason: why.
-        metrics: name -> value, of this set and of the one that served then, on the judged tasks.
+        reason: the judge's, for people.
+        metrics: name -> value on the judged tasks, of this set and of the one that served then.
     """
 
     name: str
@@ -86,19 +95,19 @@ class HeadSet:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """The content of the set's file; JSON-serialisable."""
         controls = {}
-        for name, one in self.controls.items():
-            tensors, card = one.head.to_bytes()
+        for name, control in self.controls.items():
+            tensors, card = control.head.to_bytes()
             controls[name] = {
                 "tensors": base64.b64encode(tensors).decode(),
                 "card": json.loads(card),
-                "thresholds": list(one.thresholds),
+                "thresholds": list(control.thresholds),
             }
-        return {**self.summary(), "controls": controls}
+        return {"schema": SCHEMA, **self.summary(), "controls": controls}
 
     def summary(self) -> dict[str, Any]:
-        """What a person reads about it; JSON-able."""
+        """All but the heads themselves; JSON-serialisable."""
         return {
             "name": self.name,
             "created": self.created,
@@ -111,34 +120,35 @@ class HeadSet:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> HeadSet:
+    def from_dict(cls, content: Mapping[str, Any]) -> HeadSet:
         """Inverse of `as_dict`.
 
         Raises:
             HeadError: a head is damaged.
-            KeyError, TypeError, ValueError: so is the rest.
+            KeyError, TypeError, ValueError: another field is damaged.
         """
         controls = {}
-        for name, one in data["controls"].items():
-            head = Head.from_bytes(
-                base64.b64decode(one["tensors"]), json.dumps(one["card"]).encode()
+        for name, control in content["controls"].items():
+            tensors = base64.b64decode(control["tensors"])
+            controls[name] = FittedControl(
+                head=Head.from_bytes(tensors, json.dumps(control["card"]).encode()),
+                thresholds=tuple(map(float, control["thresholds"])),
             )
-            controls[name] = FittedControl(head, tuple(map(float, one["thresholds"])))
         return cls(
-            str(data["name"]),
-            controls,
-            str(data["created"]),
-            str(data["encoder"]),
-            int(data["approvals"]),
-            dict(data["provenance"]),
-            bool(data["accepted"]),
-            str(data["reason"]),
-            dict(data["metrics"]),
+            name=str(content["name"]),
+            controls=controls,
+            created=str(content["created"]),
+            encoder=str(content["encoder"]),
+            approvals=int(content["approvals"]),
+            provenance=dict(content["provenance"]),
+            accepted=bool(content["accepted"]),
+            reason=str(content["reason"]),
+            metrics=dict(content["metrics"]),
         )
 
 
 class HeadRegistry:
-    """The sets of all projects. Thread-safe.
+    """The head sets of all projects. Thread-safe.
 
     Args:
         store: where they are kept.
@@ -146,65 +156,77 @@ class HeadRegistry:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # Sets never change, but after `forget` another one may get the name.
-        self._known: dict[str, tuple[str, HeadSet]] = {}
+        # Sets never change, but after a purge another set may get the same name: hence the stamp.
+        self._cache: dict[str, tuple[str, HeadSet]] = {}
         self._lock = threading.Lock()
 
     def names(self, project: str) -> list[str]:
-        """Names of a project's sets, oldest first.
+        """Names of a project's head sets, oldest first.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        found = self._store.artifacts.names(f"heads/{safe_name(project)}")
-        # Whatever else lies there (a copy, an editor's backup) is no set.
-        return sorted(filter(_NAME.fullmatch, found), key=lambda name: int(name[1:]))
+        names = self._store.artifacts.names(f"heads/{safe_name(project)}")
+        # Other files in the folder (a copy, an editor's backup) are ignored.
+        return sorted(filter(_NAME.fullmatch, names), key=lambda name: int(name[1:]))
 
     def get(self, project: str, name: str) -> HeadSet:
-        """One set.
+        """One head set.
 
         Raises:
-            StoreError: there is none of this name, it is damaged, or the store cannot be read.
+            StoreError: there is none of this name, its file is damaged or of a newer version of
+                this plugin, or the store cannot be read.
         """
         path = f"heads/{safe_name(project)}/{name}"
         stamp = self._store.artifacts.stamp(path)
         with self._lock:
-            known = self._known.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
+            cached = self._cache.get(path)
+        if cached is not None and cached[0] == stamp:
+            return cached[1]
         content = self._store.artifacts.read(path)
         if content is None:
             raise StoreError(
                 f"The project has no head {name!r}.",
                 f"ls-clip heads {_number(project)} lists those it has.",
             )
+        another = f"ls-clip rollback {_number(project)} VERSION"
         try:
-            found = HeadSet.from_dict(content)
+            if int(content.get("schema", SCHEMA)) > SCHEMA:
+                raise StoreError(
+                    f"The head {name} was written by a newer version of label-studio-clip.",
+                    f"Update label-studio-clip here, or go back to another head: {another}.",
+                )
+            head_set = HeadSet.from_dict(content)
         except (HeadError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"The head {name} in the store is damaged ({error}).",
-                f"Go back to another one: ls-clip rollback {_number(project)} VERSION.",
+                f"Go back to another one: {another}.",
             ) from error
         with self._lock:
-            if len(self._known) > 64:
-                self._known.clear()
-            self._known[path] = stamp, found
-        return found
+            if len(self._cache) > CACHED_SETS:
+                self._cache.clear()
+            self._cache[path] = stamp, head_set
+        return head_set
 
     def next_name(self, project: str) -> str:
-        """The name of the next set."""
+        """The name for the next head set.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         return f"h{1 + max((int(name[1:]) for name in self.names(project)), default=0)}"
 
-    def keep(self, project: str, made: HeadSet) -> None:
-        """Write a set; one of this name that is there already stays.
+    def save(self, project: str, head_set: HeadSet) -> None:
+        """Write a head set. A set of the same name that exists already is not overwritten.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        self._store.artifacts.write(f"heads/{safe_name(project)}/{made.name}", made.as_dict())
+        path = f"heads/{safe_name(project)}/{head_set.name}"
+        self._store.artifacts.write(path, head_set.as_dict())
 
     def serving(self, project: str) -> str:
-        """The name of the set that serves; `ZERO_SHOT` where none does.
+        """The name of the head set that serves; `ZERO_SHOT` if none does.
 
         Raises:
             StoreError: the store cannot be read.
@@ -213,18 +235,22 @@ class HeadRegistry:
         return history[-1] if history else ZERO_SHOT
 
     def history(self, project: str) -> list[str]:
-        """Names in the order in which they came to serve, the present one last."""
+        """Names of the head sets that have served, in order; the last one serves now.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         return [str(name) for name in self._pointer(project).get("history", [])]
 
-    def serve(self, project: str, name: str, *, back: bool = False) -> None:
-        """Point all processes at a set: the last step of a promotion, and of going back.
+    def set_serving(self, project: str, name: str, *, rollback: bool = False) -> None:
+        """Let a head set serve: the last step of a promotion or of a rollback.
 
-        A set that was accepted meanwhile still waits, unless somebody went back.
+        Another set that is the candidate stays so, unless this is a rollback.
 
         Args:
             project: its key.
-            name: of the set, or `ZERO_SHOT`.
-            back: somebody went back to it, see `is_back`.
+            name: of the head set, or `ZERO_SHOT`.
+            rollback: whether a person went back to this set, see `rolled_back`.
 
         Raises:
             StoreError: there is no such set (any more), or the store cannot be written.
@@ -234,40 +260,56 @@ class HeadRegistry:
         history = self.history(project) or [ZERO_SHOT]
         if history[-1] != name:
             history = [*history, name]
-        accepted = self.accepted(project)
-        if back or accepted == name:
-            accepted = ""
-        self._point(project, history=history, back=back, accepted=accepted)
+        candidate = self.candidate(project)
+        if rollback or candidate == name:
+            candidate = ""
+        self._update_pointer(project, history=history, back=rollback, accepted=candidate)
 
-    def accepted(self, project: str) -> str:
-        """The name of an accepted set that does not serve yet; empty: there is none."""
+    def candidate(self, project: str) -> str:
+        """The name of the accepted head set that is to serve next; empty if there is none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         return str(self._pointer(project).get("accepted", ""))
 
-    def accept(self, project: str, name: str) -> None:
-        """Remember that a set is to serve next; empty: none is."""
-        self._point(project, accepted=name)
+    def set_candidate(self, project: str, name: str) -> None:
+        """Set the head set that is to serve next; empty: none.
 
-    def is_back(self, project: str) -> bool:
-        """Whether somebody went back to the set that serves, and nothing has been decided since."""
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._update_pointer(project, accepted=name)
+
+    def rolled_back(self, project: str) -> bool:
+        """Whether a person went back to the serving set, and no training was decided on since.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         return bool(self._pointer(project).get("back"))
 
-    def stay(self, project: str) -> None:
-        """What was approved until now does not count against the set that was gone back to."""
-        self._point(project, back=False)
+    def clear_rollback(self, project: str) -> None:
+        """Note that the rollback was taken into account: see `rolled_back`.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._update_pointer(project, back=False)
 
     def _pointer(self, project: str) -> dict[str, Any]:
-        return self._store.artifacts.read(_pointer(project)) or {}
+        return self._store.artifacts.read(_pointer_name(project)) or {}
 
-    def _point(self, project: str, **fields: Any) -> None:
+    def _update_pointer(self, project: str, **fields: Any) -> None:
         content = {**self._pointer(project), **fields}
-        self._store.artifacts.write(_pointer(project), content, replace=True)
+        self._store.artifacts.write(_pointer_name(project), content, replace=True)
         self._store.generation.change()
 
 
 def _number(project: str) -> str:
-    """The project's number in Label Studio, from its key."""
+    """A project's id in Label Studio, from its key."""
     return project.partition(".")[0]
 
 
-def _pointer(project: str) -> str:
+def _pointer_name(project: str) -> str:
     return f"projects/{safe_name(project)}/serving"

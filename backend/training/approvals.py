@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from backend.labels.controls import Control, key_of
+from backend.labels.controls import Control, label_key
 from backend.storage.prediction_log import LoggedPrediction
 from backend.vlpl.head import PROVENANCE_WEIGHTS, Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
@@ -157,7 +157,7 @@ def _provenance(
         # The prediction is gone from Label Studio, or nothing says which one it was.
         candidates = list(shown.logged.values())
     shown_choices = [entry.choices for entry in candidates if entry.choices is not None]
-    ticked = [map(key_of, choices.get(control.name, [])) for choices in shown_choices]
+    ticked = [map(label_key, choices.get(control.name, [])) for choices in shown_choices]
     if any(_known(keys, control) == chosen for keys in ticked):
         return Provenance.ACCEPTED
     if shown_choices:

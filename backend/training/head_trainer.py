@@ -146,7 +146,7 @@ class HeadTrainer:
         key, config = project_key(project), parse_config(project["label_config"])
         config.require_controls()
         state = ProjectState(self._versions.store, key)
-        since = state.labels_since(config, time.time())
+        since = state.labels_since(config.label_keys(), time.time())
         known_field = state.known_field()
         controls = [control for control in config.controls if control.options_field is None]
         approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
@@ -260,7 +260,7 @@ class HeadTrainer:
             f"compared with {serving}: {reason}",
             metrics,
         )
-        self._versions.heads.keep(pulled.key, head_set)
+        self._versions.heads.save(pulled.key, head_set)
         log.info("project %s: %s made (%s): %s", pulled.key, head_set.name, accepted, reason)
         return Trained(head_set, head_set.reason, tuple(notes))
 

@@ -140,8 +140,8 @@ def heads(store: Path, key: str) -> dict[str, Any]:
         "next": kept.next_name(key),
         "serving": kept.serving(key),
         "history": kept.history(key),
-        "accepted": kept.accepted(key),
-        "is_back": kept.is_back(key),
+        "accepted": kept.candidate(key),
+        "is_back": kept.rolled_back(key),
         "sets": [one.summary() for one in found],
         "digests": [{name: c.digest for name, c in one.controls.items()} for one in found],
         "cards": [{n: asdict(c.head.card) for n, c in one.controls.items()} for one in found],
@@ -169,7 +169,7 @@ def memory(store: Path, key: str, xml: str) -> dict[str, Any]:
         "known_field": of.known_field(),
         "trained_on": {str(task): what for task, what in sorted(tasks.items())},
         "made_from": made_from,
-        "labels_since": of.labels_since(parse_config(xml), 5e9),
+        "labels_since": of.labels_since(parse_config(xml).label_keys(), 5e9),
     }
 
 

@@ -91,7 +91,7 @@ def test_a_project_without_heads_says_that_it_is_zero_shot(cli: Cli):
 
 
 def test_on_a_narrow_terminal_the_list_of_heads_is_whole(cli: Cli, heads: HeadRegistry):
-    heads.keep(KEY, head_set("h1"))
+    heads.save(KEY, head_set("h1"))
     code, said = cli("heads", "1", COLUMNS="80")
     assert code == 0
     first, row, *rest = said.splitlines()
@@ -118,8 +118,8 @@ def test_a_rollback_to_what_is_not_there_or_serves_already_is_told(cli: Cli, hea
 
 def test_a_second_rollback_goes_on_back(cli: Cli, heads: HeadRegistry, connection: Redis):
     for name in ("h1", "h2", "h1"):
-        heads.keep(KEY, head_set(name))
-        heads.serve(KEY, name)
+        heads.save(KEY, head_set(name))
+        heads.set_serving(KEY, name)
     # h1 served, then h2, and one rollback has been made.
     code, said = cli("rollback", "1")
     assert code == 0
@@ -136,8 +136,8 @@ def test_forgetting_a_project_forgets_the_head_that_waits(cli: Cli, connection: 
 
 
 def test_a_rollback_during_a_training_is_refused(cli: Cli, heads: HeadRegistry, connection: Redis):
-    heads.keep(KEY, head_set("h1"))
-    heads.serve(KEY, "h1")
+    heads.save(KEY, head_set("h1"))
+    heads.set_serving(KEY, "h1")
     TrainingStore(connection).begin(1)
     code, said = cli("rollback", "1")
     assert code == 1
@@ -148,8 +148,8 @@ def test_a_rollback_during_a_training_is_refused(cli: Cli, heads: HeadRegistry, 
 def test_a_rollback_during_a_run_is_refused_and_changes_nothing(
     cli: Cli, heads: HeadRegistry, connection: Redis
 ):
-    heads.keep(KEY, head_set("h1"))
-    heads.serve(KEY, "h1")
+    heads.save(KEY, head_set("h1"))
+    heads.set_serving(KEY, "h1")
     run, _ = enqueue.start(RunStore(connection), 1, "missing", "cli")
     code, said = cli("rollback", "1")
     assert code == 1

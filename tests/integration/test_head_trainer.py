@@ -63,7 +63,7 @@ def test_a_control_without_approvals_any_more_keeps_its_head(trainer: Callable[.
     both = {name: approvals(mixed, "unaided") for name in ("tags", "more")}
     first = one.train(pulled(TWO, both)).made
     assert first is not None and set(first.controls) == {"tags", "more"}
-    runtime.versions.heads.serve(KEY, first.name)
+    runtime.versions.heads.set_serving(KEY, first.name)
     second = one.train(pulled(TWO, {"tags": both["tags"], "more": []})).made
     assert second is not None
     assert second.controls["more"].digest == first.controls["more"].digest

@@ -176,8 +176,8 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def serve_head(runtime: Runtime, name: str, scale: float = 1.0) -> None:
     heads, encoder = runtime.versions.heads, runtime.encoder
-    heads.keep(PROJECT, head_set(name, encoder.id, encoder.dim, scale))
-    heads.serve(PROJECT, name)
+    heads.save(PROJECT, head_set(name, encoder.id, encoder.dim, scale))
+    heads.set_serving(PROJECT, name)
 
 
 def test_a_repeated_prediction_of_an_unchanged_project_costs_one_read(
@@ -215,7 +215,9 @@ CHANGES: dict[str, Callable[[Runtime], Any]] = {
     ),
     "known field": lambda runtime: ProjectState(runtime.store, PROJECT).set_known_field("category"),
     "promotion": lambda runtime: serve_head(runtime, "h2", 2.0),
-    "rollback": lambda runtime: runtime.versions.heads.serve(PROJECT, ZERO_SHOT, back=True),
+    "rollback": lambda runtime: runtime.versions.heads.set_serving(
+        PROJECT, ZERO_SHOT, rollback=True
+    ),
     "purge": lambda runtime: runtime.prediction_log.purge(PROJECT),
 }
 

@@ -475,7 +475,7 @@ def test_connect_does_not_take_another_run_for_its_own(
 @pytest.fixture
 def head(house: Runtime) -> str:
     """A set of heads that does not serve yet."""
-    house.versions.heads.keep(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    house.versions.heads.save(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
     return "h1"
 
 
@@ -520,12 +520,12 @@ def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
     add_tasks(studio, *range(1, 21))
     run = refresh(runs, head)
     trainings = TrainingStore(runs.connection)
-    house.versions.heads.accept(KEY, "h9")
+    house.versions.heads.set_candidate(KEY, "h9")
     trainings.note(PROJECT, candidate="h9")
     work()
     assert now(runs, run).state == DONE
     assert house.versions.heads.serving(KEY) == head
-    assert house.versions.heads.accepted(KEY) == "h9"
+    assert house.versions.heads.candidate(KEY) == "h9"
     assert trainings.get(PROJECT).candidate == "h9"
     assert schedule.moment(runs.connection, schedule.REFRESH, PROJECT) is not None
 
@@ -578,7 +578,7 @@ def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
 def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
     house: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
 ):
-    house.versions.heads.serve(KEY, head)
+    house.versions.heads.set_serving(KEY, head)
     config = parse_config(studio.config)
     states = (1, -1, -1)
     approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]

@@ -96,17 +96,17 @@ def test_an_accepted_head_survives_an_empty_redis(
     train(PROJECT, "reconcile")
     assert trainings.get(PROJECT).candidate == "h1"
     assert schedule.moment(connection, schedule.REFRESH, PROJECT) is not None
-    heads.serve(KEY, "h1")
-    assert heads.accepted(KEY) == ""
+    heads.set_serving(KEY, "h1")
+    assert heads.candidate(KEY) == ""
 
 
 def test_what_was_approved_before_does_not_undo_a_rollback(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore
 ):
     train(PROJECT, "enough")
-    heads.serve(KEY, "h1")
+    heads.set_serving(KEY, "h1")
     approve(28)
-    heads.serve(KEY, ZERO_SHOT, back=True)
+    heads.set_serving(KEY, ZERO_SHOT, rollback=True)
     train(PROJECT, "reconcile")
     now = trainings.get(PROJECT)
     assert (now.outcome, now.candidate) == (NOTHING_NEW, "")
@@ -131,8 +131,8 @@ def test_asking_again_after_a_rollback_names_the_way_forward(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore
 ):
     train(PROJECT, "enough")
-    heads.serve(KEY, "h1")
-    heads.serve(KEY, ZERO_SHOT, back=True)
+    heads.set_serving(KEY, "h1")
+    heads.set_serving(KEY, ZERO_SHOT, rollback=True)
     train(PROJECT, "forced")
     now = trainings.get(PROJECT)
     assert now.outcome == NOTHING_NEW

@@ -60,7 +60,7 @@ def test_what_the_encoder_cannot_read_is_named_and_its_probability_counts_for_no
     read = scored(0.9, 0.4)
     control = scored(0.9, 0.4, 0.45).control
     some = ScoredControl(
-        control, np.array([0.9, 0.4, 0.45]), [0.5, 0.5, 2.0], unread=frozenset({2})
+        control, np.array([0.9, 0.4, 0.45]), [0.5, 0.5, 2.0], unreadable=frozenset({2})
     )
     assert confidence([some]) == pytest.approx(confidence([read]))
     assert names([label for label, _ in some.near]) == ["label1"]
