@@ -61,8 +61,7 @@ class Settings(BaseSettings):
     label_studio_url: str = Field(
         "http://localhost:8080",
         validation_alias=AliasChoices("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
-        description="Where Label Studio answers, as seen from the backend; without user and "
-        "password.",
+        description="Label Studio's address as seen from the backend, without user and password.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
@@ -77,30 +76,33 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     precision: Precision = Field(
         "auto",
-        description="`auto` (bfloat16 where the hardware has it), `float32` or `bfloat16`.",
+        description="`auto` (bfloat16 where the hardware supports it), `float32` or `bfloat16`.",
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Images encoded at once.")
+    batch_size: int = Field(32, ge=1, le=4096, description="Number of images encoded at once.")
     regions: Regions = Field(
         "auto",
-        description="What is scored beside the whole image: `none`, `cells` (3x3 of the one "
-        "feature map; offline encoder only), `tiles` (3x3 crops, ten encodes an image); `auto`: "
-        "cells, else tiles.",
+        description="What is scored in addition to the whole image: `none`, `cells` (3x3 of the "
+        "one feature map; offline encoder only), `tiles` (3x3 crops, ten encodes per image); "
+        "`auto`: cells if possible, else tiles.",
     )
     store: str = Field(
         "~/.cache/label-studio-clip/store",
-        description="Where embeddings live: a directory, or a URI that LanceDB knows (`s3://`).",
+        description="Where embeddings and heads are stored: a directory, or a URI that LanceDB "
+        "supports (`s3://`).",
     )
     host: str = Field("127.0.0.1", description="The address `ls-clip serve` binds to.")
     port: int = Field(9090, ge=0, le=65535, description="The port `ls-clip serve` binds to.")
     threads: int = Field(64, ge=8, le=512, description="Request threads of `ls-clip serve`.")
     public_url: str = Field(
         "",
-        description="How Label Studio reaches this backend; default: `http://127.0.0.1:PORT`.",
+        description="The address at which Label Studio reaches this backend; default: "
+        "`http://127.0.0.1:PORT`.",
     )
     basic_auth_user: str = Field(
         "",
         validation_alias=AliasChoices("LS_CLIP_BASIC_AUTH_USER", "BASIC_AUTH_USER"),
-        description="User name that Label Studio must send on /setup, /predict, START_TRAINING.",
+        description="User name that Label Studio must send to /setup, /predict and for "
+        "START_TRAINING.",
     )
     basic_auth_pass: SecretStr = Field(
         SecretStr(""),
@@ -109,7 +111,8 @@ class Settings(BaseSettings):
     )
     webhook_secret: SecretStr = Field(
         SecretStr(""),
-        description="What the `X-Label-Studio-Clip-Secret` header of event webhooks must carry.",
+        description="The value that the `X-Label-Studio-Clip-Secret` header of event webhooks "
+        "must have.",
     )
     threshold: float | None = Field(
         None,
@@ -122,17 +125,18 @@ class Settings(BaseSettings):
         ge=0.0,
         le=0.5,
         description="Share of tasks that are shown without suggestions, so that quality can be "
-        "measured without swaying anyone.",
+        "measured without influencing anyone.",
     )
     audit_share: float = Field(
         0.1,
         ge=0.0,
         le=0.5,
-        description="Share of the other tasks that heads are judged on and never trained on.",
+        description="Share of the other tasks that are used to judge heads and never to train "
+        "them.",
     )
     goal: Goal = Field(
         "",
-        description="What a head's thresholds aim at: `precision`, `recall` or `f1`; empty: the "
+        description="The goal of a head's thresholds: `precision`, `recall` or `f1`; empty: the "
         "threshold of the encoder's table, on calibrated probabilities.",
     )
     goal_target: float = Field(
@@ -147,23 +151,27 @@ class Settings(BaseSettings):
     reconcile_every: float = Field(
         900.0,
         gt=0,
-        description="Seconds between two looks at Label Studio for approvals whose event was lost.",
+        description="Seconds between two checks of Label Studio for approvals whose event was "
+        "lost.",
     )
     refresh_every: float = Field(
         900.0,
         ge=0,
-        description="Seconds between two refreshes of a project's suggestions after a training "
-        "that nobody asked for: a huge import slows Label Studio down.",
+        description="Seconds between two automatic refreshes of a project's suggestions after a "
+        "training; a huge import slows Label Studio down.",
     )
     predict_seconds: float = Field(
         60.0,
         gt=0,
         le=95,
-        description="A /predict call answers within this; what is not ready by then stays open.",
+        description="A /predict call answers within this many seconds; what is not ready by then "
+        "stays open.",
     )
-    fetch_workers: int = Field(8, ge=1, le=64, description="Images fetched at the same time.")
+    fetch_workers: int = Field(
+        8, ge=1, le=64, description="Number of images fetched at the same time."
+    )
     connect_timeout: float = Field(3.0, gt=0, description="Seconds to connect to an image host.")
-    fetch_timeout: float = Field(20.0, gt=0, description="Seconds for one image, all in all.")
+    fetch_timeout: float = Field(20.0, gt=0, description="Seconds for one image in total.")
     max_image_bytes: int = Field(50_000_000, ge=1024, description="A larger image file is refused.")
     max_image_pixels: int = Field(
         100_000_000, ge=1, description="An image with more pixels is refused before decoding."
@@ -171,7 +179,8 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field(
         "",
         description="Comma-separated host names, addresses or networks that images may come from "
-        "although they are private (`minio.internal,10.1.0.0/16`); a private MinIO needs it too.",
+        "although they are private (`minio.internal,10.1.0.0/16`); needed for a private MinIO, "
+        "too.",
     )
     offline: bool = Field(
         False,
@@ -181,21 +190,28 @@ class Settings(BaseSettings):
     redis_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices("LS_CLIP_REDIS_URL", "REDIS_URL"),
-        description="Redis or Valkey with the queue, `redis://HOST:6379/0`; empty: no workers, "
-        "and `connect` predicts by itself.",
+        description="Redis or Valkey with the queue, `redis://HOST:6379/0`; empty: there are no "
+        "workers, and `connect` predicts in its own process.",
     )
-    shard_size: int = Field(512, ge=16, le=4096, description="Tasks that a worker takes at once.")
+    shard_size: int = Field(
+        512, ge=16, le=4096, description="Number of tasks that a worker takes at once."
+    )
     import_size: int = Field(
-        20_000, ge=1, le=200_000, description="Predictions sent to Label Studio in one request."
+        20_000,
+        ge=1,
+        le=200_000,
+        description="Number of predictions sent to Label Studio in one request.",
     )
     worker_jobs: int = Field(
-        200, ge=1, description="A worker process is replaced by a fresh one after so many jobs."
+        200, ge=1, description="A worker process is replaced by a fresh one after this many jobs."
     )
     worker_grace: float = Field(
-        30.0, ge=1, description="Seconds that a worker which is told to stop has for its batch."
+        30.0,
+        ge=1,
+        description="Seconds that a worker has to finish its current batch when it is stopped.",
     )
     worker_metrics_port: int = Field(
-        0, ge=0, le=65535, description="Where a worker shows its /metrics; 0: nowhere."
+        0, ge=0, le=65535, description="The port on which a worker serves /metrics; 0: none."
     )
     max_body_bytes: int = Field(
         32_000_000, ge=1024, description="A larger request body is answered with 413."
