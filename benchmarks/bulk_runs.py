@@ -191,12 +191,12 @@ def memory(servers: Servers, sizes: Sequence[int]) -> tuple[list[Row], str]:
                 "importing": f"{seen.peaks.get(IMPORTING, 0) / 1e6:.0f}",
                 "peak, MB": f"{seen.peak / 1e6:.0f}",
                 "peak / smallest run's": ratio(seen.peak / peaks[0]),
-                "worker CPU s a 1,000 tasks": f"{1000 * meter.cpu['worker'] / size:.1f}",
-                "Label Studio CPU s a 1,000": f"{1000 * meter.cpu['studio'] / size:.1f}",
+                "worker CPU s per 1,000 tasks": f"{1000 * meter.cpu['worker'] / size:.1f}",
+                "Label Studio CPU s per 1,000": f"{1000 * meter.cpu['studio'] / size:.1f}",
             }
         )
     growth = (peaks[-1] - peaks[0]) / 1e6
-    per_task = [float(row["worker CPU s a 1,000 tasks"]) for row in rows]
+    per_task = [float(row["worker CPU s per 1,000 tasks"]) for row in rows]
     note = (
         f"The peak grows by {growth:.0f} MB (goal: less than 200) and the worker's CPU seconds by "
         f"task to {per_task[-1] / per_task[0]:.2f} of the smallest run's (goal: no more than 1). "

@@ -66,7 +66,7 @@ def _per_task(what: str, seconds: float, times: float, goal: str = "") -> Row:
     return {
         "what": what,
         "tasks/s": f"{1 / seconds:.1f}",
-        "ms a task": f"{1000 * seconds:.1f}",
+        "ms per task": f"{1000 * seconds:.1f}",
         "times as fast": ratio(times, goal),
     }
 

@@ -55,7 +55,7 @@ def _row(name: str, measured: Mapping[str, Any]) -> Row:
         "precision": measured["precision"],
         "recall": measured["recall"],
         "mAP": f"{measured['mAP']:.1f}",
-        "clicks a task": f"{measured['clicks a task']:.2f}",
+        "clicks per task": f"{measured['clicks per task']:.2f}",
         "from nothing": f"{measured['without suggestions']:.2f}",
     }
 

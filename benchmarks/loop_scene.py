@@ -115,7 +115,7 @@ class Scene:
             "precision": rates.precision,
             "recall": rates.recall,
             "mAP": 100 * metrics.mean_average_precision(probabilities, truth, MIN_POSITIVES),
-            "clicks a task": clicks,
+            "clicks per task": clicks,
             "without suggestions": empty,
             "suggested": chosen.sum(0).double(),
         }

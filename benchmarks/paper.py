@@ -1,7 +1,7 @@
 """The paper's protocol on any folder of photos, with a head instead of a network.
 
 As in the papers: one random positive a training photo and nothing else known; a fifth of the
-training photos is kept aside, fully labelled, to choose by (there the epoch, here the penalty), and
+training photos is held out, fully labelled, to choose by (there the epoch, here the penalty), and
 is not trained on; the test set is the official one where the folder names it; mAP over all labels
 that occur in it.
 
@@ -36,7 +36,7 @@ from benchmarks.protocol import (
 
 METHODS = ("an", "wan", "em", "em-apl", "ll-r")
 VALIDATION = 5
-"""One training photo in so many is kept aside."""
+"""One of this many training photos is held out."""
 
 
 def _rows(scene: Scene) -> tuple[Tensor, Tensor]:
@@ -46,11 +46,11 @@ def _rows(scene: Scene) -> tuple[Tensor, Tensor]:
 
 
 def test_scores(scene: Scene, codes: Tensor, goal: str) -> Tensor:
-    """Test logits of the head whose penalty has the best mAP on the photos kept aside.
+    """Test logits of the head whose penalty has the best mAP on the photos held out.
 
     Args:
         scene: the split.
-        codes: (n_train, C); the rows kept aside are read for choosing only.
+        codes: (n_train, C); the rows held out are read for choosing only.
         goal: name of the objective.
     """
     data = scene.data

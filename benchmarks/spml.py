@@ -60,7 +60,7 @@ def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[protoco
     ):
         scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
         values = [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
-        rows.append({"regions": name, "encodes a photo": 10 if data is tiles else 1})
+        rows.append({"regions": name, "encodes per photo": 10 if data is tiles else 1})
         rows[-1] |= protocol.spread(values)
     return rows
 
@@ -91,8 +91,8 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
         ),
         _timed(
             "Few labels, coco-dev",
-            "mAP where a config has only so many labels (drawn anew for each seed): per-image "
-            "standardisation as it stands against the shrunk one.",
+            "mAP with this many labels in the config (drawn again for each seed): per-image "
+            "standardisation as it is, and shrunk.",
             lambda: protocol.small_label_sets(photos),
         ),
         _timed(
@@ -122,12 +122,12 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             lambda: protocol.learning_curve(photos),
         ),
         _timed(
-            "One positive a photo, nothing reviewed, coco-dev",
+            "One positive per photo, nothing reviewed, coco-dev",
             f"Default penalty, paper's constants. {half}",
             lambda: protocol.single_positive(photos, 0),
         ),
         _timed(
-            "One positive a photo and 100 reviewed photos, coco-dev",
+            "One positive per photo and 100 reviewed photos, coco-dev",
             f"`auto` cross-validates on the reviewed photos and trains on all. {half}",
             lambda: protocol.single_positive(photos, 100),
         ),
@@ -149,13 +149,13 @@ def write(sections: list[Section]) -> None:
     curve = by_title["Learning curve, coco-dev"]
     floor = curve[0]["anchored"]["mean"]
     report.plot_curve(curve, images / "benchmark-curve.png")
-    single = by_title["One positive a photo and 100 reviewed photos, coco-dev"]
+    single = by_title["One positive per photo and 100 reviewed photos, coco-dev"]
     report.plot_bars(single, "objective", images / "benchmark-single-positive.png", floor)
     presets = by_title["Pseudo-labels, VOC2012"]
     report.plot_presets(presets, images / "benchmark-pseudo-labels.png")
     plots = {
         "Learning curve, coco-dev": "benchmark-curve.png",
-        "One positive a photo and 100 reviewed photos, coco-dev": "benchmark-single-positive.png",
+        "One positive per photo and 100 reviewed photos, coco-dev": "benchmark-single-positive.png",
         "Pseudo-labels, VOC2012": "benchmark-pseudo-labels.png",
     }
     parts = []
@@ -182,7 +182,7 @@ def main() -> None:
     started = time.monotonic()
     if options.protocol == "spml":
         photos = load_folder(options.data, _encoder(options.encoder))
-        note = f"One positive a photo, seed {options.seed}. " + " ".join(
+        note = f"One positive per photo, seed {options.seed}. " + " ".join(
             (paper.__doc__ or "").split()
         )
         sections = [

@@ -16,7 +16,7 @@ from benchmarks.data import Dataset
 from benchmarks.protocol import SEEDS, Row, Scene, observe, training_of
 
 CASES = ((100, 0), (400, 0), (400, 100))
-"""Reviewed photos, and how many of them are kept aside for the maybe band."""
+"""Reviewed photos, and how many of them are held out for the maybe band."""
 
 
 def suggestion_quality(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
@@ -25,7 +25,7 @@ def suggestion_quality(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]
     The goal is the default one: precision 0.9 for what is suggested, and a maybe band in which at
     most a tenth of the true labels is missed in expectation (conformal). The promise of the band
     needs photos that neither head nor calibration was fitted on, so it is also measured with some
-    kept aside; ``narrowest`` is the count of the highest threshold that misses a tenth on the
+    held out; ``narrowest`` is the count of the highest threshold that misses a tenth on the
     test photos themselves: no single threshold could do better with this head.
     """
     assert data.image is not None
@@ -36,7 +36,7 @@ def suggestion_quality(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]
             for name, value in _measure(Scene.of(data, seed), count, aside).items():
                 seen.setdefault(name, []).append(value)
         rows.append(
-            {"reviewed": count, "kept aside": aside or "folds"}
+            {"reviewed": count, "held out": aside or "folds"}
             | {name: sum(part) / len(part) for name, part in seen.items()}
         )
     return rows
@@ -77,7 +77,7 @@ def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
         "precision": rates.precision,
         "recall": rates.recall,
         "missed in both bands": _missed(suggested | maybe, test),
-        "shown labels an image": float((suggested | maybe).sum(1).double().mean()),
+        "shown labels per image": float((suggested | maybe).sum(1).double().mean()),
         "narrowest": float(narrowest),
         "clicks": with_help,
         "clicks from nothing": from_nothing,

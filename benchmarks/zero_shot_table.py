@@ -38,8 +38,9 @@ def show(name: str, data: Dataset, shipped: Table) -> None:
     print(f"{name}: {data.encoder}")
     print(
         f"  {len(data.truth)} images, {len(data.classes)} labels (shipped {shipped.labels}), "
-        f"{per_image:.2f} labels an image (shipped {shipped.labels_per_image}); standard deviation "
-        f"of a cosine over labels {float(data.whole.std(1).mean()):.3f} (shipped {shipped.spread})"
+        f"{per_image:.2f} labels per image (shipped {shipped.labels_per_image}); "
+        f"standard deviation of a cosine over labels "
+        f"{float(data.whole.std(1).mean()):.3f} (shipped {shipped.spread})"
     )
     for kind, frozen, constants in (
         ("with statistics", statistics, shipped.with_statistics),

@@ -90,7 +90,7 @@ def test_the_papers_protocol_runs_on_any_dataset() -> None:
 
 
 def test_the_papers_protocol_trains_on_single_positives_only() -> None:
-    """What is known about the photos kept aside reaches the choice of the penalty, not the fit."""
+    """What is known about the photos held out reaches the choice of the penalty, not the fit."""
     data = _dataset()
     scene = protocol.Scene.of(data, 2)
     codes = protocol.observe(scene, 0, single=True)
