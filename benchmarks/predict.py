@@ -164,6 +164,7 @@ def measure(server: LocalBackend, call: Call, clients: int, limit: int, seconds:
     broken: list[BaseException] = []
     lock = threading.Lock()
     left = limit
+    _wait_until_idle(server)
     deadline = time.monotonic() + seconds
 
     def next_body() -> bytes | None:
@@ -194,7 +195,6 @@ def measure(server: LocalBackend, call: Call, clients: int, limit: int, seconds:
             connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
-    _wait_until_idle(server)
     with Meter(server=server) as meter:
         started = time.perf_counter()
         for thread in threads:
@@ -298,7 +298,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--requests", type=int, default=300, help="of each measurement, at most")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each measurement, at most")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement, at most")
     parser.add_argument("--json", action="store_true", help="print JSON, and write nothing")
     parser.add_argument("--no-write", action="store_true", help="leave docs/ as they are")
     return parser.parse_args(arguments)

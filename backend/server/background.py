@@ -1,8 +1,9 @@
-"""What the server does after an answer, because nobody waits for it: remember, forget, note."""
+"""Work that an answer does not wait for: logging predictions, purging tasks, events, runs."""
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,14 +17,16 @@ from backend.inference.prediction import Prediction, logged
 from backend.labelstudio.projects import project_key
 from backend.projects.filling import images_of
 from backend.runtime import Runtime
-from jobs import queue
+from backend.settings import Settings
+from jobs import enqueue, queue
 from jobs.events import record_event
+from jobs.run_store import RunStore
 
 log = logging.getLogger(__name__)
 
 
 class Background:
-    """One piece of work at a time: a thread for the store, and one for the queue.
+    """Two threads, one for the store and one for Redis; each does one job at a time.
 
     Args:
         runtime: of this process.
@@ -31,62 +34,65 @@ class Background:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._store = ThreadPoolExecutor(1, "housekeeping")
+        self._store = ThreadPoolExecutor(1, "store")
         # A Redis that hangs must not keep the store waiting.
-        self._queue = ThreadPoolExecutor(1, "events")
+        self._queue = ThreadPoolExecutor(1, "queue")
         self._events: list[tuple[Mapping[str, Any], int]] = []
         self._lock = threading.Lock()
 
-    def remember(self, project: str, predictions: Sequence[Prediction]) -> None:
-        """Keep what was shown, and which images it was shown for."""
-        if any(one.result is not None for one in predictions):
-            self._soon(self._store, self._remember, project, predictions)
+    def log_predictions(self, project: str, predictions: Sequence[Prediction]) -> None:
+        """Store what was shown for which tasks, and which images those tasks have.
 
-    def forget(self, event: Mapping[str, Any]) -> None:
-        """Erase what is kept of the tasks that a TASKS_DELETED event names."""
-        self._soon(self._store, self._forget, event)
+        Args:
+            project: ``<id>.<unix time of creation>``.
+            predictions: those without a result are left out.
+        """
+        if any(prediction.result is not None for prediction in predictions):
+            _submit(self._store, self._log_predictions, project, predictions)
+
+    def purge_tasks(self, event: Mapping[str, Any]) -> None:
+        """Erase what is stored about the tasks that a TASKS_DELETED event names."""
+        _submit(self._store, self._purge_tasks, event)
 
     def record_event(self, event: Mapping[str, Any], project: int) -> None:
-        """Note what an event of `events.RECORDED_ACTIONS` asks for."""
+        """Record an event for the workers.
+
+        Args:
+            event: with an ``action`` of `jobs.events.RECORDED_ACTIONS`.
+            project: its number.
+        """
         if not self._runtime.settings.redis_url.get_secret_value():
             action = event["action"]
             log.warning("%s of project %d leads to nothing: there are no workers", action, project)
             return
         with self._lock:
             self._events.append((event, project))
-        self._soon(self._queue, self._record_events)
+        _submit(self._queue, self._record_events)
 
     def _record_events(self) -> None:
-        """Note all that has come until now: what comes while Redis hangs costs one more wait."""
+        """Record all events so far at once: those that come while Redis hangs cost one wait."""
         settings = self._runtime.settings
         with self._lock:
             events, self._events = self._events, []
         if not events:
             return
-        noted = 0
+        recorded = 0
         try:
             connection = queue.connect(settings)
             for event, project in events:
                 record_event(connection, settings, event, project)
-                noted += 1
+                recorded += 1
         except (RedisError, QueueError) as error:
-            # Not lost for good: the reconciling look finds what was approved.
-            lost = len(events) - noted
+            # Not lost for good: the reconciler finds what was approved.
+            lost = len(events) - recorded
             telemetry.EVENTS_LOST.inc(lost)
-            event, project = events[noted]
+            event, project = events[recorded]
             log.error(
                 "%s of project %d is not noted, and %d more: %s",
                 *(event["action"], project, lost - 1, error),
             )
 
-    def _soon(self, pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:
-        def said(done: Future[None]) -> None:
-            if (error := done.exception()) is not None:
-                log.error("unexpected error after an answer", exc_info=error)
-
-        pool.submit(work, *arguments).add_done_callback(said)
-
-    def _remember(self, project: str, predictions: Sequence[Prediction]) -> None:
+    def _log_predictions(self, project: str, predictions: Sequence[Prediction]) -> None:
         runtime = self._runtime
         try:
             runtime.prediction_log.add(project, logged(predictions))
@@ -95,7 +101,7 @@ class Background:
             telemetry.STORE_FAILURES.inc()
             log.error("what project %s was shown is not remembered: %s", project[:20], error)
 
-    def _forget(self, event: Mapping[str, Any]) -> None:
+    def _purge_tasks(self, event: Mapping[str, Any]) -> None:
         try:
             tasks = [int(task["id"]) for task in event["tasks"]]
             project = project_key(event["project"])
@@ -103,9 +109,43 @@ class Background:
             log.warning("TASKS_DELETED names no tasks of a project; nothing is erased")
             return
         try:
-            gone = self._runtime.prediction_log.purge(project, tasks)
+            purged = self._runtime.prediction_log.purge(project, tasks)
         except StoreError as error:
             telemetry.STORE_FAILURES.inc()
             log.error("%d deleted tasks are not erased: %s", len(tasks), error)
             return
-        log.info("%d tasks were deleted: %d images erased", len(tasks), gone.images)
+        log.info("%d tasks were deleted: %d images erased", len(tasks), purged.images)
+
+
+def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> None:
+    """Let the workers do what a /predict call had no time for; the log tells of it.
+
+    Args:
+        settings: of this process.
+        project: ``<id>.<unix time of creation>``.
+        late: how many tasks are left.
+    """
+    number = project.partition(".")[0]
+    if not settings.redis_url.get_secret_value() or not re.fullmatch("[0-9]{1,18}", number):
+        log.warning("%d tasks of project %r had no time; there are no workers", late, number[:20])
+        return
+    try:
+        run, is_new = enqueue.start(
+            RunStore(queue.connect(settings, retries=0)), int(number), "missing", "label-studio"
+        )
+    except QueueError as error:
+        log.error("%d tasks of project %s are left: %s", late, number, error)
+        return
+    verb = "does" if is_new else "was going and does"
+    log.warning(
+        "%d tasks had no time: run %s %s the rest of project %s", late, run.id, verb, number
+    )
+
+
+def _submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:
+    pool.submit(work, *arguments).add_done_callback(_log_unexpected_error)
+
+
+def _log_unexpected_error(done: Future[None]) -> None:
+    if (error := done.exception()) is not None:
+        log.error("unexpected error after an answer", exc_info=error)

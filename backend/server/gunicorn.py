@@ -39,7 +39,7 @@ class _Server(BaseApplication):
         # /predict may take as long as Label Studio waits (100 s).
         self.cfg.set("timeout", 120)
         self.cfg.set("graceful_timeout", 20)
-        # What goes wrong at the start is said by us, in one message.
+        # What goes wrong at the start is logged by us, in one message.
         self.cfg.set("loglevel", "critical")
         self.cfg.set("worker_exit", _leave)
         self.cfg.set("control_socket_disable", True)
@@ -99,7 +99,7 @@ def check_bind(settings: Settings) -> None:
 
 
 def check_port(settings: Settings) -> None:
-    """Say so before anything is loaded if the address cannot be bound.
+    """Refuse an address that cannot be bound, before anything is loaded.
 
     Raises:
         SettingsError: naming the setting.

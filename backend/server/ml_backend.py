@@ -1,7 +1,8 @@
-"""`ClipBackend`: the suggestions as a model class of label-studio-ml.
+"""`ClipBackend`: the suggestions as a model class, for label-studio-ml's own servers only.
 
 Works under 1.0.9, which makes one instance for all projects and calls ``predict(tasks, **kwargs)``,
-and under 2.x, which makes one per project and calls ``predict(tasks, context)``.
+and under 2.x, which makes one per project and calls ``predict(tasks, context)``. ``ls-clip serve``
+has its own routes (`backend.server.ml_routes`) and does not use this module.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
-from backend.errors import LabelConfigError
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
-from backend.labels.config import LabelConfig, parse_config
 from backend.runtime import Runtime, process_runtime
+from backend.server.requests import labeling_config
 from jobs import queue
 from jobs.events import RECORDED_ACTIONS, START_TRAINING, project_number, record_event
 
@@ -29,14 +29,14 @@ class ClipBackend(LabelStudioMLBase):
     Args:
         project_id: ``<id>.<unix time>``, as Label Studio names a project.
         label_config: the labeling config's XML.
-        kwargs: ``runtime``, or the process's own is taken; the rest goes to the base class.
+        kwargs: ``runtime``, by default that of this process; the rest goes to the base class.
     """
 
     def __init__(
         self, project_id: str | None = None, label_config: str | None = None, **kwargs: Any
     ) -> None:
         self._runtime: Runtime = kwargs.pop("runtime", None) or process_runtime()
-        self._config = _config(label_config)
+        self._config = labeling_config(label_config)
         self.project = str(project_id or kwargs.get("project") or "")
         if hasattr(LabelStudioMLBase, "setup"):
             super().__init__(project_id=self.project, label_config=label_config)
@@ -51,7 +51,7 @@ class ClipBackend(LabelStudioMLBase):
         return self._runtime.versions.get(self._config, self.project).name
 
     def setup(self) -> None:
-        """Called by 2.x at the end of its construction: tell it the version."""
+        """Called by 2.x at the end of its construction: set the version."""
         self.set("model_version", self.version)
 
     def predict_tasks(
@@ -64,27 +64,27 @@ class ClipBackend(LabelStudioMLBase):
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Any = None, **kwargs: Any
     ) -> list[dict[str, Any]]:
-        """One item a task, in order: ``result`` and ``score``.
+        """One item per task, in order: ``result`` and ``score``.
 
-        The version is left to the server of label-studio-ml, which tells Label Studio a version of
-        its own in /setup: two that differ would make Label Studio predict a task at every opening.
+        The version is left to the server of label-studio-ml, which answers /setup with a version of
+        its own: with two that differ, Label Studio would predict a task each time it is opened.
         """
-        seconds = self._runtime.settings.predict_seconds
-        items = [one.as_item() for one in self.predict_tasks(tasks, seconds)]
+        predictions = self.predict_tasks(tasks, self._runtime.settings.predict_seconds)
+        items = [prediction.as_item() for prediction in predictions]
         return [
             {key: value for key, value in item.items() if key != "model_version"} for item in items
         ]
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Note an event for the workers: nothing is trained inside a request.
+        """Record an event for the workers: nothing is trained inside a request.
 
-        2.x passes the webhook's action and body, 1.0.9 the same by name after its annotations; a
-        training is asked for where there is no action.
+        2.x passes the webhook's action and body, 1.0.9 passes them as keywords after its
+        annotations. Without an action a training is requested.
         """
         settings = self._runtime.settings
         given = [*args, kwargs.get("event"), kwargs.get("data")]
-        data: Mapping[str, Any] = next((one for one in given if isinstance(one, Mapping)), {})
-        action = next((one for one in given if isinstance(one, str)), START_TRAINING)
+        data: Mapping[str, Any] = next((arg for arg in given if isinstance(arg, Mapping)), {})
+        action = next((arg for arg in given if isinstance(arg, str)), START_TRAINING)
         body = {**data, "action": action}
         number = project_number(body, self.project.partition(".")[0])
         if body["action"] not in RECORDED_ACTIONS or number is None:
@@ -94,15 +94,3 @@ class ClipBackend(LabelStudioMLBase):
         else:
             log.warning("fit leads to nothing: there are no workers (LS_CLIP_REDIS_URL)")
         return {}
-
-
-def _config(xml: str | None) -> LabelConfig:
-    """The parsed config; one that holds nothing for us where it cannot be read.
-
-    Label Studio shows no error of a backend, so a broken config must not break the connection.
-    """
-    try:
-        return parse_config(xml or "<View/>")
-    except LabelConfigError as error:
-        log.error("%s", error)
-        return LabelConfig((), None, (str(error),))

@@ -1,4 +1,4 @@
-"""Whether another process runs with our settings, without either showing the other its secrets."""
+"""Compares the settings of two processes by salted hashes, so that neither shows its secrets."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ COMPARED = (
 
 
 def digests(settings: Settings, salt: str) -> dict[str, str]:
-    """Setting -> a hash of its value and the salt, see `COMPARED`."""
-    found = {}
+    """Setting -> hash (sha256) of its value and the salt, for the settings in `COMPARED`."""
+    hashes = {}
     for name in COMPARED:
         value = settings.store_uri if name == "store" else getattr(settings, name)
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         text = f"{salt} {name} {value}".encode(errors="replace")
-        found[name] = hashlib.sha256(text).hexdigest()
-    return found
+        hashes[name] = hashlib.sha256(text).hexdigest()
+    return hashes
 
 
 def differing(settings: Settings, salt: str, theirs: Mapping[str, object]) -> list[str]:
-    """Environment variables of which they have another value than we.
+    """Environment variables whose values differ from those of another process.
 
     Args:
-        settings: ours.
-        salt: chosen by them.
-        theirs: their `digests`; what is missing there is not compared.
+        settings: of this process.
+        salt: chosen by the other process.
+        theirs: `digests` of the other process; what is missing there is not compared.
     """
     names = Settings.environment_names()
     ours = digests(settings, salt)

@@ -21,7 +21,8 @@ from backend import telemetry
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
-from backend.server.app import SPARE_THREADS, create_app
+from backend.server.app import create_app
+from backend.server.state import SPARE_THREADS
 from tests.support.builders import CONTRACT, LABELS, choices_config, contract, data_uri, task
 from tests.support.fixtures import MakeRuntime
 from tests.support.processes import served

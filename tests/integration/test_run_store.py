@@ -11,7 +11,7 @@ from redis import Redis
 
 from backend.errors import QueueError, StoreError, StudioError
 from backend.inference.prediction import Prediction
-from backend.server.run_routes import start_for_the_rest
+from backend.server.background import start_run_for_late_tasks
 from backend.settings import Settings
 from backend.storage.store import Store
 from jobs import enqueue, project_lock, queue
@@ -127,7 +127,7 @@ def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: RunS
 def test_a_project_without_a_number_gets_no_run(
     queue_settings: Settings, connection: Redis, project: str
 ):
-    start_for_the_rest(queue_settings, f"{project}.5", 3)
+    start_run_for_late_tasks(queue_settings, f"{project}.5", 3)
     assert queue.depth(connection, queue.PREDICT) == 0
 
 

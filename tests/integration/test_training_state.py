@@ -186,7 +186,7 @@ def test_a_redis_that_hangs_keeps_the_store_from_nothing(
         work = Background(runtime)
         for _ in range(50):
             work.record_event(event("full_annotation_created"), 5)
-        work.remember("5.1", [Prediction(1, "v1", [], 0.5, ())])
+        work.log_predictions("5.1", [Prediction(1, "v1", [], 0.5, ())])
         until(lambda: runtime.prediction_log.of_tasks("5.1", [1]))
         assert "is not noted" not in caplog.text
     # What has come meanwhile costs one more wait, and not one each.
