@@ -20,7 +20,7 @@ from tests.support.builders import contract
 from tests.support.processes import free_port
 
 TOKEN = "f" * 40
-SECRET = "X-Label-LabelStudioClient-Clip-Secret"
+SECRET = "X-Label-Studio-Clip-Secret"
 AUTH = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s3cret"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"u:p").decode()}
 WRONG = {"Authorization": "Basic " + base64.b64encode(b"u:x").decode()}
