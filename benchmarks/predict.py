@@ -29,11 +29,11 @@ from backend.demo.servers import LocalBackend
 from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
 from backend.processes import free_port
-from backend.settings import Settings
+from backend.settings import Settings, load_settings
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding
 from benchmarks import report
-from benchmarks.bulk import quiet_and_unsteered
+from benchmarks.bulk import ignore_the_environment
 from benchmarks.bulk_servers import Meter, machine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,7 +148,8 @@ def _near(
 ) -> NDArray[np.float16]:
     noise = NOISE * chance.standard_normal(rows.shape) / np.sqrt(rows.shape[-1])
     noisy = rows + noise if number else rows
-    return (noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)).astype(np.float16)
+    unit: NDArray[np.float16] = noisy / np.linalg.norm(noisy, axis=-1, keepdims=True)
+    return unit.astype(np.float16)
 
 
 def measure(server: LocalBackend, call: Call, clients: int, limit: int, seconds: float) -> Measured:
@@ -275,8 +276,7 @@ def served(tasks: int) -> Iterator[LocalBackend]:
     with tempfile.TemporaryDirectory(prefix="ls-clip-predict-") as name:
         folder = Path(name)
         os.chdir(folder)
-        settings = Settings(
-            _env_file=None,
+        settings = load_settings(
             encoder="offline",
             precision="float32",
             store=str(folder / "store"),
@@ -307,7 +307,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     options = parsed()
-    quiet_and_unsteered()
+    ignore_the_environment()
     tasks = 1 + options.requests * len(options.clients)
     with served(tasks) as server:
         measured = measure_all(server, options)
