@@ -112,7 +112,7 @@ def end_to_end(servers: Servers, stages: Stages) -> tuple[list[Row], str]:
         _speed("files on disk, in this process", filled, filled / alone),
     ]
     note = (
-        f"{count} photos, {wall(run):.1f} s. CPU seconds of an image: {1000 * used:.1f} ms in the "
+        f"{count} photos, {wall(run):.1f} s. CPU seconds per image: {1000 * used:.1f} ms in the "
         f"run (worker {1000 * meter.cpu['worker'] / count:.1f}, Label Studio "
         f"{1000 * meter.cpu['studio'] / count:.1f}, Valkey {1000 * meter.cpu['queue'] / count:.1f})"
         f", {1000 * stages.core_seconds:.1f} ms by the sum of the stages. From the disk, by the "

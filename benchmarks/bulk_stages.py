@@ -112,7 +112,7 @@ def measure(servers: Servers, with_clip: bool = True) -> Stages:
 
 
 class _Scale:
-    """Weighs code in CPU seconds an image."""
+    """Measures code in CPU seconds per image."""
 
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
@@ -148,8 +148,8 @@ def outcome(stages: Stages) -> tuple[list[dict[str, Any]], str]:
         _summed([stage.used for stage in stages.stages]),
     )
     note = (
-        "CPU milliseconds of an image, Label Studio's included. `alone / worker` says how many "
-        "times as much one image at a time costs; for import that is one POST a prediction. Of "
+        "CPU milliseconds per image, Label Studio's included. `alone / worker` says how many "
+        "times as much one image at a time costs; for import that is one POST per prediction. Of "
         f"{ROUNDS} rounds the cheapest counts (import: one round). "
         f"Other programs took {stages.others:.2f} cores meanwhile."
     )

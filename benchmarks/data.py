@@ -1,8 +1,8 @@
-"""Data of the benchmark: a folder of photos with labels, and stored CLIP scores.
+"""Data of the benchmarks: a folder of photos with labels, and stored CLIP scores.
 
 A folder holds ``images/`` and ``labels.json``: ``{"classes": [...], "images": {file: [label,
-...]}}``, and optionally ``"test": [file, ...]`` where the split is given (VOC, COCO, NUS-WIDE and
-CUB have an official one). Without it, half of the photos chosen by the seed are the test set.
+...]}}``, and ``"test": [file, ...]`` if the data set has an official split (VOC, COCO, NUS-WIDE and
+CUB have). Without it, the seed chooses half of the photos as the test set.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class Dataset:
-    """Everything that the benchmark computes from.
+    """What the benchmarks compute from: N images and C labels.
 
     Attributes:
-        name: for the tables.
+        name: shown in the tables.
         classes: C label names.
         truth: (N, C) int64, 0 or 1.
-        image: (N, D) float32 embeddings as stored, or None where only scores are known.
+        image: (N, D) float32 embeddings as stored, or None if only scores are known.
         whole: (N, C) cosines of whole images.
-        best: (N, C) cosines of the best cell or tile.
+        best: (N, C) cosines of the best cell or tile of each image.
         test: (n,) indices of an official test set, or None.
         encoder: id of the encoder.
     """
@@ -72,7 +72,7 @@ class Dataset:
 
 
 def cache_folder() -> Path:
-    """Where embeddings are kept between runs, outside the project."""
+    """The folder, outside the project, that keeps embeddings between runs."""
     root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(root) / "label-studio-clip" / "benchmark"
 
@@ -81,9 +81,9 @@ def load_folder(folder: Path, encoder: Encoder, limit: int | None = None) -> Dat
     """Read and embed a folder of photos; embeddings are cached by encoder and file list.
 
     Args:
-        folder: see the module.
-        encoder: loaded when something is not cached.
-        limit: take so many photos only, spread evenly over the sorted names.
+        folder: in the format that the module describes.
+        encoder: loaded if an embedding is not cached.
+        limit: read only so many photos, spread evenly over the sorted names.
     """
     content = json.loads((folder / "labels.json").read_text())
     classes = tuple(content["classes"])
@@ -150,7 +150,7 @@ def _embeddings(folder: Path, files: list[str], encoder: Encoder) -> tuple[Tenso
 
 
 def load_scores(path: Path) -> Dataset:
-    """Stored CLIP cosines: ``cosine``, ``tile_max_cosine``, ``labels`` (N, C) and ``classes``."""
+    """Read stored cosines: ``cosine``, ``tile_max_cosine``, ``labels`` (N, C); ``classes`` (C)."""
     stored = np.load(path)
     return Dataset(
         path.parent.name,

@@ -1,4 +1,4 @@
-"""How long a head takes to fit, against scikit-learn on the same data and gradient tolerance.
+"""How long a head takes to fit, compared with scikit-learn on the same data and tolerance.
 
 `python benchmarks/fit_speed.py`: 10,000 images x 80 labels x 512 dimensions, made from a seed.
 """
@@ -73,7 +73,7 @@ def main() -> None:
         # From scratch on both sides, so that both solve the very same problem.
         started = time.perf_counter()
         scratch = Training.of(image, torch.zeros_like(z), codes, a0=0.0, b0=0.0)
-        found = scratch.solve(BCE, L2, tolerance=TOLERANCE)
+        ours = scratch.solve(BCE, L2, tolerance=TOLERANCE)
         same.append(time.perf_counter() - started)
         started = time.perf_counter()
         reference = OneVsRestClassifier(
@@ -87,7 +87,7 @@ def main() -> None:
             flush=True,
         )
     rows = torch.arange(options.images)
-    ours_map = mean_average_precision(scratch.predict(found.theta, rows), truth)
+    ours_map = mean_average_precision(scratch.predict(ours.theta, rows), truth)
     their_map = mean_average_precision(
         torch.from_numpy(np.asarray(reference.decision_function(x))), truth
     )
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _warm_up() -> None:
-    """One small fit of each kind: loading libraries and starting workers is not measured."""
+    """One small fit of each kind, so that loading libraries and worker start are not measured."""
     image, z, truth = made(400, 4, 32)
     codes = torch.where(truth > 0, POSITIVE, NEGATIVE)
     card = Card(tuple("abcd"), "made", "made")

@@ -27,7 +27,7 @@ PARTS: dict[str, Callable[[Scene], tuple[loop_parts.Rows, str]]] = {
     "latency": loop_parts.latency,
     "reviews": loop_parts.reviews,
 }
-"""In the order in which they run: the last two change the project."""
+"""In the order in which they run; "reviews" comes last because it changes the project."""
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -1,7 +1,8 @@
-"""The experiments. Each returns rows of a table; test labels are read by `final_map` only.
+"""The experiments of benchmarks/spml.py. Each returns the rows of a table.
 
-What is trained gets its labels through `observe`, which looks at training rows and nothing else:
-permuting the test labels leaves every head and threshold as it was.
+Only `final_map` and the measures of pseudo-labels read test labels. Training gets its labels from
+`observe`, which reads training rows only: permuting the test labels changes no head and no
+threshold.
 """
 
 from __future__ import annotations
@@ -34,15 +35,24 @@ SEEDS = tuple(range(5))
 CURVE = (0, 25, 50, 100, 200, 400)
 SCRATCH = ("scratch", "scikit-learn")
 ANCHOR = (2.0, -4.0)
-"""Slope and offset of the zero-shot probability until reviewed images can tell."""
+"""Slope and offset of the zero-shot probability if there are too few reviewed images to fit."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3)
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
-"""The values that VLPL's released code lists for its two constants, and 0.6."""
+"""The values that VLPL's released code lists for its two constants, and a fraction of 0.6."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One split: everything that training may use."""
+    """A split of a data set, with scores whose statistics come from its training half.
+
+    Attributes:
+        data: the data set.
+        seed: of the split.
+        train: (n_train,) indices of the training images.
+        test: (n_test,) indices of the test images.
+        z: (N, C) zero-shot scores of all images.
+        statistics: hash of the statistics.
+    """
 
     data: Dataset
     seed: int
@@ -60,18 +70,24 @@ class Scene:
         return cls(data, seed, train, test, z, statistics_hash(statistics))
 
     def card(self) -> Card:
-        """An empty card."""
+        """A card without any fit."""
         return Card(self.data.classes, self.data.encoder, self.statistics)
 
 
 def final_map(scene: Scene, scores: Tensor) -> float:
-    """mAP in percent on the test rows, over labels with enough test positives."""
+    """mAP in percent of (n_test, C) scores, over the labels with enough test positives."""
     truth = scene.data.truth[scene.test]
     return 100 * mean_average_precision(scores, truth, MIN_TEST_POSITIVES)
 
 
 def observe(scene: Scene, reviewed: int, single: bool) -> Tensor:
-    """Label codes (n_train, C): the first rows reviewed, the others one random positive or none."""
+    """Label codes (n_train, C), see `objectives`.
+
+    Args:
+        scene: the split.
+        reviewed: number of rows, from the first on, whose labels are all observed.
+        single: whether the other rows have one random positive observed, or nothing.
+    """
     truth = scene.data.truth[scene.train]
     codes = torch.full_like(truth, UNKNOWN)
     if single:
@@ -84,7 +100,7 @@ def observe(scene: Scene, reviewed: int, single: bool) -> Tensor:
 
 
 def training_of(scene: Scene, codes: Tensor, scratch: bool = False) -> Training:
-    """Prepare a fit on those training rows that have any observed label."""
+    """Prepare a fit on the training rows with an observed label; ``scratch``: without an anchor."""
     rows = (codes.abs() == POSITIVE).any(1)
     known, index = codes[rows], scene.train[rows]
     assert scene.data.image is not None
@@ -111,8 +127,10 @@ def head_of(scene: Scene, codes: Tensor) -> Head:
 
 
 def scratch_heads(scene: Scene, codes: Tensor) -> tuple[Head, Tensor]:
-    """Logistic regression without an anchor, its penalty cross-validated in the same way: our
-    head, and the test scores (n_test, C) of scikit-learn's one-vs-rest with that same penalty.
+    """Logistic regression without an anchor, its penalty cross-validated in the same way.
+
+    Returns:
+        Our head, and the test scores (n_test, C) of scikit-learn's one-vs-rest with that penalty.
     """
     prepared = training_of(scene, codes, scratch=True)
     chosen = selection.select(prepared)
@@ -123,7 +141,7 @@ def scratch_heads(scene: Scene, codes: Tensor) -> tuple[Head, Tensor]:
     model = OneVsRestClassifier(LogisticRegression(C=1 / l2, max_iter=1000))
     truth = (prepared.labels == POSITIVE).numpy()
     with warnings.catch_warnings():
-        # A label that no training photo has gets one score for all photos.
+        # A label without any training positive gets the same score for all photos.
         warnings.filterwarnings("ignore", message="Label not .* is present in all training")
         model.fit(basis.x.numpy(), truth)
     rotated = (test - basis.mean) / basis.scale @ basis.rotation
@@ -137,7 +155,7 @@ def evaluate(scene: Scene, head: Head) -> float:
 
 
 def spread(values: Sequence[float]) -> Row:
-    """Mean, standard deviation and single values."""
+    """Mean, standard deviation and single values, as columns of a table."""
     series = torch.tensor(list(values), dtype=torch.float64)
     return {
         "mean": float(series.mean()),
@@ -171,7 +189,7 @@ VARIANTS: dict[str, Callable[[Scene], Tensor]] = {
 
 
 def zero_shot_variants(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """Ranking quality of every way to make a score."""
+    """Test mAP of every way to compute a zero-shot score."""
     scenes = [Scene.of(data, seed) for seed in seeds]
     return [
         {
@@ -183,7 +201,7 @@ def zero_shot_variants(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]
 
 
 def small_label_sets(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """What few labels do to per-image standardisation: mAP of the ranking over all pairs."""
+    """Test mAP with few labels, with per-image standardisation as it stands and shrunk."""
     rows = []
     for count in (1, 2, 3, 5, 10, 20, 80):
         if count > len(data.classes):
@@ -201,7 +219,7 @@ def small_label_sets(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
 
 
 def pseudo_label_presets(data: Dataset, seeds: Sequence[int], reviewed: int | None) -> list[Row]:
-    """Precision and coverage of each preset on the test half; `fitted` sees reviewed rows only."""
+    """Quality of each preset's pseudo-labels on the test half; `fitted` sees reviewed rows only."""
     results: dict[str, list[Row]] = {}
     for seed in seeds:
         scene = Scene.of(data, seed)
@@ -239,7 +257,7 @@ def _nan_last(value: float) -> float:
 
 
 def threshold_ablation(data: Dataset, seed: int = 0) -> list[Row]:
-    """The paper's ablations on pseudo-labels themselves: threshold and negative fraction."""
+    """The paper's ablation of threshold and negative fraction, on the pseudo-labels alone."""
     scene = Scene.of(data, seed)
     unknown = torch.zeros_like(data.truth[scene.test])
     soft = softmax_scores(data.whole[scene.test])
@@ -267,7 +285,7 @@ def _precision(pseudo: Tensor, truth: Tensor, sign: int) -> float:
 
 
 def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """Test mAP over the number of reviewed photos: anchored, from scratch, and scikit-learn."""
+    """Test mAP by number of reviewed photos: anchored, from scratch, and scikit-learn's."""
     scenes = [Scene.of(data, seed) for seed in seeds]
     size = min(len(scene.train) for scene in scenes)
     rows: list[Row] = []
@@ -307,7 +325,7 @@ def fitted_codes(scene: Scene, reviewed: int) -> Tensor:
 
 
 def single_positive(data: Dataset, reviewed: int, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """One random positive a training photo: every objective, and `auto` where rows are reviewed."""
+    """One random positive per training photo: every objective, and `auto` if rows are reviewed."""
     scenes = [Scene.of(data, seed) for seed in seeds]
     observed = partial(observe, reviewed=reviewed, single=True)
     fitted = partial(fitted_codes, reviewed=reviewed)

@@ -17,7 +17,7 @@ BLUE, GREY, ORANGE = "#2a6f97", "#8d99ae", "#d9822b"
 
 
 def cell(value: Any) -> str:
-    """One table cell: spreads as mean ± standard deviation, numbers with three digits."""
+    """The text of a table cell: mean ± standard deviation, or a number with three digits."""
     if value is None:
         return "–"
     if isinstance(value, Mapping):
@@ -45,15 +45,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def put(page: Path, start: str, end: str, text: str) -> None:
-    """Replace what stands between two markers of a document.
+    """Replace the text between two markers of a document.
 
     Raises:
-        ValueError: a marker is not there.
+        ValueError: a marker is missing.
     """
-    head, found, rest = page.read_text().partition(start)
+    head, opened, rest = page.read_text().partition(start)
     _, closed, tail = rest.partition(end)
-    if not found or not closed:
-        raise ValueError(f"{page} lacks {start if not found else end}")
+    if not opened or not closed:
+        raise ValueError(f"{page} lacks {end if opened else start}")
     page.write_text(f"{head}{start}\n\n{text}\n\n{end}{tail}")
 
 

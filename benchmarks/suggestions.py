@@ -1,4 +1,7 @@
-"""What an annotator would see: calibrated probabilities, thresholds, bands and clicks."""
+"""What an annotator would see: calibrated probabilities, thresholds, bands and clicks.
+
+A part of benchmarks/spml.py.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,16 @@ from benchmarks.data import Dataset
 from benchmarks.protocol import SEEDS, Row, Scene, observe, training_of
 
 CASES = ((100, 0), (400, 0), (400, 100))
-"""Reviewed photos, and how many of them are held out for the maybe band."""
+"""Numbers of reviewed photos, and of those among them that are held out for the maybe band."""
 
 
 def suggestion_quality(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     """Calibration and thresholds fitted on held-out folds of the training rows, used on test rows.
 
-    The goal is the default one: precision 0.9 for what is suggested, and a maybe band in which at
-    most a tenth of the true labels is missed in expectation (conformal). The promise of the band
-    needs photos that neither head nor calibration was fitted on, so it is also measured with some
-    held out; ``narrowest`` is the count of the highest threshold that misses a tenth on the
+    The goal is precision 0.9 for suggested labels, and a maybe band such that at most a tenth of
+    the true labels is missed in expectation (conformal). The guarantee of the band needs photos
+    that neither head nor calibration was fitted on, so it is also measured with some held out.
+    ``narrowest`` is the number of shown labels at the highest threshold that misses a tenth on the
     test photos themselves: no single threshold could do better with this head.
     """
     assert data.image is not None
@@ -43,6 +46,7 @@ def suggestion_quality(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]
 
 
 def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
+    """One row of the table, for one split."""
     data = scene.data
     assert data.image is not None
     codes = observe(scene, count, single=False)
@@ -67,7 +71,7 @@ def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
     test = data.truth[scene.test]
     rates = micro(suggested, test)
     with_help, from_nothing = expected_clicks(suggested, test)
-    # The highest threshold that misses a tenth of an image's true labels, known afterwards.
+    # The highest threshold that misses a tenth of an image's true labels, known in hindsight.
     steps = calibrated.flatten().sort().values[:: calibrated.numel() // 500]
     within = [float(step) for step in steps if _missed(calibrated >= step, test) <= 0.1]
     narrowest = (calibrated >= within[-1]).sum(1).double().mean()
@@ -86,5 +90,5 @@ def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
 
 def _missed(shown: Tensor, truth: Tensor) -> float:
     """Mean over images of the share of true labels not shown; 0 for an image without any."""
-    found = (shown & truth.bool()).sum(1) / truth.sum(1).clamp_min(1)
-    return float((1 - found)[truth.any(1)].sum() / len(truth))
+    recall = (shown & truth.bool()).sum(1) / truth.sum(1).clamp_min(1)
+    return float((1 - recall)[truth.any(1)].sum() / len(truth))

@@ -1,8 +1,8 @@
 """The rows of backend/encoders/table.py: `python benchmarks/zero_shot_table.py --data DIR`.
 
-DIR as for benchmarks/spml.py. All images are used: these constants serve new projects, and nothing
-is measured with them here. Slope, offset and the threshold with the best F1 are fitted; where the
-shipped threshold is another, both are measured, so that the difference is seen.
+DIR as for benchmarks/spml.py. All images are used, since these constants are for new projects and
+not to be measured here. Slope, offset and the threshold with the best F1 are fitted; the fitted and
+the shipped threshold are both measured, to show the difference.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def row(z: Tensor, truth: Tensor) -> tuple[float, float, float]:
 
 
 def show(name: str, data: Dataset, shipped: Table) -> None:
-    """Both rows of one encoder, measured and shipped."""
+    """Print both rows of an encoder, fitted and shipped."""
     statistics = zero_shot.fit_statistics(data.whole, data.best)
     per_image = float(data.truth.sum(1).double().mean())
     print(f"{name}: {data.encoder}")
     print(
         f"  {len(data.truth)} images, {len(data.classes)} labels (shipped {shipped.labels}), "
-        f"{per_image:.2f} labels per image (shipped {shipped.labels_per_image}); "
-        f"standard deviation of a cosine over labels "
-        f"{float(data.whole.std(1).mean()):.3f} (shipped {shipped.spread})"
+        f"{per_image:.2f} labels per image (shipped {shipped.labels_per_image}); standard "
+        f"deviation of a cosine over labels {float(data.whole.std(1).mean()):.3f} "
+        f"(shipped {shipped.spread})"
     )
     for kind, frozen, constants in (
         ("with statistics", statistics, shipped.with_statistics),
@@ -54,10 +54,10 @@ def show(name: str, data: Dataset, shipped: Table) -> None:
         )
         probability = zero_shot.probabilities(z, constants.slope, constants.offset)
         for note, at in (("best F1", threshold), ("shipped", constants.threshold)):
-            found = micro(probability >= at, data.truth)
+            rates = micro(probability >= at, data.truth)
             print(
-                f"    from {at:g} ({note}): precision {found.precision:.3f}, "
-                f"recall {found.recall:.3f}, F1 {found.f1:.3f}"
+                f"    from {at:g} ({note}): precision {rates.precision:.3f}, "
+                f"recall {rates.recall:.3f}, F1 {rates.f1:.3f}"
             )
 
 
