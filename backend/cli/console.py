@@ -33,7 +33,7 @@ def plain(text: str) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on a terminal, and a line a step elsewhere."""
+    """A progress bar on a terminal, and one line per step elsewhere."""
     if not console.is_terminal:
         seen: set[str] = set()
 

@@ -1,4 +1,4 @@
-"""The commands that bring labels in and out: import-archive, export."""
+"""The commands that import and export labels: import-archive, export."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def import_archive(
     source: Annotated[
         str,
         typer.Argument(
-            help="A CSV file, a folder with one folder a label, or the number of an annotated "
+            help="A CSV file, a folder with one subfolder per label, or the number of an annotated "
             "project."
         ),
     ],
-    image_column: Annotated[str, typer.Option(help="Of the CSV file: image addresses.")] = "image",
-    label_column: Annotated[str, typer.Option(help="Of the CSV file: labels.")] = "label",
+    image_column: Annotated[str, typer.Option(help="CSV column with image addresses.")] = "image",
+    label_column: Annotated[str, typer.Option(help="CSV column with labels.")] = "label",
     field: Annotated[
         str | None,
         typer.Option(
@@ -46,10 +46,10 @@ def import_archive(
         ),
     ] = None,
 ) -> None:
-    """Make tasks of an archive whose images have a label already, and need more of them.
+    """Create tasks from images that already have one label each and need more.
 
-    The label goes into the tasks' data, where suggestions and training find it; files of a folder
-    are uploaded. Can be repeated: only what is missing is made.
+    The label is put into the task data, where suggestions and training use it; files of a folder
+    are uploaded. Can be repeated: only missing tasks are created.
     """
     settings = load_settings()
     configure_logging(settings)
@@ -92,8 +92,8 @@ def import_archive(
     if not entries:
         raise SettingsError(
             f"{source} holds no image with a label.",
-            "A CSV file has a row an image; a folder has one folder a label (ARCHIVE/cat/1.jpg, "
-            "ARCHIVE/dog/2.jpg); a project has annotations.",
+            "A CSV file has one row per image; a folder has one subfolder per label "
+            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
         )
     unknown = unknown_labels(entries, config)
     if unknown:

@@ -45,7 +45,7 @@ app.add_typer(data_app)
 
 
 def main() -> None:
-    """Run the command line; an error that a person can mend is one message and exit code 1."""
+    """Run the command line; an error that a person can fix is one message and exit code 1."""
     try:
         app()
     except ClipError as error:
@@ -167,7 +167,7 @@ def evaluate(
 ) -> None:
     """Measure the suggestions on labelled images.
 
-    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}, LABELS being lists of names.
+    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names.
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
@@ -190,14 +190,16 @@ def demo(
     directory: Annotated[
         Path, typer.Option("--directory", help="Where the demo keeps its data.")
     ] = Path("~/.cache/label-studio-clip/demo"),
-    tasks: Annotated[int, typer.Option(min=24, max=2000, help="Photo tasks to make.")] = 48,
+    tasks: Annotated[
+        int, typer.Option(min=24, max=2000, help="Number of photo tasks to create.")
+    ] = 48,
     port: Annotated[
-        int, typer.Option(help="Label Studio's port; the next free one is taken.")
+        int, typer.Option(help="Label Studio's port; if it is taken, the next free one.")
     ] = 8080,
     simulate: Annotated[
         int,
         typer.Option(
-            min=0, max=1000, help="Let an annotator review so many tasks, then train and refresh."
+            min=0, max=1000, help="Have a simulated annotator review this many tasks, then train."
         ),
     ] = 0,
 ) -> None:
@@ -213,12 +215,15 @@ def demo(
 @app.command()
 def doctor(
     project: Annotated[
-        int | None, typer.Argument(help="The project's number; without it the rest is examined.")
+        int | None,
+        typer.Argument(
+            help="The project's number; without it, only machine and servers are checked."
+        ),
     ] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find out why there are no suggestions, and what mends it.
+    """Find out why there are no suggestions, and how to fix it.
 
     Exit code: 0 fine or notes only, 1 warnings, 2 errors.
     """
@@ -240,7 +245,7 @@ def doctor(
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """A line a finding: how bad, which check, what, why, and what mends it."""
+    """Print one line per finding: severity, check, what was found, why it matters, and the fix."""
     colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
     table = Table.grid(padding=(0, 1))
     for column in ("severity", "check"):

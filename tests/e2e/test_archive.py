@@ -1,4 +1,4 @@
-"""Archives with one label an image: in, suggested, reviewed, and out again."""
+"""Archives with one label per image: imported, suggested, reviewed, and exported again."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_what_an_archive_cannot_be_is_said_with_its_fix(cli: Cli, empty: int, tm
         in cli("import-archive", str(empty), "a.csv", "--image-column", "photo", code=1).stderr
     )
     (tmp_path / "nothing").mkdir()
-    assert "one folder a label" in cli("import-archive", str(empty), "nothing", code=1).stderr
+    assert "one subfolder per label" in cli("import-archive", str(empty), "nothing", code=1).stderr
     assert "no file or folder" in cli("import-archive", str(empty), "missing.csv", code=1).stderr
     assert "coco" in cli("export", str(empty), "--format", "xml", code=1).stderr
     assert "human,pseudo" in cli("export", str(empty), "--include", "all", code=1).stderr
