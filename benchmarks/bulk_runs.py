@@ -33,9 +33,8 @@ from benchmarks.bulk_servers import (
 )
 from benchmarks.bulk_stages import SAMPLE, Stages, batches
 from jobs import queue
-from jobs.enqueue import start
 from jobs.polling import wait
-from jobs.run import DONE, EMBEDDING, IMPORTING, Run
+from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 
 Row = dict[str, Any]
@@ -67,12 +66,12 @@ def run_through(
         RuntimeError: the run failed, or left tasks out.
     """
     runs = RunStore(queue.connect(settings))
-    run, _ = start(runs, project, "missing", "cli")
+    run, _ = start(runs, project, Scope.MISSING, Trigger.CLI)
     return _good(wait(runs, run.id, progress))
 
 
 def _good(run: Run) -> Run:
-    if run.state != DONE or run.failed:
+    if run.state != RunState.DONE or run.failed:
         raise RuntimeError(f"The run ended as {run.state}, {run.failed} tasks failed: {run.error}")
     return run
 
@@ -187,8 +186,8 @@ def memory(servers: Servers, sizes: Sequence[int]) -> tuple[list[Row], str]:
                 "photos": len(photos),
                 "seconds": f"{wall(run):.0f}",
                 "memory before, MB": f"{seen.start / 1e6:.0f}",
-                "embedding": f"{seen.peaks.get(EMBEDDING, 0) / 1e6:.0f}",
-                "importing": f"{seen.peaks.get(IMPORTING, 0) / 1e6:.0f}",
+                "embedding": f"{seen.peaks.get(RunState.EMBEDDING, 0) / 1e6:.0f}",
+                "importing": f"{seen.peaks.get(RunState.IMPORTING, 0) / 1e6:.0f}",
                 "peak, MB": f"{seen.peak / 1e6:.0f}",
                 "peak / smallest run's": ratio(seen.peak / peaks[0]),
                 "worker CPU s per 1,000 tasks": f"{1000 * meter.cpu['worker'] / size:.1f}",

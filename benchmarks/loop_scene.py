@@ -28,9 +28,9 @@ from benchmarks.bulk import chosen_photos
 from benchmarks.bulk_servers import FOLDER, Servers, address
 from jobs import enqueue, queue
 from jobs.polling import wait, wait_for_refresh, wait_for_training
-from jobs.run import DONE
+from jobs.run import RunState
 from jobs.run_store import RunStore
-from jobs.training_state import ACCEPTED, TrainingStore
+from jobs.training_state import Outcome, TrainingStore
 
 MIN_POSITIVES = 10
 """Fewest test positives of a label that counts in mAP."""
@@ -170,11 +170,11 @@ def train_and_refresh(scene: Scene) -> str:
     """Train as the button does, and wait for refreshed suggestions; returns outcome and reason."""
     connection = queue.connect(scene.settings)
     trainings, runs = TrainingStore(connection), RunStore(connection)
-    number = enqueue.ask_for_training(trainings, scene.project)
+    number = enqueue.request_training(trainings, scene.project)
     training = wait_for_training(trainings, scene.project, number)
-    if training.outcome == ACCEPTED:
+    if training.outcome == Outcome.ACCEPTED:
         run = wait(runs, wait_for_refresh(runs, training).id, lambda _: None)
-        assert run.state == DONE, run
+        assert run.state == RunState.DONE, run
     return f"{training.outcome}: {training.reason}"
 
 

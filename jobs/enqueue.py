@@ -1,4 +1,7 @@
-"""Asking for runs, and their jobs into the queue: by name, so that nothing heavy is imported."""
+"""Starting and cancelling runs and trainings.
+
+Jobs are enqueued by name, so that nothing heavy is imported.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import logging
 import time
 
 from redis import Redis
+from rq.job import JobStatus
 
 from jobs import queue, schedule
-from jobs.run import EMBEDDING, IMPORTING, Run
+from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import TrainingStore
+from jobs.schedule import Kind
+from jobs.training_state import TrainingReason, TrainingStore
 
 log = logging.getLogger(__name__)
 
@@ -28,20 +33,20 @@ FUNCTIONS = {
     TRAIN: "jobs.train_job.train",
     RECONCILE_ALL: "jobs.train_job.reconcile_all",
 }
-"""Name of a job in Redis -> the function that does it: all that a worker runs, whatever stands in
-the queue. The names outlast a release, so that jobs that wait in a queue survive an upgrade."""
+"""Name of a job in Redis -> the function that does it; a worker runs no others, whatever is in the
+queue. The names stay the same between releases, so that waiting jobs survive an upgrade."""
 
 
-def start(
-    runs: RunStore, project: int, only: str, asked_by: str, head: str = ""
+def start_run(
+    runs: RunStore, project: int, scope: Scope, trigger: Trigger, head: str = ""
 ) -> tuple[Run, bool]:
-    """Ask for a run of a project; joins the one that is going on.
+    """Start a run of a project, or join the one that is going on.
 
     Args:
         runs: of all projects.
         project: its number in Label Studio.
-        only: one of `jobs.runs.ONLY`.
-        asked_by: who, for the list of runs.
+        scope: which tasks it is about.
+        trigger: what asks for it.
         head: the set of heads that it puts into use; empty: the one that serves stays.
 
     Returns:
@@ -51,28 +56,28 @@ def start(
         QueueError: Redis cannot be reached.
     """
     with queue.explained():
-        run, fresh = runs.start(project, only, asked_by, head)
-        if fresh:
+        run, is_new = runs.start(project, scope, trigger, head)
+        if is_new:
             enqueue_plan(runs, run.id)
-            log.info("run %s: project %d, %s tasks, for %s", run.id, project, only, asked_by)
-    return run, fresh
+            log.info("run %s: project %d, %s tasks, for %s", run.id, project, scope, trigger)
+    return run, is_new
 
 
-def ask_for_training(trainings: TrainingStore, project: int) -> int:
+def request_training(trainings: TrainingStore, project: int) -> int:
     """Train a project's heads now; returns a number to wait for in `Training.served`.
 
     Raises:
         QueueError: Redis cannot be reached.
     """
     with queue.explained():
-        number = trainings.ask(project)
-        if not enqueue_training(trainings, project, "forced"):
-            # One is going on, which may have looked at the approvals already.
-            schedule.add(trainings.connection, schedule.FORCED, project, time.time())
+        number = trainings.request(project)
+        if not enqueue_training(trainings, project, TrainingReason.FORCED):
+            # The one that is going on may have read the approvals already.
+            schedule.add(trainings.connection, Kind.FORCED, project, time.time())
     return number
 
 
-def enqueue_training(trainings: TrainingStore, project: int, why: str) -> bool:
+def enqueue_training(trainings: TrainingStore, project: int, reason: TrainingReason) -> bool:
     """Ask a worker to train; False if that job is queued or running already."""
     job, connection = train_id(project), trainings.connection
     status = queue.statuses(connection, queue.TRAIN, [job]).get(job)
@@ -80,11 +85,11 @@ def enqueue_training(trainings: TrainingStore, project: int, why: str) -> bool:
         return False
     queue.remove(connection, queue.TRAIN, job)
     trainings.queued(project)
-    return queue.enqueue(connection, queue.TRAIN, TRAIN, project, why, job_id=job)
+    return queue.enqueue(connection, queue.TRAIN, TRAIN, project, reason, job_id=job)
 
 
 def enqueue_reconcile_all(connection: Redis) -> None:
-    """Ask a worker to look at all projects, unless one is asked already."""
+    """Ask a worker to reconcile all projects, unless that job is there already."""
     job = "look-again"
     if queue.statuses(connection, queue.TRAIN, [job]).get(job) not in queue.ALIVE:
         queue.remove(connection, queue.TRAIN, job)
@@ -127,7 +132,7 @@ def enqueue_finish_if_complete(runs: RunStore, run_id: str) -> None:
     run = runs.get(run_id)
     if run is None or run.shards_done < run.shards:
         return
-    if run.state in {EMBEDDING, IMPORTING}:
+    if run.state in {RunState.EMBEDDING, RunState.IMPORTING}:
         job = finish_id(run_id)
         queue.enqueue(runs.connection, queue.PREDICT, FINISH, run_id, job_id=job)
 
@@ -138,7 +143,7 @@ def enqueue_sweep(runs: RunStore, run_id: str) -> None:
 
 
 def cancel(runs: RunStore, run: Run) -> bool:
-    """Stop a run: jobs that wait are taken out, those that run end at their next batch.
+    """Stop a run: waiting jobs are removed, running ones end at their next batch.
 
     An import that has begun is not undone.
 
@@ -149,13 +154,13 @@ def cancel(runs: RunStore, run: Run) -> bool:
         QueueError: Redis cannot be reached.
     """
     with queue.explained():
-        if not runs.end(run.id, "cancelled"):
+        if not runs.end(run.id, RunState.CANCELLED):
             return False
         numbers = range(run.shards)
         jobs = [plan_id(run.id), *(shard_id(run.id, n) for n in numbers), finish_id(run.id)]
         known = queue.statuses(runs.connection, queue.PREDICT, jobs)
         for job, status in known.items():
-            if status != "started":
+            if status != JobStatus.STARTED:
                 queue.remove(runs.connection, queue.PREDICT, job)
         enqueue_sweep(runs, run.id)
     return True

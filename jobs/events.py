@@ -1,8 +1,8 @@
-"""Label Studio's webhooks: hints that something has changed, noted within milliseconds.
+"""Label Studio's webhooks: hints that something has changed, recorded within milliseconds.
 
-Label Studio sends each once, inside the annotator's Submit, and forgets it. So an event only says
-when to look (`jobs.due`); what was approved is then read from Label Studio, and what is lost is
-found by the reconciling look.
+Label Studio sends each event once, inside the annotator's Submit, and never again. So an event only
+schedules work (`jobs.schedule`), which then reads from Label Studio what was approved; reconciling
+finds what lost events would have reported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from backend.errors import LabelConfigError
 from backend.labels.config import parse_config
 from backend.settings import Settings
 from jobs import project_lock, schedule
+from jobs.schedule import Kind
 from jobs.training_state import TrainingStore
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,14 @@ APPROVALS = frozenset(
 RECORDED_ACTIONS = APPROVALS | {"TASKS_CREATED", "PROJECT_UPDATED", START_TRAINING}
 """Actions that lead to work for the queue."""
 GATHER_SECONDS = 2.0
-"""Events of one moment lead to one job."""
+"""Events that come together lead to one job."""
 
 
 def project_number(event: Mapping[str, Any], named: str | None) -> int | None:
-    """The project that an event is about.
+    """The number of the project that an event is about; None if it is not known.
 
     Args:
-        event: the body; its ``project`` is missing where Label Studio sends no payload.
+        event: the body; its ``project`` is missing if Label Studio sends no payload.
         named: ``?project=`` of the webhook's URL.
     """
     project = event.get("project")
@@ -51,7 +52,7 @@ def project_number(event: Mapping[str, Any], named: str | None) -> int | None:
 def record_event(
     connection: Redis, settings: Settings, event: Mapping[str, Any], project: int
 ) -> None:
-    """Note what an event asks for.
+    """Schedule what an event asks for.
 
     Args:
         connection: to Redis.
@@ -65,35 +66,35 @@ def record_event(
     now, action = time.time(), event["action"]
     trainings = TrainingStore(connection)
     if action in APPROVALS:
-        if trainings.heard(project, _count(event)):
-            schedule.add(connection, schedule.TRAIN, project, now + GATHER_SECONDS)
-        schedule.add(connection, schedule.LATE, project, now + settings.train_after, move=True)
+        if trainings.count_approvals(project, _count(event)):
+            schedule.add(connection, Kind.TRAIN, project, now + GATHER_SECONDS)
+        schedule.add(connection, Kind.LATE, project, now + settings.train_after, move=True)
     elif action == START_TRAINING:
-        trainings.ask(project)
-        schedule.add(connection, schedule.FORCED, project, now)
+        trainings.request(project)
+        schedule.add(connection, Kind.FORCED, project, now)
     elif action == "TASKS_CREATED":
-        schedule.add(connection, schedule.PREDICT, project, now + schedule.NEW_TASKS_SECONDS)
+        schedule.add(connection, Kind.PREDICT, project, now + schedule.NEW_TASKS_SECONDS)
     elif action == "PROJECT_UPDATED" and _labels_changed(connection, event, project):
-        schedule.add(connection, schedule.PREDICT, project, now + GATHER_SECONDS)
-    schedule.add(connection, schedule.RECONCILE, project, now + settings.reconcile_every)
+        schedule.add(connection, Kind.PREDICT, project, now + GATHER_SECONDS)
+    schedule.add(connection, Kind.RECONCILE, project, now + settings.reconcile_every)
 
 
 def _count(event: Mapping[str, Any]) -> int:
     """How many annotations an event is about."""
-    found = event.get("annotations", event.get("annotation"))
-    return max(1, len(found)) if isinstance(found, list) else 1
+    annotations = event.get("annotations", event.get("annotation"))
+    return max(1, len(annotations)) if isinstance(annotations, list) else 1
 
 
 def _labels_changed(connection: Redis, event: Mapping[str, Any], project: int) -> bool:
-    """Whether the labeling config is another than the current version's.
+    """Whether the labeling config differs from the one that predictions are made for.
 
-    Our own change of a project (``model_version``) is announced like any other.
+    Our own change of a project (``model_version``) is reported like any other.
     """
     current = project_lock.current_config(connection, project)
     content = event.get("project")
     xml = content.get("label_config") if isinstance(content, Mapping) else None
     if not current or not isinstance(xml, str):
-        # Redis was emptied, or there is no payload: the run finds out whether anything is missing.
+        # Redis was emptied, or there is no payload: the run finds out what is missing.
         return True
     try:
         return parse_config(xml).digest != current

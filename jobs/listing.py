@@ -11,19 +11,20 @@ from typing import Any
 from backend.inference.task_images import image_of
 from backend.labels.config import LabelConfig
 from backend.labelstudio.client import LabelStudioClient
+from jobs.run import Scope
 
 AHEAD = 16
-"""Shards that may be listed before the first of them is looked at."""
+"""Shards that may be listed before the first of them is processed."""
 Task = dict[str, Any]
 """``id``, ``data``, and ``images``: the addresses of its images as they stand in the data."""
 
 
-def wanted(
+def tasks_in_scope(
     studio: LabelStudioClient,
     project: int,
-    only: str,
+    scope: Scope,
     config: LabelConfig,
-    there: Collection[int],
+    left_out: Collection[int],
     *,
     known_field: str = "",
     after: int = 0,
@@ -33,10 +34,10 @@ def wanted(
     Args:
         studio: the Label Studio.
         project: its number.
-        only: ``unlabelled`` leaves out tasks with an annotation; ``missing`` those of them that
-            have a prediction, of whatever version: that is what their annotator saw.
+        scope: `Scope.UNLABELLED` leaves out tasks with an annotation; `Scope.MISSING` those of
+            them that have a prediction of any version, because that is what their annotator saw.
         config: decides which fields of a task's data are kept.
-        there: tasks that are left out.
+        left_out: ids of tasks to skip.
         known_field: the field with labels known beforehand, which is kept too.
         after: only tasks with a higher id.
     """
@@ -47,10 +48,10 @@ def wanted(
     kept = fields | {field.split(".")[0] for field in fields}
     for task in studio.tasks.iterate(project, after=after):
         number = int(task["id"])
-        if number in there:
+        if number in left_out:
             continue
-        seen_by_someone = only == "missing" and task["total_predictions"]
-        if task["total_annotations"] and (only == "unlabelled" or seen_by_someone):
+        keeps_prediction = scope == Scope.MISSING and task["total_predictions"]
+        if task["total_annotations"] and (scope == Scope.UNLABELLED or keeps_prediction):
             continue
         images = (image_of(control, task) for control in config.controls)
         yield {
@@ -60,8 +61,8 @@ def wanted(
         }
 
 
-def ahead(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
-    """The same parts, listed by a thread while the caller works on those before.
+def prefetched(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
+    """The same parts, listed by a thread while the caller processes earlier ones.
 
     Raises:
         Exception: whatever the listing raises.
@@ -95,10 +96,10 @@ def ahead(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
         done.set()
 
 
-def by_image(tasks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Image address -> the tasks that have it."""
-    found: dict[str, list[int]] = {}
+def tasks_by_image(tasks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Image address -> ids of the tasks that have it."""
+    tasks_of: dict[str, list[int]] = {}
     for task in tasks:
         for value in task["images"]:
-            found.setdefault(value, []).append(int(task["id"]))
-    return found
+            tasks_of.setdefault(value, []).append(int(task["id"]))
+    return tasks_of

@@ -1,4 +1,4 @@
-"""Waiting for a run, and telling how far it is."""
+"""Waiting for workers, runs and trainings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from redis import Redis
 from backend.errors import QueueError
 from backend.settings import Settings
 from jobs import queue
-from jobs.run import ENDED, Run
+from jobs.run import ENDED, Run, RunState
 from jobs.run_store import RunStore
-from jobs.training_state import IDLE, Training, TrainingStore
+from jobs.training_state import Training, TrainingState, TrainingStore
 
 POLL_SECONDS = 0.5
 BEGIN_SECONDS = 3.0
@@ -21,13 +21,13 @@ BEGIN_SECONDS = 3.0
 def require_workers(
     settings: Settings, connection: Redis, name: str = queue.PREDICT, seconds: float = 0.0
 ) -> None:
-    """Refuse to wait for nobody.
+    """Refuse to wait if no worker listens.
 
     Args:
         settings: of this process.
         connection: to Redis.
-        name: the queue that somebody must listen on.
-        seconds: for a worker that is starting just now.
+        name: of the queue.
+        seconds: how long to wait for a worker that is starting.
 
     Raises:
         QueueError: no worker listens, or Redis does not answer.
@@ -47,22 +47,23 @@ def require_workers(
     )
 
 
-def begun(runs: RunStore, run: Run) -> Run:
-    """The run a moment later: a project that does not exist, say, makes it fail at once."""
+def wait_until_started(runs: RunStore, run: Run) -> Run:
+    """The run a moment later: if the project does not exist, say, it has failed by then."""
     until = time.monotonic() + BEGIN_SECONDS
-    while time.monotonic() < until and run.state in {"queued", "listing"} and not run.config:
+    early = {RunState.QUEUED, RunState.LISTING}
+    while time.monotonic() < until and run.state in early and not run.config:
         time.sleep(0.1)
         run = runs.get(run.id) or run
     return run
 
 
-def wait(runs: RunStore, run_id: str, told: Callable[[Run], None]) -> Run:
+def wait(runs: RunStore, run_id: str, report: Callable[[Run], None]) -> Run:
     """Wait until a run has ended.
 
     Args:
         runs: of all projects.
         run_id: the run.
-        told: called about twice a second with how it stands.
+        report: called about twice a second with the run as it stands.
 
     Raises:
         QueueError: Redis does not answer, or has forgotten the run.
@@ -76,7 +77,7 @@ def wait(runs: RunStore, run_id: str, told: Callable[[Run], None]) -> Run:
                 "Let Redis keep its data (appendonly yes), then run ls-clip predict again; what "
                 "is embedded stays.",
             )
-        told(run)
+        report(run)
         if run.state in ENDED:
             return run
         time.sleep(POLL_SECONDS)
@@ -88,17 +89,17 @@ def wait_for_training(trainings: TrainingStore, project: int, number: int) -> Tr
     Args:
         trainings: of all projects.
         project: its number.
-        number: from `enqueue.ask_for_training`.
+        number: from `enqueue.request_training`.
 
     Raises:
-        QueueError: Redis does not answer, or has forgotten that it was asked.
+        QueueError: Redis does not answer, or has forgotten the request.
     """
     while True:
         with queue.explained():
             now = trainings.get(project)
-        if now.state == IDLE and now.served >= number:
+        if now.state == TrainingState.IDLE and now.served >= number:
             return now
-        if now.asked < number:
+        if now.requested < number:
             raise QueueError(
                 f"Redis has forgotten the training of project {project}.",
                 "Let Redis keep its data (appendonly yes), then ask again.",
@@ -110,20 +111,20 @@ def wait_for_refresh(runs: RunStore, training: Training) -> Run:
     """Wait until the run that puts an accepted head, or a newer one, into use has begun.
 
     Raises:
-        QueueError: Redis does not answer, or the head is not to be put into use any more.
+        QueueError: Redis does not answer, or the head is no longer to be put into use.
     """
     trainings = TrainingStore(runs.connection)
-    wanted = {training.candidate}
+    candidates = {training.candidate}
     while True:
         with queue.explained():
             now = trainings.get(training.project)
             run = runs.get(now.run) if now.run else None
-        if run is not None and run.head in wanted:
+        if run is not None and run.head in candidates:
             return run
         if not now.candidate:
             raise QueueError(
                 f"{training.candidate} is not put into use: somebody went back to another head.",
                 f"See ls-clip heads {training.project}.",
             )
-        wanted.add(now.candidate)
+        candidates.add(now.candidate)
         time.sleep(POLL_SECONDS)

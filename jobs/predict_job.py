@@ -1,7 +1,7 @@
-"""A run's jobs: list and cut, embed each shard, and one import at the end.
+"""A run's jobs: list the tasks and cut them into shards, embed each shard, import everything.
 
 Each may be repeated at any time: what is embedded is in the store, what is imported is in Label
-Studio, and only the difference is done. A job that raises is tried again later (`jobs.tend`).
+Studio, and only the difference is done. A job that raises is retried later (`jobs.reconciler`).
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ from backend.storage.maintenance import dedupe
 from backend.storage.tables import chunks
 from jobs import project_lock, queue, schedule
 from jobs.enqueue import enqueue_finish_if_complete, enqueue_shard, shard_id
-from jobs.listing import ahead, by_image, wanted
+from jobs.listing import prefetched, tasks_by_image, tasks_in_scope
 from jobs.publish import promote, require_labels_of
-from jobs.run import BY_TRAINING, DONE, EMBEDDING, ENDED, FAILED, IMPORTING, LISTING, Run, Shard
+from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 from jobs.run_files import RunFiles, erase_ended
 from jobs.run_store import RunStore
+from jobs.schedule import Kind
 from jobs.shutdown import stop_requested
 from jobs.training_state import TrainingStore
 
 log = logging.getLogger(__name__)
 
 CAREFUL_AFTER = 3
-"""A shard that has failed so often is taken image by image, to find the one that kills workers."""
+"""Failures after which a shard is embedded image by image, to find the one that kills workers."""
 OUTAGE_REASONS = frozenset(
     {
         ImageReason.UNREACHABLE,
@@ -49,18 +50,18 @@ OUTAGE_REASONS = frozenset(
         ImageReason.LABEL_STUDIO,
     }
 )
-"""Failures of an image that may be Label Studio's being away; the last: no access token."""
-WORTH_ANOTHER_TRY = (UnansweredError, StoreError, QueueError, RedisError)
+"""Failures of images that may come from an outage of Label Studio; the last: no access token."""
+RETRIED = (UnansweredError, StoreError, QueueError, RedisError)
 
 
 class _StoppedError(Exception):
-    """The worker was told to stop, or the run has ended."""
+    """The worker was asked to stop, or the run has ended."""
 
 
 def plan(run_id: str) -> Retry | None:
     """List the project's tasks once, cut them into shards, and enqueue each as it comes.
 
-    Repeated, it goes on after the last task that is in a shard.
+    When repeated, it goes on after the last task that is in a shard.
     """
     try:
         _plan(run_id)
@@ -70,7 +71,7 @@ def plan(run_id: str) -> Retry | None:
 
 
 def _plan(run_id: str) -> None:
-    with _job(run_id, LISTING) as (runs, run):
+    with _job(run_id, RunState.LISTING) as (runs, run):
         if run is None:
             return
         runtime = process_runtime()
@@ -85,7 +86,7 @@ def _plan(run_id: str) -> None:
             _require_the_same_encoder(runtime, run)
         current = runtime.versions.get(config, key, run.head or None)
         version = run.planned_version or current.name
-        there = set() if run.only == "all" else predicted(studio, run.project, version)
+        skipped = set() if run.scope == Scope.ALL else predicted(studio, run.project, version)
         runs.note(
             run_id,
             config=config.digest,
@@ -93,37 +94,37 @@ def _plan(run_id: str) -> None:
             encoder=runtime.encoder.id,
             planned_version=version,
             model_version=version,
-            left_out=len(there),
+            left_out=len(skipped),
         )
-        begun = runs.get(run_id) or run
+        planned = runs.get(run_id) or run
         files = RunFiles(runtime.store, run_id)
         files.write_config(project["label_config"])
         before = runs.shards(run_id)
         number, listed = len(before), sum(shard.tasks for shard in before)
-        tasks = wanted(
+        tasks = tasks_in_scope(
             studio,
             run.project,
-            run.only,
+            run.scope,
             config,
-            there,
+            skipped,
             known_field=current.known_field,
             after=files.tasks(number - 1)[-1]["id"] if before else 0,
         )
-        for shard in ahead(chunks(tasks, runtime.settings.shard_size)):
-            if stop_requested() or runs.state(run_id) != LISTING:
+        for shard in prefetched(chunks(tasks, runtime.settings.shard_size)):
+            if stop_requested() or runs.state(run_id) != RunState.LISTING:
                 raise _StoppedError
             files.write_tasks(number, shard)
-            runs.add_shard(run_id, Shard(number, len(shard)))
+            runs.add_shard(run_id, Shard(number=number, tasks=len(shard)))
             listed += len(shard)
             runs.note(run_id, listed=listed)
-            if runtime.embedder.has_all([*by_image(shard)]):
-                # Sooner done than told to another, and Label Studio lists on meanwhile.
-                _embed(runs, begun, number, stored=True)
+            if runtime.embedder.has_all([*tasks_by_image(shard)]):
+                # Faster done here than enqueued, and Label Studio lists on meanwhile.
+                _embed(runs, planned, number, stored=True)
             else:
                 enqueue_shard(runs, run_id, number)
             number += 1
         log.info("run %s: %d tasks in %d shards", run_id, listed, number)
-        if not runs.move(run_id, EMBEDDING):
+        if not runs.move(run_id, RunState.EMBEDDING):
             raise _StoppedError
         enqueue_finish_if_complete(runs, run_id)
 
@@ -142,13 +143,13 @@ def embed(run_id: str, number: int) -> Retry | None:
 
 
 def sweep() -> None:
-    """Delete what runs that have ended kept in the store."""
+    """Delete the files of runs that have ended."""
     runtime = process_runtime()
     _sweep(RunStore(queue.connect(runtime.settings, retries=8)), runtime)
 
 
 def _stopped(what: str) -> Retry | None:
-    """Back into the queue, unless the run has ended; what is embedded so far is in the store."""
+    """Put the job back into the queue, unless the run has ended; embeddings so far are stored."""
     if not stop_requested():
         sweep()
         return None
@@ -158,7 +159,7 @@ def _stopped(what: str) -> Retry | None:
 
 def finish(run_id: str) -> None:
     """Score everything, import what Label Studio lacks, verify it, and show it."""
-    with _job(run_id, IMPORTING) as (runs, run):
+    with _job(run_id, RunState.IMPORTING) as (runs, run):
         if run is None:
             return
         runtime = process_runtime()
@@ -170,35 +171,39 @@ def finish(run_id: str) -> None:
             accepted = runtime.versions.heads.candidate(run.key)
             trainings.note(run.project, refreshed=time.time(), candidate=accepted)
             if accepted:
-                # Another head was accepted meanwhile, and still waits.
-                schedule.add(runs.connection, schedule.REFRESH, run.project, time.time())
-            if run.asked_by != BY_TRAINING:
-                # Gone back: the look that makes it last.
-                schedule.add(runs.connection, schedule.RECONCILE, run.project, time.time())
-        runs.end(run_id, DONE)
+                # Another head was accepted meanwhile and still waits.
+                schedule.add(runs.connection, Kind.REFRESH, run.project, time.time())
+            if run.trigger != Trigger.TRAINING:
+                # A rollback: reconciling makes it last.
+                schedule.add(runs.connection, Kind.RECONCILE, run.project, time.time())
+        runs.end(run_id, RunState.DONE)
         moment = time.time() + runtime.settings.reconcile_every
-        schedule.add(runs.connection, schedule.RECONCILE, run.project, moment)
-        _tidy(runs, runtime)
+        schedule.add(runs.connection, Kind.RECONCILE, run.project, moment)
+        _maintain_store(runs, runtime)
 
 
 @contextmanager
-def _job(run_id: str, state: str = "") -> Iterator[tuple[RunStore, Run | None]]:
-    """The run, moved to a state; None if it has ended. What goes wrong inside is put down there."""
+def _job(run_id: str, state: RunState | None = None) -> Iterator[tuple[RunStore, Run | None]]:
+    """The run, moved to a state; None if it has ended. Errors inside are recorded in the run."""
     runtime = process_runtime()
     runs = RunStore(queue.connect(runtime.settings, retries=8))
     run = runs.get(run_id)
-    if run is None or run.state in ENDED or (state and not runs.move(run_id, state, waits_for="")):
+    if (
+        run is None
+        or run.state in ENDED
+        or (state is not None and not runs.move(run_id, state, blocked_on=""))
+    ):
         yield runs, None
         return
     try:
         yield runs, run
-    except WORTH_ANOTHER_TRY as error:
+    except RETRIED as error:
         with suppress(RedisError):
-            runs.note(run_id, waits_for=str(error))
+            runs.note(run_id, blocked_on=str(error))
         raise
     except ClipError as error:
         log.error("run %s has failed: %s", run_id, error)
-        runs.end(run_id, FAILED, error)
+        runs.end(run_id, RunState.FAILED, error)
         _sweep(runs, runtime)
 
 
@@ -208,16 +213,22 @@ def _embed(runs: RunStore, run: Run, number: int, stored: bool = False) -> None:
     _require_the_same_encoder(runtime, run)
     files = RunFiles(runtime.store, run.id)
     tasks = files.tasks(number)
-    images = by_image(tasks)
+    images = tasks_by_image(tasks)
     runtime.prediction_log.link_images(
         run.key,
         ((task, runtime.embedder.address(value)) for value, of in images.items() for task in of),
     )
-    former = next((one for one in runs.shards(run.id) if one.number == number), None)
-    before = former.embedded if former is not None else 0
+    recorded = next((shard for shard in runs.shards(run.id) if shard.number == number), None)
+    before = recorded.embedded if recorded is not None else 0
 
     def step(cached: int, done: int, failed: int) -> None:
-        now = Shard(number, len(tasks), before + done, max(0, cached - before), failed)
+        now = Shard(
+            number=number,
+            tasks=len(tasks),
+            embedded=before + done,
+            cached=max(0, cached - before),
+            failed=failed,
+        )
         if runs.progress(run.id, now) in ENDED or stop_requested():
             raise _StoppedError
 
@@ -228,29 +239,36 @@ def _embed(runs: RunStore, run: Run, number: int, stored: bool = False) -> None:
     if not stored:
         filled = runtime.embedder.fill([value for value in images if value not in failures], step)
     failures |= filled.failures
-    late = [value for value, one in failures.items() if one.reason in OUTAGE_REASONS]
-    if late:
-        # Rather wait for Label Studio than leave its images out.
+    unreached = [value for value, error in failures.items() if error.reason in OUTAGE_REASONS]
+    if unreached:
+        # If Label Studio is away, this raises, and the shard is retried with these images.
         LabelStudioClient(runtime.settings).version()
-        again = runtime.embedder.fill(late).failures
-        failures = {value: one for value, one in failures.items() if value not in late} | again
-    bad = {task: one for value, one in failures.items() for task in images[value]}
-    for task, failure in bad.items():
-        log.warning("run %s shard %d task %d: %s", run.id, number, task, failure)
-    runs.record_failures(run.id, {task: failure.as_dict() for task, failure in bad.items()})
-    _score_ahead(runtime, run, number, files)
+        for value in unreached:
+            del failures[value]
+        failures |= runtime.embedder.fill(unreached).failures
+    failed = {task: error for value, error in failures.items() for task in images[value]}
+    for task, error in failed.items():
+        log.warning("run %s shard %d task %d: %s", run.id, number, task, error)
+    runs.record_failures(run.id, {task: error.as_dict() for task, error in failed.items()})
+    _score_early(runtime, run, number, files)
     cached = max(0, filled.cached - before)
     embedded = len(images) - len(failures) - cached
-    now = Shard(number, len(tasks), embedded, cached, len(failures), done=True)
+    now = Shard(
+        number=number,
+        tasks=len(tasks),
+        embedded=embedded,
+        cached=cached,
+        failed=len(failures),
+        done=True,
+    )
     if runs.progress(run.id, now) in ENDED:
         raise _StoppedError
 
 
-def _score_ahead(runtime: Runtime, run: Run, number: int, files: RunFiles) -> None:
-    """Make a shard's predictions now, if nothing can change the version any more.
+def _score_early(runtime: Runtime, run: Run, number: int, files: RunFiles) -> None:
+    """Compute a shard's predictions now, if nothing can change the version any more.
 
-    Then only the import is left when the last shard is done, and Label Studio was listing or
-    another worker embedding meanwhile.
+    Then only the import is left when the last shard is done.
     """
     config, tasks, versions = files.config(), files.tasks(number), runtime.versions
     if number == 0 and len(tasks) >= STATISTICS_UP_TO:
@@ -274,7 +292,7 @@ def _require_the_same_encoder(runtime: Runtime, run: Run) -> None:
 def _one_by_one(
     runs: RunStore, run: Run, number: int, images: Sequence[str]
 ) -> dict[str, ImageError]:
-    """Take images singly, each noted before it is touched; what killed a worker is left out."""
+    """Embed images singly, each recorded before it is touched; what killed a worker is left out."""
     embedder = process_runtime().embedder
     failures: dict[str, ImageError] = {}
     deadly = runs.deadly(run.id, number)
@@ -295,21 +313,21 @@ def _one_by_one(
     return failures
 
 
-def _tidy(runs: RunStore, runtime: Runtime) -> None:
-    """Leave the store in order after a run; that failing harms nobody."""
+def _maintain_store(runs: RunStore, runtime: Runtime) -> None:
+    """Clean the store up after a run; it does no harm if this fails."""
     _sweep(runs, runtime)
     encoder = runtime.encoder
     try:
-        gone = dedupe(runtime.store, encoder.id, encoder.dim)
+        deleted = dedupe(runtime.store, encoder.id, encoder.dim)
     except StoreError as error:
-        log.warning("the store is not deduped now: %s", error)
+        log.warning("the store was not deduplicated: %s", error)
     else:
-        log.info("the store is in order; %d double rows are gone", gone)
+        log.info("the store is deduplicated; %d duplicate rows deleted", deleted)
 
 
 def _sweep(runs: RunStore, runtime: Runtime) -> None:
-    """Delete the lists of tasks of runs that have ended; they hold images as ``data:`` URIs."""
+    """Delete the files of runs that have ended; they may hold images as ``data:`` URIs."""
     try:
         erase_ended(runtime.store, {run.id for run in runs.active()})
     except StoreError as error:
-        log.warning("old lists of tasks stay: %s", error)
+        log.warning("files of ended runs were not deleted: %s", error)

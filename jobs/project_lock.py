@@ -1,4 +1,4 @@
-"""What all processes must agree on about a project: what it shows, and who is importing into it."""
+"""What all processes must agree on about a project: its labels, and who is importing into it."""
 
 from __future__ import annotations
 
@@ -17,24 +17,13 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 60
 
 
-def current_version(connection: Redis, project: int) -> str:
-    """The version that was last made complete and shown; empty if there is none."""
-    value = connection.get(f"{PREFIX}project:{project}:version")
-    return value.decode() if value is not None else ""
-
-
 def set_config(connection: Redis, project: int, config: str) -> None:
-    """Set the digest of the config that is predicted for."""
+    """Set the digest of the labeling config that predictions are made for."""
     connection.set(f"{PREFIX}project:{project}:config", config)
 
 
-def set_current(connection: Redis, project: int, model_version: str) -> None:
-    """The last step of a promotion: what is shown."""
-    connection.set(f"{PREFIX}project:{project}:version", model_version)
-
-
 def current_config(connection: Redis, project: int) -> str:
-    """Digest of the labeling config that is predicted for; empty if there is none."""
+    """The digest of the labeling config that predictions are made for; empty if none is set."""
     value = connection.get(f"{PREFIX}project:{project}:config")
     return value.decode() if value is not None else ""
 
@@ -43,7 +32,7 @@ def current_config(connection: Redis, project: int) -> str:
 def importing(connection: Redis, project: int) -> Iterator[None]:
     """Be the only one that imports into a project; waits for whoever does so now.
 
-    The lock of a process that died is free after a minute.
+    The lock of a process that died is released after `LOCK_SECONDS`.
     """
     name = f"{PREFIX}project:{project}:importing"
     lock = connection.lock(name, timeout=LOCK_SECONDS, thread_local=False)
@@ -63,6 +52,6 @@ def importing(connection: Redis, project: int) -> Iterator[None]:
     finally:
         stopped.set()
         keeper.join()
-        # It runs out by itself.
+        # If Redis is away, the lock expires by itself.
         with suppress(RedisError):
             lock.release()

@@ -1,12 +1,10 @@
-"""From embeddings to what annotators see: score, remember, import, verify, show, in this order.
+"""From embeddings to what annotators see: score, log, import, verify, show, in this order.
 
-The order makes every step repeatable, and nobody is shown a version that is not complete. What all
-processes take for the current version changes last.
+The order makes every step repeatable, and no version is shown that is not complete.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -22,8 +20,8 @@ from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from jobs import project_lock
-from jobs.listing import Task, wanted
-from jobs.run import BY_TRAINING, ENDED, Run
+from jobs.listing import Task, tasks_in_scope
+from jobs.run import ENDED, Run, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 
@@ -53,7 +51,7 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
     )
     predictor = Predictor(runtime.versions.get(config, key, run.head or None), runtime.embedder)
     version = predictor.version.name
-    # Freezing has changed it, and a run that has nothing to import says what is shown all the same.
+    # Freezing may have changed it; a run that has nothing to import still names what is shown.
     runs.note(run.id, model_version=version)
     importer = Importer(studio, run.project, version)
     if run.sending:
@@ -78,19 +76,18 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
         alive = {int(task["id"]) for task in studio.tasks.iterate(run.project)}
         double = importer.verify(expected & alive)
         if double:
-            runs.note(run.id, notes=json.dumps([told_of_doubles(run.project, double)]))
+            runs.note(run.id, notes=(told_of_doubles(run.project, double),))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
-    # Before the change of the project is announced, which is none of its labels.
+    # Before Label Studio reports our change of the project, which does not change its labels.
     project_lock.set_config(runs.connection, run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
     if run.head:
-        runtime.versions.heads.set_serving(key, run.head, rollback=run.asked_by != BY_TRAINING)
-    project_lock.set_current(runs.connection, run.project, version)
+        runtime.versions.heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
 
 
 def require_labels_of(run: Run, config: LabelConfig) -> None:
-    """Refuse to go on with labels that are not those of the run's beginning.
+    """Refuse to go on with other labels than those that the run began with.
 
     Raises:
         LabelConfigError: they were changed meanwhile.
@@ -116,42 +113,42 @@ class _Delivery:
         self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
 
     def take(self, tasks: list[Task], made: Mapping[int, Prediction], fetch: bool = False) -> None:
-        """Take predictions for the tasks that have none yet.
+        """Predict the tasks that have no prediction yet.
 
         Args:
             tasks: of the run.
-            made: task id -> a prediction that was made ahead.
+            made: task id -> a prediction that was computed early.
             fetch: whether images that are not in the store are fetched.
         """
         fresh = [task for task in tasks if task["id"] not in self.seen]
         self.seen |= {task["id"] for task in fresh}
         missing = [task for task in fresh if task["id"] not in self._importer.there]
         rest = [task for task in missing if task["id"] not in made]
-        found = [made[task["id"]] for task in missing if task["id"] in made]
+        predictions = [made[task["id"]] for task in missing if task["id"] in made]
         if rest:
-            predictor = self._predictor
-            found += predictor.predict(rest) if fetch else predictor.predict_stored(rest)
-        for one in found:
-            assert one.task is not None
-            if one.result is not None:
+            predict = self._predictor.predict if fetch else self._predictor.predict_stored
+            predictions += predict(rest)
+        for prediction in predictions:
+            assert prediction.task is not None
+            if prediction.result is not None:
                 # Thousands wait: without the scores that they were made from.
-                self._waiting.append(replace(one, scored=()))
-                if one.failure is None:
-                    self.failures.pop(one.task, None)
+                self._waiting.append(replace(prediction, scored=()))
+                if prediction.failure is None:
+                    self.failures.pop(prediction.task, None)
                 else:
                     # It lacks one of several images, which people should know.
-                    self._partial.add(one.task)
-            elif one.task not in self.failures:
+                    self._partial.add(prediction.task)
+            elif prediction.task not in self.failures:
                 # What could not be embedded has its reason already.
-                failure = one.failure
+                failure = prediction.failure
                 if failure is None or failure.reason is ImageReason.TIMEOUT:
                     failure = _GONE
-                self.failures[one.task] = failure.as_dict()
+                self.failures[prediction.task] = failure.as_dict()
         if len(self._waiting) >= self._runtime.settings.import_size:
             self._send()
 
     def close(self) -> None:
-        """Send what is left, and put down why tasks have no prediction."""
+        """Send what is left, and record why tasks have no prediction."""
         self._send()
         for task in self._importer.there - self._partial:
             self.failures.pop(task, None)
@@ -164,7 +161,7 @@ class _Delivery:
             return
         self._runtime.prediction_log.add(self._run.key, logged(self._waiting))
         self._runs.note(self._run.id, sending=len(self._waiting), sent_to=len(self._importer.there))
-        self._importer.add([one.as_import() for one in self._waiting])
+        self._importer.add([prediction.as_import() for prediction in self._waiting])
         made = self._run.imported + self._importer.created
         self._runs.note(self._run.id, imported=made, sending=0)
         self._waiting = []
@@ -195,8 +192,8 @@ def _rest(
 ) -> Iterator[list[Task]]:
     seen = frozenset(delivery.seen)
     return chunks(
-        wanted(
-            studio, run.project, run.only, version.config, seen, known_field=version.known_field
+        tasks_in_scope(
+            studio, run.project, run.scope, version.config, seen, known_field=version.known_field
         ),
         size,
     )

@@ -1,6 +1,6 @@
-"""Names of the queues, and how work gets into them. Imports settings and errors, nothing heavier.
+"""Names of the queues, and how jobs get into them. Imports settings and errors, nothing heavier.
 
-Whatever goes through Redis is JSON: RQ's default is pickle, which would run the code of whoever can
+Everything in Redis is JSON. RQ's default is pickle, which would run the code of anyone who can
 write to Redis (https://python-rq.org/docs/#considerations-for-jobs).
 """
 
@@ -17,7 +17,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, Time
 from redis.retry import Retry
 from rq import Queue, Worker
 from rq.exceptions import DuplicateJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from backend.errors import QueueError
@@ -32,11 +32,11 @@ PREDICT = "predict"
 TRAIN = "train"
 QUEUES = (PREDICT, TRAIN)
 JOB_SECONDS = 2 * 3600
-"""A job that takes longer hangs; RQ's own default of 180 s is too short for a shard on a CPU."""
+"""Time limit of a job; RQ's own default of 180 s is too short for a shard on a CPU."""
 KEEP_SECONDS = 3600
-"""How long RQ keeps a job that has ended; what came of it stands in its run."""
-ALIVE = frozenset({"queued", "started", "deferred", "scheduled"})
-"""RQ's words for jobs that are on their way."""
+"""How long RQ keeps a job that has ended; its result is in the run's record."""
+ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED})
+"""Of jobs that need not be enqueued again."""
 FIX = "Start Redis or Valkey, or correct LS_CLIP_REDIS_URL."
 
 
@@ -49,7 +49,7 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
             8 outlasts a restart.
 
     Raises:
-        QueueError: no address is set, or it is none.
+        QueueError: no address is set, or it is not a valid one.
     """
     url = settings.redis_url.get_secret_value()
     if not url:
@@ -66,7 +66,7 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
             retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
         )
     except ValueError as error:
-        # Its words may hold a part of the password.
+        # The error's text may contain a part of the password.
         raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
 
 
@@ -77,7 +77,7 @@ def place(settings: Settings) -> str:
 
 
 class QuietJob(Job):
-    """Calls nobody back: whom, would be said in Redis, which others may write."""
+    """Never calls back: the callbacks are named in Redis, which others may write to."""
 
     success_callback = failure_callback = stopped_callback = None
 
@@ -135,24 +135,23 @@ def enqueue(connection: Redis, name: str, function: str, *arguments: object, job
     return True
 
 
-def statuses(connection: Redis, name: str, job_ids: Sequence[str]) -> dict[str, str]:
-    """Job id -> RQ's word for how it stands: ``queued``, ``started``, ``failed`` ...
+def statuses(connection: Redis, name: str, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+    """Job id -> its status in RQ.
 
-    Left out are jobs that are unknown, and those that were taken from the queue by a worker that
-    died before it began.
+    Left out are unknown jobs, and those that a worker took from the queue and died before it began.
     """
     waiting = set(queue(connection, name).get_job_ids())
     jobs = Job.fetch_many(job_ids, connection=connection, serializer=JSONSerializer)
-    found = {job.id: str(job.get_status(refresh=False).value) for job in jobs if job is not None}
+    known = {job.id: job.get_status(refresh=False) for job in jobs if job is not None}
     return {
         job_id: status
-        for job_id, status in found.items()
-        if status != "queued" or job_id in waiting
+        for job_id, status in known.items()
+        if status != JobStatus.QUEUED or job_id in waiting
     }
 
 
 def remove(connection: Redis, name: str, job_id: str) -> None:
-    """Take a job out of the queue and out of RQ's books; one that is running goes on."""
+    """Delete a job from the queue and from RQ's registries; one that is running goes on."""
     job = queue(connection, name).fetch_job(job_id)
     if job is not None:
         # RQ lists an execution for a minute longer than it keeps it, and trips over the difference

@@ -1,7 +1,7 @@
-"""Keeping runs alive: jobs that failed, or were lost with their worker or with Redis, come again.
+"""Reconciling: jobs that failed, or were lost with their worker or with Redis, are enqueued again.
 
 Every worker's supervisor calls this every few seconds; a lock lets one of them do the work. RQ
-finds out that a worker is dead and calls its job failed; what that means for a run is decided here.
+detects that a worker has died and marks its job as failed; what follows for a run is decided here.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ from jobs.enqueue import (
     finish_id,
     plan_id,
     shard_id,
-    start,
+    start_run,
     train_id,
 )
 from jobs.queue import PREFIX
-from jobs.run import BY_TRAINING, EMBEDDING, FAILED, IMPORTING, LISTING, QUEUED, Run
+from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import IDLE, TrainingStore
+from jobs.schedule import Kind
+from jobs.training_state import TrainingReason, TrainingState, TrainingStore
 
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
 PAUSE_SECONDS = 2.0
-"""Before the first repetition; doubled each time."""
+"""Before the first retry; doubled each time."""
 LONGEST_PAUSE = 60.0
 ATTEMPTS = 10
-"""Failures of one job after which the run is given up."""
+"""Failures of one job after which its run fails."""
 OUTAGE_ATTEMPTS = 60
 """The same while the run or training waits for Label Studio or the store: about an hour."""
 TRAINING_ATTEMPTS = 5
-AGAIN_SECONDS = 10.0
-"""Until something that had no place now is looked at again."""
+POSTPONED_SECONDS = 10.0
+"""Until what could not be started now is tried again."""
 
 
 def reconcile(connection: Redis) -> None:
@@ -59,68 +60,68 @@ def reconcile(connection: Redis) -> None:
         return
     for name in queue.QUEUES:
         jobs = queue.queue(connection, name)
-        # Jobs whose worker sends no heartbeat any more are called failed.
+        # Marks jobs as failed whose worker sends no heartbeat any more.
         clean_registries(jobs)
         clean_worker_registry(jobs)
     runs = RunStore(connection)
     for run in runs.active():
-        _tend_run(runs, run)
+        _reconcile_run(runs, run)
     trainings = TrainingStore(connection)
     for project in trainings.active():
-        _tend_training(trainings, project)
+        _reconcile_training(trainings, project)
     if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
         enqueue_reconcile_all(connection)
     for kind, project in schedule.take(connection):
-        _do(kind, runs, trainings, project)
+        _start(kind, runs, trainings, project)
 
 
-def _do(kind: str, runs: RunStore, trainings: TrainingStore, project: int) -> None:
-    """Act on what is due; what has no place now comes again."""
+def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -> None:
+    """Start what is due; what cannot start now is scheduled again."""
     connection, now = runs.connection, time.time()
-    if kind == schedule.REFRESH:
+    if kind == Kind.REFRESH:
         candidate = trainings.get(project).candidate
         if not candidate:
             return
-        run, fresh = start(runs, project, "unlabelled", BY_TRAINING, candidate)
-        if fresh:
+        run, is_new = start_run(runs, project, Scope.UNLABELLED, Trigger.TRAINING, candidate)
+        if is_new:
             trainings.note(project, run=run.id)
         else:
-            schedule.add(connection, kind, project, now + AGAIN_SECONDS)
-    elif kind == schedule.PREDICT:
-        _, fresh = start(runs, project, "missing", "webhook")
-        if not fresh:
+            schedule.add(connection, kind, project, now + POSTPONED_SECONDS)
+    elif kind == Kind.PREDICT:
+        _, is_new = start_run(runs, project, Scope.MISSING, Trigger.WEBHOOK)
+        if not is_new:
             # That run may have listed the tasks before the last ones came.
             schedule.add(connection, kind, project, now + schedule.NEW_TASKS_SECONDS)
-    elif kind == schedule.RECONCILE:
-        enqueue_training(trainings, project, "reconcile")
+    elif kind == Kind.RECONCILE:
+        enqueue_training(trainings, project, TrainingReason.RECONCILE)
     else:
-        why = "forced" if kind == schedule.FORCED else "enough"
-        if not enqueue_training(trainings, project, why):
-            schedule.add(connection, kind, project, now + AGAIN_SECONDS)
+        reason = TrainingReason.FORCED if kind == Kind.FORCED else TrainingReason.ENOUGH
+        if not enqueue_training(trainings, project, reason):
+            schedule.add(connection, kind, project, now + POSTPONED_SECONDS)
 
 
 def _pause(attempts: int) -> float:
-    """Seconds before a job that has failed so often comes again."""
+    """Seconds before the next retry of a job that has failed ``attempts`` times."""
     return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** (attempts - 1))
 
 
-def _tend_training(trainings: TrainingStore, project: int) -> None:
-    """Repeat a training whose job has failed, or was lost with its worker."""
+def _reconcile_training(trainings: TrainingStore, project: int) -> None:
+    """Retry a training whose job has failed, or was lost with its worker."""
     job = train_id(project)
     status = queue.statuses(trainings.connection, queue.TRAIN, [job]).get(job)
     now, training = time.time(), trainings.get(project)
-    if status in queue.ALIVE or training.state == IDLE or training.not_before > now:
+    if status in queue.ALIVE or training.state == TrainingState.IDLE or training.not_before > now:
         return
     if training.not_before:
-        enqueue_training(trainings, project, "enough")
+        enqueue_training(trainings, project, TrainingReason.ENOUGH)
         trainings.note(project, attempts=training.attempts)
         return
     attempts = trainings.count_attempt(project)
-    if attempts > (OUTAGE_ATTEMPTS if training.waits_for else TRAINING_ATTEMPTS):
+    if attempts > (OUTAGE_ATTEMPTS if training.blocked_on else TRAINING_ATTEMPTS):
         trainings.fail(
             project,
             ClipError(
-                f"The training has failed too often. {training.waits_for.partition(' Fix: ')[0]}",
+                f"The training has failed too often. {training.blocked_on.partition(' Fix: ')[0]}",
                 f"Read the log of ls-clip worker, then: ls-clip train {project}. The head that "
                 "served before still serves.",
             ),
@@ -128,49 +129,49 @@ def _tend_training(trainings: TrainingStore, project: int) -> None:
         return
     pause = _pause(attempts)
     log.warning(
-        "project %d: its training is repeated in %.0f s (failure %d)", project, pause, attempts
+        "project %d: its training is retried in %.0f s (failure %d)", project, pause, attempts
     )
     trainings.note(project, not_before=now + pause)
 
 
-def _tend_run(runs: RunStore, run: Run) -> None:
-    jobs = _due(runs, run)
+def _reconcile_run(runs: RunStore, run: Run) -> None:
+    jobs = _expected_jobs(runs, run)
     known = queue.statuses(runs.connection, queue.PREDICT, list(jobs))
-    for job, again in jobs.items():
+    for job, enqueue_again in jobs.items():
         if known.get(job) in queue.ALIVE:
             continue
-        if run.state == LISTING and job not in known and job != plan_id(run.id):
-            # The listing job embeds some shards by itself: those never were in the queue.
+        if run.state == RunState.LISTING and job not in known and job != plan_id(run.id):
+            # The listing job embeds some shards itself: those never were in the queue.
             continue
         now, pause_ends = time.time(), runs.not_before(run.id, job)
         if pause_ends > now:
             continue
         if not pause_ends:
-            # It has just failed, or was lost: noticed now, repeated after a pause.
+            # It has just failed or was lost: counted now, retried after a pause.
             attempts = runs.count_attempt(run.id, job)
-            if attempts >= (OUTAGE_ATTEMPTS if run.waits_for else ATTEMPTS):
+            if attempts >= (OUTAGE_ATTEMPTS if run.blocked_on else ATTEMPTS):
                 _give_up(runs, run, job)
                 return
             pause = _pause(attempts)
             runs.not_before(run.id, job, now + pause)
             log.warning(
-                "run %s: %s is repeated in %.0f s (failure %d)", run.id, job, pause, attempts
+                "run %s: %s is retried in %.0f s (failure %d)", run.id, job, pause, attempts
             )
             continue
         runs.not_before(run.id, job, 0)
         queue.remove(runs.connection, queue.PREDICT, job)
-        again()
+        enqueue_again()
 
 
-def _due(runs: RunStore, run: Run) -> dict[str, Callable[[], None]]:
-    """The jobs that must be on their way in the run's state, and how to enqueue each."""
-    if run.state in {QUEUED, LISTING}:
+def _expected_jobs(runs: RunStore, run: Run) -> dict[str, Callable[[], None]]:
+    """The jobs that must be queued or running in the run's state, and how to enqueue each."""
+    if run.state in {RunState.QUEUED, RunState.LISTING}:
         jobs: dict[str, Callable[[], None]] = {plan_id(run.id): lambda: enqueue_plan(runs, run.id)}
-    elif run.state == IMPORTING or run.shards_done == run.shards:
+    elif run.state == RunState.IMPORTING or run.shards_done == run.shards:
         return {finish_id(run.id): lambda: enqueue_finish_if_complete(runs, run.id)}
     else:
         jobs = {}
-    if run.state in {LISTING, EMBEDDING}:
+    if run.state in {RunState.LISTING, RunState.EMBEDDING}:
         for shard in runs.shards(run.id):
             if not shard.done:
                 number = shard.number
@@ -180,10 +181,10 @@ def _due(runs: RunStore, run: Run) -> dict[str, Callable[[], None]]:
 
 def _give_up(runs: RunStore, run: Run, job: str) -> None:
     error = ClipError(
-        f"{job} has failed too often. {run.waits_for}".strip(),
+        f"{job} has failed too often. {run.blocked_on}".strip(),
         f"Read the log of ls-clip worker, then ask again: ls-clip predict {run.project}; what is "
         "embedded stays.",
     )
     log.error("run %s has failed: %s", run.id, error)
-    runs.end(run.id, FAILED, error)
+    runs.end(run.id, RunState.FAILED, error)
     enqueue_sweep(runs, run.id)

@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-QUEUED, LISTING, EMBEDDING, IMPORTING = "queued", "listing", "embedding", "importing"
+from pydantic import Field, Json
 
-DONE, FAILED, CANCELLED = "done", "failed", "cancelled"
-
-ENDED = frozenset({DONE, FAILED, CANCELLED})
-
-BY_TRAINING = "training"
-"""Who asks for the runs that put accepted heads into use."""
-
-ONLY = ("missing", "unlabelled", "all")
+from jobs.record import Record
 
 
-@dataclass(frozen=True)
-class Shard:
+class RunState(StrEnum):
+    """Where a run is; the values stand in Redis and in JSON answers."""
+
+    QUEUED = "queued"
+    LISTING = "listing"
+    EMBEDDING = "embedding"
+    IMPORTING = "importing"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED = frozenset({RunState.DONE, RunState.FAILED, RunState.CANCELLED})
+
+
+class Scope(StrEnum):
+    """Which tasks a run is about."""
+
+    MISSING = "missing"
+    """Without a prediction of the current version; an annotated task keeps the one it has."""
+    UNLABELLED = "unlabelled"
+    """Of those, the ones without an annotation."""
+    ALL = "all"
+    """Every task, also those that failed before."""
+
+
+class Trigger(StrEnum):
+    """What asked for a run."""
+
+    CLI = "cli"
+    HTTP = "http"
+    CONNECT = "connect"
+    LABEL_STUDIO = "label-studio"
+    WEBHOOK = "webhook"
+    TRAINING = "training"
+    """The run puts an accepted head into use."""
+
+
+class Shard(Record):
     """Some tasks of a run.
 
     Attributes:
         number: from 0.
         tasks: how many.
         embedded: images encoded for it.
-        cached: images whose embedding was there.
-        failed: images that could not be had.
+        cached: images whose embedding was stored already.
+        failed: images that could not be embedded.
         done: whether it needs no more work.
     """
 
@@ -39,32 +69,32 @@ class Shard:
     done: bool = False
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(Record):
     """How a run stands.
 
     Attributes:
         id: letters and digits.
         project: its number in Label Studio.
-        only: one of `ONLY`.
-        asked_by: ``cli``, ``http``, ``connect``, ``label-studio``, ``webhook`` or ``training``.
-        state: ``queued``, ``listing``, ``embedding``, ``importing``; ``done``, ``failed`` or
-            ``cancelled``.
+        scope: which tasks it is about.
+        trigger: what asked for it.
+        state: where it is.
         created: unix time.
         updated: unix time of the last sign of life.
         ended: unix time; 0 while it goes on.
         model_version: what it gives the tasks, once known.
         listed: tasks that need a prediction.
-        embedded: images encoded.
-        cached: images whose embedding was there.
+        embedded: images encoded; like the next ones, the sum over its shards.
+        cached: images whose embedding was stored already.
         imported: predictions made in Label Studio.
         failed: tasks without a prediction.
         shards: how many there are.
         shards_done: of them.
         error: why it failed, in the one shape of all errors.
         notes: what a person should know, one sentence each.
-        waits_for: what it cannot go on without at the moment; empty if it goes on.
-        working: seconds since its first image.
+        blocked_on: what it cannot go on without at the moment; empty if it goes on.
+        head: the set of heads that it puts into use; empty: the one that serves stays.
+        first_image: unix time of the first image that was embedded or found; 0: none yet.
+        last_image: unix time of the last one.
         key: the project as Label Studio names it to backends, ``<id>.<unix time of creation>``.
         config: digest of the labeling config that it was cut for.
         encoder: id of the encoder that it was begun with.
@@ -72,16 +102,15 @@ class Run:
         left_out: tasks that had a prediction of that version.
         sending: predictions that were sent last, if no answer has come to them; else 0.
         sent_to: predictions of the version that Label Studio had before those.
-        head: the set of heads that it puts into use; empty: the one that serves stays.
     """
 
     id: str
     project: int
-    only: str
-    asked_by: str
-    state: str
-    created: float
-    updated: float
+    scope: Scope = Field(alias="only")
+    trigger: Trigger = Field(alias="asked_by")
+    state: RunState
+    created: float = 0.0
+    updated: float = 0.0
     ended: float = 0.0
     model_version: str = ""
     listed: int = 0
@@ -91,18 +120,24 @@ class Run:
     failed: int = 0
     shards: int = 0
     shards_done: int = 0
-    error: Mapping[str, str] | None = None
-    notes: tuple[str, ...] = ()
-    waits_for: str = ""
-    working: float = 0.0
-    key: str = ""
-    config: str = ""
-    encoder: str = ""
-    planned_version: str = ""
-    left_out: int = 0
-    sending: int = 0
-    sent_to: int = 0
+    error: Json[Mapping[str, str]] | None = None
+    notes: Json[tuple[str, ...]] = ()
+    blocked_on: str = Field("", alias="waits_for")
     head: str = ""
+    first_image: float = Field(0.0, exclude=True)
+    last_image: float = Field(0.0, exclude=True)
+    key: str = Field("", exclude=True)
+    config: str = Field("", exclude=True)
+    encoder: str = Field("", exclude=True)
+    planned_version: str = Field("", exclude=True)
+    left_out: int = Field(0, exclude=True)
+    sending: int = Field(0, exclude=True)
+    sent_to: int = Field(0, exclude=True)
+
+    @property
+    def working(self) -> float:
+        """Seconds from its first image to its last one."""
+        return max(0.0, self.last_image - self.first_image) if self.first_image else 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -111,20 +146,17 @@ class Run:
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the last image is embedded, at the speed so far; None if nothing tells."""
-        looked_at = self.embedded + self.cached
-        if self.state != EMBEDDING or not looked_at or self.working <= 0:
+        """Until the last image is embedded, at the speed so far; None if that is not known."""
+        done = self.embedded + self.cached
+        if self.state != RunState.EMBEDDING or not done or self.working <= 0:
             return None
-        return max(0, self.listed - looked_at) * self.working / looked_at
+        return max(0, self.listed - done) * self.working / done
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able; docs/workers.md describes the fields."""
         left = self.seconds_left
-        inner = {"working", "key", "config", "encoder", "planned_version", "left_out"}
-        inner |= {"sending", "sent_to"}
         return {
-            **{name: value for name, value in vars(self).items() if name not in inner},
-            "notes": list(self.notes),
+            **super().as_dict(),
             "images_per_second": round(self.images_per_second, 1),
             "seconds_left": None if left is None else round(left),
         }

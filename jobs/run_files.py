@@ -61,31 +61,36 @@ class RunFiles:
         Raises:
             StoreError: they are not in the store.
         """
-        found: list[Task] = self._read(str(shard))["tasks"]
-        return found
+        tasks: list[Task] = self._read(str(shard))["tasks"]
+        return tasks
 
     def write_predictions(
         self, shard: int, model_version: str, predictions: Sequence[Prediction]
     ) -> None:
-        """Keep predictions that were made ahead; those that lack an image are left out."""
+        """Keep predictions that were computed early; those that lack an image are left out."""
         items = [
-            {"task": one.task, "score": one.score, "result": one.result, "blind": one.blind}
-            for one in predictions
-            if one.result is not None and one.failure is None
+            {
+                "task": prediction.task,
+                "score": prediction.score,
+                "result": prediction.result,
+                "blind": prediction.blind,
+            }
+            for prediction in predictions
+            if prediction.result is not None and prediction.failure is None
         ]
         content = {"model_version": model_version, "items": items}
         self._store.artifacts.write(self._name(f"{shard}-made"), content, replace=True)
 
     def predictions(self, shard: int, model_version: str) -> dict[int, Prediction]:
-        """Task id -> prediction of this version, as far as they were made ahead."""
-        found = self._store.artifacts.read(self._name(f"{shard}-made"))
-        if found is None or found["model_version"] != model_version:
+        """Task id -> prediction of this version, as far as they were computed early."""
+        content = self._store.artifacts.read(self._name(f"{shard}-made"))
+        if content is None or content["model_version"] != model_version:
             return {}
         return {
             item["task"]: Prediction(
                 item["task"], model_version, item["result"], item["score"], blind=item["blind"]
             )
-            for item in found["items"]
+            for item in content["items"]
         }
 
     def _read(self, what: str) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Runs: what was asked for, how far it is, and what came of it. Kept in Redis, read by everyone.
+"""Runs in Redis, read and written by all processes.
 
-A run lists a project's tasks, cuts them into shards, and ends with one import. Each field here is
+A run lists a project's tasks, cuts them into shards, and ends with one import. Each field is
 written by one job at a time and may be written again with the same value, so that a job that is
-repeated after a time-out or a death counts nothing twice.
+repeated after a timeout or a crash counts nothing twice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from redis import Redis
 
 from backend.errors import ClipError, RunNotFoundError
 from jobs.queue import PREFIX
-from jobs.run import CANCELLED, ENDED, QUEUED, Run, Shard
+from jobs.record import SCHEMA
+from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
 KEPT_RUNS = 50
 """Runs of a project that are remembered."""
 KEPT_SECONDS = 30 * 24 * 3600
-"""How long Redis keeps what was written last."""
-FAILURES_SHOWN = 1000
-
+"""How long Redis keeps a run after the last write to it."""
 
 _PARTS = ("", "shards", "failures", "attempts", "later", "held", "deadly")
 _ACTIVE = f"{PREFIX}active"
@@ -43,87 +42,73 @@ class RunStore:
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
 
-    def start(self, project: int, only: str, asked_by: str, head: str = "") -> tuple[Run, bool]:
-        """A new run, or the one that this project has going.
+    def start(
+        self, project: int, scope: Scope, trigger: Trigger, head: str = ""
+    ) -> tuple[Run, bool]:
+        """A new run, or the one of this project that has not ended.
 
         Returns:
             The run, and whether it is new.
         """
-        mine = uuid4().hex[:12]
+        new_id = uuid4().hex[:12]
         now = time.time()
-        fields = {
-            "project": project,
-            "only": only,
-            "asked_by": asked_by,
-            "head": head,
-            "state": QUEUED,
-            "created": now,
-            "updated": now,
-        }
+        fields = Run.to_wire(
+            {
+                "project": project,
+                "scope": scope,
+                "trigger": trigger,
+                "head": head,
+                "state": RunState.QUEUED,
+                "created": now,
+                "updated": now,
+            }
+        )
         # Before the slot is taken, so that whoever finds it taken finds the run.
-        self._set(_key(mine), fields)
-        while not self.connection.set(_slot(project), mine, nx=True):
-            going = self._text(self.connection.get(_slot(project)))
-            run = self.get(going) if going else None
+        self._set(_key(new_id), {"schema": SCHEMA, **fields})
+        while not self.connection.set(_slot(project), new_id, nx=True):
+            current_id = self._text(self.connection.get(_slot(project)))
+            run = self.get(current_id) if current_id else None
             if run is not None and run.state not in ENDED:
-                self.connection.delete(_key(mine))
-                self.connection.sadd(_ACTIVE, going)
+                self.connection.delete(_key(new_id))
+                self.connection.sadd(_ACTIVE, current_id)
                 return run, False
-            self._release(project, going)
-        self.connection.sadd(_ACTIVE, mine)
-        self.connection.zadd(_list(project), {mine: now})
+            self._release(project, current_id)
+        self.connection.sadd(_ACTIVE, new_id)
+        self.connection.zadd(_list(project), {new_id: now})
         self._forget_old(project)
-        run = self.get(mine)
+        run = self.get(new_id)
         assert run is not None
         return run, True
 
     def get(self, run_id: str) -> Run | None:
-        """The run as it stands now, or None."""
+        """The run as it stands now, or None.
+
+        Raises:
+            QueueError: a newer release wrote it.
+        """
         with self.connection.pipeline(transaction=False) as pipe:
             pipe.hgetall(_key(run_id))
             pipe.hgetall(_key(run_id, "shards"))
             pipe.hlen(_key(run_id, "failures"))
-            raw, shards, failed = pipe.execute()
+            raw, raw_shards, failed = pipe.execute()
         content = {key.decode(): value.decode() for key, value in raw.items()}
         if "project" not in content:
             return None
-        parts = [json.loads(value) for value in shards.values()]
-        number = {name: float(content.get(name, 0)) for name in ("created", "updated", "ended")}
-        first, last = float(content.get("first_image", 0)), float(content.get("last_image", 0))
-        return Run(
-            run_id,
-            int(content["project"]),
-            content["only"],
-            content["asked_by"],
-            content["state"],
-            number["created"],
-            number["updated"],
-            number["ended"],
-            content.get("model_version", ""),
-            int(content.get("listed", 0)),
-            sum(part["embedded"] for part in parts),
-            sum(part["cached"] for part in parts),
-            int(content.get("imported", 0)),
-            int(failed),
-            len(parts),
-            sum(part["done"] for part in parts),
-            json.loads(content["error"]) if "error" in content else None,
-            tuple(json.loads(content.get("notes", "[]"))),
-            content.get("waits_for", ""),
-            max(0.0, last - first) if first else 0.0,
-            content.get("key", ""),
-            content.get("config", ""),
-            content.get("encoder", ""),
-            content.get("planned_version", ""),
-            int(content.get("left_out", 0)),
-            int(content.get("sending", 0)),
-            int(content.get("sent_to", 0)),
-            content.get("head", ""),
+        shards = _shards(raw_shards)
+        return Run.from_wire(
+            content,
+            id=run_id,
+            embedded=sum(shard.embedded for shard in shards),
+            cached=sum(shard.cached for shard in shards),
+            failed=int(failed),
+            shards=len(shards),
+            shards_done=sum(shard.done for shard in shards),
         )
 
-    def state(self, run_id: str) -> str:
-        """The run's state; empty if Redis has forgotten it."""
-        return self._text(self.connection.hget(_key(run_id), "state"))
+    def state(self, run_id: str) -> RunState | None:
+        """The run's state; None if Redis has forgotten it."""
+        state = self._text(self.connection.hget(_key(run_id), "state"))
+        return RunState(state) if state else None
 
     def require(self, project: int, run_id: str) -> Run:
         """The run of this project with this id, or with the only id that begins like this.
@@ -132,15 +117,15 @@ class RunStore:
             RunNotFoundError: there is none, or more than one.
         """
         run = self.get(run_id) if run_id.isalnum() else None
-        alike: list[Run] = []
+        similar: list[Run] = []
         if run is None and run_id:
-            alike = [one for one in self.of_project(project) if one.id.startswith(run_id)]
-            run = alike[0] if len(alike) == 1 else None
+            similar = [run for run in self.of_project(project) if run.id.startswith(run_id)]
+            run = similar[0] if len(similar) == 1 else None
         if run is None or run.project != project:
             raise RunNotFoundError(
                 f"Several runs of project {project} begin with {run_id!r}: "
-                f"{', '.join(one.id for one in alike[:5])}."
-                if alike
+                f"{', '.join(run.id for run in similar[:5])}."
+                if similar
                 else f"Project {project} has no run {run_id[:40]!r}.",
                 f"ls-clip runs {project} lists those that are remembered.",
             )
@@ -153,49 +138,52 @@ class RunStore:
 
     def active(self) -> list[Run]:
         """Runs that have not ended, of all projects."""
-        found = []
+        runs = []
         for value in self.connection.smembers(_ACTIVE):
             run = self.get(value.decode())
             if run is None:
                 self.connection.srem(_ACTIVE, value)
             else:
-                found.append(run)
-        return found
+                runs.append(run)
+        return runs
 
-    def move(self, run_id: str, state: str, **fields: Any) -> bool:
-        """Give a run another state, unless it has ended.
+    def move(self, run_id: str, state: RunState, **fields: Any) -> bool:
+        """Give a run another state, and other values of `Run`'s fields, unless it has ended.
 
         Returns:
             Whether it had not.
         """
+        written = Run.to_wire({"state": state, "updated": time.time(), **fields})
 
         def change(pipe: Pipeline) -> bool:
             now: Any = pipe.hget(_key(run_id), "state")
             pipe.multi()
             if now is None or now.decode() in ENDED:
                 return False
-            pipe.hset(_key(run_id), mapping={"state": state, "updated": time.time(), **fields})
+            pipe.hset(_key(run_id), mapping=written)
             pipe.expire(_key(run_id), KEPT_SECONDS)
             return True
 
         moved: bool = self.connection.transaction(change, _key(run_id), value_from_callable=True)
         return moved
 
-    def end(self, run_id: str, state: str, error: ClipError | None = None, **fields: Any) -> bool:
-        """Close a run: ``done``, ``failed`` or ``cancelled``. What has ended stays as it is."""
+    def end(
+        self, run_id: str, state: RunState, error: ClipError | None = None, **fields: Any
+    ) -> bool:
+        """Close a run with a state of `ENDED`. A run that has ended stays as it is."""
         if error is not None:
-            fields["error"] = json.dumps(error.as_dict())
+            fields["error"] = error.as_dict()
         run = self.get(run_id)
-        if run is None or not self.move(run_id, state, ended=time.time(), waits_for="", **fields):
+        if run is None or not self.move(run_id, state, ended=time.time(), blocked_on="", **fields):
             return False
         self._release(run.project, run_id)
         self.connection.srem(_ACTIVE, run_id)
         return True
 
     def note(self, run_id: str, **fields: Any) -> None:
-        """Set fields of a run, which also shows that it lives; no-op if Redis has forgotten it."""
+        """Set fields of `Run`, which also shows that it lives; no-op if Redis has forgotten it."""
         if self.connection.exists(_key(run_id)):
-            self._set(_key(run_id), {"updated": time.time(), **fields})
+            self._set(_key(run_id), Run.to_wire({"updated": time.time(), **fields}))
 
     # Shards
 
@@ -205,19 +193,18 @@ class RunStore:
 
     def shards(self, run_id: str) -> list[Shard]:
         """All shards, by number."""
-        raw = self.connection.hgetall(_key(run_id, "shards"))
-        found = [Shard(int(number), **json.loads(value)) for number, value in raw.items()]
-        return sorted(found, key=lambda shard: shard.number)
+        shards = _shards(self.connection.hgetall(_key(run_id, "shards")))
+        return sorted(shards, key=lambda shard: shard.number)
 
-    def progress(self, run_id: str, shard: Shard) -> str:
-        """Say how far a shard is.
+    def progress(self, run_id: str, shard: Shard) -> RunState:
+        """Record how far a shard is.
 
         Returns:
             The run's state, so that a worker learns that it was cancelled.
         """
         state = self.state(run_id)
-        if not state:
-            return CANCELLED
+        if state is None:
+            return RunState.CANCELLED
         now = time.time()
         if shard.embedded or shard.cached:
             self.connection.hsetnx(_key(run_id), "first_image", now)
@@ -228,13 +215,14 @@ class RunStore:
         return state
 
     def _put(self, run_id: str, shard: Shard) -> None:
-        content = {name: value for name, value in vars(shard).items() if name != "number"}
+        content = {"schema": SCHEMA, **shard.as_dict()}
+        del content["number"]
         self._set(_key(run_id, "shards"), {str(shard.number): json.dumps(content)})
 
     # Failures
 
     def record_failures(self, run_id: str, failures: Mapping[int, Mapping[str, str]]) -> None:
-        """Task id -> why it has no prediction."""
+        """Add task id -> why it has no prediction."""
         if failures:
             content = {str(task): json.dumps(dict(why)) for task, why in failures.items()}
             self._set(_key(run_id, "failures"), content)
@@ -249,7 +237,7 @@ class RunStore:
         raw = self.connection.hgetall(_key(run_id, "failures"))
         return {int(task): json.loads(raw[task]) for task in sorted(raw, key=int)}
 
-    # What happens to jobs
+    # Jobs that fail or are lost
 
     def attempts(self, run_id: str, job: str) -> int:
         """How often this job of the run has failed or was lost."""
@@ -262,7 +250,7 @@ class RunStore:
         return count
 
     def not_before(self, run_id: str, job: str, moment: float | None = None) -> float:
-        """The unix time from which a failed job may be tried again; sets it where given."""
+        """The unix time from which a failed job may be retried; sets it if ``moment`` is given."""
         if moment is not None:
             self._set(_key(run_id, "later"), {job: moment})
             return moment
@@ -276,7 +264,7 @@ class RunStore:
             self._set(_key(run_id, "held"), {str(shard): address})
 
     def deadly(self, run_id: str, shard: int) -> set[str]:
-        """The images that a worker touched and never came back from."""
+        """The images during whose processing a worker died."""
         held = self.connection.hget(_key(run_id, "held"), str(shard))
         if held is not None:
             self.connection.sadd(_key(run_id, "deadly"), held)
@@ -285,7 +273,7 @@ class RunStore:
         return {value.decode() for value in self.connection.smembers(_key(run_id, "deadly"))}
 
     def _set(self, key: str, fields: Mapping[str, Any]) -> None:
-        """Write fields of a hash; it is forgotten so long after the last of them."""
+        """Write fields of a hash, which expires `KEPT_SECONDS` after the last write."""
         with self.connection.pipeline(transaction=False) as pipe:
             pipe.hset(key, mapping=fields)
             pipe.expire(key, KEPT_SECONDS)
@@ -321,3 +309,7 @@ def _list(project: int) -> str:
 
 def _slot(project: int) -> str:
     return f"{PREFIX}project:{project}:running"
+
+
+def _shards(raw: Mapping[bytes, bytes]) -> list[Shard]:
+    return [Shard.from_wire(json.loads(value), number=int(number)) for number, value in raw.items()]

@@ -1,79 +1,82 @@
-"""What is to be done for a project at some moment: debounced events, and looks for lost ones.
+"""What is to be done for a project at some moment: debounced events, and checks for lost ones.
 
-One sorted set in Redis; every supervisor looks into it every few seconds (`jobs.tend`), and taking
-an entry out decides who acts on it. Without RQ's scheduler, which would be one more process that
-can be missing.
+One sorted set in Redis. Every supervisor reads it every few seconds (`jobs.reconciler`); whoever
+removes an entry acts on it. RQ's own scheduler would be one more process that can be missing.
 """
 
 from __future__ import annotations
 
 import time
+from enum import StrEnum
 
 from redis import Redis
 
 from jobs.queue import PREFIX
 
-TRAIN = "train"
-"""Train if enough was approved: set a moment after the approval that made it enough."""
-LATE = "late"
-"""The same, some minutes after the last approval: each approval moves it."""
-FORCED = "forced"
-"""Train now: somebody asked."""
-PREDICT = "predict"
-"""Predict tasks that have no prediction of today's version: tasks came, or labels changed."""
-REFRESH = "refresh"
-"""Put the accepted head into use."""
-RECONCILE = "reconcile"
-"""Look for approvals whose event was lost."""
 
-_KINDS = (TRAIN, LATE, FORCED, PREDICT, REFRESH, RECONCILE)
+class Kind(StrEnum):
+    """What is to be done; the values stand in Redis."""
+
+    TRAIN = "train"
+    """Train if enough was approved: set shortly after the approval that made it enough."""
+    LATE = "late"
+    """The same, some minutes after the last approval: each approval moves it."""
+    FORCED = "forced"
+    """Train now: somebody asked."""
+    PREDICT = "predict"
+    """Predict tasks without a prediction of the current version: tasks or labels are new."""
+    REFRESH = "refresh"
+    """Put the accepted head into use."""
+    RECONCILE = "reconcile"
+    """Look for approvals whose event was lost."""
+
 
 NEW_TASKS_SECONDS = 60.0
-"""At most one run a minute for tasks that come one by one: each import costs seconds."""
+"""Tasks that come one by one start at most one run a minute, because each import takes seconds."""
 
 _DUE = f"{PREFIX}due"
 _KNOWN = f"{PREFIX}due-known"
 
 
-def add(connection: Redis, kind: str, project: int, moment: float, *, move: bool = False) -> None:
-    """Do this at a moment.
+def add(connection: Redis, kind: Kind, project: int, moment: float, *, move: bool = False) -> None:
+    """Schedule something.
 
     Args:
         connection: to Redis.
-        kind: one of the constants above.
+        kind: what.
         project: its number.
         moment: unix time.
-        move: replace the moment if it is due already; else the earlier one stays.
+        move: replace the moment if it is scheduled already; otherwise the earlier one stays.
     """
     connection.zadd(_DUE, {f"{kind}:{project}": moment}, lt=not move)
 
 
-def moment(connection: Redis, kind: str, project: int) -> float | None:
-    """When this is due, as unix time; None if it is not."""
-    found = connection.zscore(_DUE, f"{kind}:{project}")
-    return None if found is None else float(found)
+def moment(connection: Redis, kind: Kind, project: int) -> float | None:
+    """The unix time for which this is scheduled; None if it is not."""
+    score = connection.zscore(_DUE, f"{kind}:{project}")
+    return None if score is None else float(score)
 
 
-def forget(connection: Redis, project: int) -> None:
+def cancel(connection: Redis, project: int) -> None:
     """Nothing is to be done for a project any more."""
-    connection.zrem(_DUE, *(f"{kind}:{project}" for kind in _KINDS))
+    connection.zrem(_DUE, *(f"{kind}:{project}" for kind in Kind))
 
 
 def is_known(connection: Redis) -> bool:
-    """Whether Redis still has what is due; not when it is new, or was emptied."""
+    """Whether Redis still has the schedule; not when it is new, or was emptied."""
     return bool(connection.exists(_KNOWN))
 
 
-def known(connection: Redis) -> None:
-    """What is due has been found again."""
+def set_known(connection: Redis) -> None:
+    """The schedule has been rebuilt."""
     connection.set(_KNOWN, "1")
 
 
-def take(connection: Redis) -> list[tuple[str, int]]:
-    """Take out what is due by now: (kind, project). Of several callers one gets each."""
+def take(connection: Redis) -> list[tuple[Kind, int]]:
+    """Remove what is due by now, as (kind, project). Of several callers one gets each entry."""
     taken = []
     for member in connection.zrangebyscore(_DUE, 0, time.time()):
         if connection.zrem(_DUE, member):
             kind, _, project = member.decode().partition(":")
-            taken.append((kind, int(project)))
+            taken.append((Kind(kind), int(project)))
     return taken

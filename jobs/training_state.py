@@ -1,77 +1,103 @@
-"""How the training of each project stands, and what the last one came to. Kept in Redis."""
+"""How the training of each project stands, and how the last one ended. Kept in Redis."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+from pydantic import Field, Json
 from redis import Redis
 
 from backend.errors import ClipError
 from jobs.queue import PREFIX
+from jobs.record import SCHEMA, Record
 
-IDLE, QUEUED, TRAINING = "idle", "queued", "training"
-ACCEPTED, REJECTED, TOO_FEW = "accepted", "kept aside", "too few approvals"
-NOTHING_NEW, FAILED = "nothing new", "failed"
-FIRST = 20
-"""Approvals, and changed or deleted ones, that start a training at least."""
-SHARE = 0.25
-"""The same, as a share of what the serving head was trained on."""
+MIN_NEW_APPROVALS = 20
+"""The least number of new, changed or deleted approvals that start a training."""
+NEW_APPROVALS_SHARE = 0.25
+"""The same, as a share of the approvals that the serving head was trained on."""
 _ACTIVE = f"{PREFIX}trainings"
 
 
-@dataclass(frozen=True)
-class Training:
+class TrainingState(StrEnum):
+    """Where a project's training is; the values stand in Redis and in JSON answers."""
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    TRAINING = "training"
+
+
+class Outcome(StrEnum):
+    """How a project's last training ended; the values stand in Redis and in JSON answers."""
+
+    NONE = ""
+    """There was no training yet."""
+    ACCEPTED = "accepted"
+    REJECTED = "kept aside"
+    """The new head was significantly worse than the one that serves."""
+    TOO_FEW = "too few approvals"
+    NOTHING_NEW = "nothing new"
+    FAILED = "failed"
+
+
+class TrainingReason(StrEnum):
+    """Why a training job was enqueued; the values are arguments of jobs in Redis."""
+
+    FORCED = "forced"
+    """Somebody asked: train on whatever is new."""
+    ENOUGH = "enough"
+    """Train if enough was approved, or if nobody goes on approving."""
+    RECONCILE = "reconcile"
+    """The same, if Label Studio says that anything has changed."""
+
+
+class Training(Record):
     """Of one project.
 
     Attributes:
         project: its number.
-        state: ``idle``, ``queued`` or ``training``.
-        outcome: of the last one that ended, one of the constants above; empty: none yet.
-        reason: why.
+        state: where it is.
+        outcome: of the last one that ended.
+        reason: why it ended like that.
         notes: what a person should know, one sentence each.
         head: the set of heads that it made, or empty.
         ended: unix time; 0: never.
         candidate: an accepted set that does not serve yet, or empty.
         run: the run that put the last candidate into use, or empty.
         refreshed: unix time of the last refresh.
-        pending: events of approvals since the last training.
-        enough: how many of them start one.
-        asked: how often somebody asked for a training.
-        served: that number when the last one that has ended began.
+        pending: approvals reported by events since the last training began.
+        needed: how many of them start a training.
+        blocked_on: what it cannot go on without at the moment.
+        requested: how often somebody asked for a training.
+        answering: that number when the training that is going on began.
+        served: that number when the last training that has ended began.
+        taken: ``pending`` when the training that is going on began.
         attempts: failures of the job that is going on.
         not_before: unix time until which its repetition pauses; 0: it does not.
-        waits_for: what it cannot go on without at the moment.
-        looked: `LabelStudioClient.last_change` when the approvals were last read.
+        last_change: `Tasks.last_change` when the approvals were last read.
     """
 
     project: int
-    state: str = IDLE
-    outcome: str = ""
+    state: TrainingState = TrainingState.IDLE
+    outcome: Outcome = Outcome.NONE
     reason: str = ""
-    notes: tuple[str, ...] = ()
+    notes: Json[tuple[str, ...]] = ()
     head: str = ""
     ended: float = 0.0
     candidate: str = ""
     run: str = ""
     refreshed: float = 0.0
     pending: int = 0
-    enough: int = FIRST
-    asked: int = 0
-    served: int = 0
-    attempts: int = 0
-    not_before: float = 0.0
-    waits_for: str = ""
-    looked: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able; docs/training.md describes the fields."""
-        inner = {"asked", "served", "attempts", "not_before", "looked"}
-        told = {name: value for name, value in vars(self).items() if name not in inner}
-        return {**told, "notes": list(self.notes)}
+    needed: int = Field(MIN_NEW_APPROVALS, alias="enough")
+    blocked_on: str = Field("", alias="waits_for")
+    requested: int = Field(0, alias="asked", exclude=True)
+    answering: int = Field(0, alias="answers", exclude=True)
+    served: int = Field(0, exclude=True)
+    taken: int = Field(0, exclude=True)
+    attempts: int = Field(0, exclude=True)
+    not_before: float = Field(0.0, exclude=True)
+    last_change: str = Field("", alias="looked", exclude=True)
 
 
 class TrainingStore:
@@ -85,96 +111,87 @@ class TrainingStore:
         self.connection = connection
 
     def get(self, project: int) -> Training:
-        """How it stands now."""
+        """How it stands now; docs/training.md describes the JSON of its ``as_dict``.
+
+        Raises:
+            QueueError: a newer release wrote it.
+        """
         raw = self.connection.hgetall(_key(project))
         content = {key.decode(): value.decode() for key, value in raw.items()}
-        return Training(
-            project,
-            content.get("state", IDLE),
-            content.get("outcome", ""),
-            content.get("reason", ""),
-            tuple(json.loads(content.get("notes", "[]"))),
-            content.get("head", ""),
-            float(content.get("ended", 0)),
-            content.get("candidate", ""),
-            content.get("run", ""),
-            float(content.get("refreshed", 0)),
-            int(content.get("pending", 0)),
-            int(content.get("enough", FIRST)),
-            int(content.get("asked", 0)),
-            int(content.get("served", 0)),
-            int(content.get("attempts", 0)),
-            float(content.get("not_before", 0)),
-            content.get("waits_for", ""),
-            content.get("looked", ""),
-        )
+        return Training.from_wire(content, project=project)
 
     def active(self) -> list[int]:
         """Projects whose training is queued or going on."""
         return sorted(int(value) for value in self.connection.smembers(_ACTIVE))
 
-    def ask(self, project: int) -> int:
+    def request(self, project: int) -> int:
         """Somebody wants a training; returns a number to wait for in `Training.served`."""
-        return int(self.connection.hincrby(_key(project), "asked", 1))
+        return self._increase(project, "requested", 1)
 
-    def heard(self, project: int, events: int) -> bool:
-        """Count events of approvals; returns whether they are enough for a training."""
-        pending = int(self.connection.hincrby(_key(project), "pending", events))
-        return pending >= int(self.connection.hget(_key(project), "enough") or FIRST)
+    def count_approvals(self, project: int, count: int) -> bool:
+        """Add to the pending approvals; returns whether they are enough for a training."""
+        pending = self._increase(project, "pending", count)
+        return pending >= self.get(project).needed
 
     def queued(self, project: int) -> None:
         """Its job is in the queue."""
-        self.note(project, state=QUEUED, attempts=0, not_before=0)
+        self.note(project, state=TrainingState.QUEUED, attempts=0, not_before=0)
         self.connection.sadd(_ACTIVE, str(project))
 
     def begin(self, project: int) -> None:
-        """Its job looks at the approvals now; what is approved from here on is pending."""
-        asked, pending = self.connection.hmget(_key(project), "asked", "pending")
-        # What is taken here comes back where the training fails.
-        self.connection.hincrby(_key(project), "taken", int(pending or 0))
-        self.connection.hincrby(_key(project), "pending", -int(pending or 0))
-        self.note(project, state=TRAINING, answers=int(asked or 0), waits_for="")
+        """Its job reads the approvals now; what is approved from here on is pending."""
+        now = self.get(project)
+        # What is taken here comes back if the training fails.
+        self._increase(project, "taken", now.pending)
+        self._increase(project, "pending", -now.pending)
+        self.note(project, state=TrainingState.TRAINING, answering=now.requested, blocked_on="")
         self.connection.sadd(_ACTIVE, str(project))
 
-    def end(self, project: int, outcome: str, reason: str, **fields: Any) -> None:
-        """It has ended."""
-        # Whoever asked after it began waits for the next one.
-        served = int(self.connection.hget(_key(project), "answers") or 0)
-        told = {"outcome": outcome, "reason": reason, "notes": "[]", "served": served}
-        done = {"state": IDLE, "ended": time.time(), "waits_for": "", "taken": 0}
-        self.note(project, **{**told, **done, **fields})
+    def end(self, project: int, outcome: Outcome, reason: str, **fields: Any) -> None:
+        """It has ended; ``fields`` are others of `Training` to set."""
+        written: dict[str, Any] = {
+            "outcome": outcome,
+            "reason": reason,
+            "notes": (),
+            # Whoever asked after it began waits for the next one.
+            "served": self.get(project).answering,
+            "state": TrainingState.IDLE,
+            "ended": time.time(),
+            "blocked_on": "",
+            "taken": 0,
+        }
+        self.note(project, **{**written, **fields})
         self.connection.srem(_ACTIVE, str(project))
 
     def fail(self, project: int, error: ClipError) -> None:
-        """It cannot be done; what was approved is still to be looked at."""
-        taken = int(self.connection.hget(_key(project), "taken") or 0)
-        self.end(project, FAILED, str(error), looked="")
-        self.connection.hincrby(_key(project), "pending", taken)
+        """It cannot be done; what it took is pending again."""
+        taken = self.get(project).taken
+        self.end(project, Outcome.FAILED, str(error), last_change="")
+        self._increase(project, "pending", taken)
 
-    def forget(self, project: int) -> None:
-        """Forget how a project stands, a head that waits included."""
+    def purge(self, project: int) -> None:
+        """Delete how a project stands, a head that waits for its refresh included."""
         self.connection.delete(_key(project))
         self.connection.srem(_ACTIVE, str(project))
 
     def count_attempt(self, project: int) -> int:
         """One more failure of its job; returns how many there are."""
-        return int(self.connection.hincrby(_key(project), "attempts", 1))
+        return self._increase(project, "attempts", 1)
 
     def note(self, project: int, **fields: Any) -> None:
-        """Set fields."""
-        self.connection.hset(_key(project), mapping=_flat(fields))
+        """Set fields of `Training`."""
+        self.connection.hset(_key(project), mapping=Training.to_wire(fields))
+        self.connection.hsetnx(_key(project), "schema", SCHEMA)
+
+    def _increase(self, project: int, field: str, by: int) -> int:
+        (name,) = Training.to_wire({field: by})
+        self.connection.hsetnx(_key(project), "schema", SCHEMA)
+        return int(self.connection.hincrby(_key(project), name, by))
 
 
-def enough(seen: int) -> int:
-    """Approvals that start a training, where the serving head was trained on so many."""
-    return max(FIRST, int(SHARE * seen))
-
-
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: json.dumps(list(value)) if name == "notes" and not isinstance(value, str) else value
-        for name, value in fields.items()
-    }
+def approvals_needed(seen: int) -> int:
+    """Approvals that start a training, if the serving head was trained on ``seen``."""
+    return max(MIN_NEW_APPROVALS, int(NEW_APPROVALS_SHARE * seen))
 
 
 def _key(project: int) -> str:

@@ -1,8 +1,9 @@
 """Workers: a process that keeps the encoder and takes jobs, and a supervisor that watches it.
 
 RQ's own worker forks for each job, which breaks CUDA and loads the model anew. So jobs run in the
-worker's process, its heartbeat comes from a thread, and a light parent replaces it after so many
-jobs or when it dies. The parent keeps runs alive (`jobs.tend`), whatever the child is busy with.
+worker's process, a thread sends its heartbeat, and a light parent process replaces it after
+``LS_CLIP_WORKER_JOBS`` jobs or when it dies. The parent also reconciles runs (`jobs.reconciler`),
+whatever the child is busy with.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rq.exceptions import DeserializationError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.utils import import_attribute
+from rq.worker import WorkerStatus
 from rq.worker_registration import register
 
 from backend import telemetry
@@ -38,28 +40,28 @@ from jobs.reconciler import EVERY_SECONDS, reconcile
 from jobs.shutdown import request_stop
 
 log = logging.getLogger("jobs.worker")
-"""By name: the module is also run by itself."""
+"""By name, because the module also runs as ``__main__``."""
 
 HEARTBEAT_SECONDS = 10
 JOB_TTL = 35
-"""A job whose worker has sent no heartbeat for so long is taken over."""
+"""Seconds without a heartbeat after which another worker takes a job over."""
 WORKER_TTL = 30
 START_FAILED = 4
-"""The exit code of a worker that another try would not help."""
+"""The exit code of a worker whose restart would not help."""
 RESTART_PAUSES = (0.0, 1.0, 5.0, 15.0, 30.0)
-"""Seconds before a process that died is replaced: longer each time it dies young."""
-YOUNG_SECONDS = 60.0
+"""Seconds before a process that died is replaced: longer each time it dies early."""
+EARLY_SECONDS = 60.0
 
 
 class KnownJob(queue.QuietJob):
-    """Runs nothing but this project's own jobs: Redis may be written by others."""
+    """Runs only this project's own jobs, because others may write to Redis."""
 
     @property
     def func(self) -> Any:
-        """The function, see `jobs.enqueue.FUNCTIONS`.
+        """The job's function, from `jobs.enqueue.FUNCTIONS`.
 
         Raises:
-            DeserializationError: the job is none of ours.
+            DeserializationError: the job is not one of ours.
         """
         if self.func_name not in FUNCTIONS:
             raise DeserializationError(f"{self.func_name} is no job of label-studio-clip")
@@ -76,7 +78,7 @@ class ClipWorker(SimpleWorker):
         return JOB_TTL
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Also makes the worker known again to a Redis that was emptied."""
+        """Also registers the worker again if Redis was emptied."""
         super().heartbeat(timeout, pipeline)
         if pipeline is None and not self.connection.hexists(self.key, "birth"):
             self.connection.hset(self.key, mapping=self.serialize())
@@ -97,13 +99,13 @@ class ClipWorker(SimpleWorker):
         heart = Thread(target=beat, daemon=True)
         heart.start()
         try:
-            good = self.perform_job(job, queue, execution)
+            succeeded = self.perform_job(job, queue, execution)
         finally:
             done.set()
             heart.join()
         kind = job.id.split("-")[1] if "-" in job.id else "other"
-        telemetry.JOBS.labels(kind, "done" if good else "failed").inc()
-        self.set_state("idle")
+        telemetry.JOBS.labels(kind, "done" if succeeded else "failed").inc()
+        self.set_state(WorkerStatus.IDLE)
 
     def handle_warm_shutdown_request(self) -> None:
         """Called on SIGTERM: the running job ends at its next batch."""
@@ -112,7 +114,7 @@ class ClipWorker(SimpleWorker):
 
 
 def work(settings: Settings, names: Sequence[str]) -> None:
-    """Take jobs until told to stop, or until it is time for a fresh process.
+    """Take jobs until asked to stop, or until ``worker_jobs`` are done.
 
     Raises:
         ClipError: the encoder or the store cannot be used.
@@ -151,11 +153,11 @@ def _show_metrics(settings: Settings) -> None:
 
 
 def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, str]) -> int:
-    """Keep one worker process going until told to stop; keep all runs alive meanwhile.
+    """Keep one worker process running until asked to stop, and reconcile all runs meanwhile.
 
     Args:
         settings: of this process.
-        names: queues to listen on, the first one first.
+        names: queues to listen on, in order of priority.
         overrides: environment variables for the worker on top of our own.
 
     Returns:
@@ -175,15 +177,15 @@ def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, 
             child = _spawn(names, overrides)
             try:
                 while child.poll() is None and not stop.wait(EVERY_SECONDS / 5):
-                    _tend(connection)
+                    _reconcile(connection)
             finally:
                 _end(child, settings.worker_grace)
             if child.returncode == START_FAILED:
                 return 1
             if not stop.is_set() and child.returncode != 0:
                 log.error("the worker process died (%s); it is replaced", child.returncode)
-            young = time.monotonic() - started < YOUNG_SECONDS
-            deaths = (deaths + 1 if child.returncode else 1) if young else 0
+            early = time.monotonic() - started < EARLY_SECONDS
+            deaths = (deaths + 1 if child.returncode else 1) if early else 0
     return 0
 
 
@@ -210,22 +212,24 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
         child.wait()
 
 
-def _tend(connection: Any) -> None:
+def _reconcile(connection: Any) -> None:
     try:
         reconcile(connection)
     except RedisError as error:
         log.warning("Redis is away: %s", error)
+    except QueueError as error:
+        log.error("runs could not be reconciled: %s", error)
     except Exception:
-        log.exception("runs could not be looked after")
+        log.exception("runs could not be reconciled")
 
 
 @contextmanager
 def _on_signals(stop: Event) -> Iterator[None]:
-    def ask(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         stop.set()
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.signal(number, ask) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield
     finally:

@@ -34,7 +34,7 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Show the progress unti
 def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOption = False) -> None:
     """Train a project's head on what people approved, and refresh its suggestions.
 
-    A head that is worse than the one that serves is kept aside. With --wait the exit code is 1 if
+    A head that is worse than the one that serves is rejected. With --wait the exit code is 1 if
     too little is approved, or if it fails.
     """
     settings = load_settings()
@@ -42,12 +42,13 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     from jobs import enqueue
     from jobs.polling import wait_for_training
     from jobs.queue import PREDICT, TRAIN
-    from jobs.training_state import FAILED, TOO_FEW
+    from jobs.run import RunState
+    from jobs.training_state import Outcome
 
     trainings = _trainings(settings, wait)
     require_project(settings, project)
     warn_without_workers(settings, TRAIN, PREDICT)
-    number = enqueue.ask_for_training(trainings, project)
+    number = enqueue.request_training(trainings, project)
     if not wait:
         console.print(f"Asked for a training; see it with: ls-clip heads {project}")
         return
@@ -55,12 +56,12 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
         training = wait_for_training(trainings, project, number)
     run = _follow_refresh(settings, training)
     if as_json:
-        told = {**training.as_dict(), "refresh": None if run is None else run.as_dict()}
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        answer = {**training.as_dict(), "refresh": None if run is None else run.as_dict()}
+        typer.echo(json.dumps(answer, ensure_ascii=False))
     else:
         print_training(training)
-    failed = training.outcome in {FAILED, TOO_FEW} or (run is not None and run.state != "done")
-    raise typer.Exit(1 if failed else 0)
+    made_none = training.outcome in {Outcome.FAILED, Outcome.TOO_FEW}
+    raise typer.Exit(1 if made_none or (run is not None and run.state != RunState.DONE) else 0)
 
 
 def _follow_refresh(settings: Settings, training: Training) -> Run | None:
@@ -79,16 +80,15 @@ def _follow_refresh(settings: Settings, training: Training) -> Run | None:
 
 
 def print_training(training: Training) -> None:
-    """What came of a training."""
-    from jobs.training_state import ACCEPTED, REJECTED
+    """Print the outcome of a training."""
+    from backend.cli.wording import OUTCOMES
+    from jobs.training_state import Outcome
 
-    colour = {"accepted": "green", "failed": "red"}.get(training.outcome, "yellow")
-    # Of the others it is an older one.
-    made = training.head if training.outcome in {ACCEPTED, REJECTED} else ""
+    word, colour = OUTCOMES[training.outcome]
+    # After other outcomes, ``head`` is of an earlier training.
+    made = training.head if training.outcome in {Outcome.ACCEPTED, Outcome.REJECTED} else ""
     head = f" {made}" if made else ""
-    console.print(
-        f"[{colour}]{training.outcome}{head}[/]: {plain(training.reason)}", highlight=False
-    )
+    console.print(f"[{colour}]{word}{head}[/]: {plain(training.reason)}", highlight=False)
     for note in training.notes:
         console.print(plain(note), highlight=False)
 
@@ -98,61 +98,66 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     """List a project's heads: what they were trained on, how they were judged, which one serves."""
     settings = load_settings()
     configure_logging(settings)
+    from backend.cli.wording import TRAINING_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.storage.head_registry import HeadRegistry
     from backend.storage.store import Store
+    from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
-    kept = HeadRegistry(Store(settings.store_uri))
-    serving = kept.serving(key)
-    found = [kept.get(key, name) for name in kept.names(key)]
+    registry = HeadRegistry(Store(settings.store_uri))
+    serving = registry.serving(key)
+    sets = [registry.get(key, name) for name in registry.names(key)]
     training = _training(settings, project)
     if as_json:
-        told: dict[str, Any] = {"serving": serving, "history": kept.history(key)}
-        told["heads"] = [one.summary() for one in found]
-        told["training"] = None if training is None else training.as_dict()
-        typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
+        answer: dict[str, Any] = {"serving": serving, "history": registry.history(key)}
+        answer["heads"] = [heads.summary() for heads in sets]
+        answer["training"] = None if training is None else training.as_dict()
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
-    if not found:
+    if not sets:
         console.print("No head serves; predictions are made zero-shot.")
     else:
-        _print_heads(found, serving, kept.candidate(key))
+        _print_heads(sets, serving, registry.candidate(key))
     if training is not None and training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")
         print_training(training)
     if training is not None and training.pending:
         console.print(
-            f"Approvals noted since then: {training.pending}; {training.enough} start a training "
+            f"Approvals noted since then: {training.pending}; {training.needed} start a training "
             f"at once, fewer when nobody goes on ({settings.train_after:.0f} s).",
             highlight=False,
         )
-    if training is not None and training.state != "idle":
-        console.print(f"A training is {training.state}. {plain(training.waits_for)}".strip())
+    if training is not None and training.state != TrainingState.IDLE:
+        word = TRAINING_STATES[training.state]
+        console.print(f"A training is {word}. {plain(training.blocked_on)}".strip())
 
 
-def _print_heads(found: list[HeadSet], serving: str, accepted: str) -> None:
+def _print_heads(sets: list[HeadSet], serving: str, accepted: str) -> None:
+    from backend.cli.wording import OUTCOMES
+    from jobs.training_state import Outcome
+
     table = compact_table(
         "head", "serves", "made (UTC)", "reviewed", "judged on", "mAP", "mAP before", "verdict"
     )
-    for one in found:
-        rates = [one.metrics.get(name) for name in ("mAP", "serving mAP")]
+    for heads in sets:
+        rates = [heads.metrics.get(name) for name in ("mAP", "serving mAP")]
         shown = ["" if rate is None else f"{rate:.3f}" for rate in rates]
-        verdict = "accepted" if one.accepted else "kept aside"
-        serves = "yes" if one.name == serving else "soon" if one.name == accepted else ""
-        judged = f"{one.metrics['judged']:.0f}" if "judged" in one.metrics else ""
-        made = one.created[:16].replace("T", " ")
-        table.add_row(one.name, serves, made, str(one.approvals), judged, *shown, verdict)
+        verdict, _ = OUTCOMES[Outcome.ACCEPTED if heads.accepted else Outcome.REJECTED]
+        serves = "yes" if heads.name == serving else "soon" if heads.name == accepted else ""
+        judged = f"{heads.metrics['judged']:.0f}" if "judged" in heads.metrics else ""
+        made = heads.created[:16].replace("T", " ")
+        table.add_row(heads.name, serves, made, str(heads.approvals), judged, *shown, verdict)
     out = Console()
     out.print(table)
-    if serving not in {one.name for one in found}:
+    if serving not in {heads.name for heads in sets}:
         out.print("None of them serves: suggestions are zero-shot.")
-    for one in found:
-        said = ", ".join(f"{count} {kind}" for kind, count in one.provenance.items())
-        out.print(
-            f"[bold]{one.name}[/]: {said}; {plain(one.reason)}", highlight=False, soft_wrap=True
-        )
+    for heads in sets:
+        counts = ", ".join(f"{count} {kind}" for kind, count in heads.provenance.items())
+        line = f"[bold]{heads.name}[/]: {counts}; {plain(heads.reason)}"
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 @train_app.command()
@@ -170,19 +175,21 @@ def rollback(
     """
     settings = load_settings()
     configure_logging(settings)
+    from backend.cli.wording import RUN_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
     from backend.storage.store import Store
     from jobs import enqueue, queue
+    from jobs.run import RunState, Scope, Trigger
     from jobs.run_store import RunStore
-    from jobs.training_state import IDLE
+    from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
-    kept = HeadRegistry(Store(settings.store_uri))
+    registry = HeadRegistry(Store(settings.store_uri))
     if head is None:
-        history = kept.history(key)
-        # What served before it came first: twice is two steps back, not there and back.
+        history = registry.history(key)
+        # What served before its first use: calling this twice goes two steps back.
         before = history[: history.index(history[-1])] if history else []
         if not before:
             raise SettingsError(
@@ -190,27 +197,28 @@ def rollback(
             )
         head = before[-1]
     if head != ZERO_SHOT:
-        kept.get(key, head)
-    if head == kept.serving(key):
+        registry.get(key, head)
+    if head == registry.serving(key):
         console.print(f"{head} serves already.")
         return
     warn_without_workers(settings, queue.PREDICT)
     trainings = _trainings(settings, wait)
     runs = RunStore(trainings.connection)
     with queue.explained():
-        if trainings.get(project).state != IDLE:
+        if trainings.get(project).state != TrainingState.IDLE:
             raise QueueError(
                 f"Project {project} is being trained, and the new head would come after this.",
                 f"Wait for its end (ls-clip heads {project}); then again.",
             )
-    run, fresh = enqueue.start(runs, project, "unlabelled", "cli", head)
-    if not fresh:
+    run, is_new = enqueue.start_run(runs, project, Scope.UNLABELLED, Trigger.CLI, head)
+    if not is_new:
+        word, _ = RUN_STATES[run.state]
         raise QueueError(
-            f"Project {project} has a run going ({run.id}, {run.state}).",
+            f"Project {project} has a run going ({run.id}, {word}).",
             f"Wait for its end, or: ls-clip runs {project} --cancel {run.id}; then again.",
         )
-    # What was accepted and waits for its refresh is not wanted now.
-    kept.set_candidate(key, "")
+    # An accepted head that waits for its refresh is not to be put into use now.
+    registry.set_candidate(key, "")
     with queue.explained():
         trainings.note(project, candidate="")
     if not wait:
@@ -218,7 +226,7 @@ def rollback(
         return
     run = follow(runs, run)
     print_outcome(runs, run)
-    raise typer.Exit(0 if run.state == "done" else 1)
+    raise typer.Exit(0 if run.state == RunState.DONE else 1)
 
 
 def _trainings(settings: Settings, wait: bool = False) -> TrainingStore:
@@ -229,7 +237,7 @@ def _trainings(settings: Settings, wait: bool = False) -> TrainingStore:
 
 
 def _training(settings: Settings, project: int) -> Training | None:
-    """How the training stands; None where there is no queue to ask."""
+    """How the training stands; None if no queue is set."""
     from jobs import queue
 
     if not settings.redis_url.get_secret_value():

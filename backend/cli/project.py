@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 runs_app = typer.Typer()
 LINE_SECONDS = 5.0
-"""Without a terminal, progress is a line so often."""
+"""Without a terminal, seconds between two lines of progress."""
 
 
 @runs_app.command()
@@ -76,34 +76,37 @@ def predict(
 ) -> None:
     """Ask the workers for suggestions for a whole project.
 
-    One run a project at a time: asked twice, the second call joins the first. With --wait the exit
-    code is 1 if the run fails or leaves a task without a prediction.
+    A project has one run at a time: a second call joins the first one. With --wait the exit code is
+    1 if the run fails or leaves a task without a prediction.
     """
     settings = load_settings()
     configure_logging(settings)
-    from jobs.enqueue import start
-    from jobs.polling import begun
+    from backend.cli.wording import RUN_STATES
+    from jobs.enqueue import start_run
+    from jobs.polling import wait_until_started
     from jobs.queue import PREDICT
-    from jobs.run import ONLY
+    from jobs.run import RunState, Scope, Trigger
 
-    if only not in ONLY:
-        raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(ONLY)}.")
+    if only not in [*Scope]:
+        raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(Scope)}.")
     runs = _runs(settings, wait)
-    run, fresh = start(runs, project, only, "cli")
-    if not fresh:
-        console.print(f"Project {project} has a run going: {run.id} ({run.state}); this joins it.")
-    listened_to = warn_without_workers(settings, PREDICT)
+    run, is_new = start_run(runs, project, Scope(only), Trigger.CLI)
+    if not is_new:
+        word, _ = RUN_STATES[run.state]
+        console.print(f"Project {project} has a run going: {run.id} ({word}); this joins it.")
+    has_workers = warn_without_workers(settings, PREDICT)
     if wait:
         run = follow(runs, run)
-    elif listened_to:
-        run = begun(runs, run)
+    elif has_workers:
+        run = wait_until_started(runs, run)
     if as_json:
         typer.echo(json.dumps(run.as_dict(), ensure_ascii=False))
-    elif wait or run.state == "failed":
+    elif wait or run.state == RunState.FAILED:
         print_outcome(runs, run)
     else:
         console.print(f"Run [bold]{run.id}[/]; see it with: ls-clip runs {project}")
-    if run.state == "failed" or (wait and (run.state != "done" or run.failed)):
+    incomplete = run.state != RunState.DONE or run.failed
+    if run.state == RunState.FAILED or (wait and incomplete):
         raise typer.Exit(1)
 
 
@@ -119,6 +122,7 @@ def runs(
     """List a project's runs, look into one, or cancel one."""
     settings = load_settings()
     configure_logging(settings)
+    from backend.cli.wording import RUN_STATES
     from jobs import enqueue, queue
 
     known = _runs(settings)
@@ -126,35 +130,37 @@ def runs(
         if cancel is not None:
             run = known.require(project, cancel)
             if not enqueue.cancel(known, run):
-                console.print(f"Run {run.id} has ended already ({run.state}).")
+                word, _ = RUN_STATES[run.state]
+                console.print(f"Run {run.id} has ended already ({word}).")
         chosen = None if show is None else known.require(project, show)
-        found = known.of_project(project) if chosen is None else [chosen]
+        listed = known.of_project(project) if chosen is None else [chosen]
         failures = {} if chosen is None else known.failures(chosen.id)
     if as_json:
-        told: Any = [run.as_dict() for run in found]
+        answer: Any = [run.as_dict() for run in listed]
         if chosen is not None:
-            told = {**chosen.as_dict(), "failures": {str(t): why for t, why in failures.items()}}
-        typer.echo(json.dumps(told, ensure_ascii=False, indent=1))
+            answer = {**chosen.as_dict(), "failures": {str(t): why for t, why in failures.items()}}
+        typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
     if chosen is not None:
         print_outcome(known, chosen)
         return
-    if not found:
+    if not listed:
         require_project(settings, project)
         console.print(f"No run of project {project} is remembered.")
         return
     table = compact_table("run", "when", "state", "tasks", "imported", "failed", "only", "asked by")
-    for run in found:
+    for run in listed:
         when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
         numbers = map(str, (run.listed, run.imported, run.failed))
-        table.add_row(run.id, when, run.state, *numbers, run.only, run.asked_by)
+        word, _ = RUN_STATES[run.state]
+        table.add_row(run.id, when, word, *numbers, run.scope, run.trigger)
     Console().print(table)
-    for run in found:
+    for run in listed:
         if run.error is not None:
             why = plain(as_text(run.error))
             console.print(f"[red]{run.id} failed:[/] {why}", highlight=False)
-        elif run.waits_for:
-            console.print(f"[yellow]{run.id} waits:[/] {plain(run.waits_for)}", highlight=False)
+        elif run.blocked_on:
+            console.print(f"[yellow]{run.id} waits:[/] {plain(run.blocked_on)}", highlight=False)
 
 
 @runs_app.command()
@@ -263,7 +269,7 @@ def forget(
         with queue.explained():
             going = _runs(settings).active()
             if not task:
-                TrainingStore(queue.connect(settings)).forget(project)
+                TrainingStore(queue.connect(settings)).purge(project)
     erase_ended(store, {run.id for run in going})
 
 
@@ -272,23 +278,26 @@ def follow(runs: RunStore, run: Run) -> Run:
     from jobs.polling import wait
 
     if not console.is_terminal:
-        said, when = "", 0.0
+        printed, when = "", 0.0
 
-        def line(now: Run) -> None:
-            nonlocal said, when
-            text = _told(now)
-            if text != said and time.monotonic() - when > LINE_SECONDS:
-                said, when = text, time.monotonic()
+        def print_line(now: Run) -> None:
+            nonlocal printed, when
+            text = _progress(now)
+            if text != printed and time.monotonic() - when > LINE_SECONDS:
+                printed, when = text, time.monotonic()
                 console.print(text, highlight=False)
 
-        return wait(runs, run.id, line)
+        return wait(runs, run.id, print_line)
     with console.status("") as status:
-        return wait(runs, run.id, lambda now: status.update(_told(now)))
+        return wait(runs, run.id, lambda now: status.update(_progress(now)))
 
 
-def _told(run: Run) -> str:
+def _progress(run: Run) -> str:
+    from backend.cli.wording import RUN_STATES
+
+    word, _ = RUN_STATES[run.state]
     parts = [
-        f"{run.state}: {run.listed} listed",
+        f"{word}: {run.listed} listed",
         f"{run.embedded} embedded",
         f"{run.cached} cached",
         f"{run.failed} failed",
@@ -298,15 +307,17 @@ def _told(run: Run) -> str:
         parts.append(f"{run.images_per_second:.1f} images/s")
     if run.seconds_left is not None:
         parts.append(f"{run.seconds_left:.0f} s left")
-    if run.waits_for:
-        parts.append(f"waits: {plain(run.waits_for)}")
+    if run.blocked_on:
+        parts.append(f"waits: {plain(run.blocked_on)}")
     return ", ".join(parts)
 
 
 def print_outcome(runs: RunStore, run: Run) -> None:
-    """What came of a run: one line, and the tasks without a prediction."""
-    colour = {"done": "green", "failed": "red", "cancelled": "yellow"}.get(run.state, "cyan")
-    console.print(f"[{colour}]{_told(run)}[/]; version {run.model_version or '(none)'}")
+    """Print a run's result: one line, and the tasks without a prediction."""
+    from backend.cli.wording import RUN_STATES
+
+    _, colour = RUN_STATES[run.state]
+    console.print(f"[{colour}]{_progress(run)}[/]; version {run.model_version or '(none)'}")
     if run.error is not None:
         console.print(f"[bold red]Error:[/] {plain(run.error['message'])}", highlight=False)
         console.print(f"[bold]Fix:[/] {plain(run.error['fix'])}", highlight=False)
@@ -321,7 +332,7 @@ def print_outcome(runs: RunStore, run: Run) -> None:
 
 
 def retries_for(wait: bool) -> int:
-    """Of `jobs.queue.connect`: who waits outlasts a restart of Redis."""
+    """The ``retries`` of `jobs.queue.connect`: a command that waits outlasts a restart of Redis."""
     return 8 if wait else 2
 
 
@@ -333,7 +344,7 @@ def _runs(settings: Settings, wait: bool = False) -> RunStore:
 
 
 def require_project(settings: Settings, project: int) -> None:
-    """Refuse a number that no project has. A Label Studio that is away is no reason: runs wait.
+    """Refuse a number that no project has. If Label Studio is away, that is only noted: runs wait.
 
     Raises:
         StudioError: there is no such project, or the token is refused.
@@ -348,7 +359,7 @@ def require_project(settings: Settings, project: int) -> None:
 
 
 def warn_without_workers(settings: Settings, *names: str) -> bool:
-    """Say so if nobody listens on one of these queues; whether somebody listens on each."""
+    """Whether workers listen on each of these queues; prints a note if not."""
     from jobs import queue
     from jobs.polling import require_workers
 

@@ -20,7 +20,7 @@ from backend.runtime import Runtime
 from backend.vlpl import metrics
 from jobs import enqueue, queue
 from jobs.polling import wait, wait_for_refresh, wait_for_training
-from jobs.run import DONE
+from jobs.run import RunState
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 
@@ -171,7 +171,7 @@ def simulate(
     progress("training", 0, 1)
     connection = queue.connect(runtime.settings)
     trainings, runs = TrainingStore(connection), RunStore(connection)
-    number = enqueue.ask_for_training(trainings, project)
+    number = enqueue.request_training(trainings, project)
     training = wait_for_training(trainings, project, number)
     said = f"{training.outcome}: {training.reason}"
     if training.candidate:
@@ -180,7 +180,7 @@ def simulate(
             wait_for_refresh(runs, training).id,
             lambda now: progress("refreshing suggestions", now.imported, max(1, now.listed)),
         )
-        if run.state != DONE:
+        if run.state != RunState.DONE:
             raise StudioError(f"The refresh {run.id} is {run.state}.", "Read worker.log.")
     return before, measure(runtime, studio, project, photos, test), said
 

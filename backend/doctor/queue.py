@@ -12,10 +12,9 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding
 from backend.errors import counted
 from jobs import queue
-from jobs.run import ENDED, FAILED
+from jobs.run import ENDED, RunState
 from jobs.run_store import RunStore
-from jobs.training_state import FAILED as TRAINING_FAILED
-from jobs.training_state import IDLE, REJECTED, TrainingStore
+from jobs.training_state import Outcome, TrainingState, TrainingStore
 
 SILENT_SECONDS = 300.0
 
@@ -78,13 +77,13 @@ def last_run(context: Context) -> Iterator[Finding]:
     run = found[0]
     again = f"Mend that, then run ls-clip predict {run.project}; what is embedded stays."
     finding = partial(Finding, "run")
-    if run.state == FAILED and run.error is not None:
+    if run.state == RunState.FAILED and run.error is not None:
         why = f"{run.listed - run.imported} of its {run.listed} tasks got no prediction from it."
         fix = f"{run.error['fix']} {again}".strip()
         yield finding("warning", f"The last run failed: {run.error['message']}", why, fix)
-    elif run.state not in ENDED and run.waits_for:
+    elif run.state not in ENDED and run.blocked_on:
         why = f"The run {run.id} has been going since then without getting on."
-        yield finding("warning", f"The run waits: {run.waits_for}", why, again)
+        yield finding("warning", f"The run waits: {run.blocked_on}", why, again)
     elif run.state not in ENDED and time.time() - run.updated > SILENT_SECONDS:
         minutes = round((time.time() - run.updated) / 60)
         what = f"The run {run.id} has not got on for {counted(minutes, 'minute')} ({run.state})."
@@ -105,10 +104,10 @@ def training(context: Context) -> Iterator[Finding]:
         trainers = queue.workers(connection, queue.TRAIN)
         now = TrainingStore(connection).get(context.project_number)
     finding = partial(Finding, "training")
-    if now.state == IDLE and not (now.outcome or now.pending or now.waits_for):
+    if now.state == TrainingState.IDLE and not (now.outcome or now.pending or now.blocked_on):
         yield finding("ok", "There was no training of the project yet.")
         return
-    if not trainers and (now.pending or now.state != IDLE):
+    if not trainers and (now.pending or now.state != TrainingState.IDLE):
         yield finding(
             "warning",
             f"No worker listens on the queue {queue.TRAIN!r}, and there is something to do: "
@@ -116,21 +115,21 @@ def training(context: Context) -> Iterator[Finding]:
             "What people approve makes no suggestion better.",
             "Run ls-clip worker, which listens on both queues.",
         )
-    elif now.waits_for:
+    elif now.blocked_on:
         yield finding(
             "warning",
-            f"The training waits: {now.waits_for}",
+            f"The training waits: {now.blocked_on}",
             "Suggestions stay as they are until then.",
             "Mend that; it is repeated by itself.",
         )
-    if now.outcome == TRAINING_FAILED:
+    if now.outcome == Outcome.FAILED:
         yield finding(
             "warning",
             f"The last training failed: {now.reason}",
             "The head that served before still serves.",
             f"Mend that, then run ls-clip train {now.project} --wait.",
         )
-    elif now.outcome == REJECTED:
+    elif now.outcome == Outcome.REJECTED:
         yield finding(
             "note",
             f"The last head was kept aside: {now.reason}",

@@ -20,7 +20,7 @@ from backend.settings import Settings
 from backend.storage.prediction_log import PredictionLog
 from jobs import enqueue, queue
 from jobs.polling import wait
-from jobs.run import DONE, IMPORTING, Run
+from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 
 SHARD = 256
@@ -64,19 +64,19 @@ def fill_by_workers(
     """
     runs = RunStore(queue.connect(settings))
 
-    def told(run: Run) -> None:
-        if run.state == IMPORTING:
+    def report(run: Run) -> None:
+        if run.state == RunState.IMPORTING:
             progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
         else:
             progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
 
-    run, fresh = enqueue.start(runs, number, "missing", "connect")
-    while not fresh:
+    run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+    while not is_new:
         # It may be about other tasks, or have listed them before the last ones came.
-        wait(runs, run.id, told)
-        run, fresh = enqueue.start(runs, number, "missing", "connect")
-    run = wait(runs, run.id, told)
-    if run.state != DONE:
+        wait(runs, run.id, report)
+        run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+    run = wait(runs, run.id, report)
+    if run.state != RunState.DONE:
         error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
         raise StudioError(error["message"], error["fix"])
     failures = {task: as_text(why) for task, why in runs.failures(run.id).items()}

@@ -20,6 +20,7 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from jobs import enqueue, queue
 from jobs.events import record_event
+from jobs.run import Scope, Trigger
 from jobs.run_store import RunStore
 
 log = logging.getLogger(__name__)
@@ -130,8 +131,11 @@ def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> Non
         log.warning("%d tasks of project %r had no time; there are no workers", late, number[:20])
         return
     try:
-        run, is_new = enqueue.start(
-            RunStore(queue.connect(settings, retries=0)), int(number), "missing", "label-studio"
+        run, is_new = enqueue.start_run(
+            RunStore(queue.connect(settings, retries=0)),
+            int(number),
+            Scope.MISSING,
+            Trigger.LABEL_STUDIO,
         )
     except QueueError as error:
         log.error("%d tasks of project %s are left: %s", late, number, error)

@@ -13,7 +13,7 @@ from backend.server.auth import requires_login
 from backend.server.requests import json_body
 from backend.server.state import state
 from jobs import enqueue, queue
-from jobs.run import ENDED, ONLY
+from jobs.run import ENDED, Scope, Trigger
 
 FAILURES_SHOWN = 100
 
@@ -24,16 +24,16 @@ blueprint = Blueprint("runs", __name__, url_prefix="/projects/<int:project>")
 @requires_login
 def start_run(project: int) -> tuple[Response, int]:
     """Ask the workers for a run, or join the one that is going on: 202 with the run."""
-    scope = (json_body() if request.get_data() else {}).get("only", "missing")
-    if scope not in ONLY:
+    scope = (json_body() if request.get_data() else {}).get("only", Scope.MISSING)
+    if scope not in [*Scope]:
         raise RequestError(
             "'only' has an unknown value.",
-            f"Give one of: {', '.join(ONLY)}.",
+            f"Give one of: {', '.join(Scope)}.",
             http_status=422,
             code="bad_field",
         )
     _require_project(project)
-    run, is_new = enqueue.start(state().runs, project, scope, "http")
+    run, is_new = enqueue.start_run(state().runs, project, Scope(scope), Trigger.HTTP)
     return jsonify({**run.as_dict(), "joined": not is_new}), 202
 
 
@@ -75,7 +75,7 @@ def cancel_run(project: int, run_id: str) -> Response:
 def start_training(project: int) -> tuple[Response, int]:
     """Ask the workers for a training: 202 with the state of the project's training."""
     _require_project(project)
-    enqueue.ask_for_training(state().trainings, project)
+    enqueue.request_training(state().trainings, project)
     with queue.explained():
         return jsonify(state().trainings.get(project).as_dict()), 202
 

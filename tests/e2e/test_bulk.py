@@ -29,7 +29,7 @@ from backend.storage.prediction_log import PredictionLog
 from backend.storage.store import Store
 from jobs import enqueue, project_lock, queue
 from jobs.polling import wait
-from jobs.run import DONE, EMBEDDING, ENDED, Run
+from jobs.run import ENDED, Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from tests.e2e.conftest import Servers, environment_of
 from tests.support.builders import photo
@@ -161,7 +161,7 @@ def begun(runs: RunStore, run: Run, images: int = 20) -> Run:
         now = runs.get(run.id)
         assert now is not None
         assert now.state not in ENDED
-        return now if now.embedded >= images and now.state == EMBEDDING else None
+        return now if now.embedded >= images and now.state == RunState.EMBEDDING else None
 
     found: Run = until(far_enough)
     return found
@@ -171,16 +171,16 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
     studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], bulk: Settings
 ) -> None:
     number = project()
-    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
-    assert (run.state, run.error) == (DONE, None)
+    run = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
+    assert (run.state, run.error) == (RunState.DONE, None)
     assert (run.listed, run.embedded, run.cached, run.imported) == (MANY, MANY, 0, MANY)
     assert (run.shards, run.failed) == (7, 0)
     exactly_one_each(studio, number, run)
-    assert project_lock.current_version(runs.connection, number) == run.model_version
+    assert project_lock.current_config(runs.connection, number) == run.config
 
-    nothing = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    nothing = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     assert (nothing.listed, nothing.imported) == (0, 0)
-    again = ended(runs, enqueue.start(runs, number, "all", "http")[0])
+    again = ended(runs, enqueue.start_run(runs, number, Scope.ALL, Trigger.HTTP)[0])
     assert (again.listed, again.embedded, again.cached) == (MANY, 0, MANY)
     assert again.imported == 0
     exactly_one_each(studio, number, run)
@@ -194,7 +194,7 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
 
     # What was forgotten is measured again, and gives the version that is there.
     PredictionLog(Store(bulk.store_uri)).forget(f"{number}.")
-    after = ended(runs, enqueue.start(runs, number, "all", "http")[0])
+    after = ended(runs, enqueue.start_run(runs, number, Scope.ALL, Trigger.HTTP)[0])
     assert (after.embedded, after.imported) == (MANY, 0)
     assert after.model_version == run.model_version
 
@@ -214,11 +214,11 @@ def test_a_worker_killed_in_mid_shard_is_replaced_and_nothing_is_doubled(
     workers: list[LocalWorker],
 ) -> None:
     number = project()
-    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     victim = processes_of(workers[0])[0]
     os.kill(victim, signal.SIGKILL)
     run = ended(runs, run)
-    assert (run.state, run.imported) == (DONE, MANY)
+    assert (run.state, run.imported) == (RunState.DONE, MANY)
     exactly_one_each(studio, number, run)
     until(lambda: processes_of(workers[0]) not in ([], [victim]))
 
@@ -227,13 +227,13 @@ def test_a_cancelled_run_imports_nothing_and_the_next_goes_on_from_there(
     studio: LabelStudioClient, runs: RunStore, project: Callable[..., int]
 ) -> None:
     number = project()
-    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     assert enqueue.cancel(runs, run)
     until(lambda: not queue.depth(runs.connection, queue.PREDICT))
     time.sleep(2)
     assert studio.predictions.of_project(number) == []
-    resumed = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
-    assert (resumed.state, resumed.imported) == (DONE, MANY)
+    resumed = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
+    assert (resumed.state, resumed.imported) == (RunState.DONE, MANY)
     assert resumed.cached >= 20
     exactly_one_each(studio, number, resumed)
 
@@ -244,7 +244,10 @@ def test_the_same_run_asked_for_by_many_at_once_is_one(
     number = project(many[:40])
     with ThreadPoolExecutor(8) as pool:
         asked = list(
-            pool.map(lambda _: enqueue.start(runs, number, "missing", "http")[0].id, range(16))
+            pool.map(
+                lambda _: enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0].id,
+                range(16),
+            )
         )
     assert len(set(asked)) == 1
     run = runs.get(asked[0])
@@ -268,9 +271,9 @@ def test_bad_images_are_named_and_stop_nobody(
     bad = [f"{LOCAL}broken.jpg", f"{LOCAL}huge.png", f"{LOCAL}missing.jpg", "ftp://x/y.jpg"]
     number = project([*many[:20], *bad, *many[20:40]])
 
-    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
 
-    assert (run.state, run.failed, run.imported) == (DONE, 4, 40)
+    assert (run.state, run.failed, run.imported) == (RunState.DONE, 4, 40)
     exactly_one_each(studio, number, run, bad=4)
     tasks = {int(task["id"]): task["data"]["image"] for task in studio.tasks.iterate(number)}
     failures = runs.failures(run.id)
@@ -278,7 +281,7 @@ def test_bad_images_are_named_and_stop_nobody(
     assert all(why["message"] and why["fix"] for why in failures.values())
     # Once the file is there, only what was missing is done.
     shutil.copy(folder / "000.jpg", folder / "missing.jpg")
-    later = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    later = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     assert (later.listed, later.imported, later.failed) == (4, 1, 3)
     (folder / "missing.jpg").unlink()
 
@@ -290,13 +293,13 @@ def test_a_run_survives_a_restart_of_the_queue(
     redis_server: LocalValkey,
 ) -> None:
     number = project()
-    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     redis_server.stop()
     time.sleep(2)
     redis_server.start()
     redis_server.wait()
     run = ended(runs, run)
-    assert (run.state, run.imported) == (DONE, MANY)
+    assert (run.state, run.imported) == (RunState.DONE, MANY)
     exactly_one_each(studio, number, run)
 
 
@@ -304,7 +307,7 @@ def test_a_run_waits_for_label_studio_and_goes_on(
     servers: Servers, studio: LabelStudioClient, runs: RunStore, project: Callable[..., int]
 ) -> None:
     number = project()
-    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     servers.label_studio.stop()
     try:
 
@@ -312,14 +315,14 @@ def test_a_run_waits_for_label_studio_and_goes_on(
             now = runs.get(run.id)
             assert now is not None
             assert now.state not in ENDED
-            return bool(now.waits_for)
+            return bool(now.blocked_on)
 
         until(waits)
     finally:
         servers.label_studio.start()
         servers.label_studio.wait()
     run = ended(runs, run, 240)
-    assert (run.state, run.imported, run.failed) == (DONE, MANY, 0)
+    assert (run.state, run.imported, run.failed) == (RunState.DONE, MANY, 0)
     exactly_one_each(studio, number, run)
 
 
@@ -327,16 +330,16 @@ def test_labels_changed_in_mid_run_are_told_and_the_next_run_uses_them(
     studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], label_config: str
 ) -> None:
     number = project()
-    run = begun(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = begun(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     changed = label_config.replace("</Choices>", '<Choice value="new"/></Choices>')
     studio.projects.update(number, label_config=changed)
     run = ended(runs, run)
-    assert run.state == "failed"
+    assert run.state == RunState.FAILED
     assert run.error is not None
     assert "labeling config was changed" in run.error["message"]
     assert studio.predictions.of_project(number) == []
-    again = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
-    assert (again.state, again.embedded) == (DONE, 0)
+    again = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
+    assert (again.state, again.embedded) == (RunState.DONE, 0)
     exactly_one_each(studio, number, again)
 
 
@@ -344,9 +347,9 @@ def test_tasks_that_come_later_are_the_only_ones_done(
     studio: LabelStudioClient, runs: RunStore, project: Callable[..., int], many: list[str]
 ) -> None:
     number = project(many[:10])
-    first = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    first = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     studio.tasks.create(number, [{"data": {"image": one}} for one in many[10:40]])
-    second = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    second = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     # With 40 images there are statistics, so the version changes and the first ten come along.
     assert (second.listed, second.imported) == (30, 40)
     assert first.model_version != second.model_version
@@ -371,7 +374,7 @@ def test_connect_lets_the_workers_predict(
     report = connect(bulk, studio, Runtime(bulk), number)
     assert (report.tasks, report.imported, len(report.failures)) == (31, 30, 1)
     assert studio.projects.get(number)["sampling"] == "Uncertainty sampling"
-    assert [run.asked_by for run in runs.of_project(number)] == ["connect"]
+    assert [run.trigger for run in runs.of_project(number)] == ["connect"]
     run = runs.of_project(number)[0]
     exactly_one_each(studio, number, run, bad=1)
 
@@ -473,7 +476,7 @@ def test_prune_deletes_duplicates_and_versions_and_nothing_else(
     from backend.projects.deletion import delete, plan_deletion
 
     number = project(many[:30])
-    run = ended(runs, enqueue.start(runs, number, "missing", "http")[0])
+    run = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     double = studio.predictions.of_project(number)[0]
     keys = ("task", "result", "score", "model_version")
     studio.predictions.import_items(number, [{key: double[key] for key in keys}])

@@ -14,9 +14,10 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from jobs import schedule
-from jobs.run import DONE, ENDED
+from jobs.run import ENDED, RunState
 from jobs.run_store import RunStore
-from jobs.training_state import ACCEPTED, IDLE, TOO_FEW, Training, TrainingStore
+from jobs.schedule import Kind
+from jobs.training_state import Outcome, Training, TrainingState, TrainingStore
 from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, shown_predictions
 from tests.support.processes import run_cli
 from tests.support.waiting import until
@@ -27,7 +28,11 @@ def refreshed(trainings: TrainingStore, project: int) -> Training:
 
     def served() -> Training | None:
         now = trainings.get(project)
-        done = now.outcome == ACCEPTED and not now.candidate and now.state == IDLE
+        done = (
+            now.outcome == Outcome.ACCEPTED
+            and not now.candidate
+            and now.state == TrainingState.IDLE
+        )
         return now if done and now.refreshed else None
 
     found: Training = until(served, 120)
@@ -98,7 +103,7 @@ def test_the_button_trains_now_and_says_what_is_missing(
     backend = studio.backends.of_project(connected)[0]["id"]
     api("POST", f"/api/ml/{backend}/train", json={})
     now = until(lambda: _ended(trainings.get(connected)))
-    assert now.outcome == TOO_FEW
+    assert now.outcome == Outcome.TOO_FEW
     assert "15 more" in now.reason
     assert set(studio.predictions.versions(connected)) == {
         studio.projects.get(connected)["model_version"]
@@ -117,8 +122,8 @@ def test_new_tasks_and_new_labels_lead_to_runs(
     shown = studio.projects.get(connected)["model_version"]
     task = next(iter(studio.tasks.iterate(connected)))
     (new,) = studio.tasks.create(connected, [{"data": task["data"]}])
-    until(lambda: schedule.moment(connection, schedule.PREDICT, connected))
-    schedule.add(connection, schedule.PREDICT, connected, time.time())
+    until(lambda: schedule.moment(connection, Kind.PREDICT, connected))
+    schedule.add(connection, Kind.PREDICT, connected, time.time())
     until(lambda: new in shown_predictions(studio, connected))
     until(lambda: all(run.state in ENDED for run in runs.of_project(connected)))
     count = len(runs.of_project(connected))
@@ -130,7 +135,7 @@ def test_new_tasks_and_new_labels_lead_to_runs(
     studio.projects.update(connected, label_config=more)
     until(lambda: studio.projects.get(connected)["model_version"] != shown)
     run = until(lambda: _done(runs.of_project(connected)[0]))
-    assert (run.state, run.asked_by) == (DONE, "webhook")
+    assert (run.state, run.trigger) == (RunState.DONE, "webhook")
     assert len(shown_predictions(studio, connected)) == PHOTOS + 1
 
 
@@ -145,7 +150,7 @@ def test_a_lost_event_is_found_by_reconciling(
         studio.webhooks.delete(hook["id"])
     review(connected, 25)
     assert trainings.get(connected).pending == 0
-    schedule.add(trainings.connection, schedule.RECONCILE, connected, time.time())
+    schedule.add(trainings.connection, Kind.RECONCILE, connected, time.time())
     refreshed(trainings, connected)
 
 
@@ -168,7 +173,7 @@ def test_live_predictions_are_blind_where_imported_ones_are(
 
 
 def _ended(training: Training) -> Training | None:
-    return training if training.ended and training.state == IDLE else None
+    return training if training.ended and training.state == TrainingState.IDLE else None
 
 
 def _done(run: Any) -> Any:

@@ -41,6 +41,7 @@ from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from jobs import enqueue, project_lock, queue, schedule
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
+from jobs.schedule import Kind
 from jobs.training_state import TrainingStore
 from jobs.worker import ClipWorker
 
@@ -262,7 +263,7 @@ def all_runs(connection: Redis, project: int) -> list[dict[str, Any]]:
     runs = RunStore(connection)
     return [
         {
-            "fields": {**vars(one), "notes": list(one.notes)},
+            "fields": {**_fields(one, {"first_image", "last_image"}), "working": one.working},
             "told": one.as_dict(),
             "shards": [vars(shard) for shard in runs.shards(one.id)],
             "failures": {str(task): why for task, why in runs.failures(one.id).items()},
@@ -294,7 +295,18 @@ def deadly(connection: Redis, run_id: str, shard: int) -> list[str]:
 def training(connection: Redis, project: int) -> dict[str, Any]:
     """How a project's training stands."""
     now = TrainingStore(connection).get(project)
-    return {"fields": {**vars(now), "notes": list(now.notes)}, "told": now.as_dict()}
+    return {"fields": _fields(now, {"answers", "taken"}), "told": now.as_dict()}
+
+
+def _fields(record: Any, ignored: set[str]) -> dict[str, Any]:
+    """Name in Redis -> value of all that is read from a record."""
+    names = {name: field.alias or name for name, field in type(record).model_fields.items()}
+    found = {names[name]: value for name, value in vars(record).items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in found.items()
+        if name not in ignored
+    }
 
 
 def active_trainings(connection: Redis) -> list[int]:
@@ -304,15 +316,7 @@ def active_trainings(connection: Redis) -> list[int]:
 
 def due_moments(connection: Redis, project: int) -> dict[str, float]:
     """Kind -> when it is due, of a project."""
-    kinds = (
-        schedule.TRAIN,
-        schedule.LATE,
-        schedule.FORCED,
-        schedule.PREDICT,
-        schedule.REFRESH,
-        schedule.RECONCILE,
-    )
-    found = {kind: schedule.moment(connection, kind, project) for kind in kinds}
+    found = {kind: schedule.moment(connection, kind, project) for kind in Kind}
     return {kind: moment for kind, moment in found.items() if moment is not None}
 
 
@@ -321,12 +325,9 @@ def due_is_known(connection: Redis) -> bool:
     return schedule.is_known(connection)
 
 
-def current(connection: Redis, project: int) -> dict[str, str]:
-    """Version and config that a project shows."""
-    return {
-        "version": project_lock.current_version(connection, project),
-        "config": project_lock.current_config(connection, project),
-    }
+def current_config(connection: Redis, project: int) -> str:
+    """Digest of the config that a project is predicted for."""
+    return project_lock.current_config(connection, project)
 
 
 def waiting_jobs(connection: Redis) -> dict[str, list[str]]:
@@ -339,7 +340,7 @@ def waiting_jobs(connection: Redis) -> dict[str, list[str]]:
 
 def runnable() -> list[str]:
     """Names of jobs, as they stand in the queue, that a worker runs."""
-    return sorted(enqueue.RUNNABLE)
+    return sorted(enqueue.FUNCTIONS)
 
 
 def waiting_functions(connection: Redis) -> list[str]:

@@ -202,10 +202,7 @@ def test_a_run_of_an_older_redis_can_go_on(redis: Redis):
     assert adapter.active_runs(redis) == [fields["id"]]
     assert adapter.deadly(redis, fields["id"], 1) == ["http://photos.test/deadly.jpg"]
     assert len(adapter.deadly(redis, fields["id"], 2)) == 2
-    assert adapter.current(redis, 7) == {
-        "version": "golden-z-00000000",
-        "config": "0123456789abcdef",
-    }
+    assert adapter.current_config(redis, 7) == "0123456789abcdef"
 
 
 def test_jobs_of_an_older_redis_are_still_run(redis: Redis):

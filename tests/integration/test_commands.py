@@ -18,7 +18,8 @@ from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from jobs import enqueue, queue
-from jobs.polling import begun
+from jobs.polling import wait_until_started
+from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 from tests.support.fixtures import MakeRuntime
@@ -150,7 +151,7 @@ def test_a_rollback_during_a_run_is_refused_and_changes_nothing(
 ):
     heads.save(KEY, head_set("h1"))
     heads.set_serving(KEY, "h1")
-    run, _ = enqueue.start(RunStore(connection), 1, "missing", "cli")
+    run, _ = enqueue.start_run(RunStore(connection), 1, "missing", "cli")
     code, said = cli("rollback", "1")
     assert code == 1
     assert run.id in said and "--cancel" in said
@@ -224,20 +225,20 @@ def test_a_run_of_a_project_that_there_is_not_is_told_as_soon_as_a_worker_has_lo
 ):
     monkeypatch.setattr("jobs.polling.BEGIN_SECONDS", 20.0)
     runs = RunStore(connection)
-    run, _ = runs.start(99, "missing", "cli")
+    run, _ = runs.start(99, Scope.MISSING, Trigger.CLI)
 
     def look(_: float) -> None:
         runs.end(run.id, "failed", StudioError("There is none.", "Check the project's number."))
 
     monkeypatch.setattr("time.sleep", look)
-    assert begun(runs, run).state == "failed"
+    assert wait_until_started(runs, run).state == RunState.FAILED
 
 
 def test_a_run_that_has_begun_is_not_waited_for(connection: Redis):
     runs = RunStore(connection)
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.note(run.id, config="abc")
-    assert begun(runs, run).config == "abc"
+    assert wait_until_started(runs, run).config == "abc"
 
 
 def test_a_run_is_asked_for_while_label_studio_is_away(cli: Cli, connection: Redis):
@@ -251,7 +252,7 @@ def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_faile
     cli: Cli, connection: Redis
 ):
     runs = RunStore(connection)
-    run, _ = runs.start(1, "unlabelled", "label-studio")
+    run, _ = runs.start(1, Scope.UNLABELLED, Trigger.LABEL_STUDIO)
     runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
     code, said = cli("runs", "1", COLUMNS="80")
     assert code == 0
@@ -268,7 +269,7 @@ def test_a_project_without_runs_says_so(cli: Cli):
 
 
 def test_a_run_can_be_named_by_the_beginning_of_its_id(cli: Cli, connection: Redis):
-    run, _ = RunStore(connection).start(1, "missing", "cli")
+    run, _ = RunStore(connection).start(1, Scope.MISSING, Trigger.CLI)
     code, said = cli("runs", "1", "--cancel", run.id[:5], "--json")
     assert code == 0
     assert run.id in said and "cancelled" in said
@@ -278,7 +279,7 @@ def test_several_runs_that_begin_alike_are_named(cli: Cli, connection: Redis):
     runs = RunStore(connection)
     ids: list[str] = []
     while len({one[0] for one in ids}) == len(ids):
-        run, _ = runs.start(1, "missing", "cli")
+        run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
         runs.end(run.id, "done")
         ids.append(run.id)
     code, said = cli("runs", "1", "--show", ids[-1][0])
@@ -289,7 +290,7 @@ def test_several_runs_that_begin_alike_are_named(cli: Cli, connection: Redis):
 
 def test_why_a_task_failed_is_told_with_what_mends_it(cli: Cli, connection: Redis):
     runs = RunStore(connection)
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.record_failures(
         run.id, {7: {"code": "truncated", "message": "It is cut.", "fix": "Mend it."}}
     )

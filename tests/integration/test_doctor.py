@@ -21,6 +21,7 @@ from backend.doctor.finding import Check, examine
 from backend.errors import StudioError
 from backend.server.settings_comparison import differing, digests
 from backend.settings import Settings
+from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 from tests.support.builders import ROOT, make_settings
@@ -374,7 +375,7 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
     ("fields", "end", "severity", "said"),
     [
         ({}, "failed", "warning", "It says no."),
-        ({"waits_for": "Label Studio does not answer."}, "", "warning", "does not answer"),
+        ({"blocked_on": "Label Studio does not answer."}, "", "warning", "does not answer"),
         ({"updated": 1.0}, "", "warning", "not got on"),
         ({}, "left out", "note", "1 task out"),
     ],
@@ -388,9 +389,9 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     said: str,
 ):
     runs = RunStore(connection)
-    run, _ = runs.start(4, "missing", "cli")
+    run, _ = runs.start(4, Scope.MISSING, Trigger.CLI)
     if end == "failed":
-        runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
+        runs.end(run.id, RunState.FAILED, StudioError("It says no.", "Ask nicely."))
     elif end == "left out":
         runs.record_failures(run.id, {7: {"code": "truncated"}})
         runs.end(run.id, "done")

@@ -29,10 +29,11 @@ from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
 from jobs import enqueue, queue, schedule, shutdown
-from jobs.run import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, Run
+from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
+from jobs.schedule import Kind
 from jobs.train_job import train
-from jobs.training_state import IDLE, TRAINING, TrainingStore
+from jobs.training_state import TrainingReason, TrainingState, TrainingStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri
 from tests.support.fixtures import MakeRuntime
@@ -43,7 +44,7 @@ SHARD = 16
 
 
 @pytest.fixture
-def house(
+def runtime(
     make_runtime: MakeRuntime,
     queue_settings: Settings,
     studio: StubStudio,
@@ -64,16 +65,16 @@ def house(
 
 
 @pytest.fixture
-def runs(house: Runtime) -> RunStore:
-    return RunStore(queue.connect(house.settings))
+def runs(runtime: Runtime) -> RunStore:
+    return RunStore(queue.connect(runtime.settings))
 
 
 @pytest.fixture
-def work(house: Runtime) -> Callable[[], None]:
+def work(runtime: Runtime) -> Callable[[], None]:
     """Do all that waits, in this process."""
 
     def once() -> None:
-        connection = queue.connect(house.settings)
+        connection = queue.connect(runtime.settings)
         names = [queue.queue(connection, queue.PREDICT)]
         worker = ClipWorker(names, connection=connection, serializer=JSONSerializer)
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -111,7 +112,7 @@ def now(runs: RunStore, run: Run) -> Run:
 
 
 def begin(runs: RunStore) -> Run:
-    return enqueue.start(runs, PROJECT, "missing", "cli")[0]
+    return enqueue.start_run(runs, PROJECT, Scope.MISSING, Trigger.CLI)[0]
 
 
 def calls_of(studio: StubStudio, method: str, ending: str) -> int:
@@ -148,11 +149,11 @@ def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
     run = begin(runs)
     studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
     work()
-    assert now(runs, run).state == IMPORTING
+    assert now(runs, run).state == RunState.IMPORTING
     studio.before = lambda method, path: None
     again(enqueue.finish_id(run.id))
     ended = now(runs, run)
-    assert (ended.state, ended.failed) == (DONE, 0)
+    assert (ended.state, ended.failed) == (RunState.DONE, 0)
     assert studio.shown == ended.model_version != first
     assert studio.shown_tasks() == set(studio.tasks)
 
@@ -172,15 +173,15 @@ def test_a_listing_that_is_repeated_goes_on_after_its_last_shard(
     run = begin(runs)
     work()
     stopped = now(runs, run)
-    assert (stopped.state, stopped.shards) == (LISTING, 2)
-    assert stopped.waits_for
+    assert (stopped.state, stopped.shards) == (RunState.LISTING, 2)
+    assert stopped.blocked_on
     # By now the tasks would be cut otherwise.
     for number in range(1, 31):
         del studio.tasks[number]
     studio.before = lambda method, path: None
     again(enqueue.plan_id(run.id))
     ended = now(runs, run)
-    assert (ended.state, ended.listed, ended.shards) == (DONE, 60, 4)
+    assert (ended.state, ended.listed, ended.shards) == (RunState.DONE, 60, 4)
     assert Counter(one["task"] for one in studio.predictions).most_common(1)[0][1] == 1
     assert set(studio.tasks) <= studio.shown_tasks()
 
@@ -219,7 +220,7 @@ def test_tasks_deleted_up_to_the_last_page_end_the_listing(studio: StubStudio) -
 
 
 def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
-    house: Runtime,
+    runtime: Runtime,
     studio: StubStudio,
     runs: RunStore,
     work: Callable[[], None],
@@ -229,13 +230,13 @@ def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
         raise UnansweredError("Label Studio does not answer.", "Start it.")
 
     add_tasks(studio, *range(1, 11))
-    monkeypatch.setattr(house.embedder._fetcher, "fetch", no_token)
+    monkeypatch.setattr(runtime.embedder._fetcher, "fetch", no_token)
     studio.before = lambda method, path: 503 if path == "/api/version" else None
     run = begin(runs)
     work()
     waiting = now(runs, run)
-    assert (waiting.state, waiting.failed, waiting.shards_done) == (EMBEDDING, 0, 0)
-    assert "503" in waiting.waits_for
+    assert (waiting.state, waiting.failed, waiting.shards_done) == (RunState.EMBEDDING, 0, 0)
+    assert "503" in waiting.blocked_on
 
 
 def test_a_task_that_is_opened_during_the_import_is_noted_and_fails_nobody(
@@ -250,7 +251,7 @@ def test_a_task_that_is_opened_during_the_import_is_noted_and_fails_nobody(
     run = begin(runs)
     work()
     ended = now(runs, run)
-    assert (ended.state, ended.imported, studio.shown) == (DONE, 10, ended.model_version)
+    assert (ended.state, ended.imported, studio.shown) == (RunState.DONE, 10, ended.model_version)
     assert len(ended.notes) == 1
     assert f"ls-clip prune {PROJECT} --duplicates" in ended.notes[0]
 
@@ -285,7 +286,7 @@ def test_one_error_inside_label_studio_fails_no_run(
     studio.before = nth(1, method, ending, lambda: status)
     run = begin(runs)
     work()
-    assert (now(runs, run).state, now(runs, run).error) == (DONE, None)
+    assert (now(runs, run).state, now(runs, run).error) == (RunState.DONE, None)
     assert studio.shown_tasks() == set(studio.tasks)
 
 
@@ -296,7 +297,7 @@ def test_an_import_that_was_carried_out_before_an_error_is_not_sent_again(
     studio.after = nth(1, "POST", IMPORT, lambda: 500)
     run = begin(runs)
     work()
-    assert (now(runs, run).state, now(runs, run).imported) == (DONE, 10)
+    assert (now(runs, run).state, now(runs, run).imported) == (RunState.DONE, 10)
     assert len(studio.predictions) == 10
 
 
@@ -317,11 +318,11 @@ def test_an_import_that_outlived_its_sender_is_counted(
     monkeypatch.setattr(Predictions, "import_items", die)
     run = begin(runs)
     work()
-    assert (now(runs, run).state, now(runs, run).imported) == (IMPORTING, 0)
+    assert (now(runs, run).state, now(runs, run).imported) == (RunState.IMPORTING, 0)
     monkeypatch.setattr(Predictions, "import_items", sent)
     again(enqueue.finish_id(run.id))
     ended = now(runs, run)
-    assert (ended.state, ended.imported, ended.sending) == (DONE, 10, 0)
+    assert (ended.state, ended.imported, ended.sending) == (RunState.DONE, 10, 0)
     assert len(studio.predictions) == 10
 
 
@@ -337,7 +338,7 @@ def test_labels_changed_during_the_import_are_told_and_nothing_is_shown(
     run = begin(runs)
     work()
     failed = now(runs, run)
-    assert (failed.state, studio.shown) == (FAILED, "")
+    assert (failed.state, studio.shown) == (RunState.FAILED, "")
     assert failed.error is not None
     assert "labeling config was changed" in failed.error["message"]
 
@@ -352,18 +353,18 @@ def test_labels_changed_before_a_listing_is_repeated_are_told(
     studio.before = lambda method, path: None
     studio.config = choices_config("cat", "horse")
     again(enqueue.plan_id(run.id))
-    assert now(runs, run).state == FAILED
+    assert now(runs, run).state == RunState.FAILED
 
 
 def test_a_store_that_cannot_be_read_while_scoring_gives_no_task_up(
-    house: Runtime,
+    runtime: Runtime,
     studio: StubStudio,
     runs: RunStore,
     work: Callable[[], None],
     again: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    read = house.store.vectors.embeddings
+    read = runtime.store.vectors.embeddings
 
     def erased_meanwhile(*given: Any) -> Any:
         if calls_of(studio, "GET", THIS_PROJECT) > 1:
@@ -371,58 +372,58 @@ def test_a_store_that_cannot_be_read_while_scoring_gives_no_task_up(
         return read(*given)
 
     add_tasks(studio, *range(1, 11))
-    monkeypatch.setattr(house.store.vectors, "embeddings", erased_meanwhile)
+    monkeypatch.setattr(runtime.store.vectors, "embeddings", erased_meanwhile)
     run = begin(runs)
     work()
     waiting = now(runs, run)
-    assert (waiting.state, waiting.failed) == (IMPORTING, 0)
-    assert "Not found" in waiting.waits_for
-    monkeypatch.setattr(house.store.vectors, "embeddings", read)
+    assert (waiting.state, waiting.failed) == (RunState.IMPORTING, 0)
+    assert "Not found" in waiting.blocked_on
+    monkeypatch.setattr(runtime.store.vectors, "embeddings", read)
     again(enqueue.finish_id(run.id))
-    assert (now(runs, run).state, now(runs, run).failed) == (DONE, 0)
+    assert (now(runs, run).state, now(runs, run).failed) == (RunState.DONE, 0)
 
 
-def left_behind(house: Runtime) -> list[Path]:
-    return [*(Path(house.store.uri) / "runs").rglob("*.json")]
+def left_behind(runtime: Runtime) -> list[Path]:
+    return [*(Path(runtime.store.uri) / "runs").rglob("*.json")]
 
 
 def test_a_run_that_fails_leaves_no_lists_of_tasks(
-    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
 ) -> None:
     add_tasks(studio, *range(1, 11))
     studio.before = lambda method, path: 403 if path.endswith(IMPORT) else None
     run = begin(runs)
     work()
-    assert (now(runs, run).state, left_behind(house)) == (FAILED, [])
+    assert (now(runs, run).state, left_behind(runtime)) == (RunState.FAILED, [])
 
 
 def test_a_run_that_is_cancelled_leaves_no_lists_of_tasks(
-    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
 ) -> None:
     add_tasks(studio, *range(1, 11))
     studio.before = lambda method, path: 503 if path.endswith(IMPORT) else None
     run = begin(runs)
     work()
-    assert left_behind(house)
+    assert left_behind(runtime)
     assert enqueue.cancel(runs, now(runs, run))
     work()
-    assert left_behind(house) == []
+    assert left_behind(runtime) == []
 
 
 def test_a_listing_ends_when_its_run_is_cancelled(
-    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
 ) -> None:
     add_tasks(studio, *range(1, 61))
     run = begin(runs)
-    studio.after = nth(1, "GET", TASKS, lambda: runs.end(run.id, CANCELLED) and None)
+    studio.after = nth(1, "GET", TASKS, lambda: runs.end(run.id, RunState.CANCELLED) and None)
     work()
-    assert (now(runs, run).state, now(runs, run).listed) == (CANCELLED, 0)
-    assert left_behind(house) == []
+    assert (now(runs, run).state, now(runs, run).listed) == (RunState.CANCELLED, 0)
+    assert left_behind(runtime) == []
     assert queue.depth(runs.connection, queue.PREDICT) == 0
 
 
 def test_a_listing_ends_when_redis_is_emptied(
-    house: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, studio: StubStudio, runs: RunStore, work: Callable[[], None]
 ) -> None:
     add_tasks(studio, *range(1, 61))
     run = begin(runs)
@@ -440,16 +441,16 @@ def test_a_listing_told_to_stop_goes_back_into_the_queue_and_is_continued(
     run = begin(runs)
     studio.after = nth(2, "GET", TASKS, lambda: os.kill(os.getpid(), signal.SIGTERM))
     work()
-    assert now(runs, run).state == LISTING
+    assert now(runs, run).state == RunState.LISTING
     assert enqueue.plan_id(run.id) in queue.queue(runs.connection, queue.PREDICT).get_job_ids()
     monkeypatch.setattr(shutdown, "_stop", threading.Event())
     work()
-    assert (now(runs, run).state, now(runs, run).listed) == (DONE, 60)
+    assert (now(runs, run).state, now(runs, run).listed) == (RunState.DONE, 60)
     assert studio.shown_tasks() == set(studio.tasks)
 
 
 def test_connect_does_not_take_another_run_for_its_own(
-    house: Runtime,
+    runtime: Runtime,
     studio: StubStudio,
     runs: RunStore,
     work: Callable[[], None],
@@ -461,30 +462,30 @@ def test_connect_does_not_take_another_run_for_its_own(
 
     monkeypatch.setattr("backend.projects.filling.wait", wait)
     add_tasks(studio, *range(1, 11))
-    enqueue.start(runs, PROJECT, "unlabelled", "cli")
+    enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.CLI)
     report = fill_by_workers(
-        house.settings, LabelStudioClient(house.settings), PROJECT, lambda *_: None
+        runtime.settings, LabelStudioClient(runtime.settings), PROJECT, lambda *_: None
     )
     assert (report.tasks, report.failures) == (10, {})
-    assert [run.asked_by for run in runs.of_project(PROJECT)] == ["connect", "cli"]
+    assert [run.trigger for run in runs.of_project(PROJECT)] == ["connect", "cli"]
 
 
 # Heads
 
 
 @pytest.fixture
-def head(house: Runtime) -> str:
+def head(runtime: Runtime) -> str:
     """A set of heads that does not serve yet."""
-    house.versions.heads.save(KEY, head_set("h1", house.encoder.id, house.encoder.dim))
+    runtime.versions.heads.save(KEY, head_set("h1", runtime.encoder.id, runtime.encoder.dim))
     return "h1"
 
 
 def refresh(runs: RunStore, head: str) -> Run:
-    return enqueue.start(runs, PROJECT, "unlabelled", "training", head)[0]
+    return enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.TRAINING, head)[0]
 
 
 def test_a_head_serves_only_once_its_predictions_are_shown(
-    house: Runtime,
+    runtime: Runtime,
     runs: RunStore,
     studio: StubStudio,
     work: Callable[[], None],
@@ -499,14 +500,14 @@ def test_a_head_serves_only_once_its_predictions_are_shown(
     studio.before = lambda method, path: 503 if method == "PATCH" else None
     work()
     # Imported, and Label Studio is gone before anyone is shown anything.
-    assert now(runs, run).state == IMPORTING
-    assert house.versions.heads.serving(KEY) == ZERO_SHOT
+    assert now(runs, run).state == RunState.IMPORTING
+    assert runtime.versions.heads.serving(KEY) == ZERO_SHOT
     assert studio.shown == before
     assert len(studio.shown_tasks()) == 20
     studio.before = lambda method, path: None
     again(enqueue.finish_id(run.id))
-    assert now(runs, run).state == DONE
-    assert house.versions.heads.serving(KEY) == head
+    assert now(runs, run).state == RunState.DONE
+    assert runtime.versions.heads.serving(KEY) == head
     assert studio.shown != before
     counts = Counter(
         one["task"] for one in studio.predictions if one["model_version"] == studio.shown
@@ -515,23 +516,23 @@ def test_a_head_serves_only_once_its_predictions_are_shown(
 
 
 def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
-    house: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
+    runtime: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
 ):
     add_tasks(studio, *range(1, 21))
     run = refresh(runs, head)
     trainings = TrainingStore(runs.connection)
-    house.versions.heads.set_candidate(KEY, "h9")
+    runtime.versions.heads.set_candidate(KEY, "h9")
     trainings.note(PROJECT, candidate="h9")
     work()
-    assert now(runs, run).state == DONE
-    assert house.versions.heads.serving(KEY) == head
-    assert house.versions.heads.candidate(KEY) == "h9"
+    assert now(runs, run).state == RunState.DONE
+    assert runtime.versions.heads.serving(KEY) == head
+    assert runtime.versions.heads.candidate(KEY) == "h9"
     assert trainings.get(PROJECT).candidate == "h9"
-    assert schedule.moment(runs.connection, schedule.REFRESH, PROJECT) is not None
+    assert schedule.moment(runs.connection, Kind.REFRESH, PROJECT) is not None
 
 
 def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
-    house: Runtime,
+    runtime: Runtime,
     runs: RunStore,
     studio: StubStudio,
     work: Callable[[], None],
@@ -546,19 +547,19 @@ def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
         raise RedisError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("jobs.publish.project_lock.set_current", gone)
+        patch.setattr("jobs.run_store.RunStore.end", gone)
         work()
     shown = studio.shown
-    assert house.versions.get(parse_config(studio.config), KEY).name == shown
-    assert now(runs, run).state == IMPORTING
+    assert runtime.versions.get(parse_config(studio.config), KEY).name == shown
+    assert now(runs, run).state == RunState.IMPORTING
     again(enqueue.finish_id(run.id))
-    assert now(runs, run).state == DONE
+    assert now(runs, run).state == RunState.DONE
     assert studio.shown == shown
     assert len(studio.predictions) == 20
 
 
 def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
-    house: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
+    runtime: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
 ):
     add_tasks(studio, *range(1, 21))
     begin(runs)
@@ -569,22 +570,22 @@ def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
     made = len(studio.predictions)
     run = refresh(runs, ZERO_SHOT)
     work()
-    assert now(runs, run).state == DONE
-    assert house.versions.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
+    assert now(runs, run).state == RunState.DONE
+    assert runtime.versions.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
     assert studio.shown == before
     assert len(studio.predictions) == made
 
 
 def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
-    house: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
+    runtime: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
 ):
-    house.versions.heads.set_serving(KEY, head)
+    runtime.versions.heads.set_serving(KEY, head)
     config = parse_config(studio.config)
     states = (1, -1, -1)
     approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
     data = {number: {"image": data_uri(number)} for number in range(1, 31)}
     pulled = Pulled(KEY, config, {"tags": approvals}, data)
-    monkeypatch.setattr("jobs.train_job.process_runtime", lambda: house)
+    monkeypatch.setattr("jobs.train_job.process_runtime", lambda: runtime)
     monkeypatch.setattr("backend.training.head_trainer.HeadTrainer.pull", lambda *_: pulled)
     monkeypatch.setattr("backend.labelstudio.tasks.Tasks.last_change", lambda *_: "now")
     trainings = TrainingStore(runs.connection)
@@ -595,11 +596,11 @@ def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
     with monkeypatch.context() as patch:
         patch.setattr("backend.training.head_trainer.fit", dies)
         with pytest.raises(SystemExit):
-            train(PROJECT, "forced")
-    assert house.versions.heads.serving(KEY) == head
-    assert house.versions.heads.names(KEY) == [head]
-    assert trainings.get(PROJECT).state == TRAINING
-    train(PROJECT, "forced")
-    assert trainings.get(PROJECT).state == IDLE
-    assert house.versions.heads.names(KEY) == [head, "h2"]
-    assert house.versions.heads.serving(KEY) == head
+            train(PROJECT, TrainingReason.FORCED)
+    assert runtime.versions.heads.serving(KEY) == head
+    assert runtime.versions.heads.names(KEY) == [head]
+    assert trainings.get(PROJECT).state == TrainingState.TRAINING
+    train(PROJECT, TrainingReason.FORCED)
+    assert trainings.get(PROJECT).state == TrainingState.IDLE
+    assert runtime.versions.heads.names(KEY) == [head, "h2"]
+    assert runtime.versions.heads.serving(KEY) == head

@@ -7,7 +7,7 @@ from redis import Redis
 
 from jobs import enqueue, queue
 from jobs.reconciler import ATTEMPTS, OUTAGE_ATTEMPTS, reconcile
-from jobs.run import CANCELLED, EMBEDDING, FAILED, IMPORTING, LISTING, Run, Shard
+from jobs.run import Run, RunState, Scope, Shard, Trigger
 from jobs.run_store import RunStore
 from tests.support.clock import Clock
 from tests.support.queues import lose_the_queue
@@ -33,16 +33,16 @@ def waiting(runs: RunStore) -> list[str]:
 
 
 def embedding(runs: RunStore, shards: int) -> Run:
-    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    run, _ = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
     lose_the_queue(runs)
     for number in range(shards):
-        runs.add_shard(run.id, Shard(number, 1))
-    runs.move(run.id, EMBEDDING)
+        runs.add_shard(run.id, Shard(number=number, tasks=1))
+    runs.move(run.id, RunState.EMBEDDING)
     return run
 
 
 def test_a_listing_that_was_lost_comes_again_after_a_pause(runs: RunStore, clock: Clock):
-    enqueue.start(runs, 1, "missing", "cli")
+    enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
     lose_the_queue(runs)
     round_of(runs)
     assert waiting(runs) == []
@@ -53,7 +53,7 @@ def test_a_listing_that_was_lost_comes_again_after_a_pause(runs: RunStore, clock
 
 def test_only_the_shards_that_are_not_done_come_again(runs: RunStore, clock: Clock):
     run = embedding(runs, 3)
-    runs.progress(run.id, Shard(1, 1, done=True))
+    runs.progress(run.id, Shard(number=1, tasks=1, done=True))
     round_of(runs)
     clock.now += 3
     round_of(runs)
@@ -62,8 +62,8 @@ def test_only_the_shards_that_are_not_done_come_again(runs: RunStore, clock: Clo
 
 def test_an_import_that_was_lost_comes_again(runs: RunStore, clock: Clock):
     run = embedding(runs, 1)
-    runs.progress(run.id, Shard(0, 1, done=True))
-    runs.move(run.id, IMPORTING)
+    runs.progress(run.id, Shard(number=0, tasks=1, done=True))
+    runs.move(run.id, RunState.IMPORTING)
     round_of(runs)
     clock.now += 3
     round_of(runs)
@@ -71,7 +71,7 @@ def test_an_import_that_was_lost_comes_again(runs: RunStore, clock: Clock):
 
 
 def test_jobs_that_are_on_their_way_are_left_alone(runs: RunStore, clock: Clock):
-    run, _ = enqueue.start(runs, 1, "missing", "cli")
+    run, _ = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
     for _ in range(5):
         round_of(runs)
         clock.now += 100
@@ -84,14 +84,14 @@ def test_a_run_that_fails_again_and_again_is_given_up_with_a_reason(
     runs: RunStore, clock: Clock, waits: str, limit: int
 ):
     run = embedding(runs, 1)
-    runs.note(run.id, waits_for=waits)
+    runs.note(run.id, blocked_on=waits)
     for _ in range(2 * limit + 2):
         lose_the_queue(runs)
         round_of(runs)
         clock.now += 100
     ended = runs.get(run.id)
     assert ended is not None
-    assert ended.state == FAILED
+    assert ended.state == RunState.FAILED
     assert ended.error is not None
     assert waits in ended.error["message"]
     assert "ls-clip predict 1" in ended.error["fix"]
@@ -114,16 +114,16 @@ def test_pauses_grow_and_then_stay(runs: RunStore, clock: Clock):
 def test_shards_that_the_listing_embeds_by_itself_are_not_taken_for_lost(
     runs: RunStore, clock: Clock
 ):
-    run, _ = enqueue.start(runs, 1, "missing", "cli")
-    runs.move(run.id, LISTING)
-    runs.add_shard(run.id, Shard(0, 1))
+    run, _ = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
+    runs.move(run.id, RunState.LISTING)
+    runs.add_shard(run.id, Shard(number=0, tasks=1))
     for _ in range(3):
         round_of(runs)
         clock.now += 100
     assert waiting(runs) == ["plan"]
     assert runs.attempts(run.id, enqueue.shard_id(run.id, 0)) == 0
     # Once the listing is over, nobody else will do it.
-    runs.move(run.id, EMBEDDING)
+    runs.move(run.id, RunState.EMBEDDING)
     round_of(runs)
     clock.now += 3
     round_of(runs)
@@ -131,9 +131,9 @@ def test_shards_that_the_listing_embeds_by_itself_are_not_taken_for_lost(
 
 
 def test_a_shard_whose_worker_died_while_the_list_grows_comes_again(runs: RunStore, clock: Clock):
-    run, _ = enqueue.start(runs, 1, "missing", "cli")
-    runs.move(run.id, LISTING)
-    runs.add_shard(run.id, Shard(0, 1))
+    run, _ = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
+    runs.move(run.id, RunState.LISTING)
+    runs.add_shard(run.id, Shard(number=0, tasks=1))
     enqueue.enqueue_shard(runs, run.id, 0)
     job = enqueue.shard_id(run.id, 0)
     queue.queue(runs.connection, queue.PREDICT).remove(job)
@@ -149,13 +149,13 @@ def test_what_a_run_that_is_given_up_kept_is_deleted(runs: RunStore, clock: Cloc
     for _ in range(ATTEMPTS - 1):
         runs.count_attempt(run.id, enqueue.shard_id(run.id, 0))
     round_of(runs)
-    assert runs.state(run.id) == FAILED
+    assert runs.state(run.id) == RunState.FAILED
     assert queue.queue(runs.connection, queue.PREDICT).get_job_ids() == [f"{run.id}-sweep"]
 
 
 def test_a_run_that_has_ended_is_left_alone(runs: RunStore, clock: Clock):
     run = embedding(runs, 2)
-    runs.end(run.id, CANCELLED)
+    runs.end(run.id, RunState.CANCELLED)
     for _ in range(3):
         round_of(runs)
         clock.now += 100

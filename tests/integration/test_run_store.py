@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +16,11 @@ from backend.server.background import start_run_for_late_tasks
 from backend.settings import Settings
 from backend.storage.store import Store
 from jobs import enqueue, project_lock, queue
-from jobs.listing import ahead
-from jobs.run import CANCELLED, DONE, EMBEDDING, FAILED, IMPORTING, LISTING, QUEUED, Shard
+from jobs.listing import prefetched
+from jobs.run import RunState, Scope, Shard, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_store import KEPT_RUNS, RunStore
+from jobs.training_state import TrainingStore
 from tests.support.waiting import PATIENCE, until
 
 
@@ -28,76 +30,81 @@ def runs(connection: Redis) -> RunStore:
 
 
 def test_who_asks_again_joins_the_run_that_is_going_on(runs: RunStore):
-    first, fresh = enqueue.start(runs, 1, "missing", "cli")
-    again, new = enqueue.start(runs, 1, "all", "http")
-    assert (fresh, new, again.id, again.only) == (True, False, first.id, "missing")
+    first, fresh = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
+    again, new = enqueue.start_run(runs, 1, Scope.ALL, Trigger.HTTP)
+    assert (fresh, new, again.id, again.scope) == (True, False, first.id, Scope.MISSING)
     assert queue.depth(runs.connection, queue.PREDICT) == 1
 
 
 def test_twenty_at_once_get_one_run(runs: RunStore):
     with ThreadPoolExecutor(20) as pool:
-        found = list(pool.map(lambda _: enqueue.start(runs, 7, "missing", "http"), range(20)))
+        found = list(
+            pool.map(lambda _: enqueue.start_run(runs, 7, Scope.MISSING, Trigger.HTTP), range(20))
+        )
     assert len({run.id for run, _ in found}) == 1
     assert sum(fresh for _, fresh in found) == 1
     assert len(runs.of_project(7)) == 1
 
 
 def test_two_projects_have_a_run_each(runs: RunStore):
-    one, _ = runs.start(1, "missing", "cli")
-    two, _ = runs.start(2, "missing", "cli")
+    one, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    two, _ = runs.start(2, Scope.MISSING, Trigger.CLI)
     assert {run.id for run in runs.active()} == {one.id, two.id}
 
 
-@pytest.mark.parametrize("state", [DONE, FAILED, CANCELLED])
+@pytest.mark.parametrize("state", [RunState.DONE, RunState.FAILED, RunState.CANCELLED])
 def test_after_the_end_of_a_run_the_next_may_begin(runs: RunStore, state: str):
-    first, _ = runs.start(1, "missing", "cli")
+    first, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     assert runs.end(first.id, state)
-    second, fresh = runs.start(1, "missing", "cli")
+    second, fresh = runs.start(1, Scope.MISSING, Trigger.CLI)
     assert fresh
     assert [run.id for run in runs.of_project(1)] == [second.id, first.id]
     assert [run.id for run in runs.active()] == [second.id]
 
 
 def test_a_slot_whose_run_is_gone_is_free(runs: RunStore):
-    first, _ = runs.start(1, "missing", "cli")
+    first, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.connection.delete(f"ls-clip:run:{first.id}")
-    assert runs.start(1, "missing", "cli")[1]
+    assert runs.start(1, Scope.MISSING, Trigger.CLI)[1]
     assert len(runs.active()) == 1
 
 
 def test_what_has_ended_stays_as_it_is(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    assert runs.end(run.id, CANCELLED)
-    assert not runs.move(run.id, EMBEDDING)
-    assert not runs.end(run.id, DONE)
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    assert runs.end(run.id, RunState.CANCELLED)
+    assert not runs.move(run.id, RunState.EMBEDDING)
+    assert not runs.end(run.id, RunState.DONE)
     ended = runs.get(run.id)
     assert ended is not None
-    assert (ended.state, ended.ended > 0) == (CANCELLED, True)
+    assert (ended.state, ended.ended > 0) == (RunState.CANCELLED, True)
 
 
 def test_progress_written_twice_counts_once(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    runs.move(run.id, EMBEDDING, listed=5)
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.move(run.id, RunState.EMBEDDING, listed=5)
     for _ in range(3):
-        runs.progress(run.id, Shard(0, 3, embedded=2, cached=1, done=True))
-        assert runs.progress(run.id, Shard(1, 2, embedded=1, failed=1)) == EMBEDDING
+        runs.progress(run.id, Shard(number=0, tasks=3, embedded=2, cached=1, done=True))
+        assert (
+            runs.progress(run.id, Shard(number=1, tasks=2, embedded=1, failed=1))
+            == RunState.EMBEDDING
+        )
     now = runs.get(run.id)
     assert now is not None
     assert (now.embedded, now.cached, now.shards, now.shards_done) == (3, 1, 2, 1)
 
 
 def test_a_worker_learns_from_its_progress_that_the_run_was_cancelled(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    runs.end(run.id, CANCELLED)
-    assert runs.progress(run.id, Shard(0, 1)) == CANCELLED
-    assert runs.progress("gone", Shard(0, 1)) == CANCELLED
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.end(run.id, RunState.CANCELLED)
+    assert runs.progress(run.id, Shard(number=0, tasks=1)) == RunState.CANCELLED
+    assert runs.progress("gone", Shard(number=0, tasks=1)) == RunState.CANCELLED
 
 
 def test_a_run_that_redis_has_forgotten_stays_forgotten(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.connection.flushall()
     runs.note(run.id, listed=5)
-    runs.progress(run.id, Shard(0, 1, cached=1))
+    runs.progress(run.id, Shard(number=0, tasks=1, cached=1))
     assert not runs.connection.keys("ls-clip:*")
 
 
@@ -109,9 +116,9 @@ def test_what_is_left_of_a_forgotten_run_is_no_run(runs: RunStore):
 
 
 def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    runs.end(run.id, CANCELLED)
-    runs.add_shard(run.id, Shard(0, 1))
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.end(run.id, RunState.CANCELLED)
+    runs.add_shard(run.id, Shard(number=0, tasks=1))
     runs.record_failures(run.id, {1: {"code": "not_found"}})
     runs.count_attempt(run.id, "a")
     runs.not_before(run.id, "a", 5.0)
@@ -132,8 +139,8 @@ def test_a_project_without_a_number_gets_no_run(
 
 
 def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    runs.end(run.id, FAILED, StudioError("It says no.", "Ask nicely."))
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.end(run.id, RunState.FAILED, StudioError("It says no.", "Ask nicely."))
     now = runs.get(run.id)
     assert now is not None
     assert now.as_dict()["error"] == {
@@ -144,7 +151,7 @@ def test_the_error_of_a_run_has_the_shape_of_all_errors(runs: RunStore):
 
 
 def test_failures_are_kept_by_task_and_can_be_replaced(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.record_failures(run.id, {9: {"code": "not_found"}, 10: {"code": "not_found"}})
     assert list(runs.failures(run.id)) == [9, 10]
     runs.set_failures(run.id, {10: {"code": "dropped"}})
@@ -155,9 +162,9 @@ def test_failures_are_kept_by_task_and_can_be_replaced(runs: RunStore):
 
 
 def test_time_left_follows_from_the_speed_so_far(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
-    runs.move(run.id, EMBEDDING, listed=100, first_image=1000.0, last_image=1010.0)
-    runs.add_shard(run.id, Shard(0, 100, embedded=20))
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.move(run.id, RunState.EMBEDDING, listed=100, first_image=1000.0, last_image=1010.0)
+    runs.add_shard(run.id, Shard(number=0, tasks=100, embedded=20))
     now = runs.get(run.id)
     assert now is not None
     assert (now.images_per_second, now.seconds_left) == (2.0, 40.0)
@@ -165,8 +172,8 @@ def test_time_left_follows_from_the_speed_so_far(runs: RunStore):
 
 def test_old_runs_are_forgotten(runs: RunStore):
     for _ in range(KEPT_RUNS + 3):
-        run, _ = runs.start(1, "missing", "cli")
-        runs.end(run.id, DONE)
+        run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+        runs.end(run.id, RunState.DONE)
     assert len(runs.of_project(1)) == KEPT_RUNS
 
 
@@ -178,16 +185,16 @@ def test_a_run_that_there_is_not_is_404(runs: RunStore, name: str):
 
 
 def test_a_run_of_another_project_is_404(runs: RunStore):
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     with pytest.raises(QueueError):
         runs.require(2, run.id)
 
 
 def test_cancelling_takes_what_waits_out_of_the_queue(runs: RunStore):
-    run, _ = enqueue.start(runs, 1, "missing", "cli")
-    runs.move(run.id, LISTING)
+    run, _ = enqueue.start_run(runs, 1, Scope.MISSING, Trigger.CLI)
+    runs.move(run.id, RunState.LISTING)
     for number in range(3):
-        runs.add_shard(run.id, Shard(number, 1))
+        runs.add_shard(run.id, Shard(number=number, tasks=1))
         enqueue.enqueue_shard(runs, run.id, number)
     now = runs.get(run.id)
     assert now is not None
@@ -200,15 +207,21 @@ def test_cancelling_takes_what_waits_out_of_the_queue(runs: RunStore):
 
 @pytest.mark.parametrize(
     ("state", "done", "expected"),
-    [(QUEUED, 2, 0), (LISTING, 2, 0), (EMBEDDING, 1, 0), (EMBEDDING, 2, 1), (IMPORTING, 2, 1)],
+    [
+        (RunState.QUEUED, 2, 0),
+        (RunState.LISTING, 2, 0),
+        (RunState.EMBEDDING, 1, 0),
+        (RunState.EMBEDDING, 2, 1),
+        (RunState.IMPORTING, 2, 1),
+    ],
 )
 def test_the_import_is_asked_for_once_when_all_is_embedded(
     runs: RunStore, state: str, done: int, expected: int
 ):
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     for number in range(2):
-        runs.add_shard(run.id, Shard(number, 1, done=number < done))
-    if state != QUEUED:
+        runs.add_shard(run.id, Shard(number=number, tasks=1, done=number < done))
+    if state != RunState.QUEUED:
         runs.move(run.id, state)
     for _ in range(3):
         enqueue.enqueue_finish_if_complete(runs, run.id)
@@ -256,12 +269,6 @@ def test_the_lock_of_a_process_that_died_frees_itself(
         assert connection.get("ls-clip:project:1:importing") not in (None, b"of the dead")
 
 
-def test_the_current_version_is_what_was_set_last(connection: Redis):
-    assert project_lock.current_version(connection, 1) == ""
-    project_lock.set_current(connection, 1, "clip-z-1")
-    assert project_lock.current_version(connection, 1) == "clip-z-1"
-
-
 def test_listing_goes_on_while_the_parts_before_are_worked_on():
     listed: list[int] = []
 
@@ -271,7 +278,7 @@ def test_listing_goes_on_while_the_parts_before_are_worked_on():
             yield [{"id": number}]
 
     found = []
-    for part in ahead(parts()):
+    for part in prefetched(parts()):
         if not found:
             until(lambda: len(listed) >= 5)
             assert listed == [0, 1, 2, 3, 4]
@@ -284,7 +291,7 @@ def test_what_the_listing_raises_reaches_who_works_on_it():
         yield [{"id": 1}]
         raise StudioError("Label Studio does not answer.", "Start it.")
 
-    found = ahead(parts())
+    found = prefetched(parts())
     assert next(found) == [{"id": 1}]
     with pytest.raises(StudioError, match="does not answer"):
         next(found)
@@ -297,13 +304,13 @@ def test_a_listing_that_nobody_wants_any_more_ends():
         while True:
             yield [{"id": 1}]
 
-    found = ahead(parts())
+    found = prefetched(parts())
     next(found)
     found.close()
     until(lambda: {t.ident for t in threading.enumerate() if t.name == "listing"} <= before)
 
 
-def test_predictions_made_ahead_come_back_for_their_version_only(tmp_path):
+def test_predictions_computed_early_come_back_for_their_version_only(tmp_path):
     files = RunFiles(Store(str(tmp_path)), "r1")
     made = [
         Prediction(1, "v1", [{"from_name": "tags"}], 0.5),
@@ -318,3 +325,22 @@ def test_predictions_made_ahead_come_back_for_their_version_only(tmp_path):
 def test_files_of_a_run_that_are_gone_name_the_store_setting(tmp_path):
     with pytest.raises(StoreError, match="LS_CLIP_STORE"):
         RunFiles(Store(str(tmp_path)), "r1").tasks(0)
+
+
+def test_records_carry_the_version_of_their_layout(runs: RunStore):
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.add_shard(run.id, Shard(number=0, tasks=1))
+    TrainingStore(runs.connection).request(1)
+    key = f"ls-clip:run:{run.id}"
+    assert runs.connection.hget(key, "schema") == b"1"
+    assert runs.connection.hget("ls-clip:training:1", "schema") == b"1"
+    assert json.loads(runs.connection.hget(f"{key}:shards", "0"))["schema"] == 1
+
+
+def test_a_run_without_a_version_is_read_and_one_of_a_newer_release_is_refused(runs: RunStore):
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.connection.hdel(f"ls-clip:run:{run.id}", "schema")
+    assert runs.get(run.id) == run
+    runs.connection.hset(f"ls-clip:run:{run.id}", "schema", 2)
+    with pytest.raises(QueueError, match="Upgrade all processes"):
+        runs.get(run.id)

@@ -12,8 +12,9 @@ from backend.errors import StudioError
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from jobs import queue, schedule
+from jobs.schedule import Kind
 from jobs.train_job import reconcile_all, train
-from jobs.training_state import ACCEPTED, FAILED, IDLE, NOTHING_NEW, TrainingStore
+from jobs.training_state import Outcome, TrainingReason, TrainingState, TrainingStore
 from tests.support.approvals import approvals, mixed, pulled
 from tests.support.builders import choices_config
 from tests.support.fixtures import MakeRuntime
@@ -23,7 +24,7 @@ Approve = Callable[[int], None]
 
 
 @pytest.fixture
-def house(
+def runtime(
     make_runtime: MakeRuntime,
     valkey: object,
     connection: Redis,
@@ -43,12 +44,12 @@ def house(
 
 
 @pytest.fixture
-def heads(house: Runtime) -> HeadRegistry:
-    return house.versions.heads
+def heads(runtime: Runtime) -> HeadRegistry:
+    return runtime.versions.heads
 
 
 @pytest.fixture
-def trainings(house: Runtime, connection: Redis) -> TrainingStore:
+def trainings(runtime: Runtime, connection: Redis) -> TrainingStore:
     return TrainingStore(connection)
 
 
@@ -69,33 +70,33 @@ def test_the_same_head_is_not_made_twice_and_comes_into_use_at_once(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore, connection: Redis
 ):
     trainings.note(PROJECT, refreshed=time.time())
-    train(PROJECT, "enough")
-    assert trainings.get(PROJECT).outcome == ACCEPTED
-    waits = schedule.moment(connection, schedule.REFRESH, PROJECT)
+    train(PROJECT, TrainingReason.ENOUGH)
+    assert trainings.get(PROJECT).outcome == Outcome.ACCEPTED
+    waits = schedule.moment(connection, Kind.REFRESH, PROJECT)
     assert waits is not None and waits > time.time() + 10
-    train(PROJECT, "forced")
+    train(PROJECT, TrainingReason.FORCED)
     now = trainings.get(PROJECT)
-    assert (now.outcome, now.candidate) == (NOTHING_NEW, "h1")
+    assert (now.outcome, now.candidate) == (Outcome.NOTHING_NEW, "h1")
     assert heads.names(KEY) == ["h1"]
-    waits = schedule.moment(connection, schedule.REFRESH, PROJECT)
+    waits = schedule.moment(connection, Kind.REFRESH, PROJECT)
     assert waits is not None and waits <= time.time()
     approve(26)
-    train(PROJECT, "forced")
+    train(PROJECT, TrainingReason.FORCED)
     assert heads.names(KEY) == ["h1", "h2"]
 
 
 def test_an_accepted_head_survives_an_empty_redis(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore, connection: Redis
 ):
-    train(PROJECT, "enough")
+    train(PROJECT, TrainingReason.ENOUGH)
     connection.flushall()
     assert not schedule.is_known(connection)
     reconcile_all()
     assert schedule.is_known(connection)
-    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is not None
-    train(PROJECT, "reconcile")
+    assert schedule.moment(connection, Kind.RECONCILE, PROJECT) is not None
+    train(PROJECT, TrainingReason.RECONCILE)
     assert trainings.get(PROJECT).candidate == "h1"
-    assert schedule.moment(connection, schedule.REFRESH, PROJECT) is not None
+    assert schedule.moment(connection, Kind.REFRESH, PROJECT) is not None
     heads.set_serving(KEY, "h1")
     assert heads.candidate(KEY) == ""
 
@@ -103,59 +104,63 @@ def test_an_accepted_head_survives_an_empty_redis(
 def test_what_was_approved_before_does_not_undo_a_rollback(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore
 ):
-    train(PROJECT, "enough")
+    train(PROJECT, TrainingReason.ENOUGH)
     heads.set_serving(KEY, "h1")
     approve(28)
     heads.set_serving(KEY, ZERO_SHOT, rollback=True)
-    train(PROJECT, "reconcile")
+    train(PROJECT, TrainingReason.RECONCILE)
     now = trainings.get(PROJECT)
-    assert (now.outcome, now.candidate) == (NOTHING_NEW, "")
+    assert (now.outcome, now.candidate) == (Outcome.NOTHING_NEW, "")
     assert "Gone back to zero-shot" in now.reason
-    train(PROJECT, "enough")
-    assert trainings.get(PROJECT).outcome == NOTHING_NEW
+    train(PROJECT, TrainingReason.ENOUGH)
+    assert trainings.get(PROJECT).outcome == Outcome.NOTHING_NEW
     assert heads.names(KEY) == ["h1"]
 
 
 def test_a_look_that_finds_nothing_does_not_hide_the_last_training(
     approve: Approve, trainings: TrainingStore
 ):
-    train(PROJECT, "enough")
+    train(PROJECT, TrainingReason.ENOUGH)
     before = trainings.get(PROJECT)
-    for why in ("enough", "reconcile"):
-        train(PROJECT, why)
+    for reason in (TrainingReason.ENOUGH, TrainingReason.RECONCILE):
+        train(PROJECT, reason)
         now = trainings.get(PROJECT)
-        assert (now.outcome, now.reason, now.ended) == (ACCEPTED, before.reason, before.ended)
+        assert (now.outcome, now.reason, now.ended) == (
+            Outcome.ACCEPTED,
+            before.reason,
+            before.ended,
+        )
 
 
 def test_asking_again_after_a_rollback_names_the_way_forward(
     approve: Approve, heads: HeadRegistry, trainings: TrainingStore
 ):
-    train(PROJECT, "enough")
+    train(PROJECT, TrainingReason.ENOUGH)
     heads.set_serving(KEY, "h1")
     heads.set_serving(KEY, ZERO_SHOT, rollback=True)
-    train(PROJECT, "forced")
+    train(PROJECT, TrainingReason.FORCED)
     now = trainings.get(PROJECT)
-    assert now.outcome == NOTHING_NEW
+    assert now.outcome == Outcome.NOTHING_NEW
     assert "ls-clip rollback 1 h1" in now.reason
     assert heads.names(KEY) == ["h1"]
 
 
 def test_a_project_that_is_gone_is_not_looked_at_any_more(
-    house: Runtime, studio: StubStudio, trainings: TrainingStore, connection: Redis
+    runtime: Runtime, studio: StubStudio, trainings: TrainingStore, connection: Redis
 ):
     studio.before = lambda method, path: 404 if path.startswith("/api/projects/") else None
-    schedule.add(connection, schedule.LATE, PROJECT, time.time() + 60)
-    train(PROJECT, "reconcile")
+    schedule.add(connection, Kind.LATE, PROJECT, time.time() + 60)
+    train(PROJECT, TrainingReason.RECONCILE)
     now = trainings.get(PROJECT)
-    assert (now.state, now.outcome) == (IDLE, FAILED)
+    assert (now.state, now.outcome) == (TrainingState.IDLE, Outcome.FAILED)
     assert "404" in now.reason
-    assert schedule.moment(connection, schedule.LATE, PROJECT) is None
-    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is None
+    assert schedule.moment(connection, Kind.LATE, PROJECT) is None
+    assert schedule.moment(connection, Kind.RECONCILE, PROJECT) is None
 
 
 def test_what_a_failed_training_took_is_looked_at_again(
     approve: Approve,
-    house: Runtime,
+    runtime: Runtime,
     heads: HeadRegistry,
     trainings: TrainingStore,
     connection: Redis,
@@ -164,20 +169,20 @@ def test_what_a_failed_training_took_is_looked_at_again(
     def refused(*_: object) -> None:
         raise StudioError("It refuses.", "Let it.")
 
-    trainings.heard(PROJECT, 25)
+    trainings.count_approvals(PROJECT, 25)
     with monkeypatch.context() as patch:
         patch.setattr("backend.training.head_trainer.HeadTrainer.train", refused)
-        train(PROJECT, "enough")
+        train(PROJECT, TrainingReason.ENOUGH)
     now = trainings.get(PROJECT)
-    assert (now.outcome, now.pending) == (FAILED, 25)
-    assert schedule.moment(connection, schedule.RECONCILE, PROJECT) is not None
-    train(PROJECT, "reconcile")
+    assert (now.outcome, now.pending) == (Outcome.FAILED, 25)
+    assert schedule.moment(connection, Kind.RECONCILE, PROJECT) is not None
+    train(PROJECT, TrainingReason.RECONCILE)
     assert heads.names(KEY) == ["h1"]
     assert trainings.get(PROJECT).pending == 0
 
 
 def test_only_a_worker_that_trains_is_asked_to_look_again(
-    house: Runtime, connection: Redis, monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ):
     from jobs.reconciler import reconcile
 

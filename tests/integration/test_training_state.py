@@ -19,8 +19,10 @@ from backend.settings import Settings
 from jobs import enqueue, project_lock, queue, schedule
 from jobs.events import project_number, record_event
 from jobs.reconciler import TRAINING_ATTEMPTS, reconcile
+from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import ACCEPTED, FAILED, IDLE, QUEUED, TRAINING, TrainingStore, enough
+from jobs.schedule import Kind
+from jobs.training_state import Outcome, TrainingState, TrainingStore, approvals_needed
 from tests.support.builders import choices_config, contract
 from tests.support.clock import Clock
 from tests.support.fixtures import MakeRuntime
@@ -58,30 +60,24 @@ def jobs_of(connection: Redis, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("full_annotation_created", {schedule.LATE}),
-        ("full_annotations_created", {schedule.LATE}),
-        ("full_annotation_updated", {schedule.LATE}),
-        ("full_annotations_deleted", {schedule.LATE}),
-        ("thin_annotation_created", {schedule.LATE}),
-        ("start_training", {schedule.FORCED}),
-        ("full_tasks_created", {schedule.PREDICT}),
-        ("thin_tasks_created", {schedule.PREDICT}),
-        ("full_project_updated", {schedule.PREDICT}),
+        ("full_annotation_created", {Kind.LATE}),
+        ("full_annotations_created", {Kind.LATE}),
+        ("full_annotation_updated", {Kind.LATE}),
+        ("full_annotations_deleted", {Kind.LATE}),
+        ("thin_annotation_created", {Kind.LATE}),
+        ("start_training", {Kind.FORCED}),
+        ("full_tasks_created", {Kind.PREDICT}),
+        ("thin_tasks_created", {Kind.PREDICT}),
+        ("full_project_updated", {Kind.PREDICT}),
     ],
 )
 def test_each_event_shape_leads_to_its_work(connection: Redis, name: str, kinds: set[str]):
     told(connection, name)
-    everything = (
-        schedule.TRAIN,
-        schedule.LATE,
-        schedule.FORCED,
-        schedule.PREDICT,
-        schedule.REFRESH,
-    )
+    everything = {*Kind} - {Kind.RECONCILE}
     assert {
         kind for kind in everything if schedule.moment(connection, kind, 5) is not None
     } == kinds
-    assert schedule.moment(connection, schedule.RECONCILE, 5) is not None
+    assert schedule.moment(connection, Kind.RECONCILE, 5) is not None
 
 
 def test_the_project_is_known_without_a_payload():
@@ -93,9 +89,9 @@ def test_the_project_is_known_without_a_payload():
 
 def test_lists_of_annotations_count_one_by_one(connection: Redis, trainings: TrainingStore):
     told(connection, "full_annotations_created", annotation=[{"id": n} for n in range(19)])
-    assert schedule.moment(connection, schedule.TRAIN, 5) is None
+    assert schedule.moment(connection, Kind.TRAIN, 5) is None
     told(connection, "full_annotation_created")
-    assert schedule.moment(connection, schedule.TRAIN, 5) is not None
+    assert schedule.moment(connection, Kind.TRAIN, 5) is not None
     assert trainings.get(5).pending == 20
 
 
@@ -105,7 +101,7 @@ def test_a_hundred_events_at_once_give_one_training_and_at_most_one_follow_up(
     for _ in range(60):
         told(connection, "full_annotation_created")
     monkeypatch.setattr("jobs.events.GATHER_SECONDS", 0.0)
-    schedule.add(connection, schedule.TRAIN, 5, time.time() - 1)
+    schedule.add(connection, Kind.TRAIN, 5, time.time() - 1)
     round_of(connection)
     assert jobs_of(connection, queue.TRAIN) == ["5-train"]
     for _ in range(40):
@@ -114,42 +110,42 @@ def test_a_hundred_events_at_once_give_one_training_and_at_most_one_follow_up(
         round_of(connection)
     assert jobs_of(connection, queue.TRAIN) == ["5-train"]
     trainings.begin(5)
-    trainings.end(5, ACCEPTED, "better")
-    assert schedule.moment(connection, schedule.TRAIN, 5) is not None
+    trainings.end(5, Outcome.ACCEPTED, "better")
+    assert schedule.moment(connection, Kind.TRAIN, 5) is not None
 
 
 def test_each_approval_puts_off_the_training_for_a_few(connection: Redis):
     told(connection, "full_annotation_created")
-    first = schedule.moment(connection, schedule.LATE, 5)
+    first = schedule.moment(connection, Kind.LATE, 5)
     time.sleep(0.02)
     told(connection, "full_annotation_updated")
-    second = schedule.moment(connection, schedule.LATE, 5)
+    second = schedule.moment(connection, Kind.LATE, 5)
     assert first is not None and second is not None
     assert second > first
 
 
 def test_new_tasks_are_gathered_for_a_minute(connection: Redis):
     told(connection, "full_tasks_created")
-    first = schedule.moment(connection, schedule.PREDICT, 5)
+    first = schedule.moment(connection, Kind.PREDICT, 5)
     time.sleep(0.02)
     told(connection, "full_tasks_created")
-    assert schedule.moment(connection, schedule.PREDICT, 5) == first
+    assert schedule.moment(connection, Kind.PREDICT, 5) == first
 
 
 def test_our_own_change_of_a_project_leads_to_nothing_and_new_labels_to_a_run(connection: Redis):
     digest = parse_config(choices_config()).digest
     project_lock.set_config(connection, 5, digest)
     told(connection, "full_project_updated")
-    assert schedule.moment(connection, schedule.PREDICT, 5) is None
+    assert schedule.moment(connection, Kind.PREDICT, 5) is None
     other = {"id": 5, "label_config": choices_config("cat", "wolf")}
     told(connection, "full_project_updated", project=other)
-    assert schedule.moment(connection, schedule.PREDICT, 5) is not None
+    assert schedule.moment(connection, Kind.PREDICT, 5) is not None
 
 
 def test_a_config_that_cannot_be_read_breaks_nothing(connection: Redis):
     project_lock.set_config(connection, 5, "abc")
     told(connection, "full_project_updated", project={"id": 5, "label_config": "<View"})
-    assert schedule.moment(connection, schedule.PREDICT, 5) is None
+    assert schedule.moment(connection, Kind.PREDICT, 5) is None
 
 
 def test_an_event_is_answered_before_it_is_acted_upon(
@@ -197,34 +193,34 @@ def test_a_redis_that_hangs_keeps_the_store_from_nothing(
 
 
 def test_enough_is_twenty_or_a_quarter_of_what_the_head_saw():
-    assert [enough(seen) for seen in (0, 79, 80, 400)] == [20, 20, 20, 100]
+    assert [approvals_needed(seen) for seen in (0, 79, 80, 400)] == [20, 20, 20, 100]
 
 
 def test_who_asks_during_a_training_waits_for_the_next(trainings: TrainingStore):
-    first = trainings.ask(5)
+    first = trainings.request(5)
     trainings.begin(5)
-    second = trainings.ask(5)
-    trainings.end(5, ACCEPTED, "better", notes=("one", "two"))
+    second = trainings.request(5)
+    trainings.end(5, Outcome.ACCEPTED, "better", notes=("one", "two"))
     now = trainings.get(5)
     assert (now.served, now.notes) == (first, ("one", "two"))
     assert now.served < second
     trainings.begin(5)
-    trainings.end(5, ACCEPTED, "better")
+    trainings.end(5, Outcome.ACCEPTED, "better")
     assert trainings.get(5).served == second
 
 
 def test_asked_twice_one_job_is_queued(trainings: TrainingStore, connection: Redis):
-    enqueue.ask_for_training(trainings, 5)
-    enqueue.ask_for_training(trainings, 5)
+    enqueue.request_training(trainings, 5)
+    enqueue.request_training(trainings, 5)
     assert jobs_of(connection, queue.TRAIN) == ["5-train"]
-    assert schedule.moment(connection, schedule.FORCED, 5) is not None
+    assert schedule.moment(connection, Kind.FORCED, 5) is not None
 
 
 def test_a_lost_training_comes_again_and_is_given_up_in_the_end(
     trainings: TrainingStore, connection: Redis, clock: Clock
 ):
-    enqueue.ask_for_training(trainings, 5)
-    assert trainings.get(5).state == QUEUED
+    enqueue.request_training(trainings, 5)
+    assert trainings.get(5).state == TrainingState.QUEUED
     for attempt in range(TRAINING_ATTEMPTS):
         lose_the_queue(RunStore(connection))
         round_of(connection)
@@ -236,7 +232,7 @@ def test_a_lost_training_comes_again_and_is_given_up_in_the_end(
     lose_the_queue(RunStore(connection))
     round_of(connection)
     now = trainings.get(5)
-    assert (now.state, now.outcome) == (IDLE, FAILED)
+    assert (now.state, now.outcome) == (TrainingState.IDLE, Outcome.FAILED)
     assert "still serves" in now.reason
     assert trainings.active() == []
 
@@ -244,22 +240,22 @@ def test_a_lost_training_comes_again_and_is_given_up_in_the_end(
 def test_a_training_outlasts_an_outage_of_half_an_hour(
     trainings: TrainingStore, connection: Redis, clock: Clock
 ):
-    enqueue.ask_for_training(trainings, 5)
+    enqueue.request_training(trainings, 5)
     until = clock.now + 1800
     while clock.now < until:
         # The worker has begun it and found nobody.
-        trainings.note(5, state=TRAINING, waits_for="Label Studio does not answer.")
+        trainings.note(5, state=TrainingState.TRAINING, blocked_on="Label Studio does not answer.")
         lose_the_queue(RunStore(connection))
         round_of(connection)
         clock.now += 5
-    assert trainings.get(5).state != IDLE
+    assert trainings.get(5).state != TrainingState.IDLE
     for _ in range(1800 // 5 * 2):
-        trainings.note(5, waits_for="Label Studio does not answer.")
+        trainings.note(5, blocked_on="Label Studio does not answer.")
         lose_the_queue(RunStore(connection))
         round_of(connection)
         clock.now += 5
     now = trainings.get(5)
-    assert (now.state, now.outcome) == (IDLE, FAILED)
+    assert (now.state, now.outcome) == (TrainingState.IDLE, Outcome.FAILED)
     assert "Label Studio does not answer." in now.reason
 
 
@@ -280,38 +276,42 @@ def runs(connection: Redis) -> RunStore:
 def test_a_refresh_waits_for_the_run_that_is_going_on(
     runs: RunStore, trainings: TrainingStore, connection: Redis
 ):
-    run, _ = enqueue.start(runs, 5, "missing", "cli")
+    run, _ = enqueue.start_run(runs, 5, Scope.MISSING, Trigger.CLI)
     trainings.note(5, candidate="h1")
-    schedule.add(connection, schedule.REFRESH, 5, time.time())
+    schedule.add(connection, Kind.REFRESH, 5, time.time())
     round_of(connection)
-    again = schedule.moment(connection, schedule.REFRESH, 5)
+    again = schedule.moment(connection, Kind.REFRESH, 5)
     assert again is not None and again > time.time()
-    runs.end(run.id, "done")
-    schedule.add(connection, schedule.REFRESH, 5, time.time() - 1)
+    runs.end(run.id, RunState.DONE)
+    schedule.add(connection, Kind.REFRESH, 5, time.time() - 1)
     round_of(connection)
     (refresh,) = runs.active()
-    assert (refresh.head, refresh.only, refresh.asked_by) == ("h1", "unlabelled", "training")
+    assert (refresh.head, refresh.scope, refresh.trigger) == (
+        "h1",
+        Scope.UNLABELLED,
+        Trigger.TRAINING,
+    )
     assert trainings.get(5).run == refresh.id
 
 
 def test_a_refresh_that_nobody_wants_any_more_is_not_made(runs: RunStore, connection: Redis):
-    schedule.add(connection, schedule.REFRESH, 5, time.time())
+    schedule.add(connection, Kind.REFRESH, 5, time.time())
     round_of(connection)
     assert runs.active() == []
-    assert schedule.moment(connection, schedule.REFRESH, 5) is None
+    assert schedule.moment(connection, Kind.REFRESH, 5) is None
 
 
 def test_tasks_that_came_during_a_run_are_looked_at_after_it(runs: RunStore, connection: Redis):
-    enqueue.start(runs, 5, "missing", "cli")
-    schedule.add(connection, schedule.PREDICT, 5, time.time())
+    enqueue.start_run(runs, 5, Scope.MISSING, Trigger.CLI)
+    schedule.add(connection, Kind.PREDICT, 5, time.time())
     round_of(connection)
-    again = schedule.moment(connection, schedule.PREDICT, 5)
+    again = schedule.moment(connection, Kind.PREDICT, 5)
     assert again is not None and again > time.time() + 30
 
 
 def test_of_two_supervisors_one_acts(connection: Redis):
     for project in range(20):
-        schedule.add(connection, schedule.LATE, project, time.time() - 1)
+        schedule.add(connection, Kind.LATE, project, time.time() - 1)
     taken = schedule.take(connection) + schedule.take(connection)
     assert len(taken) == len(set(taken)) == 20
 
@@ -329,7 +329,7 @@ def client(make_runtime: MakeRuntime, valkey: Any, connection: Redis) -> Any:
 def test_a_training_is_asked_for_by_http(client: Any, connection: Redis):
     assert client.post("/projects/5/train").status_code == 401
     answer = client.post("/projects/5/train", auth=("u", "p"))
-    assert (answer.status_code, answer.json["state"]) == (202, QUEUED)
+    assert (answer.status_code, answer.json["state"]) == (202, TrainingState.QUEUED)
     assert jobs_of(connection, queue.TRAIN) == ["5-train"]
     shown = client.get("/projects/5/training", auth=("u", "p")).json
     assert {"state", "outcome", "reason", "head", "pending", "enough"} <= set(shown)
@@ -352,4 +352,4 @@ def test_a_project_that_there_is_not_is_refused(
 def test_the_button_is_heard(client: Any, connection: Redis):
     body = event("start_training")
     assert client.post("/webhook", json=body, auth=("u", "p")).status_code == 200
-    until(lambda: schedule.moment(connection, schedule.FORCED, 5) is not None)
+    until(lambda: schedule.moment(connection, Kind.FORCED, 5) is not None)

@@ -25,7 +25,7 @@ from backend.settings import Settings
 from backend.storage.store import Store
 from jobs import enqueue, queue, shutdown
 from jobs.reconciler import reconcile
-from jobs.run import CANCELLED, EMBEDDING, Run, Shard
+from jobs.run import Run, RunState, Scope, Shard, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
@@ -39,7 +39,7 @@ from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture
-def house(
+def runtime(
     make_runtime: MakeRuntime, queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Runtime:
     runtime = make_runtime(redis_url=queue_settings.redis_url.get_secret_value(), batch_size=4)
@@ -48,12 +48,12 @@ def house(
 
 
 @pytest.fixture
-def work(house: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def work(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Do all that waits, in this process."""
     monkeypatch.setattr(shutdown, "_stop", threading.Event())
 
     def once() -> None:
-        connection = queue.connect(house.settings)
+        connection = queue.connect(runtime.settings)
         worker = ClipWorker(
             [queue.queue(connection, queue.PREDICT)],
             connection=connection,
@@ -67,106 +67,106 @@ def work(house: Runtime, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return once
 
 
-def shard_of(house: Runtime, runs: RunStore, images: list[str], number: int = 0) -> Run:
+def shard_of(runtime: Runtime, runs: RunStore, images: list[str], number: int = 0) -> Run:
     """A run with one shard in the queue."""
-    run, _ = runs.start(1, "missing", "cli")
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     tasks = [
         {"id": index, "data": {"image": image}, "images": [image]}
         for index, image in enumerate(images, 1)
     ]
-    files = RunFiles(house.store, run.id)
+    files = RunFiles(runtime.store, run.id)
     files.write_config(choices_config())
     files.write_tasks(number, tasks)
-    runs.add_shard(run.id, Shard(number, len(tasks)))
+    runs.add_shard(run.id, Shard(number=number, tasks=len(tasks)))
     # A second shard that nobody works on keeps the run from its import.
-    runs.add_shard(run.id, Shard(99, 1))
-    runs.move(run.id, EMBEDDING, listed=len(tasks), key="1.5", encoder=house.encoder.id)
+    runs.add_shard(run.id, Shard(number=99, tasks=1))
+    runs.move(run.id, RunState.EMBEDDING, listed=len(tasks), key="1.5", encoder=runtime.encoder.id)
     enqueue.enqueue_shard(runs, run.id, number)
     return run
 
 
 @pytest.fixture
-def runs(house: Runtime) -> RunStore:
-    return RunStore(queue.connect(house.settings))
+def runs(runtime: Runtime) -> RunStore:
+    return RunStore(queue.connect(runtime.settings))
 
 
-def stored(house: Runtime, images: list[str]) -> set[str]:
-    found, _ = house.embedder.stored(images)
+def stored(runtime: Runtime, images: list[str]) -> set[str]:
+    found, _ = runtime.embedder.stored(images)
     return set(found)
 
 
 def test_a_shard_is_embedded_and_its_bad_images_are_named(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
     good, bad = [data_uri(seed) for seed in range(10)], "data:image/png;base64,AAAA"
-    run = shard_of(house, runs, [*good, bad])
+    run = shard_of(runtime, runs, [*good, bad])
     work()
     shard = runs.shards(run.id)[0]
     assert (shard.embedded, shard.cached, shard.failed, shard.done) == (10, 0, 1, True)
-    assert stored(house, good) == set(good)
+    assert stored(runtime, good) == set(good)
     assert list(runs.failures(run.id)) == [11]
     assert runs.failures(run.id)[11]["fix"]
 
 
 def test_a_shard_that_comes_again_encodes_nothing(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
     images = [data_uri(seed) for seed in range(6)]
-    shard_of(house, runs, images)
+    shard_of(runtime, runs, images)
     work()
-    encoded = house.encoder.images  # type: ignore[attr-defined]
-    runs.end(runs.active()[0].id, CANCELLED)
-    run = shard_of(house, runs, images)
+    encoded = runtime.encoder.images  # type: ignore[attr-defined]
+    runs.end(runs.active()[0].id, RunState.CANCELLED)
+    run = shard_of(runtime, runs, images)
     work()
     shard = runs.shards(run.id)[0]
     assert (shard.embedded, shard.cached) == (0, 6)
-    assert house.encoder.images == encoded  # type: ignore[attr-defined]
+    assert runtime.encoder.images == encoded  # type: ignore[attr-defined]
 
 
 def test_one_image_that_cannot_be_encoded_costs_only_itself(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
     images = [data_uri(seed) for seed in range(8)]
     sick = photo(5).tobytes()
-    encode = house.encoder.encode_prepared
+    encode = runtime.encoder.encode_prepared
 
     def fail(prepared: Any) -> Any:
         if any(one.tobytes() == sick for one in prepared):
             raise RuntimeError("device-side assert")
         return encode(prepared)
 
-    house.encoder.encode_prepared = fail  # type: ignore[method-assign]
-    run = shard_of(house, runs, images)
+    runtime.encoder.encode_prepared = fail  # type: ignore[method-assign]
+    run = shard_of(runtime, runs, images)
     work()
     assert list(runs.failures(run.id)) == [6]
-    assert len(stored(house, images)) == 7
+    assert len(stored(runtime, images)) == 7
 
 
 def test_a_cancelled_run_stops_at_the_next_batch(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
-    run = shard_of(house, runs, [data_uri(seed) for seed in range(40)])
-    encoder = house.encoder
+    run = shard_of(runtime, runs, [data_uri(seed) for seed in range(40)])
+    encoder = runtime.encoder
     assert isinstance(encoder, StubEncoder)
-    encoder.before = lambda: runs.end(run.id, CANCELLED)
+    encoder.before = lambda: runs.end(run.id, RunState.CANCELLED)
     work()
     assert encoder.images <= 8
     assert queue.depth(runs.connection, queue.PREDICT) == 0
 
 
 def test_told_to_stop_a_worker_puts_its_shard_back_and_keeps_what_it_has(
-    house: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ):
     images = [data_uri(seed) for seed in range(40)]
-    run = shard_of(house, runs, images)
-    encoder = house.encoder
+    run = shard_of(runtime, runs, images)
+    encoder = runtime.encoder
     assert isinstance(encoder, StubEncoder)
     encoder.before = lambda: os.kill(os.getpid(), signal.SIGTERM) if encoder.images == 8 else None
     work()
     assert queue.queue(runs.connection, queue.PREDICT).get_job_ids() == [
         enqueue.shard_id(run.id, 0)
     ]
-    assert 8 <= len(stored(house, images)) <= 16
+    assert 8 <= len(stored(runtime, images)) <= 16
     monkeypatch.setattr(shutdown, "_stop", threading.Event())
     encoder.before = lambda: None
     work()
@@ -175,42 +175,42 @@ def test_told_to_stop_a_worker_puts_its_shard_back_and_keeps_what_it_has(
 
 
 def test_an_image_that_kills_its_worker_is_found_and_left_out(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
     images = [data_uri(seed) for seed in range(4)]
-    run = shard_of(house, runs, images)
+    run = shard_of(runtime, runs, images)
     for _ in range(3):
         runs.count_attempt(run.id, enqueue.shard_id(run.id, 0))
     # What a process leaves behind that dies while it touches the third image.
-    runs.hold(run.id, 0, house.embedder.address(images[2]))
+    runs.hold(run.id, 0, runtime.embedder.address(images[2]))
     work()
     assert list(runs.failures(run.id)) == [3]
     assert runs.failures(run.id)[3]["code"] == "worker_died"
     assert "died" in runs.failures(run.id)[3]["message"]
-    assert len(stored(house, images)) == 3
+    assert len(stored(runtime, images)) == 3
 
 
 def test_a_store_that_fails_leaves_the_shard_undone_and_says_so(
-    house: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    runtime: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ):
     from backend.errors import StoreError
 
     def full(*_: Any) -> None:
         raise StoreError("No space left on device.", "Free some space.")
 
-    monkeypatch.setattr(house.store, "add", full)
-    run = shard_of(house, runs, [data_uri(1)])
+    monkeypatch.setattr(runtime.store, "add", full)
+    run = shard_of(runtime, runs, [data_uri(1)])
     work()
     now = runs.get(run.id)
     assert now is not None
-    assert (now.state, now.shards_done) == (EMBEDDING, 0)
-    assert "No space left" in now.waits_for
+    assert (now.state, now.shards_done) == (RunState.EMBEDDING, 0)
+    assert "No space left" in now.blocked_on
 
 
 def test_a_worker_with_another_encoder_fails_the_run_and_says_why(
-    house: Runtime, runs: RunStore, work: Callable[[], None]
+    runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
-    run = shard_of(house, runs, [data_uri(1)])
+    run = shard_of(runtime, runs, [data_uri(1)])
     runs.note(run.id, encoder="another")
     work()
     now = runs.get(run.id)
@@ -221,7 +221,7 @@ def test_a_worker_with_another_encoder_fails_the_run_and_says_why(
 
 
 def test_a_pickle_in_the_queue_is_refused(
-    house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path
+    runtime: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path
 ):
     class Bomb:
         def __reduce__(self) -> Any:
@@ -240,7 +240,7 @@ def test_a_pickle_in_the_queue_is_refused(
     "function", ["os.getpid", "subprocess.getoutput", "builtins.exec", "jobs.run_store.RunStore"]
 )
 def test_a_function_that_is_not_ours_is_refused(
-    house: Runtime, connection: Redis, work: Callable[[], None], function: str, tmp_path: Path
+    runtime: Runtime, connection: Redis, work: Callable[[], None], function: str, tmp_path: Path
 ):
     queue.enqueue(connection, queue.PREDICT, function, f"touch {tmp_path}/x", job_id="a")
     work()
@@ -252,7 +252,7 @@ def test_a_function_that_is_not_ours_is_refused(
 
 @pytest.mark.parametrize("function", [enqueue.SWEEP, "os.getpid"])
 def test_nothing_that_a_job_wants_called_back_is_called(
-    house: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path, function: str
+    runtime: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path, function: str
 ):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'called')!r}, 'w')\n")
     sys.path.insert(0, str(tmp_path))
@@ -274,7 +274,7 @@ def test_nothing_that_a_job_wants_called_back_is_called(
 
 
 def test_a_job_for_a_run_that_is_gone_does_nothing(
-    house: Runtime, connection: Redis, work: Callable[[], None]
+    runtime: Runtime, connection: Redis, work: Callable[[], None]
 ):
     for name, function in (("p", enqueue.PLAN), ("f", enqueue.FINISH)):
         queue.enqueue(connection, queue.PREDICT, function, "gone", job_id=name)
@@ -397,7 +397,7 @@ def test_asking_and_looking_from_the_command_line(
 def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
     queue_settings: Settings, connection: Redis, tmp_path: Path
 ):
-    run, _ = RunStore(connection).start(3, "missing", "cli")
+    run, _ = RunStore(connection).start(3, Scope.MISSING, Trigger.CLI)
     store = Store(queue_settings.store_uri)
     for name in (run.id, "ended"):
         RunFiles(store, name).write_tasks(0, [task(1)])

@@ -1,0 +1,68 @@
+"""Records in Redis: which attribute has which name there and in JSON answers, and their version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from backend.errors import QueueError
+
+SCHEMA = 1
+"""Version of the layout of all records, written as ``schema``; where it is missing, it is 1."""
+
+
+class Record(BaseModel):
+    """An immutable record, kept as text in a Redis hash or as a JSON object.
+
+    The alias of a field is its name in Redis and in JSON answers, where that differs from the
+    attribute's; ``exclude=True`` keeps a field out of JSON answers.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, protected_namespaces=())
+
+    @classmethod
+    def from_wire(cls, content: Mapping[str, Any], **known: Any) -> Self:
+        """The record that was read.
+
+        Args:
+            content: name in Redis -> value; names that are no field are ignored.
+            known: fields that are not part of what was read.
+
+        Raises:
+            QueueError: it was written by a newer release, or cannot be read.
+        """
+        version = int(content.get("schema", 1))
+        if version > SCHEMA:
+            raise QueueError(
+                f"Redis holds a {cls.__name__.lower()} of layout {version}; this release reads "
+                f"layouts up to {SCHEMA}.",
+                "Upgrade all processes to the same release: backend, workers and command line.",
+            )
+        try:
+            return cls.model_validate({**content, **known})
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors())
+            raise QueueError(
+                f"Redis holds a {cls.__name__.lower()} that cannot be read ({fields}).",
+                "Upgrade all processes to the same release: backend, workers and command line.",
+            ) from error
+
+    @classmethod
+    def to_wire(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Attribute -> value as name in Redis -> text or number.
+
+        Raises:
+            KeyError: an attribute that the record does not have.
+        """
+        written = {}
+        for name, value in fields.items():
+            is_json = isinstance(value, list | tuple | dict)
+            written[cls.model_fields[name].alias or name] = json.dumps(value) if is_json else value
+        return written
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able, with the names of JSON answers."""
+        return self.model_dump(mode="json", by_alias=True)
