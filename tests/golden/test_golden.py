@@ -187,7 +187,7 @@ def test_a_run_of_an_older_redis_can_go_on(redis: Redis):
         **{"model_version": "golden-z-00000000", "planned_version": "golden-z-00000000"},
         **{"listed": 48, "embedded": 14, "cached": 5, "imported": 0, "failed": 2, "shards": 3},
         **{"shards_done": 1, "error": None, "notes": [], "ended": 0.0, "head": "h3"},
-        **{"waits_for": "Label LabelStudioClient does not answer.", "key": "7.1795416973"},
+        **{"waits_for": "Label Studio does not answer.", "key": "7.1795416973"},
         **{"config": "0123456789abcdef", "encoder": "golden-encoder", "left_out": 3},
         **{"sending": 9, "sent_to": 4},
     }

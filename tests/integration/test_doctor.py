@@ -23,7 +23,7 @@ from backend.server.settings_comparison import differing, digests
 from backend.settings import Settings
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import TrainingStore
+from jobs.training_state import Outcome, TrainingStore
 from tests.support.builders import ROOT, make_settings
 from tests.support.processes import free_port, run_cli, served
 
@@ -406,15 +406,15 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
 @pytest.mark.parametrize(
     ("outcome", "fields", "severity", "said"),
     [
-        ("failed", {"pending": 0}, "warning", "failed"),
-        ("kept aside", {"pending": 0}, "note", "kept aside"),
-        ("accepted", {"pending": 7}, "warning", "7 new approvals"),
+        (Outcome.FAILED, {"pending": 0}, "warning", "failed"),
+        (Outcome.REJECTED, {"pending": 0}, "note", "kept aside"),
+        (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals"),
     ],
 )
 def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
     queue_settings: Settings,
     connection: Redis,
-    outcome: str,
+    outcome: Outcome,
     fields: dict[str, Any],
     severity: str,
     said: str,
@@ -437,5 +437,5 @@ def test_before_the_first_training_it_is_not_said_that_it_went_well(
 
 
 def test_a_training_that_went_well_is_not_spoken_of(queue_settings: Settings, connection: Redis):
-    TrainingStore(connection).end(4, "accepted", "Better.")
+    TrainingStore(connection).end(4, Outcome.ACCEPTED, "Better.")
     assert "training" not in queue_findings(queue_settings, 4)
