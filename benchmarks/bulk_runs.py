@@ -66,7 +66,7 @@ def run_through(
         RuntimeError: the run failed, or left tasks out.
     """
     runs = RunStore(queue.connect(settings))
-    run, _ = start(runs, project, Scope.MISSING, Trigger.CLI)
+    run, _ = start_run(runs, project, Scope.MISSING, Trigger.CLI)
     return _good(wait(runs, run.id, progress))
 
 

@@ -394,7 +394,7 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
         runs.end(run.id, RunState.FAILED, StudioError("It says no.", "Ask nicely."))
     elif end == "left out":
         runs.record_failures(run.id, {7: {"code": "truncated"}})
-        runs.end(run.id, "done")
+        runs.end(run.id, RunState.DONE)
     else:
         runs.note(run.id, **fields)
     found = queue_findings(queue_settings, 4)["run"]
