@@ -33,6 +33,7 @@ from benchmarks.bulk_servers import (
 )
 from benchmarks.bulk_stages import SAMPLE, Stages, batches
 from jobs import queue
+from jobs.enqueue import start_run
 from jobs.polling import wait
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
