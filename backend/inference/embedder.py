@@ -29,18 +29,27 @@ Failures = dict[str, ImageError]
 Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
-"""Images encoded at once where someone waits: a batch cannot be cut short."""
+"""Images encoded at once where there is a deadline: a batch cannot be cut short."""
 DRAFT_SIZE = 896
 """JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
 
 
 Step = Callable[[int, int, int], None]
-"""Called after each batch with the images that were there, encoded and failed so far; may raise to
-stop."""
+"""Called after each batch with the numbers of images that the store had already, that were encoded
+and that failed so far; may raise to stop."""
 
 
 @dataclass(frozen=True)
 class _Fetched:
+    """An image that is ready to be encoded.
+
+    Attributes:
+        value: its address as the task's data has it.
+        address: its name in the store.
+        key: its content key.
+        prepared: from `Encoder.prepare`.
+    """
+
     value: str
     address: str
     key: str
@@ -49,7 +58,13 @@ class _Fetched:
 
 @dataclass(frozen=True)
 class Filled:
-    """What came of `Embedder.fill`: images encoded, images that were there, and the rest."""
+    """The outcome of `Embedder.fill`.
+
+    Attributes:
+        embedded: images that were encoded.
+        cached: images that the store had already.
+        failures: the other images.
+    """
 
     embedded: int
     cached: int
@@ -126,7 +141,7 @@ class Embedder:
         Memory stays flat: nothing is returned, and only so many images wait decoded.
 
         Args:
-            values: what stands in the tasks' data.
+            values: image addresses as the tasks' data has them.
             step: see `Step`.
 
         Raises:
@@ -134,9 +149,11 @@ class Embedder:
         """
         addresses = {value: self.address(value) for value in dict.fromkeys(values)}
         keys = self._store.vectors.keys_of(addresses.values())
-        there = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
         missing = {
-            value: address for value, address in addresses.items() if keys.get(address) not in there
+            value: address
+            for value, address in addresses.items()
+            if keys.get(address) not in present
         }
         cached = len(addresses) - len(missing)
         telemetry.CACHE_HITS.inc(cached)
@@ -155,8 +172,8 @@ class Embedder:
         """
         addresses = {self.address(value) for value in values}
         keys = self._store.vectors.keys_of(addresses)
-        there = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
-        return len(keys) == len(addresses) and there >= set(keys.values())
+        present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        return len(keys) == len(addresses) and present >= set(keys.values())
 
     def address(self, value: str) -> str:
         """The image's name in the store, see `store_address`."""
@@ -184,7 +201,7 @@ class Embedder:
         deadline: float | None,
         step: Callable[[int, int], None] | None = None,
     ) -> tuple[dict[str, Embedding], Failures]:
-        """With a ``step`` the store is what counts: its failures are raised then, else logged."""
+        """Fetch and encode images; with a ``step``, store failures are raised, else logged."""
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
         jobs: dict[Future[_Fetched], str] = {}
@@ -215,7 +232,7 @@ class Embedder:
                             error,
                             failures[value].reason,
                         )
-                # Where someone waits, an image that is there does not wait for one that is not.
+                # With a deadline, no fetched image waits for those that are still being fetched.
                 enough = size if deadline is None else 1
                 while len(ready) >= enough and not _passed(deadline):
                     batch, ready = ready[:size], ready[size:]
@@ -249,7 +266,7 @@ class Embedder:
         embeddings: dict[str, Embedding],
         failures: Failures,
     ) -> None:
-        """Add the batch to the embeddings, or to the failures; what is late goes into neither."""
+        """Add each image of the batch to the embeddings or the failures; late ones to neither."""
         left = _left(deadline)
         # One at a time: an image that two requests bring at once must not be encoded twice, since
         # another batch may give another last bit.
@@ -266,24 +283,24 @@ class Embedder:
         encoder = self._encoder
         try:
             known = self._store.vectors.embeddings(
-                encoder.id, encoder.dim, [one.key for one in batch]
+                encoder.id, encoder.dim, [image.key for image in batch]
             )
         except StoreError as error:
             self._store_failed(error, strict)
             known = {}
-        fresh = list({one.key: one for one in batch if one.key not in known}.values())
+        fresh = list({image.key: image for image in batch if image.key not in known}.values())
         started = time.monotonic()
         rows, broken = self._rows_of(fresh)
         if fresh:
             telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
             telemetry.IMAGES_ENCODED.inc(len(rows))
         known |= {row.key: row.embedding for row in rows}
-        failures |= {one.value: broken[one.key] for one in batch if one.key in broken}
+        failures |= {image.value: broken[image.key] for image in batch if image.key in broken}
         stored = {row.address for row in rows}
         again = [
-            (one.address, one.key)
-            for one in batch
-            if one.address not in stored and one.key not in broken
+            (image.address, image.key)
+            for image in batch
+            if image.address not in stored and image.key not in broken
         ]
         try:
             self._store.vectors.add(encoder.id, encoder.dim, rows)
@@ -292,14 +309,14 @@ class Embedder:
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
             self._store_failed(error, strict)
-        return {one.value: known[one.key] for one in batch if one.key in known}
+        return {image.value: known[image.key] for image in batch if image.key in known}
 
     def _rows_of(self, fresh: list[_Fetched]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
-        """Encode; a batch that fails is halved until the image is found that it fails on."""
+        """Encode; a batch that fails is halved, until each image that fails is alone."""
         if not fresh:
             return [], {}
         try:
-            encoded = self._encoder.encode_prepared([one.prepared for one in fresh])
+            encoded = self._encoder.encode_prepared([image.prepared for image in fresh])
         except Exception as error:
             if len(fresh) == 1:
                 log.exception("image %s cannot be encoded", loggable(fresh[0].value))
@@ -309,19 +326,19 @@ class Embedder:
             return first[0] + second[0], first[1] | second[1]
         rows: list[NewEmbedding] = []
         broken: dict[str, ImageError] = {}
-        for index, one in enumerate(fresh):
+        for index, image in enumerate(fresh):
             regions = None if encoded.regions is None else encoded.regions[index]
             if not np.isfinite(encoded.image[index]).all() or (
                 regions is not None and not np.isfinite(regions).all()
             ):
-                log.error("image %s has no finite embedding", loggable(one.value))
-                broken[one.key] = _NOT_FINITE
+                log.error("image %s has no finite embedding", loggable(image.value))
+                broken[image.key] = _NOT_FINITE
                 continue
             embedding = Embedding(
                 encoded.image[index].astype(np.float16),
                 None if regions is None else regions.astype(np.float16),
             )
-            rows.append(NewEmbedding(one.address, one.key, embedding))
+            rows.append(NewEmbedding(image.address, image.key, embedding))
         return rows, broken
 
     def _store_failed(self, error: StoreError, strict: bool) -> None:
@@ -352,7 +369,7 @@ def _count(failures: Failures) -> None:
 
 
 def as_image_error(error: Exception) -> ImageError:
-    """Whatever went wrong with an image is this image's failure and no other's."""
+    """Any error while an image was fetched or encoded, as the failure of this image."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, ClipError):

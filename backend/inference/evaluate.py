@@ -1,4 +1,4 @@
-"""Measure suggestions on a labelled folder, on the path that tasks take: store, statistics, scores.
+"""Measures suggestions on a labelled folder, with store, statistics and scores as for tasks.
 
 The labels are read for the final measures only (and for the table, where that is asked for).
 """
@@ -60,7 +60,7 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
         settings: encoder, store, image limits.
         folder: ``labels.json`` is ``{"classes": [...], "images": {file: [label, ...]}}``.
         fit: fit the encoder's probability table to these labels and keep it in the store.
-        progress: told how far it is.
+        progress: called with the step, and how much of it is done.
 
     Returns:
         Percentages: ``map`` over labels with 10 positives or more, ``map_all`` over all that

@@ -1,4 +1,4 @@
-"""What a person reads beside a suggestion: the probabilities, and the task's confidence."""
+"""What a person sees beside a suggestion: the probabilities, and the task's confidence."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from numpy.typing import NDArray
 from backend.labels.controls import Control, Label
 
 NEAR_MISSES = 5
-"""Labels below the threshold that are shown all the same."""
+"""Labels below the threshold that are shown as well, at most."""
 
 
 @dataclass(frozen=True)
 class ScoredControl:
-    """A control with the probabilities (C,) and thresholds (C) of its labels.
+    """A control with the probabilities (C,) and thresholds (C,) of its labels.
 
-    ``known`` are the places of labels that the task's data says are there; they are ticked.
-    ``unreadable`` are those that the encoder cannot read: their probabilities mean nothing.
+    Attributes:
+        control: with this task's labels.
+        probabilities: float32, in [0, 1].
+        thresholds: labels are ticked from this probability on; above 1: never.
+        known: places of labels that the task's data names; they are ticked.
+        unreadable: places of labels that the encoder cannot read, so that their probabilities mean
+            nothing.
     """
 
     control: Control
@@ -62,7 +67,8 @@ class ScoredControl:
     def near(self) -> list[tuple[Label, float]]:
         """The most probable labels that are not ticked, with their probabilities."""
         rest = (index for index in self._order if index not in self._ticked | self.unreadable)
-        return [(self.control.labels[one], self._values[one]) for one in islice(rest, NEAR_MISSES)]
+        nearest = islice(rest, NEAR_MISSES)
+        return [(self.control.labels[index], self._values[index]) for index in nearest]
 
     @property
     def ticked(self) -> list[tuple[Label, float]]:
@@ -86,24 +92,24 @@ def confidence(scored: Sequence[ScoredControl]) -> float:
     In (0, 1]: 1 if every box is certain, 0.5 if one change is expected, 0.25 if three are. Label
     Studio's uncertainty sampling serves the lowest first.
     """
-    return round(1.0 / (1.0 + sum(one.expected_changes for one in scored)), 6)
+    return round(1.0 / (1.0 + sum(control.expected_changes for control in scored)), 6)
 
 
 def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
     """Lines for the read-only TextArea: ticked labels, near misses, and where they come from."""
     lines = []
-    for one in scored:
-        prefix = f"{one.control.name} – " if len(scored) > 1 else ""
-        ticked = _listed(one.ticked) or "nothing"
+    for item in scored:
+        prefix = f"{item.control.name} – " if len(scored) > 1 else ""
+        ticked = _listed(item.ticked) or "nothing"
         lines.append(f"{prefix}suggested: {ticked}")
-        if one.known:
-            names = ", ".join(one.control.labels[place].key for place in sorted(one.known))
+        if item.known:
+            names = ", ".join(item.control.labels[place].key for place in sorted(item.known))
             lines.append(f"{prefix}known beforehand: {names}")
-        if one.unreadable:
-            names = ", ".join(one.control.labels[place].key for place in sorted(one.unreadable))
+        if item.unreadable:
+            names = ", ".join(item.control.labels[place].key for place in sorted(item.unreadable))
             lines.append(f"{prefix}cannot be read by the encoder: {names}")
-        if one.near:
-            lines.append(f"{prefix}not ticked: {_listed(one.near)}")
+        if item.near:
+            lines.append(f"{prefix}not ticked: {_listed(item.near)}")
     return [*lines, source]
 
 

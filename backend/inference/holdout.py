@@ -1,4 +1,4 @@
-"""Random slices of a project's tasks, the same for ever: a hash decides, nothing is stored.
+"""Random slices of a project's tasks that stay the same: a hash decides, nothing is stored.
 
 The blind slice is shown without suggestions, so that quality and effort can be measured without
 anchoring (suggestions sway reviewers, arXiv 2509.08514). The audit slice is shown with them. Heads

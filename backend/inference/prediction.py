@@ -1,4 +1,4 @@
-"""One task's prediction, as it is told to Label Studio."""
+"""One task's prediction, in the forms in which Label Studio and the prediction log take it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.storage.prediction_log import LoggedPrediction
 
 @dataclass(frozen=True)
 class Prediction:
-    """What is told to Label Studio about one task.
+    """The prediction of one task.
 
     Attributes:
         task: the task's id, None if the caller gave none.
@@ -40,18 +40,18 @@ class Prediction:
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Control name -> label key -> probability."""
         return {
-            one.control.name: {
+            scored.control.name: {
                 label.key: float(p)
-                for label, p in zip(one.control.labels, one.probabilities, strict=True)
+                for label, p in zip(scored.control.labels, scored.probabilities, strict=True)
             }
-            for one in self.scored
+            for scored in self.scored
         }
 
     def as_item(self) -> dict[str, Any]:
         """An item of the reply to /predict.
 
         Without a ``result`` Label Studio saves nothing and leaves the task open, whereas an empty
-        one would be saved as the suggestion of nothing.
+        ``result`` would be saved as a prediction that suggests nothing.
         """
         if self.result is None:
             error = {} if self.failure is None else {"error": self.failure.as_dict()}
@@ -75,7 +75,7 @@ class Prediction:
 
 
 def ticked_choices(result: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Control name -> what a result ticks there, as Label Studio stores it."""
+    """Control name -> the choices that a result ticks, as Label Studio stores them."""
     return {
         item["from_name"]: item["value"][item["type"]]
         for item in result
@@ -84,5 +84,5 @@ def ticked_choices(result: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def logged(predictions: Iterable[Prediction]) -> list[LoggedPrediction]:
-    """What the prediction log keeps of these; those without a result or a task are left out."""
+    """Entries of the prediction log; predictions without a result or a task are left out."""
     return [entry for prediction in predictions if (entry := prediction.logged()) is not None]

@@ -1,4 +1,4 @@
-"""The one way from tasks to Label Studio predictions.
+"""The only way from tasks to Label Studio predictions.
 
 Embeddings come from the store, or the image is fetched, decoded, encoded and stored; scores are
 always computed from the embedding as stored, so that one version gives the same bytes however and
@@ -140,7 +140,7 @@ def _with_known(probabilities: NDArray[np.float32], known: frozenset[int]) -> ND
 def _prediction(
     version: ModelVersion, task: TaskInput, scored: Sequence[ScoredControl]
 ) -> Prediction:
-    values = {task.images[control.control.name] for control in scored}
+    values = {task.images[item.control.name] for item in scored}
     images = tuple(sorted(value for value in values if value is not None))
     if (
         task.number is not None
@@ -151,13 +151,13 @@ def _prediction(
         return Prediction(task.number, version.name, [], score, scored, images=images, blind=True)
     result = [
         {
-            "from_name": control.control.name,
-            "to_name": control.control.to_name,
-            "type": control.control.kind,
-            "value": control.control.result_value(control.suggested),
+            "from_name": item.control.name,
+            "to_name": item.control.to_name,
+            "type": item.control.kind,
+            "value": item.control.result_value(item.suggested),
         }
-        for control in scored
-        if control.suggested
+        for item in scored
+        if item.suggested
     ]
     if version.config.evidence is not None:
         name, to_name = version.config.evidence

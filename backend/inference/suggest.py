@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What is suggested for one file.
+    """The suggestion for one file.
 
     Attributes:
         file: its path as it was given.
@@ -45,7 +45,7 @@ class Suggestion:
     unreadable: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: file, suggested, scores, and error where there is one."""
+        """For JSON: ``file``, ``suggested``, ``scores``, and ``error`` where there is an error."""
         content: dict[str, Any] = {
             "file": self.file,
             "suggested": self.suggested,
@@ -94,7 +94,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
 
 
 def _suggestion(version: ModelVersion, settings: Settings, file: Path) -> Suggestion:
-    """The suggestion for a file that is there."""
+    """The suggestion for an existing file."""
     (control,) = version.config.controls
     try:
         data = _read(file, settings.max_image_bytes)

@@ -1,4 +1,4 @@
-"""Which images a task has, for which control."""
+"""The images of a task, one per control."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TaskInput:
         number: the task's id, None if it has none that a database can hold.
         data: the task's data; empty if it is not an object.
         controls: of the labeling config, with this task's own labels where it brings them along.
-        images: control name -> address of its image, ready to be fetched; None: there is none.
+        images: control name -> address of its image, ready to be fetched; None if it has none.
     """
 
     number: int | None
@@ -43,7 +43,7 @@ def task_data(task: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
-    """The address of a task's image for this control, ready to be fetched; None: there is none."""
+    """The address of a task's image for this control, ready to be fetched; None if it has none."""
     value = field_value(task_data(task), control.image_field)
     if not isinstance(value, str) or not value.strip():
         return None

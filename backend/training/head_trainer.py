@@ -74,7 +74,7 @@ class Pulled:
 
     @property
     def reviewed(self) -> dict[int, str]:
-        """Task id -> a hash of what was approved there; tasks that were reviewed, not just known.
+        """Task id -> a hash of its approvals; only tasks that were reviewed.
 
         Two pulls with the same hashes train the same head.
         """
