@@ -72,6 +72,11 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: Trai
     heads = runtime.versions.heads
     last_change = studio.tasks.last_change(project)
     candidate, rolled_back = heads.candidate(key), heads.rolled_back(key)
+    if candidate in heads.names(key) and runtime.versions.is_refused(key, candidate):
+        # Accepted before the encoder was changed: its refresh would fail again and again.
+        log.warning("project %d: %s is for another encoder and will not serve", project, candidate)
+        heads.set_candidate(key, "")
+        candidate = ""
     if last.candidate != candidate:
         trainings.note(project, candidate=candidate)
     if candidate and (

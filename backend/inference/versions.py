@@ -114,6 +114,14 @@ class ModelVersions:
                 self._cache.popitem(last=False)
         return version
 
+    def is_refused(self, project: str, head: str) -> bool:
+        """Whether `get` would refuse this set of heads, which was made for another encoder.
+
+        Raises:
+            StoreError: the store cannot be read, or has no such set.
+        """
+        return self.heads.get(project, head).encoder != self.encoder.id
+
     def freeze_statistics(
         self,
         config: LabelConfig,

@@ -18,6 +18,7 @@ from jobs.training_state import Outcome, TrainingReason, TrainingState, Training
 from tests.support.approvals import approvals, mixed, pulled
 from tests.support.builders import choices_config
 from tests.support.fixtures import MakeRuntime
+from tests.support.heads import head_set
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
 Approve = Callable[[int], None]
@@ -99,6 +100,21 @@ def test_an_accepted_head_survives_an_empty_redis(
     assert schedule.moment(connection, Kind.REFRESH, PROJECT) is not None
     heads.set_serving(KEY, "h1")
     assert heads.candidate(KEY) == ""
+
+
+def test_an_accepted_head_of_another_encoder_is_dropped(
+    house: Runtime, approve: Approve, trainings: TrainingStore, connection: Redis
+):
+    heads = house.versions.heads
+    heads.save(KEY, head_set("h1", "another encoder", 3))
+    heads.set_candidate(KEY, "h1")
+    trainings.note(PROJECT, candidate="h1", last_change="now")
+    train(PROJECT, TrainingReason.RECONCILE)
+    assert heads.candidate(KEY) == trainings.get(PROJECT).candidate == ""
+    assert schedule.moment(connection, Kind.REFRESH, PROJECT) is None
+    approve(26)
+    train(PROJECT, TrainingReason.FORCED)
+    assert heads.candidate(KEY) == trainings.get(PROJECT).candidate == "h2"
 
 
 def test_what_was_approved_before_does_not_undo_a_rollback(
