@@ -361,8 +361,8 @@ def is_up(service: str, given: dict[str, str]) -> bool:
     """
     if service == "backend":
         try:
-            return requests.get(f"http://127.0.0.1:{given['LS_CLIP_PORT']}/health", timeout=60).ok
-        except requests.ConnectionError:
+            return requests.get(f"http://127.0.0.1:{given['LS_CLIP_PORT']}/health", timeout=10).ok
+        except requests.RequestException:
             return False
     name = SERVICES[service]["command"][-1]
     with Redis.from_url(given["LS_CLIP_REDIS_URL"]) as connection:
