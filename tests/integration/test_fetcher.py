@@ -22,9 +22,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from backend.errors import ImageError, StudioError
+from backend.images import guard
 from backend.images.fetcher import ImageFetcher
 from backend.images.guard import tls_context
 from backend.settings import Settings
+from tests.support.builders import make_settings
 from tests.support.waiting import PATIENCE
 
 TOKEN = {"Authorization": "Token of-label-studio"}
@@ -620,3 +622,33 @@ def test_a_host_that_never_shakes_hands(fetcher_of: Fetchers) -> None:
         start = time.monotonic()
         assert refusal(fetcher_of(url, fetch_timeout=0.3), "/x").reason == "timeout"
         assert time.monotonic() - start < PATIENCE / 2
+
+
+# Name lookups
+
+
+def test_lookups_that_hang_do_not_keep_label_studio_waiting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    release = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(host: str, *arguments: Any, **named: Any) -> Any:
+        if host.endswith(".example"):
+            release.wait(FOREVER)
+            raise socket.gaierror("no such host")
+        return resolve(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        settings = make_settings(tmp_path, fetch_workers=2, connect_timeout=PATIENCE)
+        gate = guard._Gate(settings, ("http", "127.0.0.1", port))
+        try:
+            for number in range(4):
+                with guard.time_limit(1.0), pytest.raises(Exception):  # noqa: B017
+                    gate.connect("http", f"dead{number}.example", 80)
+            with guard.time_limit(PATIENCE):
+                gate.connect("http", "127.0.0.1", port).close()
+        finally:
+            release.set()

@@ -6,14 +6,11 @@ Which module may import which is checked by ``lint-imports``: see pyproject.toml
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.builders import ROOT
-from tests.support.processes import child_environment
 
 MODULES = sorted(path for room in ("backend", "jobs") for path in (ROOT / room).rglob("*.py"))
 PACKAGES = [path for path in MODULES if path.name == "__init__.py"]
@@ -98,21 +95,3 @@ def test_docs_that_the_code_names_exist():
             name = word.strip("\"'.,:;()")
             if name.startswith("docs/") and name.endswith(".md"):
                 assert (ROOT / name).is_file(), f"{path} names {name}"
-
-
-@pytest.mark.parametrize(
-    "module", ["backend.settings", "backend.labels.config", "backend.errors", "jobs.reconciler"]
-)
-def test_small_modules_stay_light(module: str):
-    code = (
-        f"import sys, {module}; heavy = {{'torch', 'lancedb', 'flask', 'open_clip'}}; "
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=child_environment({}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "[]"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from PIL import Image
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
-from tests.support.builders import ROOT, make_settings, photo
-from tests.support.processes import child_environment
+from tests.support.builders import make_settings, photo
 
 PHOTOS = [photo(seed, 100 + 40 * seed, 80) for seed in range(3)]
 TEXTS = ["dog", "a bicycle in the rain", "", "x" * 2000, "日本"]
@@ -93,25 +91,6 @@ def test_a_photo_of_a_cat_is_closer_to_cat_than_to_other_words(encoder: OfflineE
 
 def test_the_id_changes_with_the_regions():
     assert len({OfflineEncoder(regions).id for regions in ("cells", "tiles", "none")}) == 3
-
-
-def test_the_id_and_the_settings_import_no_model_code(tmp_path: Path):
-    """The id is what /setup waits for."""
-    code = (
-        "import sys; from backend.encoders.offline import OfflineEncoder; "
-        "print(OfflineEncoder().id); "
-        "assert not {'torch', 'timm', 'transformers', 'open_clip'} & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=child_environment({"HOME": str(tmp_path)}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == OfflineEncoder().id
 
 
 def test_one_process_has_one_encoder(tmp_path: Path):

@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from backend.errors import ImageError, SettingsError
 from backend.images import guard
 from backend.images.fetcher import ImageFetcher
 from backend.settings import Settings
-from tests.support.builders import make_settings
 from tests.support.waiting import PATIENCE
 
 STUDIO = "http://studio.example:8080"
@@ -375,30 +373,3 @@ def test_a_data_uri_over_the_byte_limit(size: int) -> None:
 @pytest.mark.parametrize("address", ["fec0::1", "3fff::1", "192.0.0.192", "168.63.129.16"])
 def test_addresses_that_python_takes_for_public_are_not(address: str) -> None:
     assert not guard._is_public(ip_address(address))
-
-
-def test_lookups_that_hang_do_not_keep_label_studio_waiting(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    release = threading.Event()
-    resolve = socket.getaddrinfo
-
-    def slow(host: str, *arguments: Any, **named: Any) -> Any:
-        if host.endswith(".example"):
-            release.wait(30)
-            raise socket.gaierror("no such host")
-        return resolve(host, *arguments, **named)
-
-    monkeypatch.setattr(socket, "getaddrinfo", slow)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        settings = make_settings(Path("unused"), fetch_workers=2, connect_timeout=1.0)
-        gate = guard._Gate(settings, ("http", "127.0.0.1", port))
-        try:
-            for number in range(4):
-                with guard.time_limit(1.0), pytest.raises(Exception):  # noqa: B017
-                    gate.connect("http", f"dead{number}.example", 80)
-            with guard.time_limit(5.0):
-                gate.connect("http", "127.0.0.1", port).close()
-        finally:
-            release.set()
