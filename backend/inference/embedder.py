@@ -19,6 +19,7 @@ from backend.errors import ClipError, EncoderError, ImageError, ImageReason, Sto
 from backend.images.address import loggable, store_address
 from backend.images.decode import decode
 from backend.settings import Settings
+from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
 
@@ -97,6 +98,7 @@ class Embedder:
         self._encoder = encoder
         self._store = store
         self._fetcher = fetcher
+        self._cache = EmbeddingCache(store.vectors, encoder.id, encoder.dim)
         self._encoding = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
 
@@ -180,17 +182,15 @@ class Embedder:
         return store_address(value, self._settings.label_studio_url)
 
     def _stored(self, addresses: dict[str, str], strict: bool) -> dict[str, Embedding]:
-        encoder = self._encoder
         try:
-            keys = self._store.vectors.keys_of(addresses.values())
-            rows = self._store.vectors.embeddings(encoder.id, encoder.dim, keys.values())
+            embeddings = self._cache.get(addresses.values())
         except StoreError as error:
             self._store_failed(error, strict)
             return {}
         stored = {
-            value: rows[keys[address]]
+            value: embeddings[address]
             for value, address in addresses.items()
-            if address in keys and keys[address] in rows
+            if address in embeddings
         }
         telemetry.CACHE_HITS.inc(len(stored))
         return stored

@@ -55,4 +55,7 @@ def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
 def task_id(task: Mapping[str, Any]) -> int | None:
     """The task's number, if it has one that a database can hold."""
     number = task.get("id")
-    return number if isinstance(number, int) and abs(number) < 2**63 else None
+    # True is an int to Python, and no id to a database.
+    if not isinstance(number, int) or isinstance(number, bool):
+        return None
+    return number if abs(number) < 2**63 else None

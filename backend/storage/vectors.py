@@ -36,6 +36,15 @@ class Embedding:
     image: NDArray[np.float16]
     regions: NDArray[np.float16] | None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both arrays."""
+        return self.image.nbytes + (0 if self.regions is None else self.regions.nbytes)
+
+    def copy(self) -> Embedding:
+        """The same values in arrays of their own."""
+        return Embedding(self.image.copy(), None if self.regions is None else self.regions.copy())
+
 
 @dataclass(frozen=True)
 class NewEmbedding:
@@ -60,6 +69,14 @@ class Vectors:
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
+
+    def address_version(self) -> int:
+        """The version of the address table: greater after each change, by whatever process.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self._tables.version(ADDRESS_TABLE, ADDRESSES)
 
     def keys_of(self, addresses: Iterable[str]) -> dict[str, str]:
         """Address -> content key, for the addresses that were seen before.
