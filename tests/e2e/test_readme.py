@@ -74,7 +74,7 @@ def test_both_readmes_show_the_commands_that_are_tested_here() -> None:
 
 def test_the_test_command_finds_the_tests(desk: Path) -> None:
     # Not the whole run, which would run this test again.
-    done = type_in(f"cd {ROOT} && {TESTS} --collect-only -q tests/test_labels.py", desk)
+    done = type_in(f"cd {ROOT} && {TESTS} --collect-only -q tests/unit/test_labels_config.py", desk)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
