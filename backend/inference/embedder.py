@@ -305,7 +305,7 @@ class Embedder:
         try:
             self._store.vectors.add(encoder.id, encoder.dim, rows)
             if again:
-                self._store.vectors.remember(again)
+                self._store.vectors.add_addresses(again)
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
             self._store_failed(error, strict)

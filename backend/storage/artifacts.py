@@ -1,4 +1,4 @@
-"""Small JSON files of the store: statistics, heads, pointers. A directory, or an object store."""
+"""Small JSON files of the store (statistics, heads, pointers), in a directory or a bucket."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Artifacts:
                 self._files, self._root = pyarrow.fs.LocalFileSystem(), uri
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The JSON artifact of this name, or None.
+        """The JSON artifact of this name; None if there is none.
 
         Raises:
             StoreError: the file cannot be read, or is not JSON.
@@ -52,12 +52,15 @@ class Artifacts:
                 return content
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
-        """Write a JSON artifact once. If it exists already, that one stays and is returned.
+        """Write a JSON artifact. One that exists already is kept unless ``replace`` is set.
 
         Args:
             name: path below the store, without ``.json``.
             content: JSON-serialisable.
-            replace: overwrite instead.
+            replace: overwrite an existing artifact.
+
+        Returns:
+            The content that is in the store now.
 
         Raises:
             StoreError: the file cannot be written.
@@ -77,10 +80,10 @@ class Artifacts:
             return content if replace else self.read(name) or content
 
     def stamp(self, name: str) -> str:
-        """When the artifact was written, and its size; empty if there is none.
+        """Modification time and size of the artifact, to detect a change; empty if there is none.
 
         Raises:
-            StoreError: the file system cannot be asked.
+            StoreError: the store cannot be read.
         """
         with store_errors(self.uri, "read"):
             info = self._files.get_file_info(self._path(name))
@@ -132,9 +135,10 @@ class Artifacts:
             return entries
 
     def _publish(self, draft: str, path: str) -> bool:
-        """Name the draft without ever replacing what another process wrote in the meantime.
+        """Give the draft its name unless another process has just written an artifact there.
 
-        Only a local file system with hard links can tell; elsewhere the answer is False.
+        Returns:
+            Whether this was possible: it needs a local file system with hard links.
         """
         if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
             return False
@@ -150,10 +154,10 @@ class Artifacts:
 
 @contextlib.contextmanager
 def store_errors(uri: str, action: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside into a StoreError.
+    """Turn any error inside into a StoreError.
 
     Args:
-        uri: of the store.
+        uri: of the store, for the message.
         action: what was tried: ``opened``, ``read`` or ``written``.
     """
     try:
@@ -173,7 +177,7 @@ def first_line(error: BaseException) -> str:
 
 
 def safe_name(project: str) -> str:
-    """A project's key as the name of a folder."""
+    """A project's key as the name of a folder: at most 64 letters, digits, ``.``, ``-``, ``_``."""
     name = "".join(c if c.isalnum() or c in ".-" else "_" for c in project) or "none"
-    # Label Studio's own names are short; no file system takes 5,000 characters.
+    # Label Studio's own keys are short, but a caller's may exceed what file systems allow.
     return name if len(name) <= 64 else hashlib.sha256(name.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Upkeep of the store: rows that leave the disk for good, and rows that were written twice."""
+"""Maintenance of the store: removing duplicate rows, and erasing rows from the disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from backend.errors import StoreError
 from backend.storage.store import Store
-from backend.storage.tables import LOOKUP_KEYS, chunks, conditions, listed, quoted
+from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT, chunks, in_conditions, sql_list, sql_text
 from backend.storage.vectors import ADDRESSES, VECTORS
 
 # LanceDB warns that readers of an old version fail; ours open the table again. Filters are
@@ -20,59 +20,65 @@ warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarni
 
 
 def dedupe(store: Store, encoder_id: str, dim: int) -> int:
-    """Delete the rows that several writers wrote of one key, and merge small files.
+    """Delete duplicate rows, which several writers may have added, and merge small files.
 
-    What readers take stays: the first row of an embedding, the last of an address.
+    The rows that readers use stay: the first of an embedding, the last of an address.
+
+    Args:
+        store: the store.
+        encoder_id: of the encoder whose embeddings are checked.
+        dim: length of its embeddings.
 
     Returns:
-        How many rows are gone.
+        Number of deleted rows.
 
     Raises:
         StoreError: the store cannot be read or written.
     """
-    gone = 0
+    deleted = 0
     for table, column, last in (
-        (store.vectors.table(encoder_id, dim), "key", False),
-        (store.vectors.addresses(), "address", True),
+        (store.vectors.embedding_table(encoder_id, dim), "key", False),
+        (store.vectors.address_table(), "address", True),
     ):
         with store.tables.lock, store.tables.errors("read"):
-            found = table.search().select([column]).with_row_id(True).limit(2**31 - 1)
-            rows = found.to_arrow()
+            query = table.search().select([column]).with_row_id(True).limit(NO_LIMIT)
+            rows = query.to_arrow()
             pairs = list(zip(rows[column].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
             kept = dict(pairs if last else reversed(pairs))
-            double = [row for value, row in pairs if kept[value] != row]
-            for part in chunks(double, LOOKUP_KEYS):
-                table.delete(f"_rowid IN ({listed(part)})")
-        gone += len(double)
+            duplicates = [row for value, row in pairs if kept[value] != row]
+            for part in chunks(duplicates, LOOKUP_KEYS):
+                table.delete(f"_rowid IN ({sql_list(part)})")
+        deleted += len(duplicates)
     store.tables.compact()
-    return gone
+    return deleted
 
 
-def erase(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
+def erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
     """Delete rows so that their bytes leave the disk, not only the table.
 
-    Lance hides deleted rows and keeps them in old files. Touching a row that stays gives it a
-    second file, with which the first is merged, and then nothing old is kept.
+    Lance only marks rows as deleted and keeps their files. Updating a row that stays makes Lance
+    write a new file, so that the compaction rewrites the old ones and the cleanup removes them.
 
     Args:
+        store: the store.
         name: of the table.
         schema: its schema.
-        wheres: conditions (SQL); a row goes if one holds.
+        wheres: SQL conditions; a row is deleted if one of them holds.
 
     Raises:
         StoreError: the store cannot be written.
     """
     retrying = Retrying(
-        # Another process that writes or compacts at the same moment makes Lance refuse.
+        # Lance refuses while another process writes or compacts.
         retry=retry_if_exception_type(StoreError),
         stop=stop_after_attempt(5),
         wait=wait_random(0.1, 0.5),
         reraise=True,
     )
-    retrying(_erase, store, name, schema, wheres)
+    retrying(_erase_rows, store, name, schema, wheres)
 
 
-def _erase(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
+def _erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
     table = store.tables.table(name, schema)
     with store.tables.lock, store.tables.errors("written"):
         for where in wheres:
@@ -80,15 +86,15 @@ def _erase(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) ->
         column = schema.names[0]
         kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
         if kept:
-            table.update(where=f"{column} = {quoted(kept[0])}", values={column: kept[0]})
+            table.update(where=f"{column} = {sql_text(kept[0])}", values={column: kept[0]})
         table.optimize(cleanup_older_than=timedelta(0))
 
 
 def erase_images(store: Store, addresses: Iterable[str]) -> int:
-    """Erase these addresses, and the embeddings that no other address leads to.
+    """Erase addresses, and the embeddings of images that no other address leads to.
 
     Returns:
-        How many images are gone.
+        Number of images whose embeddings were erased.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -96,17 +102,17 @@ def erase_images(store: Store, addresses: Iterable[str]) -> int:
     keys = store.vectors.keys_of(addresses)
     if not keys:
         return 0
-    erase(store, "addresses", ADDRESSES, conditions("address", keys))
-    gone = set(keys.values())
-    for where in conditions("key", gone):
+    erase_rows(store, "addresses", ADDRESSES, in_conditions("address", keys))
+    orphans = set(keys.values())
+    for where in in_conditions("key", orphans):
         left = store.tables.rows("addresses", ADDRESSES, where, ["key"])
-        gone -= set(left["key"].to_pylist())
+        orphans -= set(left["key"].to_pylist())
     with store.tables.errors("read"):
         tables = store.tables.database.list_tables(limit=1000).tables
-    for name in tables if gone else []:
+    for name in tables if orphans else []:
         if not name.startswith(VECTORS):
             continue
         with store.tables.errors("opened"):
             schema = store.tables.database.open_table(name).schema
-        erase(store, name, schema, conditions("key", gone))
-    return len(gone)
+        erase_rows(store, name, schema, in_conditions("key", orphans))
+    return len(orphans)

@@ -1,7 +1,7 @@
-"""What each task was shown, and which images it has: our own memory of Label Studio's predictions.
+"""The prediction log: what each task was shown, and which images it has, by project.
 
-Label Studio forgets which prediction an annotation came from as soon as predictions are deleted,
-and says of a deleted task only its number. Both are kept in the store, by project.
+Label Studio loses which prediction an annotation came from when predictions are deleted, and of a
+deleted task it reports only the id. So both are kept in the store.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from backend.storage.maintenance import erase, erase_images
+from backend.storage.maintenance import erase_images, erase_rows
 from backend.storage.store import Store
-from backend.storage.tables import chunks, listed, quoted
+from backend.storage.tables import chunks, sql_list, sql_text
 
 LOOKUP_TASKS = 2000
+"""Tasks per query."""
 _SHOWN = pa.schema(
     [
         pa.field("project", pa.string()),
@@ -38,14 +39,14 @@ _IMAGES = pa.schema(
 
 @dataclass(frozen=True)
 class LoggedPrediction:
-    """One prediction as a person got to see it.
+    """One prediction as its annotator saw it.
 
     Attributes:
         task: the task's id.
         model_version: the version.
         score: its confidence in [0, 1].
-        choices: control name -> what was ticked, as Label Studio stores it; None for a blind task,
-            whose suggestions were held back.
+        choices: control name -> the suggested labels, as Label Studio stores them; None for a
+            blind task, whose suggestions were held back.
     """
 
     task: int
@@ -56,32 +57,32 @@ class LoggedPrediction:
 
 @dataclass(frozen=True)
 class Purged:
-    """What `PredictionLog.purge` removed."""
+    """Numbers of logged predictions and of images that `PredictionLog.purge` removed."""
 
     predictions: int
     images: int
 
 
-OF_HEADS = frozenset({"serving.json", "trained-on.json"})
-"""Files of a project that are about its heads."""
+_HEAD_FILES = frozenset({"serving.json", "trained-on.json"})
+"""Files of a project's state that are about its heads; the others are settings."""
 
 
 class PredictionLog:
-    """See the module. Thread-safe.
+    """The log of all projects, see the module. Thread-safe.
 
     Args:
-        store: where they are kept.
+        store: where it is kept.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def link_images(self, project: str, images: Iterable[tuple[int, str]]) -> None:
-        """Remember which images (addresses) belong to which tasks.
+        """Record which images belong to which tasks.
 
         Args:
             project: ``<id>.<unix time of creation>``.
-            images: task id and address; what is known is not stored twice.
+            images: task id and address in the store; what is recorded already is skipped.
 
         Raises:
             StoreError: the store cannot be read or written.
@@ -89,7 +90,7 @@ class PredictionLog:
         wanted = set(images)
         known: set[tuple[int, str]] = set()
         for tasks in chunks(sorted({task for task, _ in wanted}), LOOKUP_TASKS):
-            rows = self._store.tables.rows("task_images", _IMAGES, _of(project, tasks))
+            rows = self._store.tables.rows("task_images", _IMAGES, _condition(project, tasks))
             known |= set(zip(rows["task"].to_pylist(), rows["address"].to_pylist(), strict=True))
         fresh = sorted(wanted - known)
         if fresh:
@@ -116,26 +117,28 @@ class PredictionLog:
     def of_tasks(
         self, project: str, tasks: Iterable[int]
     ) -> dict[tuple[int, str], LoggedPrediction]:
-        """What these tasks were shown: (task, model version) -> snapshot.
+        """(task, model version) -> what the task was shown, the last one if there are several.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        found: dict[tuple[int, str], LoggedPrediction] = {}
+        logged: dict[tuple[int, str], LoggedPrediction] = {}
         for part in chunks(sorted(set(tasks)), LOOKUP_TASKS):
-            for row in self._store.tables.rows("snapshots", _SHOWN, _of(project, part)).to_pylist():
-                found[row["task"], row["model_version"]] = LoggedPrediction(
+            for row in self._store.tables.rows(
+                "snapshots", _SHOWN, _condition(project, part)
+            ).to_pylist():
+                logged[row["task"], row["model_version"]] = LoggedPrediction(
                     row["task"], row["model_version"], row["score"], json.loads(row["choices"])
                 )
-        return found
+        return logged
 
     def has(self, project: str, tasks: Sequence[int]) -> bool:
-        """Whether anything is kept of one of these tasks; project as for `purge`.
+        """Whether anything is recorded for one of these tasks; ``project`` as for `purge`.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        wheres = [_of(project, part) for part in chunks(sorted(set(tasks)), LOOKUP_TASKS)]
+        wheres = [_condition(project, part) for part in chunks(sorted(set(tasks)), LOOKUP_TASKS)]
         return any(
             len(self._store.tables.rows(name, schema, where, ["task"]))
             for name, schema in (("snapshots", _SHOWN), ("task_images", _IMAGES))
@@ -143,30 +146,33 @@ class PredictionLog:
         )
 
     def purge(self, project: str, tasks: Sequence[int] | None = None) -> Purged:
-        """Erase what is kept of a project or of some of its tasks: snapshots, and embeddings of
-        images that no other task has.
+        """Erase all data of a project or of some of its tasks from the disk.
+
+        That is what the tasks were shown, and the embeddings of images that no other task has.
 
         Args:
-            project: ``<id>.<unix time of creation>``, or ``<id>.`` for all of that number.
-            tasks: their ids; None: the whole project, its statistics and heads included.
+            project: its key, ``<id>.<unix time of creation>``, or ``<id>.`` for all projects that
+                ever had this id.
+            tasks: their ids; None: the whole project, including its statistics and heads.
 
         Raises:
             StoreError: the store cannot be read or written.
         """
         parts = [None] if tasks is None else [*chunks(sorted(set(tasks)), LOOKUP_TASKS)]
-        wheres = [_of(project, part) for part in parts]
+        wheres = [_condition(project, part) for part in parts]
         addresses: set[str] = set()
-        snapshots = 0
+        predictions = 0
         for where in wheres:
-            tied = self._store.tables.rows("task_images", _IMAGES, where, ["address"])
-            addresses |= set(tied["address"].to_pylist())
-            snapshots += len(self._store.tables.rows("snapshots", _SHOWN, where, ["task"]))
-        if snapshots:
-            erase(self._store, "snapshots", _SHOWN, wheres)
+            linked = self._store.tables.rows("task_images", _IMAGES, where, ["address"])
+            addresses |= set(linked["address"].to_pylist())
+            predictions += len(self._store.tables.rows("snapshots", _SHOWN, where, ["task"]))
+        if predictions:
+            erase_rows(self._store, "snapshots", _SHOWN, wheres)
         if addresses:
-            erase(self._store, "task_images", _IMAGES, wheres)
-        for some in chunks(sorted(addresses), LOOKUP_TASKS):
-            others = self._store.tables.rows("task_images", _IMAGES, f"address IN ({listed(some)})")
+            erase_rows(self._store, "task_images", _IMAGES, wheres)
+        for part in chunks(sorted(addresses), LOOKUP_TASKS):
+            where = f"address IN ({sql_list(part)})"
+            others = self._store.tables.rows("task_images", _IMAGES, where)
             addresses -= set(others["address"].to_pylist())
         images = erase_images(self._store, addresses)
         if tasks is None:
@@ -174,15 +180,15 @@ class PredictionLog:
                 self._store.artifacts.erase(folder, lambda name: name.startswith(project))
             for name in self._store.artifacts.folder_names("projects"):
                 if name.startswith(project):
-                    # Which field holds known labels, and since when there is which label, are
-                    # settings: without them old reviews would be misread.
-                    self._store.artifacts.erase(f"projects/{name}", OF_HEADS.__contains__)
+                    # The known-label field and the labels' ages stay: without them, old reviews
+                    # would be misread.
+                    self._store.artifacts.erase(f"projects/{name}", _HEAD_FILES.__contains__)
             self._store.generation.change()
-        return Purged(snapshots, images)
+        return Purged(predictions, images)
 
 
-def _of(project: str, tasks: Sequence[int] | None) -> str:
-    mine = f"project = {quoted(project)}"
+def _condition(project: str, tasks: Sequence[int] | None) -> str:
+    condition = f"project = {sql_text(project)}"
     if project.endswith("."):
-        mine = f"starts_with(project, {quoted(project)})"
-    return mine if tasks is None else f"{mine} AND task IN ({listed(tasks)})"
+        condition = f"starts_with(project, {sql_text(project)})"
+    return condition if tasks is None else f"{condition} AND task IN ({sql_list(tasks)})"

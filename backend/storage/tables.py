@@ -1,6 +1,6 @@
 """LanceDB tables under one URI, and the SQL conditions that select their rows.
 
-Writers only append, so several processes may write at once.
+Writers append, so several processes may write at once; `backend.storage.maintenance` deletes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOOKUP_KEYS = 512
-"""Keys in one query, a whole shard's: a longer IN list parses slowly."""
+"""Keys per query, as many as a shard has tasks: a longer IN list parses slowly."""
 COMPACT_EVERY = 64
-"""Appends between two compactions: each append leaves a small file behind."""
+"""Appends between two compactions: each append adds a small file."""
 NO_LIMIT = 2**31 - 1
 """LanceDB returns ten rows unless a limit is given."""
 
@@ -36,6 +36,10 @@ class Tables:
 
     Args:
         uri: a directory or a URI that LanceDB knows, e.g. ``s3://``.
+
+    Attributes:
+        lock: held while this process changes a table; not reentrant.
+        database: the LanceDB connection.
 
     Raises:
         StoreError: the database cannot be opened.
@@ -49,11 +53,11 @@ class Tables:
         self._open: dict[str, Any] = {}
         self._appends: Counter[str] = Counter()
         with store_errors(uri, "opened"):
-            # Zero: what another process has just written is seen at the next read.
+            # Zero: the next read sees what another process has just written.
             self.database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
 
     def table(self, name: str, schema: pa.Schema) -> Any:
-        """The LanceDB table of this name, created if need be.
+        """The LanceDB table of this name, created if it does not exist.
 
         Raises:
             StoreError: it cannot be opened.
@@ -79,7 +83,7 @@ class Tables:
             return int(table.version)
 
     def append(self, name: str, rows: pa.Table) -> None:
-        """Append rows to a table, which is created with their schema if need be.
+        """Append rows to a table, which is created with their schema if it does not exist.
 
         Raises:
             StoreError: the store cannot be written, e.g. the disk is full.
@@ -95,7 +99,13 @@ class Tables:
     def rows(
         self, name: str, schema: pa.Schema, where: str, columns: Sequence[str] | None = None
     ) -> pa.Table:
-        """The rows of a table for which a condition (SQL) holds.
+        """The rows of a table for which a SQL condition holds.
+
+        Args:
+            name: of the table.
+            schema: to create the table with if it does not exist.
+            where: the condition.
+            columns: names of the columns to read; None: all.
 
         Raises:
             StoreError: the store cannot be read.
@@ -106,8 +116,9 @@ class Tables:
             return (query if columns is None else query.select(list(columns))).to_arrow()
 
     def compact(self) -> None:
-        """Merge small files of the open tables. Failing is harmless (another process may be
-        compacting) and logged.
+        """Merge small files of the open tables.
+
+        A failure is only logged: it is harmless, and usually another process is compacting.
         """
         for table in list(self._open.values()):
             self._compact(table)
@@ -121,7 +132,7 @@ class Tables:
 
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:
-        """Like `store_errors`; a table whose files are gone is opened, or created, anew later."""
+        """Like `store_errors`; after an error tables are reopened, in case their files are gone."""
         try:
             with store_errors(self.uri, action):
                 yield
@@ -130,20 +141,20 @@ class Tables:
             raise
 
 
-def quoted(value: str) -> str:
-    """A text as SQL writes it."""
+def sql_text(value: str) -> str:
+    """A text as a SQL literal."""
     return "'" + value.replace("'", "''") + "'"
 
 
-def listed(values: Iterable[str | int]) -> str:
-    """Values for SQL's IN (...)."""
-    return ", ".join(str(value) if isinstance(value, int) else quoted(value) for value in values)
+def sql_list(values: Iterable[str | int]) -> str:
+    """Values for SQL's ``IN (...)``."""
+    return ", ".join(str(value) if isinstance(value, int) else sql_text(value) for value in values)
 
 
-def conditions(column: str, values: Iterable[str]) -> list[str]:
-    """Conditions that together hold for all these values."""
+def in_conditions(column: str, values: Iterable[str]) -> list[str]:
+    """SQL conditions, each short enough, that together select all rows with these values."""
     parts = chunks(sorted(values), LOOKUP_KEYS)
-    return [f"{column} IN ({listed(part)})" for part in parts]
+    return [f"{column} IN ({sql_list(part)})" for part in parts]
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -1,7 +1,7 @@
 """Embeddings in LanceDB: one table per encoder, keyed by the sha256 of the image file, float16.
 
-A second table maps an image's address to that key, so that an image seen once is not fetched
-again. Readers take one row per key.
+A second table maps an image's address to that key, so that an image is fetched only once. Two
+processes may write the same key; readers use one row per key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from backend.storage.tables import Tables, conditions
+from backend.storage.tables import Tables, in_conditions
 
 VECTORS = "embeddings_"
 """Prefix of the names of the tables that hold embeddings."""
@@ -26,7 +26,7 @@ ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.stri
 
 @dataclass(frozen=True)
 class Embedding:
-    """One image's embeddings as stored.
+    """One image's embeddings as stored, L2-normalised.
 
     Attributes:
         image: float16 (dim,).
@@ -48,7 +48,7 @@ class Embedding:
 
 @dataclass(frozen=True)
 class NewEmbedding:
-    """An embedding to be stored: the address it came from, the content's key, the vectors."""
+    """An embedding to be stored: the image's address, its content key, and the vectors."""
 
     address: str
     key: str
@@ -56,7 +56,7 @@ class NewEmbedding:
 
 
 def content_key(data: bytes) -> str:
-    """The key of an image file: its sha256."""
+    """The key of an image file: its sha256, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -79,13 +79,13 @@ class Vectors:
         return self._tables.version(ADDRESS_TABLE, ADDRESSES)
 
     def keys_of(self, addresses: Iterable[str]) -> dict[str, str]:
-        """Address -> content key, for the addresses that were seen before.
+        """Address -> content key, for those addresses that are in the store.
 
         Raises:
             StoreError: the store cannot be read.
         """
         keys: dict[str, str] = {}
-        for where in conditions("address", set(addresses)):
+        for where in in_conditions("address", set(addresses)):
             rows = self._tables.rows(ADDRESS_TABLE, ADDRESSES, where)
             keys |= dict(zip(rows["address"].to_pylist(), rows["key"].to_pylist(), strict=True))
         return keys
@@ -98,7 +98,7 @@ class Vectors:
         """
         name, schema = table_name(encoder_id), vector_schema(encoder_id, dim)
         embeddings: dict[str, Embedding] = {}
-        for where in conditions("key", set(keys)):
+        for where in in_conditions("key", set(keys)):
             rows = self._tables.rows(name, schema, where)
             images = _matrix(rows["image"], dim)
             regions = rows["regions"]
@@ -106,7 +106,7 @@ class Vectors:
             valid = regions.is_valid().to_pylist()
             for key, image, has_cells in zip(rows["key"].to_pylist(), images, valid, strict=True):
                 cell = next(cells) if has_cells else None
-                # Of rows that two processes wrote at once, everyone takes the first.
+                # If two processes wrote the same key, all readers use the first row.
                 embeddings.setdefault(key, Embedding(image, cell))
         return embeddings
 
@@ -118,7 +118,7 @@ class Vectors:
         """
         name, schema = table_name(encoder_id), vector_schema(encoder_id, dim)
         present: set[str] = set()
-        for where in conditions("key", set(keys)):
+        for where in in_conditions("key", set(keys)):
             present |= set(self._tables.rows(name, schema, where, ["key"])["key"].to_pylist())
         return present
 
@@ -144,9 +144,9 @@ class Vectors:
             schema=schema,
         )
         self._tables.append(table_name(encoder_id), vectors)
-        self.remember([(row.address, row.key) for row in rows])
+        self.add_addresses([(row.address, row.key) for row in rows])
 
-    def remember(self, pairs: Sequence[tuple[str, str]]) -> None:
+    def add_addresses(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Append (address, content key) pairs to the address index.
 
         Raises:
@@ -155,12 +155,12 @@ class Vectors:
         columns = [[address for address, _ in pairs], [key for _, key in pairs]]
         self._tables.append(ADDRESS_TABLE, pa.table(columns, schema=ADDRESSES))
 
-    def table(self, encoder_id: str, dim: int) -> Any:
+    def embedding_table(self, encoder_id: str, dim: int) -> Any:
         """The LanceDB table of an encoder's embeddings."""
         return self._tables.table(table_name(encoder_id), vector_schema(encoder_id, dim))
 
-    def addresses(self) -> Any:
-        """The LanceDB table of addresses."""
+    def address_table(self) -> Any:
+        """The LanceDB table that maps addresses to content keys."""
         return self._tables.table(ADDRESS_TABLE, ADDRESSES)
 
 
@@ -172,7 +172,7 @@ def table_name(encoder_id: str) -> str:
 
 
 def vector_schema(encoder_id: str, dim: int) -> pa.Schema:
-    """Columns of such a table: key, image (dim,) and regions (9 * dim,), both float16."""
+    """Columns of an embedding table: key, image (dim,) and regions (9 * dim,), both float16."""
     return pa.schema(
         [
             pa.field("key", pa.string()),

@@ -118,7 +118,7 @@ def test_what_is_late_fails_and_the_rest_does_not_wait(parts: Parts):
     assert len(found) == len(ADDRESSES) - 1
 
 
-@pytest.mark.parametrize("broken", ["keys_of", "embeddings", "add", "remember"])
+@pytest.mark.parametrize("broken", ["keys_of", "embeddings", "add", "add_addresses"])
 def test_a_broken_store_costs_time_and_no_answer(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, broken: str
 ):

@@ -1,4 +1,4 @@
-"""What tasks were shown is remembered, and what is to be forgotten leaves the disk."""
+"""The prediction log: what tasks were shown is recorded, and what is purged leaves the disk."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def embed(store: Store, *addresses: str, content: str = "") -> None:
     store.vectors.add(ENCODER, DIM, rows)
 
 
-def there(store: Store, *addresses: str) -> set[str]:
+def embedded(store: Store, *addresses: str) -> set[str]:
     keys = store.vectors.keys_of(addresses)
     known = store.vectors.has(ENCODER, DIM, keys.values())
     return {address for address, key in keys.items() if key in known}
@@ -69,27 +69,27 @@ def test_what_a_task_was_shown_is_known_by_version(prediction_log: PredictionLog
     prediction_log.add(
         PROJECT, logged([shown(1, "cat", "犬"), shown(2), shown(1, "dog", version="clip-h-2")])
     )
-    found = prediction_log.of_tasks(PROJECT, [1, 2, 3])
-    assert found[1, "clip-z-1"].choices == {"tags": ["cat", "犬"]}
-    assert found[1, "clip-h-2"].choices == {"tags": ["dog"]}
-    assert found[2, "clip-z-1"].choices == {}
-    assert len(found) == 3
+    shown_to = prediction_log.of_tasks(PROJECT, [1, 2, 3])
+    assert shown_to[1, "clip-z-1"].choices == {"tags": ["cat", "犬"]}
+    assert shown_to[1, "clip-h-2"].choices == {"tags": ["dog"]}
+    assert shown_to[2, "clip-z-1"].choices == {}
+    assert len(shown_to) == 3
     assert prediction_log.of_tasks(OTHER, [1]) == {}
 
 
-def test_a_prediction_without_a_result_or_a_task_is_not_remembered(prediction_log: PredictionLog):
+def test_a_prediction_without_a_result_or_a_task_is_not_recorded(prediction_log: PredictionLog):
     prediction_log.add(PROJECT, logged([Prediction(1, "v", None, None), shown(None, "cat")]))
     assert prediction_log.of_tasks(PROJECT, [1]) == {}
 
 
-def test_images_of_a_task_are_tied_once(store: Store, prediction_log: PredictionLog):
+def test_images_of_a_task_are_linked_once(store: Store, prediction_log: PredictionLog):
     for _ in range(3):
         prediction_log.link_images(PROJECT, [(1, "a.jpg"), (1, "a.jpg"), (2, "b.jpg")])
     embed(store, "a.jpg", "b.jpg")
     assert prediction_log.purge(PROJECT).images == 2
 
 
-def test_a_forgotten_task_leaves_the_disk_and_the_others_stay(
+def test_a_purged_task_leaves_the_disk_and_the_others_stay(
     store: Store, prediction_log: PredictionLog
 ):
     prediction_log.link_images(PROJECT, [(1, "secret-a.jpg"), (2, "b.jpg")])
@@ -100,7 +100,7 @@ def test_a_forgotten_task_leaves_the_disk_and_the_others_stay(
     gone = prediction_log.purge(PROJECT, [1])
 
     assert (gone.images, gone.predictions) == (1, 1)
-    assert there(store, "secret-a.jpg", "b.jpg") == {"b.jpg"}
+    assert embedded(store, "secret-a.jpg", "b.jpg") == {"b.jpg"}
     assert prediction_log.of_tasks(PROJECT, [1, 2]).keys() == {(2, "clip-z-1")}
     assert on_disk(store, "secret-a") == []
     assert on_disk(store, "secret-label") == []
@@ -111,9 +111,9 @@ def test_an_image_that_another_task_has_too_stays(store: Store, prediction_log: 
     prediction_log.link_images(OTHER, [(9, "a.jpg")])
     embed(store, "a.jpg")
     assert prediction_log.purge(PROJECT).images == 0
-    assert there(store, "a.jpg") == {"a.jpg"}
+    assert embedded(store, "a.jpg") == {"a.jpg"}
     assert prediction_log.purge(OTHER).images == 1
-    assert there(store, "a.jpg") == set()
+    assert embedded(store, "a.jpg") == set()
 
 
 def test_the_same_file_at_another_address_keeps_its_embedding(
@@ -122,12 +122,10 @@ def test_the_same_file_at_another_address_keeps_its_embedding(
     prediction_log.link_images(PROJECT, [(1, "a.jpg"), (2, "copy.jpg")])
     embed(store, "a.jpg", "copy.jpg", content="same bytes")
     assert prediction_log.purge(PROJECT, [1]).images == 0
-    assert there(store, "a.jpg", "copy.jpg") == {"copy.jpg"}
+    assert embedded(store, "a.jpg", "copy.jpg") == {"copy.jpg"}
 
 
-def test_a_forgotten_project_takes_its_statistics_along(
-    store: Store, prediction_log: PredictionLog
-):
+def test_a_purged_project_takes_its_statistics_along(store: Store, prediction_log: PredictionLog):
     store.artifacts.write(f"statistics/{PROJECT}/x", {"a": 1})
     store.artifacts.write(f"statistics/{OTHER}/x", {"a": 1})
     prediction_log.link_images(PROJECT, [(1, "a.jpg")])
@@ -138,26 +136,28 @@ def test_a_forgotten_project_takes_its_statistics_along(
 
 
 @pytest.mark.parametrize("project", ["", ".", "1.' OR '1'='1", "%", "1.1795416973x"])
-def test_a_name_that_fits_nothing_forgets_nothing(
+def test_a_key_that_matches_no_project_purges_nothing(
     store: Store, prediction_log: PredictionLog, project: str
 ):
     prediction_log.link_images(PROJECT, [(1, "a.jpg")])
     embed(store, "a.jpg")
     gone = prediction_log.purge(project)
     assert (gone.images, gone.predictions) == (0, 0)
-    assert there(store, "a.jpg") == {"a.jpg"}
+    assert embedded(store, "a.jpg") == {"a.jpg"}
 
 
-def test_forgetting_what_is_not_there_is_no_error(prediction_log: PredictionLog):
+def test_purging_what_is_not_there_is_no_error(prediction_log: PredictionLog):
     gone = prediction_log.purge(PROJECT, [1, 2])
     assert (gone.images, gone.predictions) == (0, 0)
 
 
-def test_another_process_writes_on_while_one_forgets(store: Store, prediction_log: PredictionLog):
+def test_another_process_goes_on_writing_during_a_purge(
+    store: Store, prediction_log: PredictionLog
+):
     other = Store(store.uri)
     prediction_log.link_images(PROJECT, [(1, "a.jpg")])
     embed(store, "a.jpg")
     embed(other, "b.jpg")
     prediction_log.purge(PROJECT)
     embed(other, "c.jpg")
-    assert there(other, "a.jpg", "b.jpg", "c.jpg") == {"b.jpg", "c.jpg"}
+    assert embedded(other, "a.jpg", "b.jpg", "c.jpg") == {"b.jpg", "c.jpg"}

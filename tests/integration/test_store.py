@@ -31,15 +31,15 @@ def row(seed: int, regions: bool = True) -> NewEmbedding:
     return NewEmbedding(f"https://x/{seed}.jpg", f"key{seed}", embedding(seed, regions))
 
 
-def assert_same(found: Embedding, expected: Embedding) -> None:
-    assert found.image.dtype == np.float16
-    assert found.image.tobytes() == expected.image.tobytes()
+def assert_same(stored: Embedding, expected: Embedding) -> None:
+    assert stored.image.dtype == np.float16
+    assert stored.image.tobytes() == expected.image.tobytes()
     if expected.regions is None:
-        assert found.regions is None
+        assert stored.regions is None
     else:
-        assert found.regions is not None
-        assert found.regions.shape == expected.regions.shape
-        assert found.regions.tobytes() == expected.regions.tobytes()
+        assert stored.regions is not None
+        assert stored.regions.shape == expected.regions.shape
+        assert stored.regions.tobytes() == expected.regions.tobytes()
 
 
 @pytest.fixture
@@ -50,18 +50,18 @@ def uri(tmp_path: Path) -> str:
 @pytest.mark.parametrize("regions", [True, False])
 def test_what_was_stored_comes_back_to_the_bit(uri: str, regions: bool):
     Store(uri).vectors.add(ENCODER, DIM, [row(1, regions), row(2, regions)])
-    found = Store(uri).vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
-    assert set(found) == {"key1", "key2"}
+    stored = Store(uri).vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
+    assert set(stored) == {"key1", "key2"}
     for seed in (1, 2):
-        assert_same(found[f"key{seed}"], embedding(seed, regions))
+        assert_same(stored[f"key{seed}"], embedding(seed, regions))
 
 
 def test_rows_with_and_without_regions_can_be_read_together(uri: str):
     store = Store(uri)
     store.vectors.add(ENCODER, DIM, [row(1, True), row(2, False), row(3, True)])
-    found = store.vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
+    stored = store.vectors.embeddings(ENCODER, DIM, ["key1", "key2", "key3"])
     for seed, regions in ((1, True), (2, False), (3, True)):
-        assert_same(found[f"key{seed}"], embedding(seed, regions))
+        assert_same(stored[f"key{seed}"], embedding(seed, regions))
 
 
 def test_an_empty_store_finds_nothing(uri: str):
@@ -100,7 +100,7 @@ def test_a_key_written_twice_is_one_embedding(uri: str):
 def test_two_addresses_of_one_image_share_its_embedding(uri: str):
     store = Store(uri)
     store.vectors.add(ENCODER, DIM, [row(1)])
-    store.vectors.remember([("https://y/other.jpg", "key1")])
+    store.vectors.add_addresses([("https://y/other.jpg", "key1")])
     assert set(store.vectors.keys_of(["https://x/1.jpg", "https://y/other.jpg"]).values()) == {
         "key1"
     }
@@ -111,7 +111,7 @@ def test_addresses_with_quotes_or_foreign_letters_are_found(uri: str, address: s
     store = Store(uri)
     store.vectors.add(ENCODER, DIM, [row(1)])
     assert store.vectors.keys_of([address]) == {}
-    store.vectors.remember([(address, "key1")])
+    store.vectors.add_addresses([(address, "key1")])
     assert store.vectors.keys_of([address]) == {address: "key1"}
 
 
@@ -119,10 +119,10 @@ def test_more_keys_than_one_query_holds_are_all_found(uri: str):
     store = Store(uri)
     rows = [row(seed, False) for seed in range(1100)]
     store.vectors.add(ENCODER, DIM, rows)
-    found = store.vectors.embeddings(ENCODER, DIM, [one.key for one in rows])
-    assert len(found) == 1100
-    assert_same(found["key777"], embedding(777, False))
-    assert len(store.vectors.keys_of(one.address for one in rows)) == 1100
+    stored = store.vectors.embeddings(ENCODER, DIM, [entry.key for entry in rows])
+    assert len(stored) == 1100
+    assert_same(stored["key777"], embedding(777, False))
+    assert len(store.vectors.keys_of(entry.address for entry in rows)) == 1100
 
 
 def test_compaction_loses_nothing(uri: str):
@@ -136,8 +136,8 @@ def test_compaction_loses_nothing(uri: str):
 def test_addresses_alone_are_compacted_too(uri: str):
     store = Store(uri)
     for number in range(COMPACT_EVERY + 2):
-        store.vectors.remember([(f"{number}.jpg", "key")])
-    assert store.vectors.addresses().stats()["fragment_stats"]["num_fragments"] < 5
+        store.vectors.add_addresses([(f"{number}.jpg", "key")])
+    assert store.vectors.address_table().stats()["fragment_stats"]["num_fragments"] < 5
     assert (
         len(store.vectors.keys_of([f"{n}.jpg" for n in range(COMPACT_EVERY + 2)]))
         == COMPACT_EVERY + 2
@@ -168,31 +168,31 @@ def test_processes_that_write_the_same_keys_lose_nothing(uri: str):
         writer.join(60)
     assert [writer.exitcode for writer in writers] == [0, 0, 0, 0]
     keys = [f"key{seed}" for seed in range(30)]
-    found = Store(uri).vectors.embeddings(ENCODER, DIM, keys)
-    assert len(found) == 30
+    stored = Store(uri).vectors.embeddings(ENCODER, DIM, keys)
+    assert len(stored) == 30
     for seed in (0, 15, 29):
-        assert_same(found[f"key{seed}"], embedding(seed))
+        assert_same(stored[f"key{seed}"], embedding(seed))
 
-    # Ninety rows were written; one a key stays, the one that readers took before.
+    # Ninety rows were written; one per key stays, the one that readers used before.
     assert dedupe(Store(uri), ENCODER, DIM) >= 60
     assert dedupe(Store(uri), ENCODER, DIM) == 0
     after = Store(uri).vectors.embeddings(ENCODER, DIM, keys)
     for key in keys:
-        assert_same(after[key], found[key])
+        assert_same(after[key], stored[key])
 
 
-def test_deduping_keeps_what_readers_take(uri: str):
+def test_deduping_keeps_the_rows_that_readers_use(uri: str):
     store = Store(uri)
     first, second = embedding(1), embedding(2)
-    for one in (first, second):
-        store.vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", one)])
-    store.vectors.remember([("a.jpg", "newer")])
+    for vectors in (first, second):
+        store.vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", vectors)])
+    store.vectors.add_addresses([("a.jpg", "newer")])
     assert dedupe(store, ENCODER, DIM) == 3
     assert_same(store.vectors.embeddings(ENCODER, DIM, ["key"])["key"], first)
     assert store.vectors.keys_of(["a.jpg"]) == {"a.jpg": "newer"}
 
 
-# Artefacts
+# Artifacts
 
 
 def test_an_artifact_is_written_once(uri: str):
@@ -217,10 +217,10 @@ def test_the_second_of_two_simultaneous_writers_gets_the_first_ones_artifact(
     looked = late.artifacts.read
 
     def look_then_be_overtaken(name: str) -> object:
-        found = looked(name)
+        content = looked(name)
         monkeypatch.setattr(late.artifacts, "read", looked)
         early.artifacts.write(name, {"writer": "early"})
-        return found
+        return content
 
     monkeypatch.setattr(late.artifacts, "read", look_then_be_overtaken)
     assert late.artifacts.write("statistics/1/a", {"writer": "late"}) == {"writer": "early"}
