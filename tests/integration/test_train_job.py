@@ -103,9 +103,9 @@ def test_an_accepted_head_survives_an_empty_redis(
 
 
 def test_an_accepted_head_of_another_encoder_is_dropped(
-    house: Runtime, approve: Approve, trainings: TrainingStore, connection: Redis
+    runtime: Runtime, approve: Approve, trainings: TrainingStore, connection: Redis
 ):
-    heads = house.versions.heads
+    heads = runtime.versions.heads
     heads.save(KEY, head_set("h1", "another encoder", 3))
     heads.set_candidate(KEY, "h1")
     trainings.note(PROJECT, candidate="h1", last_change="now")
