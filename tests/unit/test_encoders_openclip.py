@@ -102,9 +102,9 @@ def embeddings_of(model: Any, preprocess: Any, tokenizer: Any) -> tuple[torch.Te
 def test_embeddings_are_those_of_open_clip(kind: str, request: pytest.FixtureRequest):
     image, text = embeddings_of(*reference(kind, request))
     encoder = encoder_of(kind, request)
-    found_image, found_text = encoder.encode_images(PHOTOS).image, encoder.encode_texts(TEXTS)
-    assert (image.numpy() * found_image).sum(1).min() >= 0.9999
-    assert (text.numpy() * found_text).sum(1).min() >= 0.9999
+    our_image, our_text = encoder.encode_images(PHOTOS).image, encoder.encode_texts(TEXTS)
+    assert (image.numpy() * our_image).sum(1).min() >= 0.9999
+    assert (text.numpy() * our_text).sum(1).min() >= 0.9999
     # Otherwise the lines above would hold for any model.
     assert (image @ image.T).min() < 0.99
     assert (text @ text.T).min() < 0.99
@@ -125,8 +125,8 @@ def test_probabilities_are_those_of_open_clip(kind: str, request: pytest.Fixture
     cosine = encoder.encode_images(PHOTOS).image @ encoder.encode_texts(TEXTS).T
     logits = torch.from_numpy(cosine) * encoder.logit_scale
     bias = encoder.logit_bias
-    found = logits.softmax(dim=-1) if bias is None else torch.sigmoid(logits + bias)
-    assert found.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    ours = logits.softmax(dim=-1) if bias is None else torch.sigmoid(logits + bias)
+    assert ours.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -161,8 +161,8 @@ def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
         return encode(pixels)
 
     monkeypatch.setattr(encoder._model, "encode_image", tight)
-    found = encoder.encode_images(PHOTOS[:4])
-    assert np.abs(found.image - expected.image).max() < 1e-5
+    ours = encoder.encode_images(PHOTOS[:4])
+    assert np.abs(ours.image - expected.image).max() < 1e-5
     assert encoder.batch_size == 8
     assert max(sizes[3:]) <= 8
 
@@ -327,10 +327,10 @@ def test_a_strip_costs_no_more_than_its_middle(request: pytest.FixtureRequest):
     encoder = encoder_of("clip", request, regions="none")
     strip = Image.new("RGB", (60_000, 1), (200, 10, 10))
     # 60,000 x 1, resized by its shortest edge, would take 150 GB.
-    found = encoder.encode_images([strip, strip.rotate(90, expand=True)]).image
-    assert np.isfinite(found).all()
+    ours = encoder.encode_images([strip, strip.rotate(90, expand=True)]).image
+    assert np.isfinite(ours).all()
     middle = encoder.encode_images([Image.new("RGB", (4, 1), (200, 10, 10))]).image
-    assert float((found[0] * middle[0]).sum()) > 0.999
+    assert float((ours[0] * middle[0]).sum()) > 0.999
 
 
 def test_a_panorama_is_embedded_as_open_clip_does(request: pytest.FixtureRequest):
@@ -338,5 +338,5 @@ def test_a_panorama_is_embedded_as_open_clip_does(request: pytest.FixtureRequest
     panorama = PHOTOS[0].resize((900, 300))
     with torch.no_grad():
         expected = model.encode_image(preprocess(panorama)[None], normalize=True).numpy()
-    found = encoder_of("clip", request, regions="none").encode_images([panorama]).image
-    assert float((expected * found).sum()) >= 0.9999
+    ours = encoder_of("clip", request, regions="none").encode_images([panorama]).image
+    assert float((expected * ours).sum()) >= 0.9999
