@@ -149,10 +149,14 @@ def suggest(
     names = [label.strip() for label in labels.split(",") if label.strip()]
     suggestions = run(settings, names, photos)
     if as_json:
-        typer.echo(json.dumps([one.as_dict() for one in suggestions], ensure_ascii=False, indent=1))
+        typer.echo(
+            json.dumps(
+                [suggestion.as_dict() for suggestion in suggestions], ensure_ascii=False, indent=1
+            )
+        )
     else:
         print_suggestions(suggestions, Console())
-    if any(one.error for one in suggestions):
+    if any(suggestion.error for suggestion in suggestions):
         raise typer.Exit(1)
 
 
@@ -227,18 +231,20 @@ def doctor(
 
     Exit code: 0 fine or notes only, 1 warnings, 2 errors.
     """
-    # The findings say it better than the log would.
+    # The findings explain the failures; the log would repeat them.
     logging.getLogger("backend").setLevel(logging.CRITICAL)
-    from backend.doctor import Finding, exit_code
+    from backend.doctor import Finding, Severity, exit_code
     from backend.doctor import doctor as run
 
     try:
         findings = run(load_settings(encoder=encoder), project)
     except SettingsError as error:
         why = "No command starts like this."
-        findings = [Finding("settings", "error", error.message, why, error.fix)]
+        findings = [Finding("settings", Severity.ERROR, error.message, why, error.fix)]
     if as_json:
-        typer.echo(json.dumps([one.as_dict() for one in findings], ensure_ascii=False, indent=1))
+        typer.echo(
+            json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False, indent=1)
+        )
     else:
         print_findings(findings)
     raise typer.Exit(exit_code(findings))
@@ -246,16 +252,24 @@ def doctor(
 
 def print_findings(findings: list[Finding]) -> None:
     """Print one line per finding: severity, check, what was found, why it matters, and the fix."""
-    colours = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
+    from backend.doctor import Severity
+
+    colours = {
+        Severity.OK: "green",
+        Severity.NOTE: "cyan",
+        Severity.WARNING: "yellow",
+        Severity.ERROR: "bold red",
+    }
     table = Table.grid(padding=(0, 1))
     for column in ("severity", "check"):
         table.add_column(column, no_wrap=True)
     table.add_column("finding", overflow="fold")
-    for one in findings:
-        text = Text(one.what)
-        if one.why:
-            text.append(f" {one.why}", "dim")
-        if one.fix:
-            text.append(f" Fix: {one.fix}", "bold")
-        table.add_row(Text(one.severity, colours[one.severity]), Text(one.check), text)
+    for finding in findings:
+        text = Text(finding.what)
+        if finding.why:
+            text.append(f" {finding.why}", "dim")
+        if finding.fix:
+            text.append(f" Fix: {finding.fix}", "bold")
+        severity = Text(finding.severity, colours[finding.severity])
+        table.add_row(severity, Text(finding.check), text)
     Console().print(table)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from backend.doctor import label_studio, machine, project, queue, suggestions
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, examine, exit_code
+from backend.doctor.finding import Check, Finding, Severity, examine, exit_code
 from backend.settings import Settings
 
-__all__ = ["CHECKS", "Finding", "doctor", "exit_code"]
+__all__ = ["CHECKS", "Finding", "Severity", "doctor", "exit_code"]
 
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS,

@@ -1,4 +1,4 @@
-"""What the checks look at, each part asked for once and only when a check wants it."""
+"""What the checks examine. Each part is asked for once, and only when a check needs it."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ class Answer:
 
 
 class Context:
-    """See the module.
+    """This machine, Label Studio and, if a number is given, one of its projects.
+
+    The properties ask on their first use; their errors belong to the check that asked.
 
     Args:
         settings: those that the server runs with.
-        number: of the project, or None.
+        number: the project's number, or None.
     """
 
     def __init__(self, settings: Settings, number: int | None) -> None:
@@ -97,32 +99,32 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """Raises EncoderError."""
+        """The encoder; raises EncoderError."""
         return get_encoder(self.settings)
 
     @cached_property
     def store(self) -> Store:
-        """Raises StoreError."""
+        """The embedding store; raises StoreError."""
         return Store(self.settings.store_uri)
 
     @cached_property
     def studio(self) -> LabelStudioClient:
-        """Raises StudioError."""
+        """The client of Label Studio; raises StudioError."""
         return LabelStudioClient(self.settings)
 
     @cached_property
     def fetcher(self) -> ImageFetcher:
-        """As the server fetches."""
+        """Fetches images as the server does; raises StudioError."""
         return ImageFetcher(self.settings, self.studio.headers)
 
     @cached_property
     def project(self) -> dict[str, Any]:
-        """Raises StudioError."""
+        """The project as Label Studio's API gives it; raises StudioError."""
         return self.studio.projects.get(self.project_number)
 
     @cached_property
     def config(self) -> LabelConfig:
-        """Raises LabelConfigError."""
+        """The project's labeling config, parsed; raises LabelConfigError."""
         return parse_config(self.project["label_config"])
 
     @cached_property
@@ -139,14 +141,15 @@ class Context:
     def failures(self) -> dict[int, dict[str, str]]:
         """Task id -> why the project's last run left it out; empty without a queue.
 
-        Raises QueueError.
+        Raises:
+            QueueError: Redis does not answer.
         """
         if not self.settings.redis_url.get_secret_value():
             return {}
         with queue.explained():
             runs = RunStore(queue.connect(self.settings, retries=0))
-            found = runs.of_project(self.project_number)
-            return runs.failures(found[0].id) if found else {}
+            history = runs.of_project(self.project_number)
+            return runs.failures(history[0].id) if history else {}
 
     @cached_property
     def open_tasks(self) -> set[int]:
@@ -158,6 +161,11 @@ class Context:
     def predictions(self) -> list[dict[str, Any]]:
         """All predictions of the project."""
         return self.studio.predictions.of_project(self.project_number)
+
+    @cached_property
+    def predicted_versions(self) -> set[str]:
+        """The model versions that have predictions; Label Studio's own list names others too."""
+        return {prediction["model_version"] for prediction in self.predictions}
 
     @cached_property
     def expected_version(self) -> str:

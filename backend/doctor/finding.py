@@ -1,29 +1,40 @@
-"""What the doctor says, and how its checks are run."""
+"""Findings of the doctor, and how its checks are run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Literal
+from enum import StrEnum
 
 from backend.doctor.context import Context
 from backend.errors import ClipError
 
-Severity = Literal["ok", "note", "warning", "error"]
-EXIT_CODES: dict[Severity, int] = {"ok": 0, "note": 0, "warning": 1, "error": 2}
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Everything works, but people should know."""
+    WARNING = "warning"
+    """Some suggestions are missing or wrong."""
+    ERROR = "error"
+    """Something does not work until it is fixed."""
+
+
+_EXIT_CODES = {Severity.OK: 0, Severity.NOTE: 0, Severity.WARNING: 1, Severity.ERROR: 2}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's.
+    """One line of the doctor's report.
 
     Attributes:
-        check: the id of the check; docs/troubleshooting.md has a section for each.
-        severity: ``ok``; ``note`` (works, but know it); ``warning`` (some suggestions are missing
-            or wrong); ``error`` (something does not work until it is mended).
+        check: the id of the check; docs/troubleshooting.md explains each.
+        severity: how bad it is.
         what: what was found.
         why: why it matters.
-        fix: the command or setting that mends it.
+        fix: the command or setting that fixes it.
     """
 
     check: str
@@ -33,11 +44,12 @@ class Finding:
     fix: str = ""
 
     def as_dict(self) -> dict[str, str]:
-        """For JSON."""
+        """The finding as ``ls-clip doctor --json`` prints it."""
         return asdict(self)
 
 
-Look = Callable[[Context], Iterable[Finding]]
+CheckFunction = Callable[[Context], Iterable[Finding]]
+"""Yields what is wrong, nothing if all is well. A ClipError is reported as an error."""
 
 
 @dataclass(frozen=True)
@@ -45,45 +57,50 @@ class Check:
     """One thing that can be wrong.
 
     Attributes:
-        id: short, stable.
-        fine: what is reported if nothing is found.
-        why: why it matters, where a ClipError is raised instead of a finding.
-        look: yields what is wrong; may raise a ClipError, which is reported like an error.
-        needs: ids of checks without whose success this one could only repeat their finding.
-        project: whether it looks at a project.
+        id: short and stable.
+        all_well: reported if the function yields nothing.
+        why: why it matters; reported with a ClipError that the function raises.
+        function: examines the context.
+        needs: ids of checks that must succeed first; without them this one could only repeat
+            their findings.
+        project: whether it examines a project.
     """
 
     id: str
-    fine: str
+    all_well: str
     why: str
-    look: Look
+    function: CheckFunction
     needs: tuple[str, ...] = ()
     project: bool = False
 
 
 def examine(context: Context, checks: Iterable[Check]) -> list[Finding]:
-    """Run the checks in order; what depends on a failed one is named in one line at the end."""
+    """Run the checks in order.
+
+    A check that needs a failed one is skipped, and so is a failure that repeats an earlier one in
+    the same words. A last finding names all that were skipped.
+    """
     findings: list[Finding] = []
     failed: set[str] = set()
     skipped: list[str] = []
     for check in checks:
         if check.project and context.number is None:
             continue
-        found = [] if failed & set(check.needs) else _run(check, context)
-        if found and not _said_already(found, findings):
-            findings += found
+        results = [] if failed & set(check.needs) else _run(check, context)
+        if results and not _all_repeated(results, findings):
+            findings += results
         else:
             skipped.append(check.id)
-        if not found or any(one.severity == "error" for one in found):
+        if not results or any(result.severity is Severity.ERROR for result in results):
             failed.add(check.id)
     if skipped:
         findings.append(
             Finding(
                 "skipped",
-                "note",
+                Severity.NOTE,
                 f"Not looked at: {', '.join(skipped)}.",
                 "They depend on what failed above.",
-                "Mend the errors, then run ls-clip doctor again.",
+                "Fix the errors, then run ls-clip doctor again.",
             )
         )
     return findings
@@ -91,21 +108,22 @@ def examine(context: Context, checks: Iterable[Check]) -> list[Finding]:
 
 def exit_code(findings: Iterable[Finding]) -> int:
     """0: nothing, or notes only; 1: warnings; 2: errors."""
-    return max((EXIT_CODES[one.severity] for one in findings), default=0)
+    return max((_EXIT_CODES[finding.severity] for finding in findings), default=0)
 
 
 def _run(check: Check, context: Context) -> list[Finding]:
     try:
-        return list(check.look(context)) or [Finding(check.id, "ok", check.fine)]
+        findings = list(check.function(context))
+        return findings or [Finding(check.id, Severity.OK, check.all_well)]
     except ClipError as error:
-        return [Finding(check.id, "error", error.message, check.why, error.fix)]
+        return [Finding(check.id, Severity.ERROR, error.message, check.why, error.fix)]
     except Exception as error:
-        # A doctor that falls over tells nothing about what comes after.
+        # One broken check must not stop the others.
         detail = (str(error).splitlines() or [""])[0][:300]
         return [
             Finding(
                 check.id,
-                "error",
+                Severity.ERROR,
                 f"This check itself failed: {type(error).__name__}: {detail}",
                 "Nothing is known about what it looks at.",
                 "Please report it, with the output of ls-clip doctor --json.",
@@ -113,7 +131,7 @@ def _run(check: Check, context: Context) -> list[Finding]:
         ]
 
 
-def _said_already(found: list[Finding], before: list[Finding]) -> bool:
-    """Whether another check has failed in the same words: one cause is told once."""
-    said = {one.what for one in before}
-    return all(one.severity == "error" and one.what in said for one in found)
+def _all_repeated(results: list[Finding], earlier: list[Finding]) -> bool:
+    """Whether all results are errors that an earlier check reported in the same words."""
+    reported = {finding.what for finding in earlier}
+    return all(result.severity is Severity.ERROR and result.what in reported for result in results)

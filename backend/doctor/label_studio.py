@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import requests
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding
+from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import StudioError
 from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.labelstudio.transport import URL_FIX, StudioTokenError, unreachable
@@ -71,7 +71,7 @@ def clock(context: Context) -> Iterator[Finding]:
     fatal = abs(skew) > ACCESS_SECONDS * 0.8
     yield Finding(
         "clock",
-        "error" if fatal else "warning",
+        Severity.ERROR if fatal else Severity.WARNING,
         f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Label "
         "Studio's.",
         f"Access tokens live {ACCESS_SECONDS} s: on clocks that far apart they are renewed too "
@@ -108,7 +108,7 @@ def token(context: Context) -> Iterator[Finding]:
     if missing:
         yield Finding(
             "token",
-            "error",
+            Severity.ERROR,
             f"The user {user.get('email')} lacks the rights {', '.join(missing)}.",
             "ls-clip connect changes the project and adds a backend and a webhook.",
             "Use the token of an owner or administrator.",
@@ -127,7 +127,7 @@ def ssrf(context: Context) -> Iterator[Finding]:
         ml = "ML_BLOCK_LOCAL_IP" in private
         yield Finding(
             "ssrf",
-            "error",
+            Severity.ERROR,
             f"Label Studio refuses {url}: {' and '.join(private)} "
             f"{'are' if len(private) > 1 else 'is'} on, which blocks private addresses.",
             "The backend cannot be added."
@@ -139,7 +139,7 @@ def ssrf(context: Context) -> Iterator[Finding]:
         host = urlsplit(url).hostname
         yield Finding(
             "ssrf",
-            "error",
+            Severity.ERROR,
             f"Label Studio cannot resolve the backend's host {host}.",
             "It can neither ask for suggestions nor send events.",
             "Set LS_CLIP_PUBLIC_URL to an address that works from Label Studio's machine or "
@@ -153,7 +153,7 @@ def webhook_url(context: Context) -> Iterator[Finding]:
     if context.studio.webhooks.refusal(url) is Refusal.INVALID_URL:
         yield Finding(
             "webhook-url",
-            "error",
+            Severity.ERROR,
             f"Label Studio does not accept {url} as a webhook: a host without a dot.",
             "The backend can be added with it, but the webhook is left out without a word.",
             "Set LS_CLIP_PUBLIC_URL to an address with a dotted name (a network alias such as "

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding
+from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import StoreError
 from backend.server.gunicorn import check_bind
 
@@ -21,7 +21,7 @@ SETUP_SECONDS = 3.0
 
 
 def encoder(context: Context) -> Iterator[Finding]:
-    """The encoder's weights can be had and read."""
+    """The encoder's weights are available and readable."""
     context.encoder.load()
     yield from ()
 
@@ -44,7 +44,7 @@ def store(context: Context) -> Iterator[Finding]:
     if free < LOW_FREE:
         yield Finding(
             "store",
-            "error" if free < MIN_FREE else "warning",
+            Severity.ERROR if free < MIN_FREE else Severity.WARNING,
             f"The disk of {uri} has {free // 1_000_000} MB left.",
             "Without room no embedding is kept, and every image is encoded again each time.",
             "Free some space, or set LS_CLIP_STORE to another disk.",
@@ -61,7 +61,7 @@ def credentials(context: Context) -> Iterator[Finding]:
         missing = "BASIC_AUTH_PASS" if user else "BASIC_AUTH_USER"
         yield Finding(
             "credentials",
-            "error",
+            Severity.ERROR,
             f"{missing} is not set, and its counterpart is.",
             "Label Studio logs in only with both, so the backend refuses all its calls.",
             f"Set {missing}, restart ls-clip serve, then run ls-clip connect PROJECT.",
@@ -69,7 +69,7 @@ def credentials(context: Context) -> Iterator[Finding]:
     elif user and not secret:
         yield Finding(
             "credentials",
-            "warning",
+            Severity.WARNING,
             "LS_CLIP_WEBHOOK_SECRET is not set, though a login is.",
             "Label Studio's events carry no login, so the backend refuses them all.",
             "Set LS_CLIP_WEBHOOK_SECRET, restart ls-clip serve, then run ls-clip connect PROJECT.",
@@ -77,7 +77,7 @@ def credentials(context: Context) -> Iterator[Finding]:
     elif not user:
         yield Finding(
             "credentials",
-            "note",
+            Severity.NOTE,
             "The backend has no login.",
             "Every program on this machine may use it, and it cannot be served to others.",
             "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET.",
@@ -92,7 +92,7 @@ def backend(context: Context) -> Iterator[Finding]:
     except requests.RequestException as error:
         yield Finding(
             "backend",
-            "error",
+            Severity.ERROR,
             f"No backend answers at {url} ({type(error).__name__}).",
             "New tasks get no suggestion, and events are lost.",
             "Run ls-clip serve and keep it running; set LS_CLIP_PUBLIC_URL if it has another "
@@ -103,7 +103,7 @@ def backend(context: Context) -> Iterator[Finding]:
     if not ours:
         yield Finding(
             "backend",
-            "error",
+            Severity.ERROR,
             f"What answers at {url} is not this backend (status {answer.status}).",
             "Label Studio would be told to ask another program for suggestions.",
             "Correct LS_CLIP_PORT or LS_CLIP_PUBLIC_URL, or stop the other program.",
@@ -113,13 +113,13 @@ def backend(context: Context) -> Iterator[Finding]:
 
 
 def backend_login(context: Context) -> Iterator[Finding]:
-    """The backend takes the credentials that we would give Label Studio."""
+    """The backend accepts the credentials that connect would give Label Studio."""
     try:
         answer = context.setup(of_project=False)
     except requests.RequestException as error:
         yield Finding(
             "backend-login",
-            "error",
+            Severity.ERROR,
             f"The backend does not answer /setup ({type(error).__name__}).",
             "Label Studio calls it disconnected.",
             "Read the log of ls-clip serve.",
@@ -128,7 +128,7 @@ def backend_login(context: Context) -> Iterator[Finding]:
     if answer.status == 401:
         yield Finding(
             "backend-login",
-            "error",
+            Severity.ERROR,
             "The running backend refuses BASIC_AUTH_USER and BASIC_AUTH_PASS.",
             "ls-clip connect would tell Label Studio credentials that do not work.",
             "Restart ls-clip serve with the same settings as ls-clip doctor.",
@@ -136,13 +136,13 @@ def backend_login(context: Context) -> Iterator[Finding]:
         return
     version = answer.body.get("model_version") if isinstance(answer.body, dict) else None
     if answer.status != 200 or not isinstance(version, str) or not version:
-        told = answer.body.get("error", {}) if isinstance(answer.body, dict) else {}
+        reply = answer.body.get("error", {}) if isinstance(answer.body, dict) else {}
         yield Finding(
             "backend-login",
-            "error",
-            f"The backend answers {answer.status} to /setup. {told.get('message', '')}".strip(),
+            Severity.ERROR,
+            f"The backend answers {answer.status} to /setup. {reply.get('message', '')}".strip(),
             "Without a model version Label Studio's label stream ends in an error.",
-            told.get("fix") or "Read the log of ls-clip serve.",
+            reply.get("fix") or "Read the log of ls-clip serve.",
         )
     elif answer.seconds > SETUP_SECONDS:
         yield _slow("/setup", answer.seconds, SETUP_SECONDS)
@@ -158,7 +158,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
     if differ is None:
         yield Finding(
             "backend-settings",
-            "warning",
+            Severity.WARNING,
             "The running backend does not tell whether it has these settings.",
             "It may be of an older release.",
             "Restart ls-clip serve, then run ls-clip doctor again.",
@@ -166,7 +166,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
     elif differ:
         yield Finding(
             "backend-settings",
-            "warning",
+            Severity.WARNING,
             f"The running backend has another value of {', '.join(map(str, differ))}.",
             "What is found here need not hold for it: a .env is read once, at the start.",
             "Restart ls-clip serve (and ls-clip worker) with these settings, or run ls-clip doctor "
@@ -177,7 +177,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
 def _slow(path: str, seconds: float, limit: float) -> Finding:
     return Finding(
         "backend" if path == "/health" else "backend-login",
-        "warning",
+        Severity.WARNING,
         f"The backend took {seconds:.1f} s to answer {path}.",
         f"Label Studio waits {limit:g} s and calls it disconnected after that.",
         "Give the machine of ls-clip serve less to do, or more cores.",

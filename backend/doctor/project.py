@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding
+from backend.doctor.finding import Check, Finding, Severity
 from backend.encoders.label_texts import unreadable_message
 from backend.errors import ImageError, ImageReason
 from backend.images.decode import decode
@@ -19,7 +19,7 @@ from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.projects.connect import TITLE
 
 SAMPLE = 12
-"""Tasks whose images are fetched on trial."""
+"""Tasks whose images are fetched as a test."""
 
 
 def project(context: Context) -> Iterator[Finding]:
@@ -27,7 +27,7 @@ def project(context: Context) -> Iterator[Finding]:
     if not context.project.get("task_number"):
         yield Finding(
             "project",
-            "note",
+            Severity.NOTE,
             "The project has no tasks.",
             "There is nothing to suggest anything for.",
             f"Import images, then run ls-clip connect {context.number}.",
@@ -35,12 +35,11 @@ def project(context: Context) -> Iterator[Finding]:
 
 
 def config(context: Context) -> Iterator[Finding]:
-    """The labeling config has controls for us."""
-    found = context.config
-    found.require_controls()
-    for reason in found.skipped:
+    """The labeling config has controls that we support."""
+    context.config.require_controls()
+    for reason in context.config.skipped:
         yield Finding(
-            "config", "note", f"Left out: {reason}", "It gets no suggestions.", CONFIG_FIX
+            "config", Severity.NOTE, f"Left out: {reason}", "It gets no suggestions.", CONFIG_FIX
         )
 
 
@@ -49,7 +48,7 @@ def evidence(context: Context) -> Iterator[Finding]:
     if context.config.evidence is None:
         yield Finding(
             "evidence",
-            "note",
+            Severity.NOTE,
             "The labeling config has no place for the probabilities.",
             "People see ticked boxes and not how sure they are.",
             f'Add <TextArea name="{EVIDENCE_NAME}" toName="{context.config.controls[0].to_name}" '
@@ -61,20 +60,20 @@ def labels(context: Context) -> Iterator[Finding]:
     """The text tower can read the labels."""
     unread = unreadable_labels(context.encoder, context.config)
     if unread:
-        found, fix = unreadable_message(context.encoder, unread)
+        message, fix = unreadable_message(context.encoder, unread)
         consequence = "A suggestion for them would be chance."
-        yield Finding("labels", "warning", found, consequence, fix)
+        yield Finding("labels", Severity.WARNING, message, consequence, fix)
 
 
 def registered(context: Context) -> Iterator[Finding]:
     """The project has our backend, once."""
     url = context.settings.backend_url
-    mine = _ours(context)
+    mine = _our_backends(context)
     connect = f"Run ls-clip connect {context.number}."
     if not mine:
         yield Finding(
             "backend-registered",
-            "error",
+            Severity.ERROR,
             "The project has no backend of ours.",
             "Tasks that are opened or created later get no suggestion.",
             connect,
@@ -82,7 +81,7 @@ def registered(context: Context) -> Iterator[Finding]:
     elif len(mine) > 1:
         yield Finding(
             "backend-registered",
-            "warning",
+            Severity.WARNING,
             f"The project has the backend {len(mine)} times.",
             "Label Studio asks each of them, and keeps a prediction of each.",
             connect,
@@ -90,7 +89,7 @@ def registered(context: Context) -> Iterator[Finding]:
     elif mine[0]["url"].rstrip("/") != url:
         yield Finding(
             "backend-registered",
-            "warning",
+            Severity.WARNING,
             f"The project's backend is at {mine[0]['url']}, the settings say {url}.",
             "Label Studio asks another server than the one examined here.",
             f"Correct LS_CLIP_PUBLIC_URL or LS_CLIP_PORT, or: {connect}",
@@ -99,15 +98,16 @@ def registered(context: Context) -> Iterator[Finding]:
 
 def state(context: Context) -> Iterator[Finding]:
     """Label Studio reaches the backend and can log in to it."""
-    for one in _ours(context):
-        if one.get("state") == "CO":
+    for backend in _our_backends(context):
+        if backend.get("state") == "CO":
             continue
-        told = str(one.get("error_message") or "").split("\n")[0][:200]
+        name = backend.get("readable_state") or backend.get("state")
+        reply = str(backend.get("error_message") or "").split("\n")[0][:200]
         yield Finding(
             "backend-state",
-            "error",
-            f"Label Studio calls the backend at {one['url']} "
-            f"{str(one.get('readable_state') or one.get('state')).lower()}. {told}".strip(),
+            Severity.ERROR,
+            f"Label Studio calls the backend at {backend['url']} {str(name).lower()}. "
+            f"{reply}".strip(),
             "It does not ask it for suggestions, and tells nobody.",
             "If ls-clip serve runs, its address must work from Label Studio's machine "
             f"(LS_CLIP_PUBLIC_URL), and the login must be known there: ls-clip connect "
@@ -122,20 +122,24 @@ def webhook(context: Context) -> Iterator[Finding]:
     mine = [hook for hook in context.webhooks if hook["url"] == url]
     if not mine:
         yield Finding(
-            "webhook", "warning", "The project has no webhook of ours.", "Events never arrive.", fix
+            "webhook",
+            Severity.WARNING,
+            "The project has no webhook of ours.",
+            "Events never arrive.",
+            fix,
         )
         return
     hook = mine[0]
     if not hook["is_active"]:
         yield Finding(
-            "webhook", "warning", "Our webhook is switched off.", "Events never arrive.", fix
+            "webhook", Severity.WARNING, "Our webhook is switched off.", "Events never arrive.", fix
         )
     secret = context.settings.webhook_secret.get_secret_value()
     sent = (hook.get("headers") or {}).get(SECRET_HEADER, "")
     if secret and sent != secret:
         yield Finding(
             "webhook",
-            "warning",
+            Severity.WARNING,
             f"Our webhook carries {'another' if sent else 'no'} secret.",
             "The backend refuses its events, and Label Studio tells nobody.",
             fix,
@@ -144,7 +148,7 @@ def webhook(context: Context) -> Iterator[Finding]:
     if missing and not hook["send_for_all_actions"]:
         yield Finding(
             "webhook",
-            "warning",
+            Severity.WARNING,
             f"Our webhook leaves out {', '.join(missing)}.",
             "These events never arrive.",
             fix,
@@ -152,7 +156,7 @@ def webhook(context: Context) -> Iterator[Finding]:
     if not hook["send_payload"]:
         yield Finding(
             "webhook",
-            "warning",
+            Severity.WARNING,
             "Our webhook sends the bare name of an event.",
             "What was annotated has to be guessed.",
             fix,
@@ -166,7 +170,7 @@ def automatic_webhook(context: Context) -> Iterator[Finding]:
     if extra:
         yield Finding(
             "webhook-automatic",
-            "warning",
+            Severity.WARNING,
             "The webhook that Label Studio made by itself is still there.",
             "It carries no secret: each event is refused once, and delays the annotator.",
             f"Run ls-clip connect {context.number}, or delete it under Settings > Webhooks.",
@@ -179,16 +183,16 @@ def images(context: Context) -> Iterator[Finding]:
     failures: dict[tuple[str, str], ImageError] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for task in tasks:
-        found = _failure(context, task)
-        if found is not None:
-            host, error = found
+        failure = _image_failure(context, task)
+        if failure is not None:
+            host, error = failure
             failures.setdefault((host, error.reason), error)
             counts[host, error.reason] += 1
     for (host, reason), error in failures.items():
         count = counts[host, reason]
         yield Finding(
             "images",
-            "error" if count == len(tasks) else "warning",
+            Severity.ERROR if count == len(tasks) else Severity.WARNING,
             f"{count} of {len(tasks)} images tried cannot be had from {host} ({reason}): "
             f"{error.message}",
             "Their tasks stay without a suggestion.",
@@ -196,8 +200,8 @@ def images(context: Context) -> Iterator[Finding]:
         )
 
 
-def _failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageError] | None:
-    """The host and the reason why an image of a task cannot be had."""
+def _image_failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageError] | None:
+    """The host of a task's first image that cannot be used, and why; None if all can."""
     for control in context.config.controls:
         value = image_of(control, task)
         if value is None:
@@ -223,10 +227,12 @@ def _host(value: str) -> str:
         return "the task's data"
 
 
-def _ours(context: Context) -> list[dict[str, Any]]:
+def _our_backends(context: Context) -> list[dict[str, Any]]:
     url = context.settings.backend_url
     return [
-        one for one in context.backends if one["title"] == TITLE or one["url"].rstrip("/") == url
+        backend
+        for backend in context.backends
+        if backend["title"] == TITLE or backend["url"].rstrip("/") == url
     ]
 
 

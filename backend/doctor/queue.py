@@ -9,7 +9,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding
+from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import counted
 from jobs import queue
 from jobs.run import ENDED, RunState
@@ -20,9 +20,9 @@ SILENT_SECONDS = 300.0
 
 
 def queue_answers(context: Context) -> Iterator[Finding]:
-    """Redis answers, and keeps what it is told over a restart."""
+    """Redis answers, and its data survives a restart."""
     if not _is_set(context):
-        yield Finding("queue", "ok", "No queue is set: ls-clip connect predicts by itself.")
+        yield Finding("queue", Severity.OK, "No queue is set: ls-clip connect predicts by itself.")
         return
     connection = queue.connect(context.settings, retries=0)
     with queue.explained():
@@ -31,12 +31,12 @@ def queue_answers(context: Context) -> Iterator[Finding]:
         kept = connection.config_get("appendonly").get("appendonly") == "yes"
         kept = kept or bool(connection.config_get("save").get("save"))
     except RedisError:
-        # Hosted services do not tell.
+        # Hosted services forbid CONFIG.
         return
     if not kept:
         yield Finding(
             "queue",
-            "warning",
+            Severity.WARNING,
             f"The Redis at {queue.place(context.settings)} keeps nothing on its disk.",
             "When it restarts, runs that are going on are forgotten.",
             "Start it with --appendonly yes.",
@@ -44,9 +44,9 @@ def queue_answers(context: Context) -> Iterator[Finding]:
 
 
 def workers(context: Context) -> Iterator[Finding]:
-    """Somebody works on runs."""
+    """Workers listen on the queue."""
     if not _is_set(context):
-        yield Finding("workers", "ok", "No queue is set, so no worker is needed.")
+        yield Finding("workers", Severity.OK, "No queue is set, so no worker is needed.")
         return
     with queue.explained():
         connection = queue.connect(context.settings, retries=0)
@@ -55,7 +55,7 @@ def workers(context: Context) -> Iterator[Finding]:
     if not live:
         yield Finding(
             "workers",
-            "warning",
+            Severity.WARNING,
             f"No worker listens on the queue, in which {counted(waiting, 'job')} must wait.",
             "ls-clip predict and ls-clip connect wait for one.",
             "Run ls-clip worker and keep it running.",
@@ -63,41 +63,44 @@ def workers(context: Context) -> Iterator[Finding]:
 
 
 def last_run(context: Context) -> Iterator[Finding]:
-    """The project's last run came to a good end, or is getting on."""
+    """The project's last run ended well, or makes progress."""
     if not _is_set(context):
-        yield Finding("run", "ok", "No queue is set, so there are no runs.")
+        yield Finding("run", Severity.OK, "No queue is set, so there are no runs.")
         return
     with queue.explained():
-        found = RunStore(queue.connect(context.settings, retries=0)).of_project(
-            context.project_number
-        )
-    if not found:
-        yield Finding("run", "ok", "There was no run of the project yet.")
+        runs = RunStore(queue.connect(context.settings, retries=0))
+        history = runs.of_project(context.project_number)
+    if not history:
+        yield Finding("run", Severity.OK, "There was no run of the project yet.")
         return
-    run = found[0]
-    again = f"Mend that, then run ls-clip predict {run.project}; what is embedded stays."
+    run = history[0]
+    again = f"Fix that, then run ls-clip predict {run.project}; what is embedded stays."
     finding = partial(Finding, "run")
     if run.state == RunState.FAILED and run.error is not None:
         why = f"{run.listed - run.imported} of its {run.listed} tasks got no prediction from it."
         fix = f"{run.error['fix']} {again}".strip()
-        yield finding("warning", f"The last run failed: {run.error['message']}", why, fix)
+        yield finding(Severity.WARNING, f"The last run failed: {run.error['message']}", why, fix)
     elif run.state not in ENDED and run.blocked_on:
         why = f"The run {run.id} has been going since then without getting on."
-        yield finding("warning", f"The run waits: {run.blocked_on}", why, again)
+        yield finding(Severity.WARNING, f"The run waits: {run.blocked_on}", why, again)
     elif run.state not in ENDED and time.time() - run.updated > SILENT_SECONDS:
         minutes = round((time.time() - run.updated) / 60)
         what = f"The run {run.id} has not got on for {counted(minutes, 'minute')} ({run.state})."
-        yield finding("warning", what, "Its tasks wait.", "Is ls-clip worker running? " + again)
+        yield finding(
+            Severity.WARNING, what, "Its tasks wait.", "Is ls-clip worker running? " + again
+        )
     elif run.failed:
         why = "They open without a suggestion."
         fix = f"ls-clip runs {run.project} --show {run.id} names them and why."
-        yield finding("note", f"The last run left {counted(run.failed, 'task')} out.", why, fix)
+        yield finding(
+            Severity.NOTE, f"The last run left {counted(run.failed, 'task')} out.", why, fix
+        )
 
 
 def training(context: Context) -> Iterator[Finding]:
-    """The project's last training came to a good end, and somebody trains."""
+    """The project's last training ended well, and a worker trains."""
     if not _is_set(context):
-        yield Finding("training", "ok", "No queue is set, so nothing is trained by itself.")
+        yield Finding("training", Severity.OK, "No queue is set, so nothing is trained by itself.")
         return
     with queue.explained():
         connection = queue.connect(context.settings, retries=0)
@@ -105,11 +108,11 @@ def training(context: Context) -> Iterator[Finding]:
         now = TrainingStore(connection).get(context.project_number)
     finding = partial(Finding, "training")
     if now.state == TrainingState.IDLE and not (now.outcome or now.pending or now.blocked_on):
-        yield finding("ok", "There was no training of the project yet.")
+        yield finding(Severity.OK, "There was no training of the project yet.")
         return
     if not trainers and (now.pending or now.state != TrainingState.IDLE):
         yield finding(
-            "warning",
+            Severity.WARNING,
             f"No worker listens on the queue {queue.TRAIN!r}, and there is something to do: "
             f"{counted(now.pending, 'new approval')}.",
             "What people approve makes no suggestion better.",
@@ -117,22 +120,22 @@ def training(context: Context) -> Iterator[Finding]:
         )
     elif now.blocked_on:
         yield finding(
-            "warning",
+            Severity.WARNING,
             f"The training waits: {now.blocked_on}",
             "Suggestions stay as they are until then.",
-            "Mend that; it is repeated by itself.",
+            "Fix that; the training is repeated by itself.",
         )
     if now.outcome == Outcome.FAILED:
         yield finding(
-            "warning",
+            Severity.WARNING,
             f"The last training failed: {now.reason}",
             "The head that served before still serves.",
-            f"Mend that, then run ls-clip train {now.project} --wait.",
+            f"Fix that, then run ls-clip train {now.project} --wait.",
         )
     elif now.outcome == Outcome.REJECTED:
         yield finding(
-            "note",
-            f"The last head was kept aside: {now.reason}",
+            Severity.NOTE,
+            f"The last head was rejected: {now.reason}",
             "It would have made suggestions worse.",
             f"ls-clip heads {now.project} shows all heads.",
         )

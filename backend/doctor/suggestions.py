@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding
+from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import counted
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
@@ -20,7 +20,7 @@ def prelabeling(context: Context) -> Iterator[Finding]:
     if not context.project["show_collab_predictions"]:
         yield Finding(
             "prelabeling",
-            "error",
+            Severity.ERROR,
             '"Use predictions to prelabel tasks" is off.',
             "Nobody sees a suggestion while labeling.",
             f"Switch it on under Settings > Annotation, or run ls-clip connect {context.number}.",
@@ -31,13 +31,11 @@ def model_version(context: Context) -> Iterator[Finding]:
     """The version that the project shows exists and is the newest."""
     shown = context.project["model_version"]
     connect = f"Run ls-clip connect {context.number}."
-    titles = {one["title"]: one for one in context.backends}
-    # Label Studio's own list of versions also names some without a prediction.
-    stored = {one["model_version"] for one in context.predictions}
+    titles = {backend["title"]: backend for backend in context.backends}
     if not shown:
         yield Finding(
             "model-version",
-            "error",
+            Severity.ERROR,
             "The project points at no model version.",
             "The label stream shows nothing, whatever predictions there are.",
             f"{connect} Or choose one under Settings > Annotation.",
@@ -46,7 +44,7 @@ def model_version(context: Context) -> Iterator[Finding]:
         down = titles[shown].get("state") != "CO"
         yield Finding(
             "model-version",
-            "error" if down else "warning",
+            Severity.ERROR if down else Severity.WARNING,
             f"The project shows what the backend {shown!r} answers at the moment"
             f"{', and that one is down' if down else ''}.",
             "The label stream shows nothing, although there are predictions."
@@ -54,10 +52,10 @@ def model_version(context: Context) -> Iterator[Finding]:
             else "Each opening waits for the backend, and shows nothing while it is down.",
             f"{connect} It points the project at stored predictions.",
         )
-    elif shown not in stored:
+    elif shown not in context.predicted_versions:
         yield Finding(
             "model-version",
-            "error",
+            Severity.ERROR,
             f"The project shows the version {shown!r}, of which there is no prediction.",
             "The label stream shows nothing.",
             connect,
@@ -75,16 +73,16 @@ def backend_version(context: Context) -> Iterator[Finding]:
     if served is not None and served != expected:
         yield Finding(
             "backend-version",
-            "warning",
+            Severity.WARNING,
             f"The running backend serves {served}; with these settings it would be {expected}.",
             "Tasks opened live and imported ones get suggestions of different versions.",
             "Restart ls-clip serve with the same encoder, store and settings as here, then run "
             f"ls-clip connect {context.number}.",
         )
-    elif shown != expected and shown in {one["model_version"] for one in context.predictions}:
+    elif shown != expected and shown in context.predicted_versions:
         yield Finding(
             "backend-version",
-            "warning",
+            Severity.WARNING,
             f"The project shows {shown}; today's version is {expected}.",
             "Labels, encoder, head or thresholds have changed since, and the suggestions have not.",
             f"Run ls-clip connect {context.number}.",
@@ -92,44 +90,50 @@ def backend_version(context: Context) -> Iterator[Finding]:
 
 
 def missing(context: Context) -> Iterator[Finding]:
-    """Every task that is still to be done has a prediction of the version shown."""
+    """Every task without an annotation has a prediction of the version shown."""
     if _is_live(context):
-        yield Finding("predictions-missing", "ok", "The backend answers when a task is opened.")
+        yield Finding(
+            "predictions-missing", Severity.OK, "The backend answers when a task is opened."
+        )
         return
     # Annotated tasks keep the prediction that their annotator saw.
-    lacking = context.open_tasks - {int(one["task"]) for one in _shown(context)}
-    told = sorted(lacking & context.failures.keys())
-    if told:
+    lacking = context.open_tasks - {
+        int(prediction["task"]) for prediction in _shown_predictions(context)
+    }
+    failed = sorted(lacking & context.failures.keys())
+    if failed:
         yield Finding(
             "predictions-missing",
-            "warning",
-            f"{counted(len(told), 'task')} without an annotation could not be predicted; task "
-            f"{told[0]}: {context.failures[told[0]].get('message', '')}",
+            Severity.WARNING,
+            f"{counted(len(failed), 'task')} without an annotation could not be predicted; task "
+            f"{failed[0]}: {context.failures[failed[0]].get('message', '')}",
             "They open with no box ticked.",
-            f"{context.failures[told[0]].get('fix', '')} Then run ls-clip connect "
+            f"{context.failures[failed[0]].get('fix', '')} Then run ls-clip connect "
             f"{context.number}.".strip(),
         )
-    rest = len(lacking) - len(told)
+    rest = len(lacking) - len(failed)
     if rest:
         yield Finding(
             "predictions-missing",
-            "warning",
+            Severity.WARNING,
             f"{rest} of {counted(len(context.open_tasks), 'task')} without an annotation have no "
             f"prediction of {_version(context)}.",
             "They open with no box ticked.",
             f"Run ls-clip connect {context.number}. For those that it cannot predict it says why, "
-            "and what mends it.",
+            "and what fixes it.",
         )
 
 
 def duplicated(context: Context) -> Iterator[Finding]:
     """No task has two predictions of one version."""
-    counts = Counter((one["task"], one["model_version"]) for one in context.predictions)
+    counts = Counter(
+        (prediction["task"], prediction["model_version"]) for prediction in context.predictions
+    )
     twice = sorted({task for (task, _), count in counts.items() if count > 1})
     if twice:
         yield Finding(
             "predictions-duplicated",
-            "warning",
+            Severity.WARNING,
             f"{counted(len(twice), 'task')} with several predictions of one version: "
             f"{', '.join(map(str, twice[:10]))}.",
             "Annotators see them all, and statistics count them all.",
@@ -139,12 +143,12 @@ def duplicated(context: Context) -> Iterator[Finding]:
 
 def versions(context: Context) -> Iterator[Finding]:
     """There are predictions of one version only."""
-    counts = Counter(str(one["model_version"]) for one in context.predictions)
+    counts = Counter(str(prediction["model_version"]) for prediction in context.predictions)
     if len(counts) > 1:
         rest = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
         yield Finding(
             "predictions-versions",
-            "note",
+            Severity.NOTE,
             "There are predictions of several versions: "
             f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}{rest}.",
             "Quick view shows them all, one tab each; the label stream shows "
@@ -155,14 +159,14 @@ def versions(context: Context) -> Iterator[Finding]:
 
 
 def gone_labels(context: Context) -> Iterator[Finding]:
-    """No prediction shown ticks a label that the config has no more."""
+    """No prediction shown ticks a label that the config does not have any more."""
     gone: Counter[str] = Counter()
-    for one in _shown(context):
-        gone.update(set(_unknown(context.config, one["result"])))
+    for prediction in _shown_predictions(context):
+        gone.update(set(_unknown_labels(context.config, prediction["result"])))
     if gone:
         yield Finding(
             "predictions-labels",
-            "warning",
+            Severity.WARNING,
             "Predictions tick labels that the config does not have: "
             f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}.",
             "Nobody sees such a label, yet it is submitted with the annotation.",
@@ -177,15 +181,18 @@ def _version(context: Context) -> str:
 
 def _is_live(context: Context) -> bool:
     """Whether the project shows what a backend answers at the moment."""
-    return any(one["title"] == context.project["model_version"] for one in context.backends)
+    shown = context.project["model_version"]
+    return any(backend["title"] == shown for backend in context.backends)
 
 
-def _shown(context: Context) -> list[dict[str, Any]]:
+def _shown_predictions(context: Context) -> list[dict[str, Any]]:
     version = _version(context)
-    return [one for one in context.predictions if one["model_version"] == version]
+    return [
+        prediction for prediction in context.predictions if prediction["model_version"] == version
+    ]
 
 
-def _unknown(config: LabelConfig, result: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _unknown_labels(config: LabelConfig, result: Iterable[dict[str, Any]]) -> Iterator[str]:
     controls: dict[str, Control] = {
         control.name: control for control in config.controls if control.options_field is None
     }

@@ -407,7 +407,7 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     ("outcome", "fields", "severity", "said"),
     [
         (Outcome.FAILED, {"pending": 0}, "warning", "failed"),
-        (Outcome.REJECTED, {"pending": 0}, "note", "kept aside"),
+        (Outcome.REJECTED, {"pending": 0}, "note", "was rejected"),
         (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals"),
     ],
 )
