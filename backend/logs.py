@@ -1,9 +1,10 @@
-"""How every process of ours logs: one line a message, our own modules at the level that is set."""
+"""How every process logs, and the type of functions that show progress."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -12,9 +13,15 @@ from backend.settings import Settings
 
 OURS = ("backend", "jobs")
 
+Progress = Callable[[str, int, int], None]
+"""Shows progress: called with the name of a step, how much of it is done, and its total."""
+
 
 def configure_logging(settings: Settings) -> None:
-    """Log to standard error: in colour on a terminal, with the time elsewhere."""
+    """Log to standard error: in colour on a terminal, with timestamps elsewhere.
+
+    Our own modules log at LS_CLIP_LOG_LEVEL, all others at WARNING.
+    """
     terminal = sys.stderr.isatty()
     handler: logging.Handler = (
         RichHandler(console=Console(stderr=True), show_path=False)

@@ -1,14 +1,16 @@
-"""What the commands print with: one console on standard error, and a progress bar."""
+"""What all commands print with: a console on standard error, tables, and a progress bar."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from backend.logs import Progress
 
 console = Console(stderr=True)
 EncoderOption = Annotated[
@@ -19,7 +21,7 @@ ProjectArgument = Annotated[int, typer.Argument(help="The project's number in La
 
 
 def compact_table(*columns: str) -> Table:
-    """A table without frames, whose cells are not wrapped: eight columns fit 80 characters."""
+    """A table without frames and without wrapped cells: eight columns fit 80 characters."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in columns:
         table.add_column(column, no_wrap=True, overflow="fold")
@@ -27,13 +29,13 @@ def compact_table(*columns: str) -> Table:
 
 
 def plain(text: str) -> str:
-    """A text in which rich sees no markup."""
+    """The text, escaped so that rich finds no markup in it."""
     return text.replace("[", r"\[")
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on a terminal, and one line per step elsewhere."""
+def progress_bar() -> Iterator[Progress]:
+    """A progress bar on a terminal; elsewhere one line per step."""
     if not console.is_terminal:
         seen: set[str] = set()
 
@@ -44,15 +46,15 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         yield line
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich import progress as bars
 
     columns: list[Any] = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
     ]
-    with Progress(*columns, console=console) as bar:
+    with bars.Progress(*columns, console=console) as bar:
         rows: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:

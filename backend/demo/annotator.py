@@ -1,9 +1,9 @@
-"""The demo's annotator: reviews tasks with the truth, and waits for the head that comes of it."""
+"""The demo's simulated annotator: reviews tasks with the truth, and waits for the new head."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
+from backend.logs import Progress
 from backend.runtime import Runtime
 from backend.vlpl import metrics
 from jobs import enqueue, queue
@@ -26,14 +27,22 @@ from jobs.training_state import TrainingStore
 
 CONTROL = "tags"
 TEST_TASKS = 60
-"""Tasks that the annotator leaves alone at least: the only ones that are measured."""
-
-Waiting = Callable[[str, int, int], None]
+"""The least number of tasks that the annotator does not review; only these are measured."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How right the suggestions of some tasks are; shares in [0, 1]."""
+    """How good the suggestions of some tasks are.
+
+    Attributes:
+        model_version: of the suggestions.
+        tasks: how many tasks were measured.
+        suggested: suggested labels per task.
+        labels: true labels per task.
+        precision, recall: over all labels of all tasks, in [0, 1].
+        mean_average_precision: of the probabilities, in [0, 1].
+        clicks: per task, to correct the suggestions.
+    """
 
     model_version: str
     tasks: int
@@ -52,14 +61,14 @@ def measure(
     photos: Sequence[DemoPhoto],
     tasks: set[int],
 ) -> Measured:
-    """Compare what Label Studio shows with what is on the collages; blind tasks are left out.
+    """Compare what Label Studio shows with what is on the collages, without the blind tasks.
 
     Args:
         runtime: of this process.
         studio: the Label Studio.
         project: its number.
         photos: with the truth.
-        tasks: ids of the tasks to look at.
+        tasks: ids of the tasks to measure.
     """
     described = studio.projects.get(project)
     key, version = project_key(described), described["model_version"]
@@ -81,8 +90,8 @@ def measure(
     current = runtime.versions.get(parse_config(described["label_config"]), key)
     probabilities = torch.tensor(
         [
-            [one.probabilities[CONTROL][label] for label in LABELS]
-            for one in Predictor(current, runtime.embedder).predict(rows)
+            [prediction.probabilities[CONTROL][label] for label in LABELS]
+            for prediction in Predictor(current, runtime.embedder).predict(rows)
         ]
     )
     rates = metrics.micro(chosen, truth)
@@ -98,20 +107,39 @@ def measure(
     )
 
 
-def table_of(rows: Mapping[str, Measured]) -> Table:
-    """What was measured, as a person reads it: one column a measurement."""
+def measurement_table(rows: Mapping[str, Measured]) -> Table:
+    """Measurements by name as a table for people, one column each."""
     table = Table("")
     for name in rows:
         table.add_column(name, justify="right")
-    found = rows.values()
-    table.add_row("tasks", *(str(one.tasks) for one in found))
-    table.add_row("suggestions per task", *(f"{one.suggested:.2f}" for one in found))
-    table.add_row("true labels per task", *(f"{one.labels:.2f}" for one in found))
-    table.add_row("precision", *(f"{one.precision:.3f}" for one in found))
-    table.add_row("recall", *(f"{one.recall:.3f}" for one in found))
-    table.add_row("mAP", *(f"{one.mean_average_precision:.3f}" for one in found))
-    table.add_row("clicks per task", *(f"{one.clicks:.2f}" for one in found))
+    results = rows.values()
+    table.add_row("tasks", *(str(result.tasks) for result in results))
+    table.add_row("suggestions per task", *(f"{result.suggested:.2f}" for result in results))
+    table.add_row("true labels per task", *(f"{result.labels:.2f}" for result in results))
+    table.add_row("precision", *(f"{result.precision:.3f}" for result in results))
+    table.add_row("recall", *(f"{result.recall:.3f}" for result in results))
+    table.add_row("mAP", *(f"{result.mean_average_precision:.3f}" for result in results))
+    table.add_row("clicks per task", *(f"{result.clicks:.2f}" for result in results))
     return table
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What reviews and a training changed.
+
+    Attributes:
+        before, after: measurements of the tasks that nobody reviewed.
+        outcome: of the training, with its reason.
+    """
+
+    before: Measured
+    after: Measured
+    outcome: str
+
+    @property
+    def got_worse(self) -> bool:
+        """Whether the mean average precision fell."""
+        return self.after.mean_average_precision < self.before.mean_average_precision
 
 
 def simulate(
@@ -121,20 +149,17 @@ def simulate(
     photos: Sequence[DemoPhoto],
     count: int,
     *,
-    progress: Waiting,
-) -> tuple[Measured, Measured, str]:
-    """Review tasks, train, refresh; measured before and after on tasks that nobody reviews.
+    progress: Progress,
+) -> Simulation:
+    """Review tasks, train a head and refresh the suggestions.
 
     Args:
         runtime: of this process; its queue has workers.
         studio: the Label Studio.
         project: its number.
         photos: with the truth.
-        count: tasks to review, with those that were reviewed before.
-        progress: told how far it is.
-
-    Returns:
-        Before, after, and what the training says.
+        count: tasks to review, including those that were reviewed before.
+        progress: shows progress.
 
     Raises:
         StudioError: the head could not be put into use.
@@ -148,9 +173,9 @@ def simulate(
     before = measure(runtime, studio, project, photos, test)
     truth_of = {photo.file: photo.labels for photo in photos}
     parents = {
-        one["task"]: one["id"]
-        for one in studio.predictions.of_project(project)
-        if one["model_version"] == before.model_version
+        prediction["task"]: prediction["id"]
+        for prediction in studio.predictions.of_project(project)
+        if prediction["model_version"] == before.model_version
     }
     to_name = parse_config(studio.projects.get(project)["label_config"]).controls[0].to_name
     for done, task in enumerate(task for task in tasks if task["id"] in chosen):
@@ -173,7 +198,6 @@ def simulate(
     trainings, runs = TrainingStore(connection), RunStore(connection)
     number = enqueue.request_training(trainings, project)
     training = wait_for_training(trainings, project, number)
-    said = f"{training.outcome}: {training.reason}"
     if training.candidate:
         run = wait(
             runs,
@@ -182,7 +206,8 @@ def simulate(
         )
         if run.state != RunState.DONE:
             raise StudioError(f"The refresh {run.id} is {run.state}.", "Read worker.log.")
-    return before, measure(runtime, studio, project, photos, test), said
+    after = measure(runtime, studio, project, photos, test)
+    return Simulation(before, after, f"{training.outcome}: {training.reason}")
 
 
 def _file(task: Mapping[str, object]) -> str:

@@ -1,6 +1,6 @@
-"""Demo photos with a known truth: collages of the photos that scikit-image and scikit-learn ship.
+"""Demo photos with known labels: collages of the photos that scikit-image and scikit-learn ship.
 
-A collage shows one to four of them, each cropped differently, so what is on it is known by
+A collage shows one to four of them, each cropped differently, so its labels are known by
 construction. Collages are easier than photos: their parts are large, sharp and do not overlap.
 """
 
@@ -38,7 +38,7 @@ SIZE = 448
 
 @dataclass(frozen=True)
 class DemoPhoto:
-    """A collage on disk and what is on it."""
+    """A collage on disk: its file name and its labels."""
 
     file: str
     labels: tuple[str, ...]

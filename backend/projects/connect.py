@@ -21,7 +21,8 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
 from backend.labelstudio.refusals import Refusal, read_refusal
-from backend.projects.filling import FillReport, Progress, fill_by_workers, fill_here
+from backend.logs import Progress
+from backend.projects.filling import FillReport, fill_by_workers, fill_here
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState

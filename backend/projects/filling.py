@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, predicted, show, told_of_doubles
 from backend.labelstudio.projects import project_key
+from backend.logs import Progress
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.prediction_log import PredictionLog
@@ -28,7 +29,6 @@ SHARD = 256
 SHOWN = {"show_collab_predictions": True, "sampling": "Uncertainty sampling"}
 """A connected project's settings: boxes are ticked, and the least certain tasks come first."""
 
-Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
 
 
