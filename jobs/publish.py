@@ -15,7 +15,7 @@ from backend.inference.predictor import Predictor
 from backend.inference.versions import STATISTICS_UP_TO
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.importing import Importer, show, told_of_doubles
+from backend.labelstudio.importing import Importer, duplicates_note, show
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
@@ -76,7 +76,7 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
         alive = {int(task["id"]) for task in studio.tasks.iterate(run.project)}
         double = importer.verify(expected & alive)
         if double:
-            runs.note(run.id, notes=(told_of_doubles(run.project, double),))
+            runs.note(run.id, notes=(duplicates_note(run.project, double),))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
     # Before Label Studio reports our change of the project, which does not change its labels.
     project_lock.set_config(runs.connection, run.project, config.digest)

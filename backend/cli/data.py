@@ -67,8 +67,8 @@ def import_archive(
         )
     studio = LabelStudioClient(settings)
     described = studio.projects.get(project)
-    memory = ProjectState(Store(settings.store_uri), project_key(described))
-    known_field = memory.known_field()
+    project_state = ProjectState(Store(settings.store_uri), project_key(described))
+    known_field = project_state.known_field()
     field = field if field is not None else known_field or "known_label"
     if known_field and field != known_field:
         raise SettingsError(
@@ -104,14 +104,14 @@ def import_archive(
         )
     with progress_bar() as progress:
         progress("making tasks", 0, 1)
-        found = import_entries(studio, project, entries, image_field, field)
-    memory.set_known_field(field)
-    there = len(entries) - found.made
-    console.print(f"{counted(found.made, 'task')} made; {there} were there already.")
-    if found.differ:
+        imported = import_entries(studio, project, entries, image_field, field)
+    project_state.set_known_field(field)
+    existing = len(entries) - imported.made
+    console.print(f"{counted(imported.made, 'task')} made; {existing} were there already.")
+    if imported.differ:
         console.print(
-            f"[yellow]Note:[/] {counted(found.differ, 'task')} that were there hold other labels "
-            f"in {plain(repr(field))} than the archive, and were left as they are.",
+            f"[yellow]Note:[/] {counted(imported.differ, 'task')} that were there hold other "
+            f"labels in {plain(repr(field))} than the archive, and were left as they are.",
             highlight=False,
         )
     console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
@@ -178,6 +178,8 @@ def export(
         pulled = HeadTrainer(settings, studio, runtime.versions, runtime.embedder).pull(project)
         progress("writing", 0, 1)
         tasks = exported(studio, runtime, project, pulled, "pseudo" in parts)
-        count = write(format_name, tasks, path)
-    said = ", ".join(f"{number} {state}" for state, number in sorted(count.states.items()))
-    console.print(f"{counted(count.tasks, 'task')} written to {path}; labels: {said or 'none'}.")
+        written = write(format_name, tasks, path)
+    labels = ", ".join(f"{number} {state}" for state, number in sorted(written.states.items()))
+    console.print(
+        f"{counted(written.tasks, 'task')} written to {path}; labels: {labels or 'none'}."
+    )

@@ -1,4 +1,4 @@
-"""The client of one Label Studio: all calls that this project makes, grouped by resource."""
+"""The client of one Label Studio: all API calls that this project makes, grouped by resource."""
 
 from __future__ import annotations
 
@@ -12,17 +12,24 @@ from backend.settings import Settings
 
 
 class LabelStudioClient:
-    """One Label Studio, with one user's rights: by its SDK, and by HTTP where that has no call.
+    """One Label Studio, with the rights of the token's user.
+
+    Calls go through Label Studio's SDK, or through plain HTTP where the SDK has no such call. Each
+    may raise `StudioError` (see `backend.labelstudio.transport`):
+
+    - `StudioTokenError`: the token is missing or refused.
+    - `StudioNotFoundError`: Label Studio answered 404.
+    - `UnansweredError`: no answer came, so the call may have been carried out.
 
     Args:
-        settings: URL and token.
+        settings: label_studio_url and label_studio_api_key are read.
 
     Attributes:
-        url: of Label Studio.
-        projects, tasks, predictions, backends, webhooks, views: the calls about each.
+        url: Label Studio's address, without a slash at its end.
+        projects, tasks, predictions, backends, webhooks, views: the calls about each resource.
 
     Raises:
-        StudioError: no token is set, it has expired, or it is not a token.
+        StudioTokenError: no token is set, it has expired, or it is not a token.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,33 +43,34 @@ class LabelStudioClient:
         self.views = Views(self._transport)
 
     def headers(self) -> dict[str, str]:
-        """The Authorization header for a request to Label Studio, and to nowhere else.
+        """The Authorization header. It must be sent to Label Studio only.
 
         Raises:
-            StudioError: the token cannot be exchanged.
+            StudioError: the token cannot be exchanged for an access token.
         """
         return self._transport.headers()
 
     def version(self) -> str:
-        """Label Studio's release."""
+        """Label Studio's release, such as ``1.23.2``."""
         return str(self._transport.call("GET", "/api/version")["release"])
 
     def user(self) -> dict[str, Any]:
-        """The user that the token belongs to, with ``email`` and ``permissions``.
+        """The token's user, with ``email`` and ``permissions``.
 
         Raises:
-            StudioError: the token is refused, or its user may use nothing.
+            StudioError: the token is refused, or its user has no rights.
         """
         user: dict[str, Any] = self._transport.call("GET", "/api/current-user/whoami")
         return user
 
 
 def require_project(settings: Settings, number: int) -> None:
-    """Refuse a number that no project has. Without a token nobody can tell: workers have it.
+    """Check that a project exists. Without a token nothing is checked: only workers need one.
 
     Raises:
-        UnansweredError: Label Studio is away.
-        StudioError: there is no such project, or the token is refused.
+        UnansweredError: Label Studio does not answer.
+        StudioNotFoundError: there is no such project.
+        StudioError: Label Studio refuses the call.
     """
     if settings.label_studio_api_key.get_secret_value():
         LabelStudioClient(settings).projects.get(number)

@@ -1,15 +1,15 @@
-"""Names that Label Studio's webhooks carry: their actions, and the header with our secret."""
+"""What Label Studio's webhooks carry: their actions, and the header with our secret."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 SECRET_HEADER = "X-Label-Studio-Clip-Secret"
-"""The header of our webhooks that carries the shared secret; Label Studio signs nothing."""
+"""The header of our webhooks that carries the shared secret: Label Studio signs no webhooks."""
 
 
 class Action(StrEnum):
-    """Why Label Studio calls a webhook (https://labelstud.io/guide/webhook_reference)."""
+    """What happened in Label Studio (https://labelstud.io/guide/webhook_reference)."""
 
     ANNOTATION_CREATED = "ANNOTATION_CREATED"
     ANNOTATIONS_CREATED = "ANNOTATIONS_CREATED"
@@ -21,5 +21,5 @@ class Action(StrEnum):
     START_TRAINING = "START_TRAINING"
 
 
-EVENT_ACTIONS = frozenset(action.value for action in Action) - {Action.START_TRAINING}
-"""What webhooks really carry; START_TRAINING comes from Label Studio's ML connector."""
+EVENT_ACTIONS = frozenset(Action) - {Action.START_TRAINING}
+"""The actions that our webhooks ask for; START_TRAINING is sent by Label Studio's ML connector."""

@@ -1,8 +1,8 @@
-"""Predictions into Label Studio, each exactly once, however often calls time out or are repeated.
+"""Imports predictions into Label Studio exactly once, even if calls time out or are repeated.
 
-Label Studio replaces nothing, drops what it holds invalid without a word, and recounts the whole
-project at each import: so imports are few and huge, what they made is compared with what was sent,
-and only the difference is sent again.
+Label Studio never replaces a prediction, silently drops those that it holds invalid, and recounts
+the whole project at each import. So imports are few and large, their result is compared with what
+was sent, and only the difference is sent again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from backend.labelstudio.transport import IMPORT_SECONDS, UnansweredError
 log = logging.getLogger(__name__)
 
 ROUNDS = 3
-"""How often what Label Studio lacks is sent."""
+"""How often predictions that Label Studio lacks are sent."""
 SETTLE_SECONDS = 10.0
+"""How long the count must stand still until an import counts as over."""
 
 Item = Mapping[str, Any]
-"""``task``, ``model_version``, ``score`` and ``result``, as Label Studio's bulk import takes it."""
+"""A prediction as the bulk import takes it: task, model_version, score and result."""
 
 
 def predicted(studio: LabelStudioClient, project: int, model_version: str) -> set[int]:
-    """The tasks that have a prediction of this version."""
+    """Ids of the tasks that have a prediction of this version."""
     if model_version not in studio.predictions.versions(project):
         return set()
     return {
@@ -40,17 +41,17 @@ def predicted(studio: LabelStudioClient, project: int, model_version: str) -> se
 
 
 class Importer:
-    """Imports predictions of one version into one project; what is there is not sent.
-
-    Attributes:
-        there: tasks that have a prediction of the version.
-        created: predictions made.
-        dropped: task id -> why Label Studio has no prediction of it.
+    """Imports predictions of one version into one project, without those that it has already.
 
     Args:
         studio: the Label Studio.
         project: its number.
-        model_version: of all predictions.
+        model_version: the version of all predictions.
+
+    Attributes:
+        there: ids of the tasks that have a prediction of the version.
+        created: how many predictions were made.
+        dropped: task id -> why Label Studio has no prediction of it.
     """
 
     def __init__(self, studio: LabelStudioClient, project: int, model_version: str) -> None:
@@ -65,13 +66,13 @@ class Importer:
         """Import the predictions that Label Studio does not have yet, in one request.
 
         Args:
-            items: at most one a task.
+            items: at most one per task.
 
         Raises:
             StudioError: Label Studio refuses, or does not answer.
         """
         if self._count() != len(self.there):
-            # Somebody may have opened a task meanwhile, which is predicted live then.
+            # A task opened meanwhile was predicted live.
             self.there = predicted(self._studio, self._project, self._version)
         missing = [item for item in items if item["task"] not in self.there]
         failure: StudioError | None = None
@@ -91,7 +92,7 @@ class Importer:
                 failure = error
                 if isinstance(error, UnansweredError):
                     self._settle(len(self.there) + len(missing))
-                # One task that was deleted meanwhile makes Label Studio refuse all of them.
+                # One task that was deleted meanwhile makes Label Studio refuse the whole import.
                 alive = {int(task["id"]) for task in self._studio.tasks.iterate(self._project)}
                 missing = [item for item in missing if item["task"] in alive]
             # After a time-out too, only what Label Studio itself lacks is sent again.
@@ -107,17 +108,18 @@ class Importer:
         """Wait for an import whose sender died before the answer, and count what it made.
 
         Args:
-            before: predictions of the version that Label Studio had before it.
-            sent: predictions in it.
+            before: how many predictions of the version Label Studio had before.
+            sent: how many predictions were sent.
         """
         self._settle(before + sent)
         self.there = predicted(self._studio, self._project, self._version)
         self.created += min(sent, max(0, len(self.there) - before))
 
     def _settle(self, expected: int) -> None:
-        """Wait until an import whose answer was lost is over: the count stands still, or is full.
+        """Wait until an import whose answer was lost is over.
 
-        Label Studio makes about 1,000 predictions a second and shows them all at once at the end.
+        It is over when the count stands still, or reaches ``expected``. Label Studio makes about
+        1,000 predictions per second and shows them all at once at the end.
         """
         quiet = max(SETTLE_SECONDS, (expected - len(self.there)) / 300)
         deadline = time.monotonic() + IMPORT_SECONDS
@@ -135,34 +137,34 @@ class Importer:
         return tasks <= self.there and self._count() == len(self.there)
 
     def verify(self, tasks: set[int]) -> list[int]:
-        """Check through Label Studio that each task has a prediction of the version.
+        """Check in Label Studio that each task has a prediction of the version.
 
         Returns:
-            Those of the tasks that have several: opened while they were imported.
+            The tasks that have several, because they were opened during the import.
 
         Raises:
             StudioError: naming the tasks that have none.
         """
-        found = Counter(
+        counts = Counter(
             item["task"]
             for item in self._studio.predictions.of_project(self._project)
             if item["model_version"] == self._version
         )
-        without = sorted(task for task in tasks if not found[task])
+        without = sorted(task for task in tasks if not counts[task])
         if without:
             raise StudioError(
                 f"{len(without)} tasks have no prediction of {self._version}: "
                 f"{', '.join(map(str, without[:10]))}.",
                 f"Run ls-clip predict {self._project} again.",
             )
-        return sorted(task for task in tasks if found[task] > 1)
+        return sorted(task for task in tasks if counts[task] > 1)
 
     def _count(self) -> int:
         return self._studio.predictions.versions(self._project).get(self._version, 0)
 
 
 def _explained(studio: LabelStudioClient, project: int, items: Sequence[Item]) -> dict[int, str]:
-    """Task id -> why Label Studio dropped its prediction, as far as the labeling config tells."""
+    """Task id -> why Label Studio dropped its prediction, as far as the config explains it."""
     if not items:
         return {}
     try:
@@ -187,9 +189,12 @@ def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) ->
         if name not in names:
             wrong.append(f"the labeling config has no {name!r}")
         elif name in labels:
-            ticked = [one[-1] if isinstance(one, list) else one for one in result["value"][kind]]
+            values = result["value"][kind]
+            ticked = [value[-1] if isinstance(value, list) else value for value in values]
             wrong += [
-                f"{one!r} is no label of {name!r}" for one in ticked if one not in labels[name]
+                f"{label!r} is no label of {name!r}"
+                for label in ticked
+                if label not in labels[name]
             ]
     reason = "; ".join(wrong) or (
         "it gives no reason. Labels that come from the task's data, or nested ones, can only be "
@@ -198,8 +203,8 @@ def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) ->
     return f"Label Studio dropped the prediction on import: {reason}."
 
 
-def told_of_doubles(project: int, tasks: Sequence[int]) -> str:
-    """A sentence about tasks that have several equal predictions; empty if there are none."""
+def duplicates_note(project: int, tasks: Sequence[int]) -> str:
+    """A sentence about tasks with several equal predictions; empty if there are none."""
     if not tasks:
         return ""
     return (
@@ -210,13 +215,13 @@ def told_of_doubles(project: int, tasks: Sequence[int]) -> str:
 
 
 def show(studio: LabelStudioClient, project: int, model_version: str, **fields: Any) -> None:
-    """Point the project at a version, and check that it does.
+    """Make the project show a version, and check that it does.
 
     Args:
         studio: the Label Studio.
         project: its number.
-        model_version: what annotators get to see from now on.
-        fields: of the project, changed along with it.
+        model_version: what annotators see from now on.
+        fields: other fields of the project, changed in the same call.
 
     Raises:
         StudioError: Label Studio refuses, or shows another version afterwards.

@@ -12,7 +12,7 @@ class Predictions:
     """The calls about predictions (https://api.labelstud.io/api-reference/api-reference/predictions).
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -20,16 +20,27 @@ class Predictions:
 
     def of_project(self, project: int) -> list[dict[str, Any]]:
         """Every prediction of a project: id, task, model_version, score, result."""
-        found: list[dict[str, Any]] = self._transport.call(
+        predictions: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/predictions/", params={"project": project}, timeout=IMPORT_SECONDS
         )
-        return found
+        return predictions
 
     def import_items(self, project: int, items: Sequence[Mapping[str, Any]]) -> int:
-        """Bulk-import predictions; returns how many Label Studio really made.
+        """Import predictions in bulk.
 
-        Label Studio drops items that it holds invalid without a word, so compare. It is not
-        retried here: a call that timed out may have been carried out.
+        The call is not retried: one that timed out may have been carried out.
+
+        Args:
+            project: its number.
+            items: with ``task``, ``model_version``, ``score`` and ``result``.
+
+        Returns:
+            How many predictions Label Studio made. It silently drops items that it holds invalid,
+            so compare the number.
+
+        Raises:
+            UnansweredError: no answer came; predictions may have been made.
+            StudioError: Label Studio refuses the import as a whole, e.g. for a deleted task.
         """
         answer = self._transport.call(
             "POST",
@@ -41,7 +52,7 @@ class Predictions:
         return int(answer["created"])
 
     def versions(self, project: int) -> dict[str, int]:
-        """Model version -> number of predictions."""
+        """Model version -> number of its predictions."""
         versions: dict[str, int] = self._transport.call(
             "GET", f"/api/projects/{project}/model-versions/"
         )
@@ -52,7 +63,10 @@ class Predictions:
         self._transport.call("DELETE", f"/api/predictions/{number}/")
 
     def delete_version(self, project: int, model_version: str) -> None:
-        """Delete all predictions of a version; 200 a second, and nobody can submit meanwhile."""
+        """Delete all predictions of a version.
+
+        Label Studio deletes about 200 a second, and nobody can submit meanwhile.
+        """
         self._transport.call(
             "DELETE",
             f"/api/projects/{project}/model-versions/",

@@ -14,7 +14,7 @@ class Projects:
     """The calls about projects (https://api.labelstud.io/api-reference/api-reference/projects).
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -24,7 +24,8 @@ class Projects:
         """The project as Label Studio describes it.
 
         Raises:
-            StudioError: there is none, or Label Studio cannot be asked.
+            StudioNotFoundError: there is no such project.
+            StudioError: Label Studio refuses the call, or does not answer.
         """
         project: dict[str, Any] = self._transport.call("GET", f"/api/projects/{number}/")
         return project
@@ -43,7 +44,7 @@ class Projects:
         return project
 
     def update(self, number: int, **fields: Any) -> dict[str, Any]:
-        """PATCH a project's fields."""
+        """Change fields of a project; returns the project afterwards."""
         project: dict[str, Any] = self._transport.call(
             "PATCH", f"/api/projects/{number}/", json=fields
         )
@@ -54,7 +55,10 @@ class Projects:
 
         Args:
             project: its number.
-            folder: absolute; a strict sub-folder of the document root.
+            folder: absolute path; a strict sub-folder of the document root.
+
+        Raises:
+            StudioError: Label Studio serves no local files, or not from this folder.
         """
         self._transport.call(
             "POST",
@@ -67,7 +71,7 @@ class Backends:
     """The calls about ML backends (https://api.labelstud.io/api-reference/api-reference/ml).
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -75,13 +79,17 @@ class Backends:
 
     def of_project(self, project: int) -> list[dict[str, Any]]:
         """The ML backends of a project. Label Studio asks each for /health and /setup first."""
-        found: list[dict[str, Any]] = self._transport.call(
+        backends: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/ml/", params={"project": project}
         )
-        return found
+        return backends
 
     def save(self, body: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
-        """Add an ML backend, or change the one with this number."""
+        """Add an ML backend, or change the one with this number.
+
+        Raises:
+            StudioError: Label Studio cannot use the backend. The backend may be there all the same.
+        """
         method, path = ("POST", "/api/ml/") if number is None else ("PATCH", f"/api/ml/{number}")
         saved: dict[str, Any] = self._transport.call(method, path, json=dict(body))
         return saved
@@ -93,7 +101,7 @@ class Backends:
     def refusal(self, url: str) -> Refusal | None:
         """Why Label Studio does not accept this address of an ML backend; None if it does.
 
-        The request lacks a project, so that it makes nothing; only the address is judged.
+        The request lacks a project, so Label Studio judges the address and makes nothing.
         """
         return self._transport.refusal("/api/ml/", {"url": url})
 
@@ -102,7 +110,7 @@ class Webhooks:
     """The calls about webhooks (https://api.labelstud.io/api-reference/api-reference/webhooks).
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -110,10 +118,10 @@ class Webhooks:
 
     def of_project(self, project: int) -> list[dict[str, Any]]:
         """The webhooks of a project."""
-        found: list[dict[str, Any]] = self._transport.call(
+        webhooks: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/webhooks/", params={"project": project}
         )
-        return found
+        return webhooks
 
     def save(self, body: Mapping[str, Any], number: int | None = None) -> None:
         """Add a webhook, or change the one with this number."""
@@ -129,7 +137,7 @@ class Webhooks:
     def refusal(self, url: str) -> Refusal | None:
         """Why Label Studio does not accept this address of a webhook; None if it does.
 
-        The request names an action that does not exist, so that it makes nothing.
+        The request names an action that does not exist, so Label Studio makes nothing.
         """
         return self._transport.refusal("/api/webhooks/", {"url": url, "actions": ["NONE"]})
 
@@ -138,18 +146,18 @@ class Views:
     """The calls about the Data Manager's tabs and columns.
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def of_project(self, project: int) -> list[dict[str, Any]]:
-        """The Data Manager's tabs."""
-        found: list[dict[str, Any]] = self._transport.call(
+        """The Data Manager's tabs of a project."""
+        views: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/dm/views/", params={"project": project}
         )
-        return found
+        return views
 
     def save(
         self, project: int, data: Mapping[str, Any], number: int | None = None
@@ -165,10 +173,10 @@ class Views:
 
     def columns(self, project: int) -> list[dict[str, Any]]:
         """The columns that the Data Manager can show."""
-        found: list[dict[str, Any]] = self._transport.call(
+        columns: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/dm/columns/", params={"project": project}
         )["columns"]
-        return found
+        return columns
 
 
 def project_key(project: Mapping[str, Any]) -> str:

@@ -17,14 +17,14 @@ _ANNOTATED_FIELDS = (
     "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
     "lead_time,created_at,updated_at,model_version"
 )
-"""A flat list: Label Studio applies it to the nested objects too."""
+"""Fields of tasks, annotations and predictions: Label Studio applies one list to all of them."""
 
 
 class Tasks:
     """The calls about tasks (https://api.labelstud.io/api-reference/api-reference/tasks).
 
     Args:
-        transport: how calls are made.
+        transport: makes the calls.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -33,13 +33,14 @@ class Tasks:
     def iterate(
         self, project: int, page_size: int = 2000, after: int = 0
     ) -> Iterator[dict[str, Any]]:
-        """All tasks, with id and data only: the listing that costs Label Studio least.
+        """All tasks by id: ``id``, ``data``, ``total_annotations``, ``total_predictions``.
 
-        Pages follow the id and not the page's number, which a deleted task would shift.
+        These fields cost Label Studio least. Pages follow the id and not a page number, because a
+        task deleted meanwhile would shift the pages.
 
         Args:
             project: its number.
-            page_size: tasks asked for at once.
+            page_size: tasks per request.
             after: only tasks with a higher id.
         """
         while True:
@@ -57,15 +58,15 @@ class Tasks:
                 },
                 timeout=IMPORT_SECONDS,
             )
-            found = answer["tasks"]
-            yield from found
-            if not found or len(found) >= answer["total"]:
+            tasks = answer["tasks"]
+            yield from tasks
+            if not tasks or len(tasks) >= answer["total"]:
                 return
-            after = int(found[-1]["id"])
+            after = int(tasks[-1]["id"])
 
     def sample(self, project: int, count: int) -> list[dict[str, Any]]:
-        """Up to this many tasks, half of them the oldest and half the newest; id and data."""
-        found: dict[int, dict[str, Any]] = {}
+        """Up to ``count`` tasks with ``id`` and ``data``: half the oldest and half the newest."""
+        tasks: dict[int, dict[str, Any]] = {}
         for ordering in ("tasks:id", "-tasks:id"):
             answer = self._transport.call(
                 "GET",
@@ -77,11 +78,11 @@ class Tasks:
                     "query": json.dumps({"ordering": [ordering]}),
                 },
             )
-            found |= {int(task["id"]): task for task in answer["tasks"]}
-        return list(found.values())
+            tasks |= {int(task["id"]): task for task in answer["tasks"]}
+        return list(tasks.values())
 
     def annotated(self, project: int, page_size: int = 500) -> Iterator[dict[str, Any]]:
-        """Tasks with an annotation that was not cancelled; pages follow the id, see `tasks`.
+        """Tasks with an annotation that was not cancelled; pages follow the id, see `iterate`.
 
         Each has ``id``, ``data``, ``annotations`` (``id``, ``result``, ``was_cancelled``,
         ``completed_by``, ``parent_prediction``, ``lead_time``, ``created_at``, ``updated_at``) and
@@ -102,23 +103,23 @@ class Tasks:
                 raise self._transport.refused(error) from error
             except httpx.HTTPError as error:
                 raise self._transport.explained(error) from error
-            found = answer.items or []
-            for task in found:
+            tasks = answer.items or []
+            for task in tasks:
                 yield {
                     "id": task.id,
                     "data": task.data,
                     "annotations": task.annotations or [],
                     "predictions": [
-                        {"id": one.id, "model_version": one.model_version}
-                        for one in task.predictions or []
+                        {"id": prediction.id, "model_version": prediction.model_version}
+                        for prediction in task.predictions or []
                     ],
                 }
-            if len(found) < page_size:
+            if len(tasks) < page_size:
                 return
-            after = int(found[-1].id)
+            after = int(tasks[-1].id)
 
     def last_change(self, project: int) -> str:
-        """Something that differs as soon as an annotation was made, changed or deleted."""
+        """A string that changes whenever an annotation is made, changed or deleted."""
         answer = self._transport.call(
             "GET",
             "/api/tasks/",
@@ -150,8 +151,8 @@ class Tasks:
         Args:
             task: its id.
             result: Label Studio result items.
-            parent_prediction: the prediction that was shown.
-            seconds: how long it took.
+            parent_prediction: id of the prediction that was shown.
+            seconds: how long the annotator took.
         """
         body = {
             "result": list(result),
@@ -162,7 +163,10 @@ class Tasks:
         self._transport.call("POST", f"/api/tasks/{task}/annotations/", json=body, attempts=1)
 
     def create(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> list[int]:
-        """Import tasks and return their ids."""
+        """Import tasks; returns their ids in the same order.
+
+        The call is not retried: one that timed out may have been carried out.
+        """
         answer = self._transport.call(
             "POST",
             f"/api/projects/{project}/import",
@@ -174,7 +178,7 @@ class Tasks:
         return [int(number) for number in answer["task_ids"]]
 
     def upload(self, project: int, files: Sequence[Path]) -> list[str]:
-        """Upload image files without making tasks; returns their addresses, in order.
+        """Upload image files without making tasks; returns their addresses in the same order.
 
         Raises:
             SettingsError: a file cannot be read.
@@ -196,11 +200,11 @@ class Tasks:
             attempts=1,
         )
         numbers = answer["file_upload_ids"]
-        found = self._transport.call(
+        uploads = self._transport.call(
             "GET", f"/api/projects/{project}/file-uploads", params={"ids": json.dumps(numbers)}
         )
-        places = {one["id"]: f"/data/{one['file']}" for one in found}
-        return [places[number] for number in numbers]
+        addresses = {upload["id"]: f"/data/{upload['file']}" for upload in uploads}
+        return [addresses[number] for number in numbers]
 
 
 def _more_than(**columns: int) -> dict[str, Any]:

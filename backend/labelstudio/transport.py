@@ -1,7 +1,7 @@
-"""Calls of Label Studio's API, with one user's rights: tokens, retries, and errors that help.
+"""HTTP calls of Label Studio's API: tokens, retries, and errors that name the fix.
 
-Either kind of token works: a personal access token is exchanged for access tokens that live five
-minutes (the SDK does that), a legacy token is sent as it is.
+Both kinds of token work: the SDK exchanges a personal access token for access tokens that live five
+minutes, and a legacy token is sent as it is.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ URL_FIX = (
 SECONDS = 30.0
 IMPORT_SECONDS = 600.0
 _BUSY = frozenset({429, 502, 503, 504})
-"""Answers of something before Label Studio, or of one that is starting."""
+"""Answers of a proxy before Label Studio, or of a Label Studio that is starting."""
 
 
 class UnansweredError(StudioError):
-    """No answer came, or a gateway's: the call may have been carried out all the same."""
+    """No answer came, or only a gateway's: the call may have been carried out all the same."""
 
 
 class StudioNotFoundError(StudioError):
@@ -50,17 +50,21 @@ class StudioTokenError(StudioError):
 
 
 class _BusyError(UnansweredError):
-    """Label Studio is overloaded or restarting: worth another try."""
+    """Label Studio is overloaded or restarting: the call is worth a retry."""
 
 
 class Transport:
-    """One Label Studio, with one user's rights.
+    """Makes the calls to one Label Studio.
 
     Args:
-        settings: URL and token.
+        settings: label_studio_url and label_studio_api_key are read.
+
+    Attributes:
+        url: Label Studio's address.
+        sdk: the SDK's client, for calls that it has.
 
     Raises:
-        StudioError: no token is set, it has expired, or it is none.
+        StudioTokenError: no token is set, it has expired, or it is not a token.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -86,15 +90,15 @@ class Transport:
         self._session.trust_env = False
 
     def headers(self) -> dict[str, str]:
-        """The Authorization header for a request to Label Studio, and to nowhere else.
+        """The Authorization header. It must be sent to Label Studio only.
 
         Raises:
-            StudioError: the token cannot be exchanged.
+            StudioError: the token cannot be exchanged for an access token.
         """
         try:
             sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
         except (ApiError, httpx.HTTPError, ValueError) as error:
-            # ValueError: the answer to the exchange of the token is not what it should be.
+            # ValueError: the answer to the token exchange is not the expected JSON.
             raise self.explained(error) from error
         return {"Authorization": sent["Authorization"]}
 
@@ -109,7 +113,23 @@ class Transport:
         timeout: float = SECONDS,
         attempts: int = 4,
     ) -> Any:
-        """One API call; repeated with back-off while Label Studio is busy or restarting."""
+        """Make one API call, with retries and back-off while Label Studio is busy or restarting.
+
+        Args:
+            method: HTTP method.
+            path: below Label Studio's address, with a leading slash.
+            params, json, files: as for requests.
+            timeout: seconds without a byte of the answer.
+            attempts: how often the call is made at most.
+
+        Returns:
+            The parsed JSON; None for an empty answer.
+
+        Raises:
+            UnansweredError: no answer came; a POST may have been carried out.
+            StudioNotFoundError: Label Studio answered 404.
+            StudioError: Label Studio refuses, or something else answers at its address.
+        """
         retrying = Retrying(
             retry=retry_if_exception_type(_BusyError),
             stop=stop_after_attempt(attempts),
@@ -146,7 +166,7 @@ class Transport:
                 status=status,
             )
         if status >= 500:
-            # What failed inside Label Studio may have been carried out; nothing is made twice.
+            # A POST that failed inside Label Studio may have been carried out, so no retry.
             kind = UnansweredError if method == "POST" else _BusyError
             reply = _reply(answer)
             raise kind(
@@ -178,7 +198,7 @@ class Transport:
             ) from error
 
     def refused(self, error: ApiError) -> StudioError:
-        """What a call of the SDK ran into."""
+        """The error for a failed listing of annotated tasks through the SDK."""
         status = error.status_code or 0
         if status == 404:
             return StudioNotFoundError(
@@ -194,7 +214,10 @@ class Transport:
         )
 
     def explained(self, error: Exception) -> StudioError:
-        """Why a call got no usable answer: no connection, a refused token, another program."""
+        """The error for a call without a usable answer.
+
+        The reason may be a connection that fails, a refused token, or another program that answers.
+        """
         if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:
             return StudioTokenError(
                 f"Label Studio at {self.url} refuses the token ({error.status_code}).",
@@ -209,7 +232,12 @@ class Transport:
 
 
 def unreachable(url: str, error: Exception) -> StudioError:
-    """Why a request to Label Studio got no answer, as far as the error tells."""
+    """The error for a request that Label Studio did not answer.
+
+    Args:
+        url: Label Studio's address.
+        error: what requests or httpx raised.
+    """
     tls = _tls_error(error)
     if tls is not None and tls.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
         return StudioError(
@@ -238,7 +266,7 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
 
 
 def _refuse_access_token(key: str) -> None:
-    """Refuse what looks like a token and is no lasting one.
+    """Refuse an access token, and what is left of a token that was cut.
 
     Raises:
         StudioTokenError: it is an access token, or only a part of a token.

@@ -1,7 +1,7 @@
-"""An archive with one label an image becomes tasks whose data names that label.
+"""Imports an archive of images with known labels as tasks whose data names those labels.
 
-Not annotations: Label Studio would take the tasks for done, and nobody would see suggestions for
-the labels that are missing.
+They do not become annotations: Label Studio would count the tasks as done, and nobody would see
+suggestions for the labels that are missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SENT = 1000
 """Tasks made in one request."""
 MAX_CELL = 100_000_000
 SOURCE = "clip_source"
-"""The field that holds a file's place in its archive, by which a second import knows it."""
+"""The field with a file's path in its archive, by which a second import recognises it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Entry:
     """One image of an archive.
 
     Attributes:
-        data: of the task to be made, with the label; ``image_field`` may be missing for files.
-        labels: what is known to be on it.
-        source: by which it is known again.
+        data: of the task to be made; the image field is missing for a file to be uploaded.
+        labels: the labels that are known to be on the image.
+        source: recognises the image in a second import.
         file: to be uploaded; None where the data has an address.
     """
 
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Archive:
-    """What was found, and what of it is left out, one sentence each."""
+    """The images of an archive, and notes about what was left out, one sentence each."""
 
     entries: Sequence[Entry]
     notes: Sequence[str]
@@ -58,14 +58,14 @@ class Archive:
 
 @dataclass(frozen=True)
 class Imported:
-    """How many tasks were made, and how many were there already with other labels."""
+    """How many tasks were made, and how many existed already with other labels."""
 
     made: int
     differ: int
 
 
 def from_csv(path: Path, image_column: str, label_column: str, image_field: str) -> Archive:
-    """Rows of a CSV file: an image's address and a label; several rows of one image are joined.
+    """Read a CSV file with an image address and a label per row; rows of one image are joined.
 
     Args:
         path: UTF-8, with a header; commas, semicolons or tabs between the columns.
@@ -76,7 +76,7 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     Raises:
         SettingsError: the file cannot be read, or lacks a column.
     """
-    # An image may stand in a cell as a data: URI.
+    # A cell may hold an image as a data: URI.
     csv.field_size_limit(MAX_CELL)
     labels: dict[str, list[str]] = {}
     empty = 0
@@ -84,7 +84,7 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = dropwhile(_is_no_header, file)
             header = next(lines, "")
-            # Spreadsheets of many countries put something else than commas.
+            # Spreadsheets in many countries do not write commas.
             separator = max(",;\t", key=header.count)
             rows = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
             columns = [name.strip() for name in rows.fieldnames or []]
@@ -119,14 +119,14 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
             "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
         ) from error
     entries = [
-        Entry({image_field: image}, tuple(found), compact_address(image))
-        for image, found in sorted(labels.items())
+        Entry({image_field: image}, tuple(of_image), compact_address(image))
+        for image, of_image in sorted(labels.items())
     ]
     return Archive(entries, [f"Rows without an image or a label: {empty}."] if empty else [])
 
 
 def from_folder(folder: Path) -> Archive:
-    """Image files in one folder a label."""
+    """Read a folder that has one folder of image files per label."""
     entries, others = [], []
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
@@ -147,15 +147,15 @@ def from_folder(folder: Path) -> Archive:
 
 
 def from_project(studio: LabelStudioClient, number: int, config: LabelConfig) -> Archive:
-    """Tasks of another project, with what was annotated there.
+    """Read the annotated tasks of another project.
 
     Args:
         studio: the Label Studio.
-        number: of the annotated project.
-        config: of the project that they go to; labels of equally named controls are taken.
+        number: the annotated project.
+        config: of the project that gets the tasks; labels of controls of the same name are taken.
 
     Raises:
-        StudioError: Label Studio cannot be asked, or has no such project.
+        StudioError: there is no such project, or Label Studio does not answer.
     """
     studio.projects.get(number)
     entries, without = [], 0
@@ -179,17 +179,17 @@ def from_project(studio: LabelStudioClient, number: int, config: LabelConfig) ->
 
 
 def _is_no_header(line: str) -> bool:
-    """Empty, or the separator as Excel writes it before the header."""
+    """Whether a line is empty, or is the separator that Excel writes before the header."""
     return not line.strip() or line.lower().startswith("sep=")
 
 
 def _label(text: str) -> str:
-    """A label as people type it: macOS takes the accents of file names apart."""
+    """A label as people type it: macOS decomposes the accents in file names."""
     return unicodedata.normalize("NFC", text.strip())
 
 
 def unknown_labels(entries: Sequence[Entry], config: LabelConfig) -> list[str]:
-    """Labels of an archive that no control of the labeling config has."""
+    """The labels of an archive that no control of the labeling config has, sorted."""
     names = {name for entry in entries for name in entry.labels}
     known = {
         name
@@ -207,7 +207,7 @@ def import_entries(
     image_field: str,
     known_field: str,
 ) -> Imported:
-    """Make the tasks that are not there yet.
+    """Make the tasks that the project does not have yet.
 
     Args:
         studio: the Label Studio.
@@ -220,17 +220,19 @@ def import_entries(
         StudioError: Label Studio refuses.
         SettingsError: a file cannot be read.
     """
-    there: dict[str, Any] = {}
+    existing: dict[str, Any] = {}
     for task in studio.tasks.iterate(number):
         for name in (SOURCE, image_field):
             value = field_value(task["data"], name)
-            # A task with several pages holds a list there.
+            # A task with several pages holds a list instead.
             if isinstance(value, str):
-                there[compact_address(value)] = task["data"].get(known_field)
+                existing[compact_address(value)] = task["data"].get(known_field)
     differ = sum(
-        there[entry.source] != _stored(entry.labels) for entry in entries if entry.source in there
+        existing[entry.source] != _stored(entry.labels)
+        for entry in entries
+        if entry.source in existing
     )
-    fresh = [entry for entry in entries if entry.source not in there]
+    fresh = [entry for entry in entries if entry.source not in existing]
     made = 0
     for part in chunks(fresh, UPLOAD if any(entry.file for entry in fresh) else SENT):
         files = [entry.file for entry in part if entry.file is not None]
@@ -247,5 +249,5 @@ def import_entries(
 
 
 def _stored(labels: Sequence[str]) -> str | list[str]:
-    """Labels as a task's data holds them."""
+    """Labels as they are kept in a task's data: a string for one, a list for several."""
     return labels[0] if len(labels) == 1 else list(labels)

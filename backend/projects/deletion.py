@@ -1,7 +1,7 @@
-"""Deleting predictions in Label Studio, on purpose and with its price said.
+"""Deletes predictions in Label Studio, after a plan that says how long it takes.
 
-Label Studio deletes about 200 predictions a second and holds the database's write lock meanwhile,
-so nothing else here ever deletes any.
+Label Studio deletes about 200 predictions per second and holds its database's write lock meanwhile,
+so nothing else in this project deletes predictions.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from backend.labelstudio.client import LabelStudioClient
 
 PER_SECOND = 200.0
-"""Predictions that Label Studio deletes by version."""
+"""Predictions per second that Label Studio deletes by version."""
 PER_SECOND_SINGLY = 8.0
+"""Predictions per second that Label Studio deletes one by one."""
 
 
 @dataclass(frozen=True)
@@ -21,55 +22,57 @@ class DeletionPlan:
     """What is to be deleted.
 
     Attributes:
-        version: all predictions of this version, or None.
-        count: how many.
-        single: ids of predictions that are deleted one by one.
+        version: all predictions of this version are deleted; None for no version.
+        count: how many predictions are deleted.
+        duplicates: ids of predictions that are deleted one by one.
     """
 
     version: str | None
     count: int
-    single: Sequence[int]
+    duplicates: Sequence[int]
 
     @property
     def seconds(self) -> float:
         """About how long Label Studio takes."""
-        return (self.count - len(self.single)) / PER_SECOND + len(self.single) / PER_SECOND_SINGLY
+        singly = len(self.duplicates)
+        return (self.count - singly) / PER_SECOND + singly / PER_SECOND_SINGLY
 
 
 def plan_deletion(
     studio: LabelStudioClient, project: int, version: str | None, duplicates: bool
 ) -> DeletionPlan:
-    """What these options would delete.
+    """Plan a deletion; nothing is deleted yet.
 
     Args:
         studio: the Label Studio.
         project: its number.
-        version: all of this version.
-        duplicates: of predictions of one task and version all but the oldest.
+        version: delete all predictions of this version; None for none.
+        duplicates: delete all but the oldest of several predictions of one task and version.
 
     Raises:
         StudioError: Label Studio cannot be asked.
     """
     by_version = 0 if version is None else studio.predictions.versions(project).get(version, 0)
-    single: list[int] = []
+    doubles: list[int] = []
     if duplicates:
         seen: set[tuple[int, str]] = set()
-        for item in sorted(studio.predictions.of_project(project), key=lambda one: int(one["id"])):
-            key = (int(item["task"]), str(item["model_version"]))
-            if key in seen and item["model_version"] != version:
-                single.append(int(item["id"]))
+        predictions = studio.predictions.of_project(project)
+        for prediction in sorted(predictions, key=lambda prediction: int(prediction["id"])):
+            key = (int(prediction["task"]), str(prediction["model_version"]))
+            if key in seen and prediction["model_version"] != version:
+                doubles.append(int(prediction["id"]))
             seen.add(key)
-    return DeletionPlan(version if by_version else None, by_version + len(single), single)
+    return DeletionPlan(version if by_version else None, by_version + len(doubles), doubles)
 
 
-def delete(studio: LabelStudioClient, project: int, what: DeletionPlan) -> int:
-    """Delete; returns how many predictions are gone.
+def delete(studio: LabelStudioClient, project: int, plan: DeletionPlan) -> int:
+    """Carry out a plan; returns how many predictions were deleted.
 
     Raises:
         StudioError: Label Studio refuses.
     """
-    for number in what.single:
+    for number in plan.duplicates:
         studio.predictions.delete(number)
-    if what.version is not None:
-        studio.predictions.delete_version(project, what.version)
-    return what.count
+    if plan.version is not None:
+        studio.predictions.delete_version(project, plan.version)
+    return plan.count

@@ -1,8 +1,6 @@
-"""Out again: a project's images with the state of every label, for training a model of one's own.
+"""Exports a project's images with the state of every label, e.g. to train another model.
 
-Each label of each task is ``approved`` (a person said that it is there, or is not), ``known`` (the
-task's data names it), ``pseudo`` (nobody looked; the current version suggests it) or ``unknown``.
-Our evidence never gets out.
+Each label of each task has a `State`. Our evidence (the text with probabilities) is not exported.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +28,10 @@ from backend.storage.tables import chunks
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
 from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 
 FORMATS = {"coco": "coco.json", "csv": "csv", "parquet": "parquet", "labelstudio": "json"}
-"""Format -> what its file's name ends with."""
+"""Format -> suffix of its file name."""
 CHUNK = 1000
 _COLUMNS = pa.schema(
     [
@@ -49,20 +48,31 @@ _COLUMNS = pa.schema(
 )
 
 
+class State(StrEnum):
+    """How we know about a label of a task."""
+
+    APPROVED = "approved"
+    """A person decided that it is there, or that it is not."""
+    KNOWN = "known"
+    """The task's data names it."""
+    PSEUDO = "pseudo"
+    """Nobody has decided, and the current version suggests it."""
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True)
 class LabelState:
-    """One label of one task.
+    """One label of one task: a row of the CSV and Parquet files.
 
     Attributes:
         task: the task's id.
-        image: the image's address, as it stands in the task's data; one that stands there itself
-            (``data:``) is named by its hash.
+        image: the image's address in the task's data; a ``data:`` URI is replaced by its hash.
         control: name of the control.
-        label: its key: the value, or the way down a tree.
-        state: ``approved``, ``known``, ``pseudo`` or ``unknown``.
+        label: the label's key: its value, or the path down a taxonomy.
+        state: how we know about it.
         present: whether it is on the image; None where that is unknown.
         probability: of the current version, in [0, 1]; None where the image is not embedded.
-        provenance: how the task was reviewed, `approvals`; empty where it was not.
+        provenance: how the task was reviewed (`Provenance`); empty where it was not.
         version: the model version of the probability.
     """
 
@@ -70,7 +80,7 @@ class LabelState:
     image: str
     control: str
     label: str
-    state: str
+    state: State
     present: bool | None
     probability: float | None
     provenance: str
@@ -94,9 +104,9 @@ def exported(
 
     Args:
         studio: the Label Studio.
-        runtime: of this process; nothing is fetched, what is embedded is scored.
+        runtime: of this process; images that are not embedded are not fetched.
         number: the project.
-        pulled: what was approved there.
+        pulled: its approvals.
         pseudo: whether suggestions count as pseudo-labels; else such labels are unknown.
 
     Raises:
@@ -106,10 +116,10 @@ def exported(
     version = runtime.versions.get(pulled.config, pulled.key)
     predictor = Predictor(version, runtime.embedder)
     approvals = {
-        (name, one.task): one
-        for part in (pulled.approvals, pulled.of_own_labels)
-        for name, found in part.items()
-        for one in found
+        (name, approval.task): approval
+        for by_control in (pulled.approvals, pulled.of_own_labels)
+        for name, of_control in by_control.items()
+        for approval in of_control
     }
     for tasks in chunks(studio.tasks.iterate(number), CHUNK):
         predictions = predictor.predict_stored(tasks)
@@ -118,7 +128,7 @@ def exported(
             for plain in pulled.config.controls:
                 control = plain.for_task(task["data"])
                 approval = approvals.get((control.name, int(task["id"])))
-                # A file of its own in each of its labels' rows would be nobody's wish.
+                # A data: URI would repeat the whole image in the row of each label.
                 image = compact_address(image_of(control, task) or "")
                 states = _states(task, image, control, approval, prediction, pseudo=pseudo)
                 controls.append((control, states))
@@ -135,24 +145,23 @@ def _states(
     pseudo: bool,
 ) -> tuple[LabelState, ...]:
     if approval is not None and approval.provenance == Provenance.BULK:
-        # Annotations from predictions: nobody has looked.
+        # An annotation made from a prediction: no person has decided.
         approval = None
-    scored = next((one for one in prediction.scored if one.control.name == control.name), None)
+    scored = next((part for part in prediction.scored if part.control.name == control.name), None)
     probabilities = prediction.probabilities.get(control.name, {})
     suggested = {label.key for label in scored.suggested} if scored is not None else set()
     states = []
     for place, label in enumerate(control.labels):
-        said = 0 if approval is None else approval.states[place]
+        decision = UNKNOWN if approval is None else approval.states[place]
         provenance = "" if approval is None else approval.provenance
-        if said in {POSITIVE, NEGATIVE}:
-            state, present = (
-                ("known" if provenance == Provenance.KNOWN else "approved"),
-                said == POSITIVE,
-            )
+        present: bool | None = None
+        if decision in {POSITIVE, NEGATIVE}:
+            state = State.KNOWN if provenance == Provenance.KNOWN else State.APPROVED
+            present = decision == POSITIVE
         elif pseudo and label.key in suggested:
-            state, present = "pseudo", True
+            state, present = State.PSEUDO, True
         else:
-            state, present = "unknown", None
+            state = State.UNKNOWN
         states.append(
             LabelState(
                 int(task["id"]),
@@ -162,7 +171,7 @@ def _states(
                 state,
                 present,
                 probabilities.get(label.key),
-                provenance if said else "",
+                provenance if decision != UNKNOWN else "",
                 prediction.model_version,
             )
         )
@@ -178,12 +187,12 @@ class Written:
 
 
 def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> Written:
-    """Write a file, all or nothing.
+    """Write a file, completely or not at all.
 
     Args:
         format_name: one of `FORMATS`.
         tasks: what to write.
-        path: the file; one that is there is replaced.
+        path: the file; an existing one is replaced.
     """
     writers: dict[str, Callable[[Iterable[ExportedTask], Path], int]] = {
         "coco": _write_coco,
@@ -194,9 +203,9 @@ def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> Writte
     states: Counter[str] = Counter()
 
     def counting() -> Iterator[ExportedTask]:
-        for one in tasks:
-            states.update(row.state for row in _rows(one))
-            yield one
+        for task in tasks:
+            states.update(row.state for row in _rows(task))
+            yield task
 
     draft = path.with_name(f".{path.name}.part")
     try:
@@ -207,8 +216,8 @@ def write(format_name: str, tasks: Iterable[ExportedTask], path: Path) -> Writte
     return Written(count, states)
 
 
-def _rows(one: ExportedTask) -> list[LabelState]:
-    return [state for _, states in one.controls for state in states]
+def _rows(task: ExportedTask) -> list[LabelState]:
+    return [state for _, states in task.controls for state in states]
 
 
 def _write_csv(tasks: Iterable[ExportedTask], path: Path) -> int:
@@ -216,8 +225,8 @@ def _write_csv(tasks: Iterable[ExportedTask], path: Path) -> int:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, _COLUMNS.names)
         writer.writeheader()
-        for one in tasks:
-            writer.writerows(asdict(state) for state in _rows(one))
+        for task in tasks:
+            writer.writerows(asdict(state) for state in _rows(task))
             count += 1
     return count
 
@@ -226,29 +235,29 @@ def _write_parquet(tasks: Iterable[ExportedTask], path: Path) -> int:
     count = 0
     with pq.ParquetWriter(path, _COLUMNS) as writer:
         for part in chunks(tasks, CHUNK):
-            rows = [asdict(state) for one in part for state in _rows(one)]
+            rows = [asdict(state) for task in part for state in _rows(task)]
             writer.write_table(pa.Table.from_pylist(rows, schema=_COLUMNS))
             count += len(part)
     return count
 
 
 def _write_coco(tasks: Iterable[ExportedTask], path: Path) -> int:
-    """Image-level labels: an annotation without a box for each label that is there.
+    """Write image-level labels: one annotation without a box for each label that is present.
 
-    An image names the categories that a person said are absent; those that it does not name at all
+    Each image lists the categories that a person marked as absent. Those that it does not mention
     are unknown.
     """
     categories: dict[tuple[str, str], int] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for one in tasks:
-        rows = _rows(one)
+    for task in tasks:
+        rows = _rows(task)
         absent: list[int] = []
         images.append(
             {
-                "id": one.task,
+                "id": task.task,
                 "file_name": rows[0].image if rows else "",
-                "reviewed": bool(rows) and all(row.state == "approved" for row in rows),
+                "reviewed": bool(rows) and all(row.state == State.APPROVED for row in rows),
                 "absent": absent,
             }
         )
@@ -261,7 +270,7 @@ def _write_coco(tasks: Iterable[ExportedTask], path: Path) -> int:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
-                    "image_id": one.task,
+                    "image_id": task.task,
                     "category_id": category,
                     "attributes": {
                         "state": row.state,
@@ -284,29 +293,32 @@ def _write_coco(tasks: Iterable[ExportedTask], path: Path) -> int:
 
 
 def _write_labelstudio(tasks: Iterable[ExportedTask], path: Path) -> int:
-    """Tasks as Label Studio imports them: people's labels as annotations, others as predictions."""
+    """Write tasks as Label Studio imports them.
+
+    Reviewed tasks get an annotation, all others a prediction.
+    """
     content = []
-    for one in tasks:
-        item: dict[str, Any] = {"data": dict(one.data)}
-        approved = _items(one, {"approved", "known"})
-        reviewed = any(row.state == "approved" for row in _rows(one))
+    for task in tasks:
+        item: dict[str, Any] = {"data": dict(task.data)}
+        approved = _items(task, {State.APPROVED, State.KNOWN})
+        reviewed = any(row.state == State.APPROVED for row in _rows(task))
         if reviewed:
             item["annotations"] = [{"result": approved}]
-        suggested = _items(one, {"approved", "known", "pseudo"})
-        version = next((row.version for row in _rows(one)), "")
+        suggested = _items(task, {State.APPROVED, State.KNOWN, State.PSEUDO})
+        version = next((row.version for row in _rows(task)), "")
         if not reviewed and suggested:
             item["predictions"] = [
-                {"model_version": version, "score": one.score, "result": suggested}
+                {"model_version": version, "score": task.score, "result": suggested}
             ]
         content.append(item)
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
     return len(content)
 
 
-def _items(one: ExportedTask, states: set[str]) -> list[dict[str, Any]]:
-    """One result item a control, of the labels that are there by these states."""
+def _items(task: ExportedTask, states: set[State]) -> list[dict[str, Any]]:
+    """One result item per control, with the labels that are present in one of these states."""
     items = []
-    for control, rows in one.controls:
+    for control, rows in task.controls:
         chosen: Sequence[Label] = [
             label
             for label, row in zip(control.labels, rows, strict=True)

@@ -13,7 +13,7 @@ from backend.inference.predictor import Predictor
 from backend.inference.task_images import image_of
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.importing import Importer, predicted, show, told_of_doubles
+from backend.labelstudio.importing import Importer, duplicates_note, predicted, show
 from backend.labelstudio.projects import project_key
 from backend.logs import Progress
 from backend.runtime import Runtime
@@ -129,7 +129,7 @@ def fill_here(
         # Tasks that were deleted meanwhile are nobody's fault.
         still_there = {int(task["id"]) for task in studio.tasks.iterate(number)}
         expected = ({int(task["id"]) for task in tasks} & still_there) - set(report.failures)
-        note = told_of_doubles(number, importer.verify(expected))
+        note = duplicates_note(number, importer.verify(expected))
         report.warnings += [note] if note else []
         show(studio, number, version, **SHOWN)
     # Of several images one may be missing: such a task is predicted, and told of all the same.
