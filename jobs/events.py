@@ -16,6 +16,7 @@ from redis import Redis
 
 from backend.errors import LabelConfigError
 from backend.labels.config import parse_config
+from backend.labelstudio.events import Action
 from backend.settings import Settings
 from jobs import project_lock, schedule
 from jobs.schedule import Kind
@@ -23,11 +24,19 @@ from jobs.training_state import TrainingStore
 
 log = logging.getLogger(__name__)
 
-START_TRAINING = "START_TRAINING"
 APPROVALS = frozenset(
-    {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"}
+    {
+        Action.ANNOTATION_CREATED,
+        Action.ANNOTATIONS_CREATED,
+        Action.ANNOTATION_UPDATED,
+        Action.ANNOTATIONS_DELETED,
+    }
 )
-RECORDED_ACTIONS = APPROVALS | {"TASKS_CREATED", "PROJECT_UPDATED", START_TRAINING}
+RECORDED_ACTIONS = APPROVALS | {
+    Action.TASKS_CREATED,
+    Action.PROJECT_UPDATED,
+    Action.START_TRAINING,
+}
 """Actions that lead to work for the queue."""
 GATHER_SECONDS = 2.0
 """Events that come together lead to one job."""
@@ -69,12 +78,12 @@ def record_event(
         if trainings.count_approvals(project, _count(event)):
             schedule.add(connection, Kind.TRAIN, project, now + GATHER_SECONDS)
         schedule.add(connection, Kind.LATE, project, now + settings.train_after, move=True)
-    elif action == START_TRAINING:
+    elif action == Action.START_TRAINING:
         trainings.request(project)
         schedule.add(connection, Kind.FORCED, project, now)
-    elif action == "TASKS_CREATED":
+    elif action == Action.TASKS_CREATED:
         schedule.add(connection, Kind.PREDICT, project, now + schedule.NEW_TASKS_SECONDS)
-    elif action == "PROJECT_UPDATED" and _labels_changed(connection, event, project):
+    elif action == Action.PROJECT_UPDATED and _labels_changed(connection, event, project):
         schedule.add(connection, Kind.PREDICT, project, now + GATHER_SECONDS)
     schedule.add(connection, Kind.RECONCILE, project, now + settings.reconcile_every)
 

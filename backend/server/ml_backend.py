@@ -15,10 +15,11 @@ from label_studio_ml.model import LabelStudioMLBase
 
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
+from backend.labelstudio.events import Action
 from backend.runtime import Runtime, process_runtime
 from backend.server.requests import labeling_config
 from jobs import queue
-from jobs.events import RECORDED_ACTIONS, START_TRAINING, project_number, record_event
+from jobs.events import RECORDED_ACTIONS, project_number, record_event
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class ClipBackend(LabelStudioMLBase):
         settings = self._runtime.settings
         given = [*args, kwargs.get("event"), kwargs.get("data")]
         data: Mapping[str, Any] = next((arg for arg in given if isinstance(arg, Mapping)), {})
-        action = next((arg for arg in given if isinstance(arg, str)), START_TRAINING)
+        action = next((arg for arg in given if isinstance(arg, str)), Action.START_TRAINING)
         body = {**data, "action": action}
         number = project_number(body, self.project.partition(".")[0])
         if body["action"] not in RECORDED_ACTIONS or number is None:

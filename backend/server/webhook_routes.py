@@ -16,7 +16,7 @@ from backend.labelstudio.events import EVENT_ACTIONS, Action
 from backend.server.auth import has_login, require_login, require_webhook_secret
 from backend.server.requests import json_body
 from backend.server.state import state
-from jobs.events import RECORDED_ACTIONS, START_TRAINING, project_number
+from jobs.events import RECORDED_ACTIONS, project_number
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,13 @@ def webhook() -> Response:
         require_webhook_secret()
     body = json_body()
     action = body.get("action")
-    if action == START_TRAINING:
+    if action == Action.START_TRAINING:
         require_login()
     else:
         require_webhook_secret()
     if not isinstance(action, str):
         raise RequestError("'action' must be a string.", http_status=422, code="missing_field")
-    known = action in EVENT_ACTIONS or action == START_TRAINING
+    known = action in EVENT_ACTIONS or action == Action.START_TRAINING
     telemetry.WEBHOOKS.labels(action if known else "unknown").inc()
     project = project_number(body, request.args.get("project"))
     log.info(
