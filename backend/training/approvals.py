@@ -34,14 +34,12 @@ class Approval:
         states: per label, `objectives.POSITIVE`, ``NEGATIVE`` or ``UNKNOWN``.
         provenance: how it was reviewed.
         updated: unix time of the newest annotation that it rests on; 0 where there is none.
-        people: how many annotations it was combined from.
     """
 
     task: int
     states: tuple[int, ...]
     provenance: Provenance
     updated: float = 0.0
-    people: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def approval(
         states.append(POSITIVE if balance > 0 else NEGATIVE if balance < 0 else UNKNOWN)
     best = max(counted, key=lambda vote: PROVENANCE_WEIGHTS[vote.provenance])
     updated = max(vote.updated for vote in counted)
-    return Approval(int(task["id"]), tuple(states), best.provenance, updated, len(counted))
+    return Approval(int(task["id"]), tuple(states), best.provenance, updated)
 
 
 def known_approval(task: int, control: Control, known: Iterable[int]) -> Approval | None:
