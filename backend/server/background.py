@@ -13,10 +13,10 @@ from redis.exceptions import RedisError
 
 from backend import telemetry
 from backend.errors import QueueError, StoreError
-from backend.inference.prediction import Prediction, logged
+from backend.inference.prediction import Prediction
 from backend.labelstudio.projects import project_key
-from backend.projects.filling import images_of
 from backend.runtime import Runtime
+from backend.server.prediction_logger import PredictionLogger
 from backend.settings import Settings
 from jobs import enqueue, queue
 from jobs.events import record_event
@@ -38,6 +38,8 @@ class Background:
         self._store = ThreadPoolExecutor(1, "store")
         # A Redis that hangs must not keep the store waiting.
         self._queue = ThreadPoolExecutor(1, "queue")
+        self._logger = PredictionLogger(runtime.prediction_log, runtime.embedder)
+        self._shown: list[tuple[str, Sequence[Prediction]]] = []
         self._events: list[tuple[Mapping[str, Any], int]] = []
         self._lock = threading.Lock()
 
@@ -49,7 +51,9 @@ class Background:
             predictions: those without a result are left out.
         """
         if any(prediction.result is not None for prediction in predictions):
-            _submit(self._store, self._log_predictions, project, predictions)
+            with self._lock:
+                self._shown.append((project, predictions))
+            _submit(self._store, self._log_predictions)
 
     def purge_tasks(self, event: Mapping[str, Any]) -> None:
         """Erase what is stored about the tasks that a TASKS_DELETED event names."""
@@ -93,14 +97,18 @@ class Background:
                 *(event["action"], project, lost - 1, error),
             )
 
-    def _log_predictions(self, project: str, predictions: Sequence[Prediction]) -> None:
-        runtime = self._runtime
+    def _log_predictions(self) -> None:
+        """Log all predictions so far at once: those that come meanwhile share one append."""
+        with self._lock:
+            shown, self._shown = self._shown, []
+        if not shown:
+            return
         try:
-            runtime.prediction_log.add(project, logged(predictions))
-            runtime.prediction_log.link_images(project, images_of(runtime.embedder, predictions))
+            self._logger.write(shown)
         except StoreError as error:
             telemetry.STORE_FAILURES.inc()
-            log.error("what project %s was shown is not remembered: %s", project[:20], error)
+            projects = ", ".join(sorted({project[:20] for project, _ in shown}))
+            log.error("what was shown in project %s is not logged: %s", projects, error)
 
     def _purge_tasks(self, event: Mapping[str, Any]) -> None:
         try:

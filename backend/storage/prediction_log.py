@@ -77,12 +77,24 @@ class PredictionLog:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def link_images(self, project: str, images: Iterable[tuple[int, str]]) -> None:
+    def version(self) -> int:
+        """A number that every change of the log, by any process, makes greater; one append adds 1.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        tables = self._store.tables
+        return tables.version("snapshots", _SHOWN) + tables.version("task_images", _IMAGES)
+
+    def link_images(self, project: str, images: Iterable[tuple[int, str]]) -> bool:
         """Record which images belong to which tasks.
 
         Args:
             project: ``<id>.<unix time of creation>``.
             images: task id and address in the store; what is recorded already is skipped.
+
+        Returns:
+            Whether something was stored, in one append.
 
         Raises:
             StoreError: the store cannot be read or written.
@@ -96,6 +108,7 @@ class PredictionLog:
         if fresh:
             columns = [[project] * len(fresh), *map(list, zip(*fresh, strict=True))]
             self._store.tables.append("task_images", pa.table(columns, schema=_IMAGES))
+        return bool(fresh)
 
     def add(self, project: str, shown: Sequence[LoggedPrediction]) -> None:
         """Record predictions that were shown.

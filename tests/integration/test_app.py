@@ -27,7 +27,7 @@ from tests.support.builders import CONTRACT, LABELS, choices_config, contract, d
 from tests.support.fixtures import MakeRuntime
 from tests.support.processes import served
 from tests.support.stub_encoder import StubEncoder
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 AUTH = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s3cret"}
 BASIC = {"Authorization": "Basic " + base64.b64encode(b"u:p").decode()}
@@ -117,6 +117,16 @@ def test_good_and_bad_tasks_are_answered_in_their_order(client: FlaskClient):
     assert ["result" in item for item in results] == [
         *(True, False, False, False, False, False, True, False)
     ]
+
+
+def test_a_task_whose_id_is_true_has_none_and_the_others_are_logged(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    client = create_app(runtime).test_client()
+    body = predict_body(task(1), task(2) | {"id": True})
+    results = client.post("/predict", json=body).json["results"]
+    assert all("result" in item for item in results)
+    logged = until(lambda: runtime.prediction_log.of_tasks(body["project"], [1]))
+    assert [key[0] for key in logged] == [1]
 
 
 def test_no_tasks_are_no_results(client: FlaskClient):
