@@ -69,6 +69,9 @@ def serve(settings: Settings) -> None:
     """
     check_bind(settings)
     check_port(settings)
+    # OpenMP's threads, which torch uses, otherwise spin while they wait for work. Scoring one image
+    # is so little work that they would do nothing else, on cores that other requests need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _Server(settings).run()
 
 
