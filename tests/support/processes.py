@@ -31,7 +31,7 @@ def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
         env=child_environment(variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 
