@@ -18,7 +18,8 @@ from backend.errors import LabelConfigError
 from backend.labels.config import parse_config
 from backend.labelstudio.events import Action
 from backend.settings import Settings
-from jobs import project_lock, schedule
+from jobs import schedule
+from jobs.run_store import RunStore
 from jobs.schedule import Kind
 from jobs.training_state import TrainingStore
 
@@ -99,7 +100,7 @@ def _labels_changed(connection: Redis, event: Mapping[str, Any], project: int) -
 
     Our own change of a project (``model_version``) is reported like any other.
     """
-    current = project_lock.current_config(connection, project)
+    current = RunStore(connection).current_config(project)
     content = event.get("project")
     xml = content.get("label_config") if isinstance(content, Mapping) else None
     if not current or not isinstance(xml, str):

@@ -1,4 +1,4 @@
-"""What all processes must agree on about a project: its labels, and who is importing into it."""
+"""One process at a time imports into a project: a lock in Redis that its holder renews."""
 
 from __future__ import annotations
 
@@ -15,17 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOCK_SECONDS = 60
-
-
-def set_config(connection: Redis, project: int, config: str) -> None:
-    """Set the digest of the labeling config that predictions are made for."""
-    connection.set(f"{PREFIX}project:{project}:config", config)
-
-
-def current_config(connection: Redis, project: int) -> str:
-    """The digest of the labeling config that predictions are made for; empty if none is set."""
-    value = connection.get(f"{PREFIX}project:{project}:config")
-    return value.decode() if value is not None else ""
 
 
 @contextmanager

@@ -19,21 +19,21 @@ from backend.labelstudio.importing import Importer, duplicates_note, show
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
-from jobs import project_lock
 from jobs.listing import Task, tasks_in_scope
 from jobs.run import ENDED, Run, Trigger
 from jobs.run_files import RunFiles
-from jobs.run_store import RunStore
+from jobs.run_log import RunLog
 
 
-def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
+def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     """Give each task its prediction of the current version, and let the project show it.
 
     Args:
-        runs: of all projects.
+        runs: where progress is recorded.
         run: whose tasks; their images are in the store as far as they can be had, and its project
             is locked for imports by the caller.
         runtime: of this process.
+        files: of the run.
 
     Raises:
         LabelConfigError: the labels were changed since the run began.
@@ -44,7 +44,6 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
     project = studio.projects.get(run.project)
     config = parse_config(project["label_config"])
     require_labels_of(run, config)
-    files = RunFiles(runtime.store, run.id)
     key = project_key(project)
     runtime.versions.freeze_statistics(
         config, key, _first_tasks(files, run), runtime.embedder.stored
@@ -79,7 +78,7 @@ def promote(runs: RunStore, run: Run, runtime: Runtime) -> None:
             runs.note(run.id, notes=(duplicates_note(run.project, double),))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
     # Before Label Studio reports our change of the project, which does not change its labels.
-    project_lock.set_config(runs.connection, run.project, config.digest)
+    runs.set_config(run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
     if run.head:
@@ -93,9 +92,11 @@ def require_labels_of(run: Run, config: LabelConfig) -> None:
         LabelConfigError: they were changed meanwhile.
     """
     if config.digest != run.config:
+        # Without a queue there is no ls-clip predict.
+        command = "connect" if run.trigger == Trigger.CONNECT else "predict"
         raise LabelConfigError(
             "The labeling config was changed while the tasks were predicted.",
-            f"Run ls-clip predict {run.project} again; what is embedded stays.",
+            f"Run ls-clip {command} {run.project} again; what is embedded stays.",
         )
 
 
@@ -103,7 +104,7 @@ class _Delivery:
     """Scores tasks and sends their predictions, many at once."""
 
     def __init__(
-        self, runs: RunStore, run: Run, runtime: Runtime, predictor: Predictor, importer: Importer
+        self, runs: RunLog, run: Run, runtime: Runtime, predictor: Predictor, importer: Importer
     ) -> None:
         self._runs, self._run, self._runtime = runs, run, runtime
         self._predictor, self._importer = predictor, importer

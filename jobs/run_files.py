@@ -8,40 +8,40 @@ from typing import Any
 from backend.errors import StoreError
 from backend.inference.prediction import Prediction
 from backend.labels.config import LabelConfig, parse_config
-from backend.storage.store import Store
+from backend.storage.artifacts import Artifacts
 from jobs.listing import Task
 
 FOLDER = "runs"
 
 
-def erase_ended(store: Store, active: Collection[str]) -> None:
+def erase_ended(artifacts: Artifacts, active: Collection[str]) -> None:
     """Delete what runs that have ended kept.
 
     Args:
-        store: all workers' store.
+        artifacts: of all workers' store.
         active: ids of the runs that have not.
 
     Raises:
         StoreError: it cannot be deleted.
     """
-    store.artifacts.erase(FOLDER, lambda name: name not in active)
+    artifacts.erase(FOLDER, lambda name: name not in active)
 
 
 class RunFiles:
     """The files of one run.
 
     Args:
-        store: all workers' store.
+        artifacts: of all workers' store, or a folder of one process.
         run_id: the run.
     """
 
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
+    def __init__(self, artifacts: Artifacts, run_id: str) -> None:
+        self._artifacts = artifacts
         self._run_id = run_id
 
     def write_config(self, xml: str) -> None:
         """Keep the labeling config that the run was cut for."""
-        self._store.artifacts.write(self._name("config"), {"xml": xml}, replace=True)
+        self._artifacts.write(self._name("config"), {"xml": xml}, replace=True)
 
     def config(self) -> LabelConfig:
         """That config.
@@ -53,7 +53,7 @@ class RunFiles:
 
     def write_tasks(self, shard: int, tasks: Sequence[Task]) -> None:
         """Keep a shard's tasks."""
-        self._store.artifacts.write(self._name(str(shard)), {"tasks": list(tasks)}, replace=True)
+        self._artifacts.write(self._name(str(shard)), {"tasks": list(tasks)}, replace=True)
 
     def tasks(self, shard: int) -> list[Task]:
         """The tasks of a shard: ``id``, and of ``data`` what the labeling config uses.
@@ -79,11 +79,11 @@ class RunFiles:
             if prediction.result is not None and prediction.failure is None
         ]
         content = {"model_version": model_version, "items": items}
-        self._store.artifacts.write(self._name(f"{shard}-made"), content, replace=True)
+        self._artifacts.write(self._name(f"{shard}-made"), content, replace=True)
 
     def predictions(self, shard: int, model_version: str) -> dict[int, Prediction]:
         """Task id -> prediction of this version, as far as they were computed early."""
-        content = self._store.artifacts.read(self._name(f"{shard}-made"))
+        content = self._artifacts.read(self._name(f"{shard}-made"))
         if content is None or content["model_version"] != model_version:
             return {}
         return {
@@ -94,7 +94,7 @@ class RunFiles:
         }
 
     def _read(self, what: str) -> dict[str, Any]:
-        content = self._store.artifacts.read(self._name(what))
+        content = self._artifacts.read(self._name(what))
         if content is None:
             raise StoreError(
                 f"What run {self._run_id} needs ({what}) is not in the store.",

@@ -237,6 +237,16 @@ class RunStore:
         raw = self.connection.hgetall(_key(run_id, "failures"))
         return {int(task): json.loads(raw[task]) for task in sorted(raw, key=int)}
 
+    # Labels
+
+    def set_config(self, project: int, config: str) -> None:
+        """Set the digest of the labeling config that predictions are made for."""
+        self.connection.set(_config(project), config)
+
+    def current_config(self, project: int) -> str:
+        """The digest of the labeling config that predictions are made for; empty if none is set."""
+        return self._text(self.connection.get(_config(project)))
+
     # Jobs that fail or are lost
 
     def attempts(self, run_id: str, job: str) -> int:
@@ -313,3 +323,7 @@ def _slot(project: int) -> str:
 
 def _shards(raw: Mapping[bytes, bytes]) -> list[Shard]:
     return [Shard.from_wire(json.loads(value), number=int(number)) for number, value in raw.items()]
+
+
+def _config(project: int) -> str:
+    return f"{PREFIX}project:{project}:config"

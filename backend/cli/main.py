@@ -30,7 +30,7 @@ from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.doctor import Finding
-    from backend.projects.filling import FillReport
+    from backend.projects.connect import ConnectReport
     from backend.settings import Settings
 
 app = typer.Typer(
@@ -108,7 +108,7 @@ def connect(
         raise typer.Exit(1)
 
 
-def _print_report(settings: Settings, report: FillReport) -> None:
+def _print_report(settings: Settings, report: ConnectReport) -> None:
     console.print(
         f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
         f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."

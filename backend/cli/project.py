@@ -270,7 +270,7 @@ def forget(
             going = _runs(settings).active()
             if not task:
                 TrainingStore(queue.connect(settings)).purge(project)
-    erase_ended(store, {run.id for run in going})
+    erase_ended(store.artifacts, {run.id for run in going})
 
 
 def follow(runs: RunStore, run: Run) -> Run:

@@ -16,7 +16,7 @@ from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import image_of
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
-from backend.projects.connect import TITLE
+from backend.projects.registration import TITLE
 
 SAMPLE = 12
 """Tasks whose images are fetched as a test."""

@@ -118,6 +118,16 @@ class Predictor:
         return by_task
 
 
+def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
+    """Task id and the image's name in the store, of all images that predictions were made from."""
+    return [
+        (prediction.task, embedder.address(image))
+        for prediction in predictions
+        if prediction.task is not None
+        for image in prediction.images
+    ]
+
+
 def _images(task: TaskInput) -> list[str]:
     """Addresses of a task's images, in the order of its controls."""
     values = (task.images[control.name] for control in task.controls)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,33 +14,54 @@ from filelock import FileLock, Timeout
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.weights import CACHE
-from backend.errors import SettingsError, StudioError
+from backend.errors import SettingsError, StudioError, as_text
 from backend.inference.label_embeddings import unreadable_labels
 from backend.labels.config import EVIDENCE_NAME, LabelConfig, parse_config
 from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
-from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.logs import Progress
-from backend.projects.filling import FillReport, fill_by_workers, fill_here
+from backend.projects.registration import make_webhook, register_backend, show_scores
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
-from jobs import queue
-from jobs.polling import require_workers
+from jobs import enqueue, queue
+from jobs.local_run import run_locally
+from jobs.polling import require_workers, wait
+from jobs.run import Run, RunState, Scope, Trigger
+from jobs.run_store import RunStore
 
 log = logging.getLogger(__name__)
 
-TITLE = "label-studio-clip"
-VIEW_TITLE = "Suggestions"
 LOCKS = CACHE / "locks"
 """Two calls for one project at once would import its predictions twice."""
 WORKER_SECONDS = 15.0
 """A worker listens only once its encoder is loaded."""
 SAMPLE = 200
 """Tasks looked at to find out whether a field holds labels."""
-SHOWN_COLUMNS = ("predictions_score", "predictions_model_versions")
+SHOWN = {"show_collab_predictions": True, "sampling": "Uncertainty sampling"}
+"""A connected project's settings: boxes are ticked, and the least certain tasks come first."""
+
+
+@dataclass
+class ConnectReport:
+    """The result of connecting a project.
+
+    Attributes:
+        tasks: tasks of the project.
+        imported: predictions made by this call.
+        predicted: tasks that have a prediction of ``model_version``.
+        model_version: what the project now shows.
+        failures: task id -> why it has no prediction, or only a part, and what fixes that.
+        warnings: what a person should know, one sentence each.
+    """
+
+    tasks: int = 0
+    imported: int = 0
+    predicted: int = 0
+    model_version: str = ""
+    failures: dict[int, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def connect(
@@ -50,7 +72,7 @@ def connect(
     progress: Progress = lambda what, done, total: None,
     *,
     known_field: str | None = None,
-) -> FillReport:
+) -> ConnectReport:
     """Make a project show suggestions, and keep it that way when called again.
 
     Args:
@@ -58,7 +80,7 @@ def connect(
         studio: the Label Studio.
         runtime: of this process.
         number: the project.
-        progress: told how far it is.
+        progress: called with what is being done.
         known_field: the task-data field with labels known beforehand, from now on; empty: none;
             None: as before.
 
@@ -107,7 +129,7 @@ def _connect(
     runtime: Runtime,
     project: Mapping[str, Any],
     progress: Progress,
-) -> FillReport:
+) -> ConnectReport:
     number = int(project["id"])
     config = parse_config(project["label_config"])
     config.require_controls()
@@ -120,15 +142,56 @@ def _connect(
     # From here on a label that is added is known to be younger than what was reviewed.
     ProjectState(runtime.store, project_key(project)).labels_since(config.label_keys(), time.time())
     progress("registering the backend", 0, 1)
-    former = _register_backend(settings, studio, number)
-    _make_webhook(settings, studio, number, former)
-    _show_scores(studio, number)
+    former = register_backend(settings, studio, number)
+    make_webhook(settings, studio, number, former)
+    show_scores(studio, number)
+
+    def report(run: Run) -> None:
+        if run.state == RunState.IMPORTING:
+            progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
+        else:
+            progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
+
     if by_workers:
-        filled = fill_by_workers(settings, studio, number, progress)
+        run, failures = run_by_workers(settings, number, report)
     else:
-        filled = fill_here(settings, studio, runtime, project, progress)
-    filled.warnings[:0] = warnings
-    return filled
+        run, failures = run_locally(runtime, number, Scope.MISSING, Trigger.CONNECT, report)
+    tasks = int(studio.projects.get(number)["task_number"])
+    if len(failures) < tasks:
+        studio.projects.update(number, **SHOWN)
+    return ConnectReport(
+        tasks,
+        run.imported,
+        studio.predictions.versions(number).get(run.model_version, 0),
+        run.model_version,
+        {task: as_text(why) for task, why in failures.items()},
+        [*warnings, *run.notes],
+    )
+
+
+def run_by_workers(
+    settings: Settings, number: int, report: Callable[[Run], None]
+) -> tuple[Run, dict[int, dict[str, str]]]:
+    """Start a run and wait for its end; waits first for one that is going on already.
+
+    Returns:
+        The run, which is done, and task id -> why it has no prediction, or only a part.
+
+    Raises:
+        QueueError: Redis does not answer.
+        StudioError: the run failed or was cancelled.
+    """
+    runs = RunStore(queue.connect(settings))
+    run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+    while not is_new:
+        # It may be about other tasks, or have listed them before the last ones came.
+        wait(runs, run.id, report)
+        run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+    run = wait(runs, run.id, report)
+    if run.state != RunState.DONE:
+        error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
+        raise StudioError(error["message"], error["fix"])
+    return run, runs.failures(run.id)
 
 
 def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
@@ -143,104 +206,3 @@ def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
             'editable="false"/> to the labeling config to see them.'
         )
     return warnings
-
-
-def _register_backend(settings: Settings, studio: LabelStudioClient, number: int) -> set[str]:
-    """Make ours the project's backend; returns the addresses that ours had before."""
-    body: dict[str, Any] = {
-        "project": number,
-        "url": settings.backend_url,
-        "title": TITLE,
-        "is_interactive": False,
-        "auth_method": "NONE",
-    }
-    if settings.basic_auth_user:
-        # Label Studio answers 500 to an empty password.
-        body["auth_method"] = "BASIC_AUTH"
-        body["basic_auth_user"] = settings.basic_auth_user
-        body["basic_auth_pass"] = settings.basic_auth_pass.get_secret_value()
-    rows = [
-        one
-        for one in studio.backends.of_project(number)
-        if one["title"] == TITLE or one["url"].rstrip("/") == settings.backend_url
-    ]
-    same = [one["id"] for one in rows]
-    try:
-        studio.backends.save(body, same[0] if same else None)
-    except StudioError as error:
-        if not same:
-            # Label Studio may refuse the call and keep the row all the same.
-            for one in studio.backends.of_project(number):
-                if one["title"] == TITLE:
-                    studio.backends.delete(one["id"])
-        raise _backend_refused(settings, error) from error
-    for extra in same[1:]:
-        studio.backends.delete(extra)
-    return {str(one["url"]).rstrip("/") for one in rows}
-
-
-def _backend_refused(settings: Settings, error: StudioError) -> StudioError:
-    """Label Studio's refusal of the backend in words that help."""
-    if error.fix:
-        return error
-    if read_refusal(error.reply) is Refusal.BACKEND_UNAUTHORIZED:
-        return StudioError(
-            f"The backend at {settings.backend_url} wants other credentials.",
-            "Give ls-clip serve and ls-clip connect the same BASIC_AUTH_USER and BASIC_AUTH_PASS; "
-            "or another backend listens there, and LS_CLIP_PORT must change.",
-        )
-    return StudioError(
-        f"Label Studio cannot use a backend at {settings.backend_url}.",
-        "Is ls-clip serve running, and does Label Studio reach it there (LS_CLIP_PUBLIC_URL)?",
-    )
-
-
-def _make_webhook(
-    settings: Settings, studio: LabelStudioClient, number: int, former: set[str]
-) -> None:
-    """Ours alone: the one that Label Studio makes by itself carries no secret."""
-    secret = settings.webhook_secret.get_secret_value()
-    address = f"{settings.backend_url}/webhook"
-    body = {
-        "project": number,
-        "url": f"{address}?project={number}",
-        "send_payload": True,
-        "send_for_all_actions": False,
-        "headers": {SECRET_HEADER: secret} if secret else {},
-        "actions": sorted(EVENT_ACTIONS),
-        "is_active": True,
-    }
-    mine = {f"{url}/webhook" for url in former | {settings.backend_url}}
-    ours = None
-    for hook in studio.webhooks.of_project(number):
-        if hook["url"].partition("?")[0] not in mine:
-            continue
-        if hook["url"] == body["url"] and ours is None:
-            ours = hook["id"]
-        else:
-            studio.webhooks.delete(hook["id"])
-    studio.webhooks.save(body, ours)
-
-
-def _show_scores(studio: LabelStudioClient, number: int) -> None:
-    """A Data Manager tab with the score columns, the least certain tasks first."""
-    hidden = [
-        f"{column['target']}:{column['id']}"
-        for column in studio.views.columns(number)
-        if not column.get("visibility_defaults", {}).get("explore", True)
-        and column["id"] not in SHOWN_COLUMNS
-    ]
-    data = {
-        "title": VIEW_TITLE,
-        "type": "list",
-        "target": "tasks",
-        "ordering": ["tasks:predictions_score"],
-        "hiddenColumns": {"explore": hidden, "labeling": hidden},
-        "filters": {"conjunction": "and", "items": []},
-    }
-    same = [
-        one["id"]
-        for one in studio.views.of_project(number)
-        if one["data"].get("title") == VIEW_TITLE
-    ]
-    studio.views.save(number, data, same[0] if same else None)

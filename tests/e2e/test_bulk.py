@@ -27,7 +27,7 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.prediction_log import PredictionLog
 from backend.storage.store import Store
-from jobs import enqueue, project_lock, queue
+from jobs import enqueue, queue
 from jobs.polling import wait
 from jobs.run import ENDED, Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -176,7 +176,7 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
     assert (run.listed, run.embedded, run.cached, run.imported) == (MANY, MANY, 0, MANY)
     assert (run.shards, run.failed) == (7, 0)
     exactly_one_each(studio, number, run)
-    assert project_lock.current_config(runs.connection, number) == run.config
+    assert RunStore(runs.connection).current_config(number) == run.config
 
     nothing = ended(runs, enqueue.start_run(runs, number, Scope.MISSING, Trigger.HTTP)[0])
     assert (nothing.listed, nothing.imported) == (0, 0)

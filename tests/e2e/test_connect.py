@@ -18,7 +18,8 @@ from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
-from backend.projects.connect import VIEW_TITLE, connect
+from backend.projects.connect import connect
+from backend.projects.registration import VIEW_TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from tests.e2e.conftest import PHOTOS, MakeProject, Servers, choices_of, read_truth

@@ -21,7 +21,8 @@ from backend.errors import StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
-from backend.projects.connect import TITLE, connect
+from backend.projects.connect import connect
+from backend.projects.registration import TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings
 from tests.e2e.conftest import MakeProject, Servers

@@ -38,7 +38,7 @@ from backend.storage.store import Store
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer, Pulled
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
-from jobs import enqueue, project_lock, queue, schedule
+from jobs import enqueue, queue, schedule
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -186,7 +186,7 @@ def stored(runtime: Any, values: Sequence[str]) -> dict[str, Any]:
 
 def run_files(store: Path, run_id: str, shard: int, model_version: str) -> dict[str, Any]:
     """What a run keeps in the store: its config, and a shard's tasks and predictions."""
-    files = RunFiles(Store(str(store)), run_id)
+    files = RunFiles(Store(str(store)).artifacts, run_id)
     made = files.predictions(shard, model_version)
     return {
         "digest": files.config().digest,
@@ -327,7 +327,7 @@ def due_is_known(connection: Redis) -> bool:
 
 def current_config(connection: Redis, project: int) -> str:
     """Digest of the config that a project is predicted for."""
-    return project_lock.current_config(connection, project)
+    return RunStore(connection).current_config(project)
 
 
 def waiting_jobs(connection: Redis) -> dict[str, list[str]]:

@@ -22,7 +22,7 @@ from backend.labelstudio.importing import Importer
 from backend.labelstudio.predictions import Predictions
 from backend.labelstudio.tasks import Tasks
 from backend.labelstudio.transport import UnansweredError
-from backend.projects.filling import fill_by_workers
+from backend.projects.connect import run_by_workers
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.head_registry import ZERO_SHOT
@@ -460,13 +460,11 @@ def test_connect_does_not_take_another_run_for_its_own(
         work()
         return runs.get(run_id)
 
-    monkeypatch.setattr("backend.projects.filling.wait", wait)
+    monkeypatch.setattr("backend.projects.connect.wait", wait)
     add_tasks(studio, *range(1, 11))
     enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.CLI)
-    report = fill_by_workers(
-        runtime.settings, LabelStudioClient(runtime.settings), PROJECT, lambda *_: None
-    )
-    assert (report.tasks, report.failures) == (10, {})
+    run, failures = run_by_workers(runtime.settings, PROJECT, lambda _: None)
+    assert (run.trigger, run.imported, failures) == (Trigger.CONNECT, 10, {})
     assert [run.trigger for run in runs.of_project(PROJECT)] == ["connect", "cli"]
 
 

@@ -311,7 +311,7 @@ def test_a_listing_that_nobody_wants_any_more_ends():
 
 
 def test_predictions_computed_early_come_back_for_their_version_only(tmp_path):
-    files = RunFiles(Store(str(tmp_path)), "r1")
+    files = RunFiles(Store(str(tmp_path)).artifacts, "r1")
     made = [
         Prediction(1, "v1", [{"from_name": "tags"}], 0.5),
         Prediction(2, "v1", None, None),
@@ -324,7 +324,7 @@ def test_predictions_computed_early_come_back_for_their_version_only(tmp_path):
 
 def test_files_of_a_run_that_are_gone_name_the_store_setting(tmp_path):
     with pytest.raises(StoreError, match="LS_CLIP_STORE"):
-        RunFiles(Store(str(tmp_path)), "r1").tasks(0)
+        RunFiles(Store(str(tmp_path)).artifacts, "r1").tasks(0)
 
 
 def test_records_carry_the_version_of_their_layout(runs: RunStore):

@@ -16,7 +16,7 @@ from backend.labels.config import parse_config
 from backend.server.app import create_app
 from backend.server.background import Background
 from backend.settings import Settings
-from jobs import enqueue, project_lock, queue, schedule
+from jobs import enqueue, queue, schedule
 from jobs.events import project_number, record_event
 from jobs.reconciler import TRAINING_ATTEMPTS, reconcile
 from jobs.run import RunState, Scope, Trigger
@@ -134,7 +134,7 @@ def test_new_tasks_are_gathered_for_a_minute(connection: Redis):
 
 def test_our_own_change_of_a_project_leads_to_nothing_and_new_labels_to_a_run(connection: Redis):
     digest = parse_config(choices_config()).digest
-    project_lock.set_config(connection, 5, digest)
+    RunStore(connection).set_config(5, digest)
     told(connection, "full_project_updated")
     assert schedule.moment(connection, Kind.PREDICT, 5) is None
     other = {"id": 5, "label_config": choices_config("cat", "wolf")}
@@ -143,7 +143,7 @@ def test_our_own_change_of_a_project_leads_to_nothing_and_new_labels_to_a_run(co
 
 
 def test_a_config_that_cannot_be_read_breaks_nothing(connection: Redis):
-    project_lock.set_config(connection, 5, "abc")
+    RunStore(connection).set_config(5, "abc")
     told(connection, "full_project_updated", project={"id": 5, "label_config": "<View"})
     assert schedule.moment(connection, Kind.PREDICT, 5) is None
 

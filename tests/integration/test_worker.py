@@ -74,7 +74,7 @@ def shard_of(runtime: Runtime, runs: RunStore, images: list[str], number: int = 
         {"id": index, "data": {"image": image}, "images": [image]}
         for index, image in enumerate(images, 1)
     ]
-    files = RunFiles(runtime.store, run.id)
+    files = RunFiles(runtime.store.artifacts, run.id)
     files.write_config(choices_config())
     files.write_tasks(number, tasks)
     runs.add_shard(run.id, Shard(number=number, tasks=len(tasks)))
@@ -400,7 +400,7 @@ def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
     run, _ = RunStore(connection).start(3, Scope.MISSING, Trigger.CLI)
     store = Store(queue_settings.store_uri)
     for name in (run.id, "ended"):
-        RunFiles(store, name).write_tasks(0, [task(1)])
+        RunFiles(store.artifacts, name).write_tasks(0, [task(1)])
     url = queue_settings.redis_url.get_secret_value()
     variables = {"LS_CLIP_REDIS_URL": url, "LS_CLIP_STORE": queue_settings.store}
     done = run_cli("forget", "3", "--yes", cwd=tmp_path, **variables)

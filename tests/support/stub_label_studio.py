@@ -22,6 +22,7 @@ class StubStudio:
 
     Attributes:
         tasks: id -> data.
+        annotated: ids of the tasks that have an annotation.
         predictions: as they were imported.
         config: the labeling config.
         shown: the model version that the project shows.
@@ -32,6 +33,7 @@ class StubStudio:
 
     def __init__(self) -> None:
         self.tasks: dict[int, dict[str, Any]] = {}
+        self.annotated: set[int] = set()
         self.predictions: list[dict[str, Any]] = []
         self.config = choices_config()
         self.shown = ""
@@ -89,7 +91,7 @@ class StubStudio:
             {
                 "id": number,
                 "data": self.tasks[number],
-                "total_annotations": 0,
+                "total_annotations": int(number in self.annotated),
                 "total_predictions": with_one.count(number),
             }
             for number in part
