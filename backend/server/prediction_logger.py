@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction, logged
-from backend.projects.filling import images_of
+from backend.inference.predictor import images_of
 from backend.storage.prediction_log import PredictionLog
 
 REMEMBERED = 10_000
