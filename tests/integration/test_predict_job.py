@@ -464,7 +464,8 @@ def test_connect_does_not_take_another_run_for_its_own(
     add_tasks(studio, *range(1, 11))
     enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.CLI)
     run, failures = run_by_workers(runtime.settings, PROJECT, lambda _: None)
-    assert (run.trigger, run.imported, failures) == (Trigger.CONNECT, 10, {})
+    assert (run.trigger, run.state, failures) == (Trigger.CONNECT, RunState.DONE, {})
+    assert studio.shown_tasks() == set(studio.tasks)
     assert [run.trigger for run in runs.of_project(PROJECT)] == ["connect", "cli"]
 
 

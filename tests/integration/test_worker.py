@@ -198,7 +198,7 @@ def test_a_store_that_fails_leaves_the_shard_undone_and_says_so(
     def full(*_: Any) -> None:
         raise StoreError("No space left on device.", "Free some space.")
 
-    monkeypatch.setattr(runtime.store, "add", full)
+    monkeypatch.setattr(runtime.store.vectors, "add", full)
     run = shard_of(runtime, runs, [data_uri(1)])
     work()
     now = runs.get(run.id)
