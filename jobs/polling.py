@@ -43,7 +43,7 @@ def require_workers(
     raise QueueError(
         f"No worker listens on the queue {name!r} at {queue.place(settings)}.",
         "Start one and keep it running: ls-clip worker; it listens once its encoder is loaded. "
-        "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts by itself.)",
+        "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts in its own process.)",
     )
 
 

@@ -56,7 +56,7 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
         raise QueueError(
             "No queue is set, so there are no workers to ask.",
             "Set LS_CLIP_REDIS_URL (redis://HOST:6379/0) for the backend and its workers; without "
-            "one, ls-clip connect PROJECT predicts by itself.",
+            "one, ls-clip connect PROJECT predicts in its own process.",
         )
     try:
         return Redis.from_url(

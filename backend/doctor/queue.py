@@ -22,7 +22,9 @@ SILENT_SECONDS = 300.0
 def queue_answers(context: Context) -> Iterator[Finding]:
     """Redis answers, and its data survives a restart."""
     if not _is_set(context):
-        yield Finding("queue", Severity.OK, "No queue is set: ls-clip connect predicts by itself.")
+        yield Finding(
+            "queue", Severity.OK, "No queue is set: ls-clip connect predicts in its own process."
+        )
         return
     connection = queue.connect(context.settings, retries=0)
     with queue.explained():

@@ -17,7 +17,7 @@ from backend.errors import EncoderError
 
 WEIGHTS_FIX = (
     "Point LS_CLIP_ENCODER at a file you have (open_clip:MODEL/PATH), or fill the hub's cache on "
-    "a machine with a way out and copy it here (HF_HOME), or set LS_CLIP_ENCODER=offline."
+    "a machine with internet access and copy it here (HF_HOME), or set LS_CLIP_ENCODER=offline."
 )
 MULTILINGUAL_TOWERS = ("xlm", "nllb", "mt5", "i18n", "siglip2", "gemma", "multilingual")
 """Words in the names of text towers and tokenizers that were trained on more than English."""

@@ -209,7 +209,7 @@ def _explained(data: bytes, error: Exception) -> ImageError:
     return ImageError(
         ImageReason.CORRUPT,
         f"The {readable} file is damaged{detail}.",
-        "Open it in an image editor, save it anew and replace it.",
+        "Open it in an image editor, save it again and replace it.",
     )
 
 

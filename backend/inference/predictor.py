@@ -188,7 +188,7 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
     if not task.controls:
         return ImageError(
             ImageReason.NO_CONTROLS,
-            "The labeling config has nothing for us.",
+            "The labeling config has no control that can be predicted.",
             "ls-clip connect PROJECT explains what is missing.",
         )
     for control in task.controls:

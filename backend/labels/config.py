@@ -65,7 +65,9 @@ class LabelConfig:
         """
         if not self.controls:
             reasons = " ".join(self.skipped) or "It has no Choices and no Taxonomy."
-            raise LabelConfigError(f"The labeling config has nothing for us. {reasons}", CONFIG_FIX)
+            raise LabelConfigError(
+                f"The labeling config has no control that can be predicted. {reasons}", CONFIG_FIX
+            )
 
 
 def config_of_labels(labels: Sequence[str]) -> LabelConfig:

@@ -85,7 +85,7 @@ def connect(
             None: as before.
 
     Raises:
-        LabelConfigError: the project's labeling config has nothing for us.
+        LabelConfigError: the project's labeling config has no control that can be predicted.
         QueueError: a queue is set, and Redis does not answer or no worker listens.
         StudioError: Label Studio refuses a step, or lost predictions.
     """

@@ -138,7 +138,7 @@ class HeadTrainer:
         """Ask Label Studio for everything that was approved in a project.
 
         Raises:
-            LabelConfigError: the labeling config has nothing for us.
+            LabelConfigError: the labeling config has no control that can be predicted.
             StudioError: Label Studio cannot be asked.
             StoreError: the store cannot be read.
         """
