@@ -255,8 +255,8 @@ def forget(
     if gone.images or gone.predictions:
         heads = "" if task else ", its heads and statistics"
         shown = counted(gone.predictions, "snapshot")
-        found = f"embeddings of {counted(gone.images, 'image')}, {shown}{heads}"
-        console.print(f"Erased: {found}.", highlight=False)
+        images = counted(gone.images, "image")
+        console.print(f"Erased: embeddings of {images}, {shown}{heads}.", highlight=False)
         if not task:
             console.print(
                 "Label Studio shows what it was given until "
