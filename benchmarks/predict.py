@@ -255,18 +255,18 @@ def _wait_until_idle(server: LocalBackend) -> None:
 
 def rows_of(measured: Sequence[Measured]) -> list[dict[str, str]]:
     """The table, with each CPU time as a multiple of that of /health with as many clients."""
-    health = {one.clients: one.cpu_ms for one in measured if one.route == "/health"}
+    health = {row.clients: row.cpu_ms for row in measured if row.route == "/health"}
     return [
         {
-            "route": one.route,
-            "clients": str(one.clients),
-            "requests/s": f"{one.per_second:.0f}",
-            "p50, ms": f"{one.p50_ms:.1f}",
-            "p99, ms": f"{one.p99_ms:.1f}",
-            "CPU of a request, ms": f"{one.cpu_ms:.2f}",
-            "CPU / that of /health": f"{one.cpu_ms / health[one.clients]:.1f}",
+            "route": row.route,
+            "clients": str(row.clients),
+            "requests/s": f"{row.per_second:.0f}",
+            "p50, ms": f"{row.p50_ms:.1f}",
+            "p99, ms": f"{row.p99_ms:.1f}",
+            "CPU of a request, ms": f"{row.cpu_ms:.2f}",
+            "CPU / that of /health": f"{row.cpu_ms / health[row.clients]:.1f}",
         }
-        for one in measured
+        for row in measured
     ]
 
 
@@ -312,11 +312,11 @@ def main() -> None:
     with served(tasks) as server:
         measured = measure_all(server, options)
     if options.json:
-        print(json.dumps({"machine": machine(), "measured": [asdict(one) for one in measured]}))
+        print(json.dumps({"machine": machine(), "measured": [asdict(row) for row in measured]}))
         return
     text = f"{report.table(rows_of(measured))}\n\n{machine()}."
     print(text)
-    left_open = sum(one.left_open for one in measured)
+    left_open = sum(row.left_open for row in measured)
     if left_open:
         print(f"{left_open} answers without a prediction (too many at once?): not written.")
     elif not options.no_write:

@@ -77,5 +77,5 @@ def attach(app: Flask, runtime: Runtime) -> None:
 
 def state() -> ServerState:
     """The state of the application that handles the current request."""
-    found: ServerState = current_app.extensions[_EXTENSION]
-    return found
+    shared: ServerState = current_app.extensions[_EXTENSION]
+    return shared

@@ -83,7 +83,7 @@ def test_every_recorded_request_is_accepted(client: FlaskClient, name: str):
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLES if name.startswith("predict")])
-def test_every_recorded_prediction_has_one_result_a_task(client: FlaskClient, name: str):
+def test_every_recorded_prediction_has_one_result_per_task(client: FlaskClient, name: str):
     tasks = contract(name)["body"]["tasks"]
     results = send(client, name).json["results"]
     assert len(results) == len(tasks)
@@ -142,8 +142,8 @@ def test_a_config_without_anything_for_us_breaks_nothing(client: FlaskClient, co
     setup = client.post("/setup", json={"project": "1.1", "schema": config})
     assert setup.status_code == 200
     assert setup.json["model_version"]
-    found = client.post("/predict", json=predict_body(task(1), task(2), label_config=config))
-    assert [set(item) for item in found.json["results"]] == [{"model_version", "error"}] * 2
+    answer = client.post("/predict", json=predict_body(task(1), task(2), label_config=config))
+    assert [set(item) for item in answer.json["results"]] == [{"model_version", "error"}] * 2
 
 
 @pytest.mark.parametrize("project", [None, "", 7, "../../x", {"id": 1}, "日本", "\ud800"])
@@ -461,9 +461,9 @@ def test_a_real_server_answers_a_prediction(make_runtime: MakeRuntime):
     try:
         url = f"http://127.0.0.1:{server.server_port}"
         image = {"id": 1, "data": {"image": data_uri(1)}}
-        found = requests.post(f"{url}/predict", json=predict_body(image), timeout=PATIENCE).json()
+        answer = requests.post(f"{url}/predict", json=predict_body(image), timeout=PATIENCE)
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert "result" in found["results"][0]
+    assert "result" in answer.json()["results"][0]

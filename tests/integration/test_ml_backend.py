@@ -132,11 +132,11 @@ def test_2x_knows_the_version_after_construction(version2: Any, runtime: Runtime
 
 def test_2x_predicts_with_a_context(version2: Any):
     backend = version2(project_id="1.1", label_config=EAGER)
-    found = backend.predict([task(1), {"id": 2, "data": {}}], context=None, login=None)
-    assert len(found) == 2
-    assert "model_version" not in found[0]
+    items = backend.predict([task(1), {"id": 2, "data": {}}], context=None, login=None)
+    assert len(items) == 2
+    assert "model_version" not in items[0]
     assert backend.model_version.startswith("stub-z-")
-    assert found[0]["result"][0]["value"] == {"choices": list(LABELS)}
+    assert items[0]["result"][0]["value"] == {"choices": list(LABELS)}
 
 
 def test_2x_fits_by_event_and_data(version2: Any):
