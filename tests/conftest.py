@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 KINDS = ("unit", "integration", "golden", "e2e")
 
+# Before torch is imported, here or in a process that a test starts: OpenMP's threads otherwise spin
+# while they wait, and two test processes with their servers share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each test carries its folder's name as a marker."""
