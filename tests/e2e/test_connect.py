@@ -253,7 +253,7 @@ def test_a_config_with_nothing_for_us_is_refused_before_anything_is_changed(
         config='<View><Image name="image" value="$image"/>'
         '<RectangleLabels name="box" toName="image"><Label value="cat"/></RectangleLabels></View>',
     )
-    with pytest.raises(LabelConfigError, match="nothing for us"):
+    with pytest.raises(LabelConfigError, match="no control that can be predicted"):
         connect(settings, studio, runtime, project)
     assert studio.backends.of_project(project) == []
     assert studio.webhooks.of_project(project) == []

@@ -539,7 +539,7 @@ def test_a_config_with_nothing_for_us_is_one_error(
         '<Label value="cat"/></RectangleLabels></View>'
     )
     found = wrong(settings, make_project(photos=1, config=boxes))
-    assert "nothing for us" in found["config"].what
+    assert "no control that can be predicted" in found["config"].what
     assert "predictions-missing" not in found
 
 

@@ -205,7 +205,7 @@ def test_an_image_that_is_not_from_the_task_is_not_labelled():
 
 
 def test_a_config_without_controls_is_explained():
-    with pytest.raises(LabelConfigError, match="nothing for us") as caught:
+    with pytest.raises(LabelConfigError, match="no control that can be predicted") as caught:
         parse_config("<View/>").require_controls()
     assert "plugin_config/" in caught.value.fix
 
