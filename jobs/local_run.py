@@ -48,7 +48,7 @@ def run_locally(
 
     with TemporaryDirectory(prefix="ls-clip-") as folder:
         files = RunFiles(Artifacts(folder), run.id)
-        for number in list_shards(runs, run, runtime, files):
+        for number, _ in list_shards(runs, run, runtime, files):
             embed_shard(runs, now(), runtime, files, number)
         runs.note(run.id, state=RunState.IMPORTING)
         promote(runs, now(), runtime, files)

@@ -18,7 +18,7 @@ from backend.labelstudio.importing import predicted
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
-from jobs.listing import prefetched, tasks_by_image, tasks_in_scope
+from jobs.listing import Task, prefetched, tasks_by_image, tasks_in_scope
 from jobs.publish import require_labels_of
 from jobs.run import ENDED, Run, RunState, Scope, Shard
 from jobs.run_files import RunFiles
@@ -40,13 +40,16 @@ class StoppedError(Exception):
     """The worker was asked to stop, or the run has ended."""
 
 
-def list_shards(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> Iterator[int]:
+def list_shards(
+    runs: RunLog, run: Run, runtime: Runtime, files: RunFiles
+) -> Iterator[tuple[int, list[Task]]]:
     """List the tasks that a run is about once, and cut them into shards.
 
     When repeated, it goes on after the last task that is in a shard.
 
     Yields:
-        The number of each shard once it is recorded; the next ones are listed meanwhile.
+        The number and the tasks of each shard once it is recorded; the next ones are listed
+        meanwhile.
 
     Raises:
         LabelConfigError: the labels were changed since the run began, or there are none for us.
@@ -94,7 +97,7 @@ def list_shards(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> It
         runs.add_shard(run.id, Shard(number=number, tasks=len(shard)))
         listed += len(shard)
         runs.note(run.id, listed=listed)
-        yield number
+        yield number, shard
         number += 1
 
 

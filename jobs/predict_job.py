@@ -57,9 +57,8 @@ def _plan(run_id: str) -> None:
         runtime = process_runtime()
         _sweep(runs, runtime)
         files = RunFiles(runtime.store.artifacts, run_id)
-        for number in list_shards(runs, run, runtime, files):
-            images = tasks_by_image(files.tasks(number))
-            if runtime.embedder.has_all([*images]):
+        for number, tasks in list_shards(runs, run, runtime, files):
+            if runtime.embedder.has_all([*tasks_by_image(tasks)]):
                 # Faster done here than enqueued, and Label Studio lists on meanwhile.
                 embed_shard(runs, runs.get(run_id) or run, runtime, files, number, stored=True)
             else:
@@ -174,7 +173,7 @@ def _one_by_one(
             failures[value] = ImageError(
                 ImageReason.WORKER_DIED,
                 "The worker's process died whenever it touched this image.",
-                "Save the image anew with an image editor; the worker's log may tell more.",
+                "Save the image again with an image editor; the worker's log may tell more.",
             )
             continue
         runs.hold(run.id, number, address)

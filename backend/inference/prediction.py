@@ -8,6 +8,7 @@ from typing import Any
 
 from backend.errors import ImageError
 from backend.inference.evidence import ScoredControl
+from backend.labels.controls import ControlKind
 from backend.storage.prediction_log import LoggedPrediction
 
 
@@ -79,7 +80,7 @@ def ticked_choices(result: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return {
         item["from_name"]: item["value"][item["type"]]
         for item in result
-        if item["type"] in {"choices", "taxonomy"}
+        if item["type"] in set(ControlKind)
     }
 
 

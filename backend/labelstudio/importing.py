@@ -15,6 +15,7 @@ from typing import Any
 
 from backend.errors import LabelConfigError, StudioError
 from backend.labels.config import parse_config
+from backend.labels.controls import ControlKind
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.transport import IMPORT_SECONDS, UnansweredError
 
@@ -184,7 +185,7 @@ def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) ->
     wrong = []
     for result in item["result"]:
         name, kind = result["from_name"], result["type"]
-        if kind not in {"choices", "taxonomy"}:
+        if kind not in set(ControlKind):
             continue
         if name not in names:
             wrong.append(f"the labeling config has no {name!r}")
@@ -214,19 +215,18 @@ def duplicates_note(project: int, tasks: Sequence[int]) -> str:
     )
 
 
-def show(studio: LabelStudioClient, project: int, model_version: str, **fields: Any) -> None:
+def show(studio: LabelStudioClient, project: int, model_version: str) -> None:
     """Make the project show a version, and check that it does.
 
     Args:
         studio: the Label Studio.
         project: its number.
         model_version: what annotators see from now on.
-        fields: other fields of the project, changed in the same call.
 
     Raises:
         StudioError: Label Studio refuses, or shows another version afterwards.
     """
-    studio.projects.update(project, model_version=model_version, **fields)
+    studio.projects.update(project, model_version=model_version)
     shown = studio.projects.get(project)["model_version"]
     if shown != model_version:
         raise StudioError(

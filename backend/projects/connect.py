@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +29,6 @@ from jobs.local_run import run_locally
 from jobs.polling import require_workers, wait
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
-
-log = logging.getLogger(__name__)
 
 LOCKS = CACHE / "locks"
 """Two calls for one project at once would import its predictions twice."""

@@ -30,7 +30,7 @@ from backend.processes import LocalProcess, wait_for
 from backend.settings import DEFAULT_ENCODER, Settings
 from jobs.queue import QUEUES, queue
 from tests.support.builders import ROOT
-from tests.support.processes import child_environment, free_port, run_cli
+from tests.support.processes import child_environment, free_port, run_cli, start_cli
 from tests.support.waiting import PATIENCE, until
 
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -334,17 +334,7 @@ def on_this_machine(service: str, redis: LocalRedis, folder: Path) -> dict[str, 
 def started(service: str, given: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A service's command, once it serves or works, and its own health check passes."""
     log = folder / f"{service}.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", "from backend.cli.main import main; main()"),
-                *SERVICES[service]["command"][1:],
-            ],
-            cwd=folder,
-            env=child_environment(given),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    process = start_cli(*SERVICES[service]["command"][1:], cwd=folder, log=log, variables=given)
     try:
         until(lambda: process.poll() is not None or is_up(service, given), 2 * PATIENCE)
         assert process.poll() is None and healthy(service, given, folder), log.read_text()

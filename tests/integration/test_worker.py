@@ -31,7 +31,7 @@ from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri, photo, task
 from tests.support.fixtures import MakeRuntime
-from tests.support.processes import child_environment, free_port, run_cli
+from tests.support.processes import free_port, run_cli, start_cli
 from tests.support.stub_encoder import StubEncoder
 from tests.support.waiting import PATIENCE, until
 
@@ -293,20 +293,7 @@ def start_worker(settings: Settings, log: Path, *arguments: str, **variables: st
         "LS_CLIP_REDIS_URL": settings.redis_url.get_secret_value(),
         **variables,
     }
-    with log.open("w") as out:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "from backend.cli.main import main; main()",
-                "worker",
-                *arguments,
-            ],
-            cwd=log.parent,
-            env=child_environment(given),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    return start_cli("worker", *arguments, cwd=log.parent, log=log, variables=given)
 
 
 def child_of(pid: int) -> list[int]:

@@ -14,6 +14,8 @@ from tests.support.builders import ROOT
 from tests.support.waiting import until
 
 OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
+CLI = (sys.executable, "-c", "from backend.cli.main import main; main()")
+"""The ``ls-clip`` command."""
 
 
 def free_port() -> int:
@@ -26,7 +28,7 @@ def free_port() -> int:
 def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """``ls-clip`` in a process of its own, with these environment variables."""
     return subprocess.run(
-        [sys.executable, "-c", "from backend.cli.main import main; main()", *arguments],
+        [*CLI, *arguments],
         cwd=cwd,
         env=child_environment(variables),
         capture_output=True,
@@ -42,6 +44,20 @@ def child_environment(variables: dict[str, str]) -> dict[str, str]:
     return {**inherited, **ours, **variables}
 
 
+def start_cli(
+    *arguments: str, cwd: Path, log: Path, variables: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """``ls-clip`` in a process of its own that goes on; its output goes to ``log``."""
+    with log.open("w") as out:
+        return subprocess.Popen(
+            [*CLI, *arguments],
+            cwd=cwd,
+            env=child_environment(variables),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
 @contextmanager
 def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
     """``ls-clip serve`` in a process of its own: (its URL, the file with its log)."""
@@ -51,17 +67,7 @@ def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
     port = free_port()
     log = cwd / f"serve-{port}.log"
     given = {"LS_CLIP_ENCODER": "offline", "LS_CLIP_STORE": str(cwd / "store"), **variables}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-c", "from backend.cli.main import main; main()"),
-                *("serve", "--port", str(port)),
-            ],
-            cwd=cwd,
-            env=child_environment(given),
-            stdout=out,
-            stderr=subprocess.STDOUT,
-        )
+    process = start_cli("serve", "--port", str(port), cwd=cwd, log=log, variables=given)
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:
