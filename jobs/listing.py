@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from queue import Full, Queue
 from threading import Event, Thread
@@ -61,7 +61,7 @@ def tasks_in_scope(
         }
 
 
-def prefetched(parts: Iterable[list[Task]]) -> Iterator[list[Task]]:
+def prefetched(parts: Iterable[list[Task]]) -> Generator[list[Task]]:
     """The same parts, listed by a thread while the caller processes earlier ones.
 
     Raises:

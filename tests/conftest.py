@@ -21,6 +21,9 @@ KINDS = ("unit", "integration", "golden", "e2e")
 # Before torch is imported, here or in a process that a test starts: OpenMP's threads otherwise spin
 # while they wait, and two test processes with their servers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A console takes its width from these when it is made, i.e. when the command line is imported.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,7 +44,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """The end-to-end tests share one Label Studio, so one process takes them all."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+    class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
 

@@ -113,7 +113,7 @@ def project(
     def make(images: list[str] | None = None) -> int:
         # Not by deleting the folder: workers would wait for it to come back.
         for former in made:
-            PredictionLog(Store(bulk.store_uri)).forget(f"{former}.")
+            PredictionLog(Store(bulk.store_uri)).purge(f"{former}.")
         made.clear()
         number = int(studio.projects.create("bulk", label_config)["id"])
         made.append(number)
@@ -163,8 +163,7 @@ def begun(runs: RunStore, run: Run, images: int = 20) -> Run:
         assert now.state not in ENDED
         return now if now.embedded >= images and now.state == RunState.EMBEDDING else None
 
-    found: Run = until(far_enough)
-    return found
+    return until(far_enough)
 
 
 def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
@@ -193,7 +192,7 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
     assert not [path for path in (Path(bulk.store) / "runs").glob("*")]
 
     # What was forgotten is measured again, and gives the version that is there.
-    PredictionLog(Store(bulk.store_uri)).forget(f"{number}.")
+    PredictionLog(Store(bulk.store_uri)).purge(f"{number}.")
     after = ended(runs, enqueue.start_run(runs, number, Scope.ALL, Trigger.HTTP)[0])
     assert (after.embedded, after.imported) == (MANY, 0)
     assert after.model_version == run.model_version

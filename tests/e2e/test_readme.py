@@ -16,6 +16,7 @@ import pytest
 
 from backend.demo.servers import new_secret
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.refusals import Refusal
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.settings import Settings
 from tests.e2e.conftest import MakeProject, Servers
@@ -99,8 +100,9 @@ def test_label_studio_starts_with_both_switches(desk: Path, tmp_path: Path) -> N
         wait_for(server, answers_ok(f"{url}/health"), "Label Studio", 240)
         settings = Settings(_env_file=None, label_studio_url=url, label_studio_api_key=key)
         studio = LabelStudioClient(settings)
-        assert "reserved network" not in studio.backends.refusal("http://127.0.0.1:9090")
-        assert "reserved network" not in studio.webhooks.refusal("http://127.0.0.1:9090/webhook")
+        assert studio.backends.refusal("http://127.0.0.1:9090") != Refusal.PRIVATE_ADDRESS
+        refusal = studio.webhooks.refusal("http://127.0.0.1:9090/webhook")
+        assert refusal != Refusal.PRIVATE_ADDRESS
 
 
 @pytest.fixture

@@ -35,8 +35,7 @@ def refreshed(trainings: TrainingStore, project: int) -> Training:
         )
         return now if done and now.refreshed else None
 
-    found: Training = until(served, 120)
-    return found
+    return until(served, 120)
 
 
 def test_twenty_approvals_train_a_head_and_refresh_the_rest(

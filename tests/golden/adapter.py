@@ -37,6 +37,7 @@ from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer, Pulled
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from jobs import enqueue, queue, schedule
 from jobs.run_files import RunFiles
@@ -215,7 +216,7 @@ def train(
         Approval(
             task,
             tuple(POSITIVE if one.key in data["labels"] else absent for one in control.labels),
-            provenance,
+            Provenance(provenance),
             1.0,
         )
         for task, data in truth.items()

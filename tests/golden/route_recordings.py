@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,8 @@ def _predict(call: _Calls, runtime: Any) -> None:
     call("POST", "/setup", {"project": cases.BARE, "schema": cases.TWO})
     for schema in (None, "", "<View>", "<View/>"):
         call("POST", "/setup", {"project": cases.BARE, "schema": schema})
-    for project in (None, 7, "../../x", {"id": 1}):
-        call("POST", "/setup", {"project": project, "schema": cases.PLAIN})
+    for name in (None, 7, "../../x", {"id": 1}):
+        call("POST", "/setup", {"project": name, "schema": cases.PLAIN})
     call("POST", "/predict", _body(*cases.tasks(30, 31)))
     call("POST", "/predict", _body())
     call("POST", "/predict", _body(*cases.ODD_TASKS, None, "x", 3, []))
@@ -153,8 +154,8 @@ def _mistakes(call: _Calls, small: _Calls) -> None:
     call("POST", "/setup", {"schema": []})
     for action in (None, 3, "", "NO_SUCH_ACTION"):
         call("POST", "/webhook", {"action": action})
-    for body in ({"salt": 1, "digests": {}}, {"salt": "x", "digests": []}):
-        call("POST", "/compare", body)
+    for asked in ({"salt": 1, "digests": {}}, {"salt": "x", "digests": []}):
+        call("POST", "/compare", asked)
     call("GET", "/nothing")
     for method, path in (("GET", "/predict"), ("POST", "/versions"), ("DELETE", "/webhook")):
         call(method, path)
@@ -210,7 +211,7 @@ def _webhooks(call: _Calls, connection: Redis) -> dict[str, Any]:
         if "project" in body:
             body["project"] = {"id": number, "label_config": cases.EVIDENT}
         call("POST", f"/webhook?project={number}", body)
-        _until(lambda project=number: "reconcile" in adapter.due_moments(connection, project))
+        _until(partial(_awaits_reconcile, connection, number))
         now, moments = time.time(), adapter.due_moments(connection, number)
         found[name] = {
             "due in": {kind: round(moment - now, -1) for kind, moment in moments.items()},
@@ -261,6 +262,10 @@ def _metrics(client: Any) -> dict[str, Any]:
         "help": sorted(help_and_type),
         "labels": {k: v for k, v in labels.items() if not k.endswith("_created")},
     }
+
+
+def _awaits_reconcile(connection: Redis, project: int) -> bool:
+    return "reconcile" in adapter.due_moments(connection, project)
 
 
 def _until(true: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ from backend.projects.archive import Entry, Imported, from_csv, from_folder, imp
 from backend.projects.export import exported, write
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from tests.support.builders import choices_config, data_uri, make_settings
 from tests.support.fixtures import MakeRuntime
@@ -161,7 +162,10 @@ def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRun
         stub.tasks = {number: {"image": data_uri(number)} for number in (1, 2)}
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         states = (POSITIVE, NEGATIVE)
-        found = [Approval(1, states, "bulk", 1.0), Approval(2, states, "edited", 1.0)]
+        found = [
+            Approval(1, states, Provenance.BULK, 1.0),
+            Approval(2, states, Provenance.EDITED, 1.0),
+        ]
         config = parse_config(choices_config("cat", "dog"))
         pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
         studio = LabelStudioClient(runtime.settings)
@@ -176,7 +180,7 @@ def test_coco_has_an_annotation_for_what_is_there_and_names_what_is_absent(
     with stub_studio() as stub:
         stub.tasks = {1: {"image": data_uri(1)}}
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        found = [Approval(1, (POSITIVE, NEGATIVE, 0), "edited", 1.0)]
+        found = [Approval(1, (POSITIVE, NEGATIVE, 0), Provenance.EDITED, 1.0)]
         config = parse_config(choices_config("cat", "dog", "tree"))
         pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
         tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
@@ -197,7 +201,7 @@ def test_labels_that_stand_in_the_data_are_exported_as_approved(make_runtime: Ma
     with stub_studio() as stub:
         stub.tasks = {1: {"image": data_uri(1), "options": ["cat", "dog"]}}
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), "edited", 1.0)]}
+        own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), Provenance.EDITED, 1.0)]}
         pulled = Pulled(KEY, config, {}, {}, own)
         (one,) = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
     rows = one.controls[0][1]

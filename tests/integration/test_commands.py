@@ -151,7 +151,7 @@ def test_a_rollback_during_a_run_is_refused_and_changes_nothing(
 ):
     heads.save(KEY, head_set("h1"))
     heads.set_serving(KEY, "h1")
-    run, _ = enqueue.start_run(RunStore(connection), 1, "missing", "cli")
+    run, _ = enqueue.start_run(RunStore(connection), 1, Scope.MISSING, Trigger.CLI)
     code, said = cli("rollback", "1")
     assert code == 1
     assert run.id in said and "--cancel" in said
@@ -228,7 +228,9 @@ def test_a_run_of_a_project_that_there_is_not_is_told_as_soon_as_a_worker_has_lo
     run, _ = runs.start(99, Scope.MISSING, Trigger.CLI)
 
     def look(_: float) -> None:
-        runs.end(run.id, "failed", StudioError("There is none.", "Check the project's number."))
+        runs.end(
+            run.id, RunState.FAILED, StudioError("There is none.", "Check the project's number.")
+        )
 
     monkeypatch.setattr("time.sleep", look)
     assert wait_until_started(runs, run).state == RunState.FAILED
@@ -253,7 +255,7 @@ def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_faile
 ):
     runs = RunStore(connection)
     run, _ = runs.start(1, Scope.UNLABELLED, Trigger.LABEL_STUDIO)
-    runs.end(run.id, "failed", StudioError("It says no.", "Ask nicely."))
+    runs.end(run.id, RunState.FAILED, StudioError("It says no.", "Ask nicely."))
     code, said = cli("runs", "1", COLUMNS="80")
     assert code == 0
     first, *rows = said.splitlines()
@@ -280,7 +282,7 @@ def test_several_runs_that_begin_alike_are_named(cli: Cli, connection: Redis):
     ids: list[str] = []
     while len({one[0] for one in ids}) == len(ids):
         run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
-        runs.end(run.id, "done")
+        runs.end(run.id, RunState.DONE)
         ids.append(run.id)
     code, said = cli("runs", "1", "--show", ids[-1][0])
     assert code == 1
@@ -294,7 +296,7 @@ def test_why_a_task_failed_is_told_with_what_mends_it(cli: Cli, connection: Redi
     runs.record_failures(
         run.id, {7: {"code": "truncated", "message": "It is cut.", "fix": "Mend it."}}
     )
-    runs.end(run.id, "done")
+    runs.end(run.id, RunState.DONE)
     said = " ".join(cli("runs", "1", "--show", run.id)[1].split())
     assert "Task 7: It is cut. Fix: Mend it." in said
 

@@ -17,7 +17,7 @@ from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
 from backend.doctor import queue as doctor_queue
 from backend.doctor import suggestions as doctor_suggestions
 from backend.doctor.context import Answer, Context
-from backend.doctor.finding import Check, examine
+from backend.doctor.finding import Check, Severity, examine
 from backend.errors import StudioError
 from backend.server.settings_comparison import differing, digests
 from backend.settings import Settings
@@ -44,7 +44,7 @@ def failing(context: Context) -> Iterator[Finding]:
 
 
 def crashing(context: Context) -> Iterator[Finding]:
-    yield Finding("c", "note", "first", "why", "fix")
+    yield Finding("c", Severity.NOTE, "first", "why", "fix")
     raise KeyError("no such key")
 
 
@@ -231,7 +231,7 @@ def test_no_character_is_lost_beside_wide_ones(capsys: Any, monkeypatch: pytest.
     wide = "cannot read 猫の写真を撮る人たち, 自転車に乗っている人, 海の見える丘の上の白い家, 犬."
     for columns in range(40, 100):
         monkeypatch.setenv("COLUMNS", str(columns))
-        print_findings([Finding("labels", "warning", wide)])
+        print_findings([Finding("labels", Severity.WARNING, wide)])
         shown = "".join(capsys.readouterr().out.split())
         assert shown == "warninglabels" + wide.replace(" ", "")
 

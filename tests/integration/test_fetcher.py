@@ -101,6 +101,7 @@ def raw(*parts: bytes, pause: float = 0.0, times: int = 1) -> Route:
     """
 
     def route(handler: BaseHTTPRequestHandler) -> None:
+        assert isinstance(handler.server, Server)
         handler.close_connection = True
         for part in itertools.chain(parts, itertools.repeat(parts[-1], times - 1)):
             handler.wfile.write(part)
@@ -409,7 +410,8 @@ def test_a_declared_length_that_is_too_large_is_a_broken_connection(
 def test_the_limit_holds_for_the_decoded_size(
     encoding: str, studio: Server, fetcher_of: Fetchers
 ) -> None:
-    pack = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+    packers: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+    pack = packers[encoding]
     studio.routes["/bomb"] = answer(pack(b"\0" * 50_000_000), Content_Encoding=encoding)
     studio.routes["/x"] = answer(pack(BODY), Content_Encoding=encoding)
     studio.routes["/junk"] = answer(b"this is not packed", Content_Encoding=encoding)

@@ -9,6 +9,7 @@ import pytest
 
 from backend.labelstudio.client import LabelStudioClient
 from backend.training.head_trainer import HeadTrainer
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from tests.support.approvals import TWO, approvals, mixed, pulled
 from tests.support.builders import choices_config
@@ -35,7 +36,7 @@ def trainer(make_runtime: MakeRuntime) -> Iterator[Callable[..., Any]]:
 
 def test_reviews_in_the_slices_alone_train_nothing(trainer: Callable[..., Any]):
     made = trainer()[0].train(
-        pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, "blind")})
+        pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, Provenance.BLIND)})
     )
     assert made.made is None
     assert "outside the two slices" in made.reason
@@ -45,7 +46,7 @@ def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]
     def only_positives(task: int) -> tuple[int, int]:
         return (POSITIVE, UNKNOWN) if task % 2 else (UNKNOWN, POSITIVE)
 
-    found = {"tags": approvals(only_positives, "imported")}
+    found = {"tags": approvals(only_positives, Provenance.IMPORTED)}
     made = trainer()[0].train(pulled(choices_config("cat", "dog"), found))
     assert made.made is not None and not made.made.accepted
     assert "to judge it by" in made.reason
@@ -53,14 +54,14 @@ def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]
 
 def test_cross_validation_is_enough_where_there_are_no_slices(trainer: Callable[..., Any]):
     one, _ = trainer(audit_share=0.0, blind_share=0.0)
-    found = {"tags": approvals(mixed, "unaided")}
+    found = {"tags": approvals(mixed, Provenance.UNAIDED)}
     made = one.train(pulled(choices_config("cat", "dog"), found))
     assert made.made is not None and made.made.accepted
 
 
 def test_a_control_without_approvals_any_more_keeps_its_head(trainer: Callable[..., Any]):
     one, runtime = trainer(audit_share=0.3)
-    both = {name: approvals(mixed, "unaided") for name in ("tags", "more")}
+    both = {name: approvals(mixed, Provenance.UNAIDED) for name in ("tags", "more")}
     first = one.train(pulled(TWO, both)).made
     assert first is not None and set(first.controls) == {"tags", "more"}
     runtime.versions.heads.set_serving(KEY, first.name)

@@ -119,7 +119,7 @@ def version2(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
-    loaded.process_runtime = lambda: runtime
+    monkeypatch.setattr(loaded, "process_runtime", lambda: runtime)
     return loaded.ClipBackend
 
 

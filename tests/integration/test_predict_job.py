@@ -28,6 +28,7 @@ from backend.settings import Settings
 from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
+from backend.vlpl.head import Provenance
 from jobs import enqueue, queue, schedule, shutdown
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -310,7 +311,7 @@ def test_an_import_that_outlived_its_sender_is_counted(
 ) -> None:
     sent = Predictions.import_items
 
-    def die(self: LabelStudioClient, project: int, items: Any) -> int:
+    def die(self: Predictions, project: int, items: Any) -> int:
         sent(self, project, items)
         raise RedisError("The process is gone.")
 
@@ -581,7 +582,7 @@ def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
     runtime.versions.heads.set_serving(KEY, head)
     config = parse_config(studio.config)
     states = (1, -1, -1)
-    approvals = [Approval(number, states, "edited", 1.0) for number in range(1, 31)]
+    approvals = [Approval(number, states, Provenance.EDITED, 1.0) for number in range(1, 31)]
     data = {number: {"image": data_uri(number)} for number in range(1, 31)}
     pulled = Pulled(KEY, config, {"tags": approvals}, data)
     monkeypatch.setattr("jobs.train_job.process_runtime", lambda: runtime)

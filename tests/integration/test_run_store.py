@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -53,7 +55,7 @@ def test_two_projects_have_a_run_each(runs: RunStore):
 
 
 @pytest.mark.parametrize("state", [RunState.DONE, RunState.FAILED, RunState.CANCELLED])
-def test_after_the_end_of_a_run_the_next_may_begin(runs: RunStore, state: str):
+def test_after_the_end_of_a_run_the_next_may_begin(runs: RunStore, state: RunState):
     first, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     assert runs.end(first.id, state)
     second, fresh = runs.start(1, Scope.MISSING, Trigger.CLI)
@@ -216,7 +218,7 @@ def test_cancelling_takes_what_waits_out_of_the_queue(runs: RunStore):
     ],
 )
 def test_the_import_is_asked_for_once_when_all_is_embedded(
-    runs: RunStore, state: str, done: int, expected: int
+    runs: RunStore, state: RunState, done: int, expected: int
 ):
     run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     for number in range(2):
@@ -272,7 +274,7 @@ def test_the_lock_of_a_process_that_died_frees_itself(
 def test_listing_goes_on_while_the_parts_before_are_worked_on():
     listed: list[int] = []
 
-    def parts():
+    def parts() -> Iterator[list[dict[str, Any]]]:
         for number in range(5):
             listed.append(number)
             yield [{"id": number}]
@@ -287,7 +289,7 @@ def test_listing_goes_on_while_the_parts_before_are_worked_on():
 
 
 def test_what_the_listing_raises_reaches_who_works_on_it():
-    def parts():
+    def parts() -> Iterator[list[dict[str, Any]]]:
         yield [{"id": 1}]
         raise StudioError("Label Studio does not answer.", "Start it.")
 
@@ -300,7 +302,7 @@ def test_what_the_listing_raises_reaches_who_works_on_it():
 def test_a_listing_that_nobody_wants_any_more_ends():
     before = {thread.ident for thread in threading.enumerate()}
 
-    def parts():
+    def parts() -> Iterator[list[dict[str, Any]]]:
         while True:
             yield [{"id": 1}]
 

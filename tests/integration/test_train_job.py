@@ -11,6 +11,7 @@ from redis import Redis
 from backend.errors import StudioError
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.vlpl.head import Provenance
 from jobs import queue, schedule
 from jobs.schedule import Kind
 from jobs.train_job import reconcile_all, train
@@ -59,7 +60,7 @@ def approve(monkeypatch: pytest.MonkeyPatch) -> Approve:
     """Let the first so many tasks be reviewed."""
 
     def some(count: int) -> None:
-        found = {"tags": approvals(mixed, "unaided")[:count]}
+        found = {"tags": approvals(mixed, Provenance.UNAIDED)[:count]}
         what = pulled(choices_config("cat", "dog"), found)
         monkeypatch.setattr("backend.training.head_trainer.HeadTrainer.pull", lambda *_: what)
 

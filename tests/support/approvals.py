@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from backend.labels.config import parse_config
 from backend.training.approvals import Approval
 from backend.training.head_trainer import Pulled
+from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from tests.support.builders import data_uri
 from tests.support.stub_label_studio import KEY
@@ -20,7 +21,7 @@ TWO = (
 )
 
 
-def approvals(states: Callable[[int], tuple[int, ...]], provenance: str) -> list[Approval]:
+def approvals(states: Callable[[int], tuple[int, ...]], provenance: Provenance) -> list[Approval]:
     return [Approval(task, states(task), provenance, 1.0) for task in range(1, COUNT + 1)]
 
 

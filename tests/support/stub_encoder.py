@@ -27,7 +27,7 @@ class StubEncoder:
         self.id = encoder_id
         self.images = 0
         self.batches = 0
-        self.before: Callable[[], None] = lambda: None
+        self.before: Callable[[], object] = lambda: None
         self._pixels = np.random.default_rng(7).normal(size=(8 * 8 * 3, self.dim))
 
     def load(self) -> None:

@@ -12,7 +12,7 @@ PATIENCE = 180.0
 """Seconds. Reached only by a test that fails, so it costs nothing to be generous."""
 
 
-def until(condition: Callable[[], T], seconds: float = PATIENCE, every: float = 0.05) -> T:
+def until(condition: Callable[[], T | None], seconds: float = PATIENCE, every: float = 0.05) -> T:
     """Ask again and again until the answer is true; returns that answer.
 
     Raises:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from backend.inference.evidence import NEAR_MISSES, ScoredControl, confidence, evidence_lines
-from backend.labels.controls import Control, Label
+from backend.labels.controls import Control, ControlKind, Label
 
 
 def scored(*probabilities: float, threshold: float = 0.5, multiple: bool = True) -> ScoredControl:
     labels = tuple(
         Label((f"label{index}",), f"label{index}") for index in range(len(probabilities))
     )
-    control = Control("tags", "image", "choices", multiple, False, "image", labels)
+    control = Control("tags", "image", ControlKind.CHOICES, multiple, False, "image", labels)
     return ScoredControl(
         control, np.array(probabilities, np.float32), [threshold] * len(probabilities)
     )

@@ -58,7 +58,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
 
 
 def refusal(value: Any, **changes: Any) -> ImageError:
-    options = {"label_studio_url": STUDIO, "fetch_timeout": 2.0} | changes
+    options: dict[str, Any] = {"label_studio_url": STUDIO, "fetch_timeout": 2.0} | changes
     fetcher = ImageFetcher(Settings(**options), lambda: {"Authorization": "Token secret"})
     with pytest.raises(ImageError) as caught:
         fetcher.fetch(value)
