@@ -35,7 +35,7 @@ class Runtime:
         versions: the model versions of all projects.
 
     Raises:
-        EncoderError: the encoder's weights cannot be had.
+        EncoderError: the encoder's weights cannot be loaded.
         StoreError: the store cannot be opened.
     """
 

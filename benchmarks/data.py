@@ -98,7 +98,7 @@ def load_folder(folder: Path, encoder: Encoder, limit: int | None = None) -> Dat
     image, cells = _embeddings(folder / "images", files, encoder)
     texts = [label_texts(encoder, label) for label in classes]
     whole, best = zero_shot.raw_scores(
-        image, cells, torch.from_numpy(label_embeddings(encoder, texts))
+        image, cells, zero_shot.label_vectors(torch.from_numpy(label_embeddings(encoder, texts)))
     )
     official = content.get("test")
     test = None

@@ -65,8 +65,8 @@ def accepting(scene: Scene) -> tuple[Rows, str]:
     rows: Rows = []
     ones = dict.fromkeys(head.PROVENANCE_WEIGHTS, 1.0)
     for name, weights, share in (
-        ("provenance weights and blind slice", dict(head.PROVENANCE_WEIGHTS), 0.05),
-        ("blind slice, all reviews weigh 1", ones, 0.05),
+        ("provenance weights and blind tasks", dict(head.PROVENANCE_WEIGHTS), 0.05),
+        ("blind tasks, all reviews weigh 1", ones, 0.05),
         ("neither", ones, 0.0),
     ):
         before = dict(head.PROVENANCE_WEIGHTS)

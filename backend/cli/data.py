@@ -1,4 +1,4 @@
-"""The commands that import and export labels: import-archive, export."""
+"""The commands on a project's data: import-archive, export, prune, forget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from backend.cli.console import (
     EncoderOption,
@@ -14,6 +16,7 @@ from backend.cli.console import (
     plain,
     progress_bar,
 )
+from backend.cli.runs import run_store
 from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
 from backend.settings import load_settings
@@ -183,3 +186,110 @@ def export(
     console.print(
         f"{counted(written.tasks, 'task')} written to {path}; labels: {labels or 'none'}."
     )
+
+
+@data_app.command()
+def prune(
+    project: ProjectArgument,
+    version: Annotated[
+        str | None, typer.Option(help="Delete the predictions of this model version.")
+    ] = None,
+    duplicates: Annotated[
+        bool, typer.Option("--duplicates", help="Delete all but one of several equal predictions.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Delete old predictions in Label Studio: the only command that deletes there.
+
+    Without an option it lists the versions. Label Studio deletes about 200 per second, and nobody
+    can submit during that time.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.projects.deletion import delete, plan_deletion
+
+    studio = LabelStudioClient(settings)
+    shown = studio.projects.get(project)["model_version"]
+    versions = studio.predictions.versions(project)
+    if version is None and not duplicates:
+        table = Table("model version", "predictions", "shown")
+        for name, count in versions.items():
+            table.add_row(name, str(count), "yes" if name == shown else "")
+        Console().print(table)
+        return
+    if version is not None and version not in versions:
+        raise SettingsError(
+            f"Project {project} has no predictions of a version {version!r}.",
+            f"ls-clip prune {project} lists the versions that it has.",
+        )
+    what = plan_deletion(studio, project, version, duplicates)
+    if what.count == 0:
+        console.print("There is nothing to delete.")
+        return
+    seconds = max(1, round(what.seconds))
+    console.print(
+        f"{counted(what.count, 'prediction')} of project {project} will be deleted in Label "
+        f"Studio. That takes about {seconds} s, during which nobody can submit there. Which "
+        "prediction an annotation came from is kept in our store, not in Label Studio."
+    )
+    if version == shown:
+        console.print(
+            f"[bold red]The project shows {plain(shown)}:[/] its tasks will open with nothing "
+            f"ticked until ls-clip predict {project} or ls-clip connect {project} has run again.",
+            highlight=False,
+        )
+    if not yes and not typer.confirm("Delete them?"):
+        raise typer.Exit(1)
+    console.print(f"{counted(delete(studio, project, what), 'prediction')} deleted.")
+
+
+@data_app.command()
+def forget(
+    project: ProjectArgument,
+    task: Annotated[list[int] | None, typer.Option(help="Only this task; can be repeated.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Erase what is stored about a project or about some of its tasks.
+
+    Erased are embeddings, image addresses, logged predictions, and task lists left over from runs;
+    for a whole project also its heads and statistics, so that suggestions are zero-shot again and
+    the next head is called h1. The field with the known labels and the date of each label are kept,
+    and so are embeddings of images that another task uses too. Nothing in Label Studio is changed.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from backend.storage.prediction_log import PredictionLog
+    from backend.storage.store import Store
+    from jobs import queue
+    from jobs.run_files import erase_ended
+    from jobs.training_state import TrainingStore
+
+    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
+    store = Store(settings.store_uri)
+    prediction_log = PredictionLog(store)
+    if task and not prediction_log.has(f"{project}.", task):
+        console.print(f"Nothing is stored about project {project}, {what}.")
+        return
+    if not yes and not typer.confirm(f"Erase what is stored about project {project}, {what}?"):
+        raise typer.Exit(1)
+    gone = prediction_log.purge(f"{project}.", task or None)
+    if gone.images or gone.predictions:
+        heads = "" if task else ", its heads and statistics"
+        shown = counted(gone.predictions, "logged prediction")
+        images = counted(gone.images, "image")
+        console.print(f"Erased: embeddings of {images}, {shown}{heads}.", highlight=False)
+        if not task:
+            console.print(
+                "Label Studio shows what it was given until "
+                f"ls-clip predict {project} or ls-clip connect {project} has run."
+            )
+    else:
+        console.print(f"Nothing is stored about project {project}, {what}.")
+    going = []
+    if settings.redis_url.get_secret_value():
+        with queue.explained():
+            going = run_store(settings).active()
+            if not task:
+                TrainingStore(queue.connect(settings)).purge(project)
+    erase_ended(store.artifacts, {run.id for run in going})

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from backend.cli.console import JsonOption, ProjectArgument, compact_table, console, plain
-from backend.cli.project import (
+from backend.cli.runs import (
     follow,
     print_outcome,
     require_project,
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from jobs.training_state import Training, TrainingStore
 
 train_app = typer.Typer()
-WaitOption = Annotated[bool, typer.Option("--wait", help="Show the progress until it is done.")]
+WaitOption = Annotated[
+    bool,
+    typer.Option("--wait", help="Show the progress until the training and its refresh have ended."),
+]
 
 
 @train_app.command()
 def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOption = False) -> None:
-    """Train a project's head on what people approved, and refresh its suggestions.
+    """Train a project's head on approved annotations, and refresh its suggestions.
 
-    A head that is worse than the one that serves is rejected. With --wait the exit code is 1 if
-    too little is approved, or if it fails.
+    A head that is worse than the one in use is rejected. With --wait the exit code is 1 if there
+    are too few approvals, or if the training fails.
     """
     settings = load_settings()
     configure_logging(settings)
@@ -50,7 +53,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     warn_without_workers(settings, TRAIN, PREDICT)
     number = enqueue.request_training(trainings, project)
     if not wait:
-        console.print(f"Asked for a training; see it with: ls-clip heads {project}")
+        console.print(f"The training is scheduled; follow it with: ls-clip heads {project}")
         return
     with console.status("training"):
         training = wait_for_training(trainings, project, number)
@@ -117,7 +120,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
     if not sets:
-        console.print("No head serves; predictions are made zero-shot.")
+        console.print("No head is in use; predictions are zero-shot.")
     else:
         _print_heads(sets, serving, registry.candidate(key))
     if training is not None and training.outcome:
@@ -126,8 +129,8 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         print_training(training)
     if training is not None and training.pending:
         console.print(
-            f"Approvals noted since then: {training.pending}; {training.needed} start a training "
-            f"at once, fewer when nobody goes on ({settings.train_after:.0f} s).",
+            f"New approvals since then: {training.pending}. {training.needed} start a training at "
+            f"once; fewer start one after {settings.train_after:.0f} s without another.",
             highlight=False,
         )
     if training is not None and training.state != TrainingState.IDLE:
@@ -140,7 +143,7 @@ def _print_heads(sets: list[HeadSet], serving: str, accepted: str) -> None:
     from jobs.training_state import Outcome
 
     table = compact_table(
-        "head", "serves", "made (UTC)", "reviewed", "judged on", "mAP", "mAP before", "verdict"
+        "head", "in use", "made (UTC)", "reviewed", "judged on", "mAP", "mAP before", "verdict"
     )
     for heads in sets:
         rates = [heads.metrics.get(name) for name in ("mAP", "serving mAP")]
@@ -153,7 +156,7 @@ def _print_heads(sets: list[HeadSet], serving: str, accepted: str) -> None:
     out = Console()
     out.print(table)
     if serving not in {heads.name for heads in sets}:
-        out.print("None of them serves: suggestions are zero-shot.")
+        out.print("None of them is in use: suggestions are zero-shot.")
     for heads in sets:
         counts = ", ".join(f"{count} {kind}" for kind, count in heads.provenance.items())
         line = f"[bold]{heads.name}[/]: {counts}; {plain(heads.reason)}"
@@ -165,13 +168,13 @@ def rollback(
     project: ProjectArgument,
     head: Annotated[
         str | None,
-        typer.Argument(help="A head, or zero-shot; default: the one that served before."),
+        typer.Argument(help="A head, or zero-shot; default: the one in use before."),
     ] = None,
     wait: WaitOption = False,
 ) -> None:
-    """Go back to an earlier head: the same scores as then, byte for byte.
+    """Return to an earlier head: its scores are the same as before, byte for byte.
 
-    It lasts until what is approved from then on makes a head that is no worse.
+    The rollback lasts until new approvals train a head that is no worse.
     """
     settings = load_settings()
     configure_logging(settings)
@@ -193,13 +196,13 @@ def rollback(
         before = history[: history.index(history[-1])] if history else []
         if not before:
             raise SettingsError(
-                "No other head has served before.", f"ls-clip heads {project} lists them."
+                "No other head has been in use before.", f"ls-clip heads {project} lists them."
             )
         head = before[-1]
     if head != ZERO_SHOT:
         registry.get(key, head)
     if head == registry.serving(key):
-        console.print(f"{head} serves already.")
+        console.print(f"{head} is already in use.")
         return
     warn_without_workers(settings, queue.PREDICT)
     trainings = _trainings(settings, wait)
@@ -207,22 +210,23 @@ def rollback(
     with queue.explained():
         if trainings.get(project).state != TrainingState.IDLE:
             raise QueueError(
-                f"Project {project} is being trained, and the new head would come after this.",
-                f"Wait for its end (ls-clip heads {project}); then again.",
+                f"Project {project} is being trained, and the new head would end the rollback.",
+                f"Wait for the training to end (ls-clip heads {project}), then try again.",
             )
     run, is_new = enqueue.start_run(runs, project, Scope.UNLABELLED, Trigger.CLI, head)
     if not is_new:
         word, _ = RUN_STATES[run.state]
         raise QueueError(
-            f"Project {project} has a run going ({run.id}, {word}).",
-            f"Wait for its end, or: ls-clip runs {project} --cancel {run.id}; then again.",
+            f"Project {project} already has a run in progress ({run.id}, {word}).",
+            f"Wait for it to end, or cancel it (ls-clip runs {project} --cancel {run.id}), then "
+            "try again.",
         )
     # An accepted head that waits for its refresh is not to be put into use now.
     registry.set_candidate(key, "")
     with queue.explained():
         trainings.note(project, candidate="")
     if not wait:
-        console.print(f"Run [bold]{run.id}[/] goes back to {head}.")
+        console.print(f"Run [bold]{run.id}[/] returns to {head}.")
         return
     run = follow(runs, run)
     print_outcome(runs, run)

@@ -23,13 +23,14 @@ from backend.cli.console import (
 )
 from backend.cli.data import data_app
 from backend.cli.heads import train_app
-from backend.cli.project import runs_app
+from backend.cli.images import images_app
+from backend.cli.runs import runs_app
 from backend.errors import ClipError, SettingsError
 from backend.logs import configure_logging
 from backend.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.doctor import Finding
+    from backend.doctor.finding import Finding
     from backend.projects.connect import ConnectReport
     from backend.settings import Settings
 
@@ -39,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(images_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(data_app)
@@ -78,7 +80,7 @@ def connect(
     known_label: Annotated[
         str | None,
         typer.Option(
-            help="The field of the tasks' data that holds labels known beforehand; '' for none."
+            help="The field in the tasks' data that holds labels known beforehand; '' for none."
         ),
     ] = None,
     encoder: EncoderOption = None,
@@ -86,7 +88,7 @@ def connect(
 ) -> None:
     """Connect a project: backend, webhook, settings, and a prediction for every task.
 
-    Can be repeated at any time; only what is missing is done.
+    Can be repeated at any time: only what is missing is added.
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
@@ -116,13 +118,14 @@ def _print_report(settings: Settings, report: ConnectReport) -> None:
     if settings.blind_share:
         console.print(
             f"{settings.blind_share:.0%} of the tasks are shown without suggestions on purpose, "
-            "to learn from unaided people (docs/training.md).",
+            "to learn from unaided annotators (docs/training.md).",
             highlight=False,
         )
     annotated = report.tasks - report.predicted - len(report.failures)
     if annotated > 0:
         console.print(
-            f"Annotated tasks, left with what their annotators saw: {annotated}.", highlight=False
+            f"Annotated tasks, whose predictions stay as their annotators saw them: {annotated}.",
+            highlight=False,
         )
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
@@ -130,60 +133,6 @@ def _print_report(settings: Settings, report: ConnectReport) -> None:
         console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
     if len(report.failures) > 10:
         console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
-
-
-@app.command()
-def suggest(
-    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
-    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
-    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    encoder: EncoderOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Suggest labels for image files, without Label Studio."""
-    settings = load_settings(encoder=encoder, threshold=threshold)
-    configure_logging(settings)
-    from backend.cli.measures import print_suggestions
-    from backend.inference.suggest import suggest as run
-
-    names = [label.strip() for label in labels.split(",") if label.strip()]
-    suggestions = run(settings, names, photos)
-    if as_json:
-        typer.echo(
-            json.dumps(
-                [suggestion.as_dict() for suggestion in suggestions], ensure_ascii=False, indent=1
-            )
-        )
-    else:
-        print_suggestions(suggestions, Console())
-    if any(suggestion.error for suggestion in suggestions):
-        raise typer.Exit(1)
-
-
-@app.command()
-def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A folder with images/ and labels.json.")],
-    encoder: EncoderOption = None,
-    fit: Annotated[
-        bool, typer.Option("--fit", help="Fit the encoder's probability table on this folder.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure the suggestions on labelled images.
-
-    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names.
-    """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
-    from backend.cli.measures import print_evaluation
-    from backend.inference.evaluate import evaluate as run
-
-    with progress_bar() as progress:
-        result = run(settings, folder, fit, progress)
-    if as_json:
-        typer.echo(json.dumps(result))
-    else:
-        print_evaluation(result, Console())
 
 
 @app.command()
@@ -229,17 +178,17 @@ def doctor(
 ) -> None:
     """Find out why there are no suggestions, and how to fix it.
 
-    Exit code: 0 fine or notes only, 1 warnings, 2 errors.
+    Exit code: 0 nothing found or notes only, 1 warnings, 2 errors.
     """
     # The findings explain the failures; the log would repeat them.
     logging.getLogger("backend").setLevel(logging.CRITICAL)
-    from backend.doctor import Finding, Severity, exit_code
-    from backend.doctor import doctor as run
+    from backend.doctor.checks import doctor as run
+    from backend.doctor.finding import Finding, Severity, exit_code
 
     try:
         findings = run(load_settings(encoder=encoder), project)
     except SettingsError as error:
-        why = "No command starts like this."
+        why = "No command works with these settings."
         findings = [Finding("settings", Severity.ERROR, error.message, why, error.fix)]
     if as_json:
         typer.echo(
@@ -252,7 +201,7 @@ def doctor(
 
 def print_findings(findings: list[Finding]) -> None:
     """Print one line per finding: severity, check, what was found, why it matters, and the fix."""
-    from backend.doctor import Severity
+    from backend.doctor.finding import Severity
 
     colours = {
         Severity.OK: "green",

@@ -232,8 +232,8 @@ def _print_measurements(rows: dict[str, Measured], reviews: int, tasks: int) -> 
     blind = tasks - rows["now"].tasks if "now" in rows else 0
     if blind:
         out.print(
-            "Tasks left out, as they show no suggestions on purpose (the blind slice, "
-            f"docs/training.md): {blind}."
+            "Not counted are the blind tasks, shown without suggestions on purpose "
+            f"(docs/training.md): {blind}."
         )
 
 

@@ -105,7 +105,7 @@ def backend(context: Context) -> Iterator[Finding]:
             "backend",
             Severity.ERROR,
             f"What answers at {url} is not this backend (status {answer.status}).",
-            "Label Studio would be told to ask another program for suggestions.",
+            "Label Studio would ask another program for suggestions.",
             "Correct LS_CLIP_PORT or LS_CLIP_PUBLIC_URL, or stop the other program.",
         )
     elif answer.seconds > HEALTH_SECONDS:

@@ -74,8 +74,8 @@ def registered(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-registered",
             Severity.ERROR,
-            "The project has no backend of ours.",
-            "Tasks that are opened or created later get no suggestion.",
+            "This backend is not registered in the project.",
+            "Tasks that are opened or created later get no suggestions.",
             connect,
         )
     elif len(mine) > 1:
@@ -108,9 +108,9 @@ def state(context: Context) -> Iterator[Finding]:
             Severity.ERROR,
             f"Label Studio calls the backend at {backend['url']} {str(name).lower()}. "
             f"{reply}".strip(),
-            "It does not ask it for suggestions, and tells nobody.",
-            "If ls-clip serve runs, its address must work from Label Studio's machine "
-            f"(LS_CLIP_PUBLIC_URL), and the login must be known there: ls-clip connect "
+            "It does not ask this backend for suggestions, and reports that nowhere else.",
+            "If ls-clip serve runs, its address must be reachable from Label Studio's "
+            f"machine (LS_CLIP_PUBLIC_URL), and Label Studio must know the login: ls-clip connect "
             f"{context.number}.",
         )
 
@@ -124,7 +124,7 @@ def webhook(context: Context) -> Iterator[Finding]:
         yield Finding(
             "webhook",
             Severity.WARNING,
-            "The project has no webhook of ours.",
+            "The project has no webhook to this backend.",
             "Events never arrive.",
             fix,
         )
@@ -193,9 +193,9 @@ def images(context: Context) -> Iterator[Finding]:
         yield Finding(
             "images",
             Severity.ERROR if count == len(tasks) else Severity.WARNING,
-            f"{count} of {len(tasks)} images tried cannot be had from {host} ({reason}): "
+            f"{count} of {len(tasks)} images tried cannot be fetched from {host} ({reason}): "
             f"{error.message}",
-            "Their tasks stay without a suggestion.",
+            "Their tasks stay without suggestions.",
             error.fix,
         )
 

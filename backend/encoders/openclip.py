@@ -61,7 +61,7 @@ class OpenClipEncoder:
         offline: never ask a model hub.
 
     Raises:
-        EncoderError: the model, its weights or the device cannot be had.
+        EncoderError: the model, its weights or the device is not available.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def find_source(name: str, offline: bool) -> OpenClipSource:
         offline: never ask a model hub.
 
     Raises:
-        EncoderError: the name is wrong, or the weights cannot be had.
+        EncoderError: the name is wrong, or the weights are not available.
     """
     if name.startswith("local-dir:"):
         return _from_directory(Path(name.removeprefix("local-dir:")).expanduser(), name)

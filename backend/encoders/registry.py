@@ -22,7 +22,7 @@ def get_encoder(settings: Settings) -> Encoder:
     The weights are located now, downloaded if need be, and read at the first use.
 
     Raises:
-        EncoderError: there is no such encoder, or its weights cannot be had.
+        EncoderError: there is no such encoder, or its weights cannot be loaded.
     """
     key = (
         settings.encoder,

@@ -26,7 +26,7 @@ from backend.storage.vectors import Embedding, NewEmbedding, content_key
 log = logging.getLogger(__name__)
 
 Failures = dict[str, ImageError]
-"""Image address -> why its embedding cannot be had."""
+"""Image address -> why there is no embedding of it."""
 Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
@@ -79,7 +79,7 @@ class Source(Protocol):
         """The file at this address.
 
         Raises:
-            ImageError: it cannot be had.
+            ImageError: it cannot be fetched or read.
         """
 
 

@@ -1,8 +1,8 @@
-"""Random slices of a project's tasks that stay the same: a hash decides, nothing is stored.
+"""Random but fixed holdout tasks of a project: a hash decides, nothing is stored.
 
-The blind slice is shown without suggestions, so that quality and effort can be measured without
-anchoring (suggestions sway reviewers, arXiv 2509.08514). The audit slice is shown with them. Heads
-are judged on both and trained on neither.
+Blind tasks are shown without suggestions, so that quality and effort can be measured without
+anchoring (suggestions sway reviewers, arXiv 2509.08514). Audit tasks are shown with them. Heads are
+judged on both and trained on neither.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from backend.encoders.base import Encoder
 from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_texts
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Label
+from backend.vlpl.zero_shot import LabelVectors, label_vectors
 
 CACHED_LABEL_SETS = 256
 """Label sets whose embeddings are kept in memory; more of them empty the cache."""
@@ -25,11 +26,11 @@ class LabelEmbeddings:
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
-        self._cache: dict[tuple[tuple[str, ...], ...], torch.Tensor] = {}
+        self._cache: dict[tuple[tuple[str, ...], ...], LabelVectors] = {}
         self._lock = threading.Lock()
 
-    def of(self, labels: Iterable[Label]) -> torch.Tensor:
-        """Embeddings of these labels, in order: float32 (C, dim), rows L2-normalised."""
+    def of(self, labels: Iterable[Label]) -> LabelVectors:
+        """Embeddings of these labels, in order."""
         prompts = tuple(
             tuple(label_texts(self.encoder, label.text, label.prompts)) for label in labels
         )
@@ -37,7 +38,7 @@ class LabelEmbeddings:
             if prompts in self._cache:
                 return self._cache[prompts]
         # Outside the lock: thousands of labels take seconds, and other requests need not wait.
-        embeddings = torch.from_numpy(label_embeddings(self.encoder, prompts))
+        embeddings = label_vectors(torch.from_numpy(label_embeddings(self.encoder, prompts)))
         with self._lock:
             if len(self._cache) >= CACHED_LABEL_SETS:
                 self._cache.clear()

@@ -63,6 +63,9 @@ class ModelVersion:
     known_field: str = ""
     blind_share: float = 0.0
     source: str = ZERO_SHOT_SOURCE
+    _limits: dict[str, tuple[list[float], frozenset[int]]] = field(
+        default_factory=dict, init=False, repr=False
+    )
 
     @property
     def encoder(self) -> Encoder:
@@ -132,6 +135,14 @@ class ModelVersion:
             for place, label in enumerate(control.labels)
             if label.key not in learned and is_unreadable(self.encoder, label)
         )
+
+    def limits(self, control: Control) -> tuple[list[float], frozenset[int]]:
+        """`thresholds` and `unreadable`; for controls of ``config`` they are computed once."""
+        if not any(control is own for own in self.config.controls):
+            return self.thresholds(control), self.unreadable(control)
+        if control.name not in self._limits:
+            self._limits[control.name] = self.thresholds(control), self.unreadable(control)
+        return self._limits[control.name]
 
     def row(self, control: Control) -> Row:
         """The table's row for a control."""

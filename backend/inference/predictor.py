@@ -70,19 +70,12 @@ class Predictor:
         embeddings: Mapping[str, Embedding],
         failures: Failures,
     ) -> list[Prediction]:
-        # The same control object comes with every task that brings no labels of its own.
-        limits: dict[int, tuple[Sequence[float], frozenset[int]]] = {}
         predictions = []
         for task, probabilities in zip(tasks, self._score(tasks, embeddings), strict=True):
             scored = []
             for control in task.controls:
                 if control.name in probabilities:
-                    if id(control) not in limits:
-                        limits[id(control)] = (
-                            self.version.thresholds(control),
-                            self.version.unreadable(control),
-                        )
-                    thresholds, unreadable = limits[id(control)]
+                    thresholds, unreadable = self.version.limits(control)
                     known = known_labels(control, task.data, self.version.known_field)
                     p = _with_known(probabilities[control.name], known)
                     scored.append(ScoredControl(control, p, thresholds, known, unreadable - known))

@@ -68,7 +68,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
 
     Raises:
         SettingsError: no labels.
-        EncoderError: the encoder cannot be had.
+        EncoderError: the encoder cannot be loaded.
     """
     names = list(dict.fromkeys(labels))
     if not names:

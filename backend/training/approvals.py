@@ -49,7 +49,7 @@ class Shown:
     Attributes:
         logged: model version -> the prediction that was shown.
         versions: prediction id -> its model version, of predictions that Label Studio still has.
-        blind: whether the task is in the blind slice.
+        blind: whether it is a blind task.
     """
 
     logged: Mapping[str, LoggedPrediction]

@@ -233,8 +233,8 @@ class HeadTrainer:
                 controls[control.name] = fitted
         if not verdicts:
             reason = (
-                f"No control has {MIN_APPROVALS} reviewed tasks, some of them outside the two "
-                "slices, with an image in the store or in reach."
+                f"No control has {MIN_APPROVALS} reviewed tasks, some of them neither blind nor "
+                "audit tasks, with an image that is stored or can be fetched."
             )
             return Trained(None, reason)
         accepted = any(verdict.accepted for verdict in verdicts.values())

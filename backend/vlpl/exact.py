@@ -30,6 +30,10 @@ ROWS = 512
 
 _LN2 = 0.6931471805599453
 _EXP_TERMS = 14
+_MAX_POWER = 120
+_POWERS_OF_TWO = torch.tensor(
+    [2.0**power for power in range(-_MAX_POWER, _MAX_POWER + 1)], dtype=torch.float64
+)
 
 
 def on_grid(values: Tensor, grid: float) -> Tensor:
@@ -109,8 +113,7 @@ def exp(values: Tensor) -> Tensor:
     total = torch.ones_like(rest)
     for term in range(_EXP_TERMS, 0, -1):
         total = total * rest / term + 1.0
-    twos = torch.tensor([2.0**k for k in range(-120, 121)], dtype=torch.float64, device=x.device)
-    return total * twos[power.long() + 120]
+    return total * _POWERS_OF_TWO.to(x.device)[power.long() + _MAX_POWER]
 
 
 def sigmoid(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,8 +85,38 @@ class Statistics:
         return cls(mean, std, cell_mean, cell_std, float(data["spread"]), int(data["count"]))
 
 
-def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Cosine similarities of whole images and of their best cells with each text.
+class LabelVectors(NamedTuple):
+    """Text embeddings of labels as `raw_scores` needs them, from `label_vectors`.
+
+    Attributes:
+        weights: (C, D) float64, on the grid `exact.TEXT_GRID`.
+        norms: (C,) float64, their lengths.
+    """
+
+    weights: Tensor
+    norms: Tensor
+
+
+def label_vectors(text: Tensor) -> LabelVectors:
+    """Text embeddings, rounded and measured once for any number of images.
+
+    Args:
+        text: (C, D), L2-normalised.
+
+    Raises:
+        ValueError: embeddings are not finite and normalised.
+    """
+    weights = exact.on_grid(text, exact.TEXT_GRID)
+    norms = exact.squared_norm(weights).sqrt()
+    if not bool((norms <= exact.MAX_NORM).all()):
+        raise ValueError("text embeddings must be finite and L2-normalised")
+    return LabelVectors(weights, norms)
+
+
+def raw_scores(
+    image: Tensor, cells: Tensor | None, labels: LabelVectors
+) -> tuple[Tensor, Tensor | None]:
+    """Cosine similarities of whole images and of their best cells with each label.
 
     Embeddings are rounded to float16 first, as the store keeps them, so that a fresh and a stored
     embedding give the same bytes.
@@ -94,7 +124,7 @@ def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tenso
     Args:
         image: (N, D), L2-normalised.
         cells: (N, K, D), L2-normalised, or None.
-        text: (C, D), L2-normalised.
+        labels: C label embeddings of dimension D.
 
     Returns:
         Global scores (N, C), and best-cell scores (N, C) or None; float32 in [-1, 1].
@@ -102,36 +132,31 @@ def raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tenso
     Raises:
         ValueError: the shapes do not fit, or embeddings are not finite and normalised.
     """
-    if image.ndim != 2 or text.ndim != 2 or image.shape[1] != text.shape[1]:
-        raise ValueError(f"cannot score {tuple(image.shape)} against {tuple(text.shape)}")
+    weights = labels.weights
+    if image.ndim != 2 or weights.ndim != 2 or image.shape[1] != weights.shape[1]:
+        raise ValueError(f"cannot score {tuple(image.shape)} against {tuple(weights.shape)}")
     if cells is not None and (
         cells.ndim != 3 or cells.shape[::2] != image.shape or cells.shape[1] == 0
     ):
         raise ValueError(f"cells {tuple(cells.shape)} do not fit images {tuple(image.shape)}")
-    weights = exact.on_grid(text, exact.TEXT_GRID)
-    text_norm = exact.squared_norm(weights).sqrt()
-    if not bool((text_norm <= exact.MAX_NORM).all()):
-        raise ValueError("text embeddings must be finite and L2-normalised")
-    return (
-        _cosines(image, weights, text_norm),
-        None if cells is None else _best_cosines(cells, weights, text_norm),
-    )
+    return _cosines(image, labels), None if cells is None else _best_cosines(cells, labels)
 
 
-def _cosines(vectors: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
+def _cosines(vectors: Tensor, labels: LabelVectors) -> Tensor:
+    weights, text_norms = labels
     result = vectors.new_empty((*vectors.shape[:-1], len(weights)), dtype=torch.float32)
     for start in range(0, len(vectors), exact.ROWS):
         block, norms = exact.stored(vectors[start : start + exact.ROWS])
-        scale = (norms.sqrt()[..., None] * text_norm).clamp_min(_MIN_NORM)
+        scale = (norms.sqrt()[..., None] * text_norms).clamp_min(_MIN_NORM)
         cosine = exact.product(block, weights) / scale
         result[start : start + exact.ROWS] = cosine.clamp(-1.0, 1.0).float()
     return result
 
 
-def _best_cosines(cells: Tensor, weights: Tensor, text_norm: Tensor) -> Tensor:
-    result = cells.new_empty((len(cells), len(weights)), dtype=torch.float32)
+def _best_cosines(cells: Tensor, labels: LabelVectors) -> Tensor:
+    result = cells.new_empty((len(cells), len(labels.weights)), dtype=torch.float32)
     for start in range(0, len(cells), exact.ROWS):
-        block = _cosines(cells[start : start + exact.ROWS], weights, text_norm)
+        block = _cosines(cells[start : start + exact.ROWS], labels)
         result[start : start + exact.ROWS] = block.amax(dim=1)
     return result
 

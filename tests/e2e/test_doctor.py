@@ -16,7 +16,8 @@ import requests
 from pydantic import SecretStr
 
 from backend.demo.servers import STRAY_NAMES, VERSION, LocalBackend, find_uv, new_secret
-from backend.doctor import CHECKS, Finding, doctor, exit_code
+from backend.doctor.checks import CHECKS, doctor
+from backend.doctor.finding import Finding, exit_code
 from backend.errors import StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
@@ -421,7 +422,7 @@ def test_a_missing_webhook_and_the_automatic_one_are_named(
 ) -> None:
     project = connected(photos=1)
     studio.webhooks.delete(studio.webhooks.of_project(project)[0]["id"])
-    assert "no webhook of ours" in wrong(settings, project)["webhook"].what
+    assert "no webhook to this backend" in wrong(settings, project)["webhook"].what
     url = f"{settings.backend_url}/webhook"
     studio.webhooks.save({"project": project, "url": url, "send_for_all_actions": True})
     assert set(wrong(settings, project)) == {"webhook", "webhook-automatic"}

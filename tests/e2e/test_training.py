@@ -61,7 +61,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     assert {one["model_version"] for one in after.values()} == {
         loop_runtime.versions.get(_config(studio, connected), key).name
     }
-    # The blind slice stays blind.
+    # Blind tasks stay blind.
     assert {task for task, one in after.items() if one["result"] == []} == blind - set(reviewed)
     assert heads.get(key, "h1").approvals == 20
     # The truth was submitted, so that some suggestions were changed.

@@ -96,16 +96,16 @@ def test_on_a_narrow_terminal_the_list_of_heads_is_whole(cli: Cli, heads: HeadRe
     code, said = cli("heads", "1", COLUMNS="80")
     assert code == 0
     first, row, *rest = said.splitlines()
-    assert first.split()[:3] == ["head", "serves", "made"] and first.rstrip().endswith("verdict")
-    assert row.split()[0] == "h1" and row.rstrip().endswith(("accepted", "kept aside"))
-    assert "None of them serves: suggestions are zero-shot." in rest
+    assert first.split()[:3] == ["head", "in", "use"] and first.rstrip().endswith("verdict")
+    assert row.split()[0] == "h1" and row.rstrip().endswith(("accepted", "rejected"))
+    assert "None of them is in use: suggestions are zero-shot." in rest
     assert any(line.startswith("h1: ") for line in rest)
 
 
 def test_there_is_nothing_to_go_back_to_before_the_first_head(cli: Cli):
     code, said = cli("rollback", "1")
     assert code == 1
-    assert "No other head has served" in said
+    assert "No other head has been in use" in said
 
 
 def test_a_rollback_to_what_is_not_there_or_serves_already_is_told(cli: Cli, heads: HeadRegistry):
@@ -114,7 +114,7 @@ def test_a_rollback_to_what_is_not_there_or_serves_already_is_told(cli: Cli, hea
     assert "no head 'h7'" in said and "ls-clip heads" in said
     code, said = cli("rollback", "1", ZERO_SHOT)
     assert code == 0
-    assert "serves already" in said
+    assert "already in use" in said
 
 
 def test_a_second_rollback_goes_on_back(cli: Cli, heads: HeadRegistry, connection: Redis):
@@ -124,7 +124,7 @@ def test_a_second_rollback_goes_on_back(cli: Cli, heads: HeadRegistry, connectio
     # h1 served, then h2, and one rollback has been made.
     code, said = cli("rollback", "1")
     assert code == 0
-    assert f"goes back to {ZERO_SHOT}" in said
+    assert f"returns to {ZERO_SHOT}" in said
 
 
 def test_forgetting_a_project_forgets_the_head_that_waits(cli: Cli, connection: Redis):
@@ -267,7 +267,7 @@ def test_on_a_narrow_terminal_the_list_of_runs_shows_whole_ids_and_why_one_faile
 
 
 def test_a_project_without_runs_says_so(cli: Cli):
-    assert cli("runs", "1") == (0, "No run of project 1 is remembered.\n")
+    assert cli("runs", "1") == (0, "Project 1 has no recorded runs.\n")
 
 
 def test_a_run_can_be_named_by_the_beginning_of_its_id(cli: Cli, connection: Redis):
@@ -333,7 +333,7 @@ def test_a_version_that_there_is_not_is_no_reason_to_say_all_is_well(cli: Cli):
 def test_forget_says_when_there_was_nothing_and_asks_nothing(cli: Cli):
     code, said = cli("forget", "1", "--task", "5")
     assert code == 0
-    assert "Nothing is kept of project 1, tasks 5." in said
+    assert "Nothing is stored about project 1, tasks 5." in said
 
 
 # Addresses and tokens

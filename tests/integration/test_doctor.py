@@ -13,11 +13,12 @@ import pytest
 from redis import Redis
 
 from backend.cli.main import print_findings
-from backend.doctor import CHECKS, Finding, doctor, exit_code, machine
+from backend.doctor import machine
 from backend.doctor import queue as doctor_queue
 from backend.doctor import suggestions as doctor_suggestions
+from backend.doctor.checks import CHECKS, doctor
 from backend.doctor.context import Answer, Context
-from backend.doctor.finding import Check, Severity, examine
+from backend.doctor.finding import Check, Finding, Severity, examine, exit_code
 from backend.errors import StudioError
 from backend.server.settings_comparison import differing, digests
 from backend.settings import Settings

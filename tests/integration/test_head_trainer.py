@@ -34,12 +34,12 @@ def trainer(make_runtime: MakeRuntime) -> Iterator[Callable[..., Any]]:
         yield make
 
 
-def test_reviews_in_the_slices_alone_train_nothing(trainer: Callable[..., Any]):
+def test_reviews_of_blind_and_audit_tasks_alone_train_nothing(trainer: Callable[..., Any]):
     made = trainer()[0].train(
         pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, Provenance.BLIND)})
     )
     assert made.made is None
-    assert "outside the two slices" in made.reason
+    assert "neither blind nor audit tasks" in made.reason
 
 
 def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]):

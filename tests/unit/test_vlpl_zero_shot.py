@@ -21,15 +21,19 @@ def _embeddings(count: int, dim: int = 96, labels: int = 7) -> tuple[Tensor, Ten
     return image, cells, text
 
 
+def _raw_scores(image: Tensor, cells: Tensor | None, text: Tensor) -> tuple[Tensor, Tensor | None]:
+    return zero_shot.raw_scores(image, cells, zero_shot.label_vectors(text))
+
+
 @pytest.mark.parametrize("with_statistics", [True, False])
 def test_an_image_gets_the_same_bytes_alone_and_in_any_batch(with_statistics: bool) -> None:
     image, cells, text = _embeddings(1300)
-    whole, best = zero_shot.raw_scores(image, cells, text)
+    whole, best = _raw_scores(image, cells, text)
     frozen = zero_shot.fit_statistics(whole, best) if with_statistics else None
     bulk = zero_shot.probabilities(zero_shot.fuse(whole, best, frozen), 1.7, -3.1)
     for start, size in [(0, 1), (1, 2), (5, 3), (511, 2), (17, 64), (100, 777), (1299, 1)]:
         part = slice(start, start + size)
-        scores = zero_shot.raw_scores(image[part], cells[part], text)
+        scores = _raw_scores(image[part], cells[part], text)
         alone = zero_shot.probabilities(zero_shot.fuse(*scores, frozen), 1.7, -3.1)
         assert torch.equal(alone, bulk[part]), (start, size)
 
@@ -39,9 +43,9 @@ def test_thread_count_does_not_change_a_score() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        single = zero_shot.raw_scores(image, cells, text)
+        single = _raw_scores(image, cells, text)
         torch.set_num_threads(2)
-        double = zero_shot.raw_scores(image, cells, text)
+        double = _raw_scores(image, cells, text)
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(single[0], double[0])
@@ -50,24 +54,24 @@ def test_thread_count_does_not_change_a_score() -> None:
 
 def test_a_fresh_and_a_stored_embedding_score_alike() -> None:
     image, cells, text = _embeddings(20)
-    fresh = zero_shot.raw_scores(image, cells, text)
-    stored = zero_shot.raw_scores(image.half(), cells.half(), text)
+    fresh = _raw_scores(image, cells, text)
+    stored = _raw_scores(image.half(), cells.half(), text)
     assert torch.equal(fresh[0], stored[0])
 
 
 def test_scores_are_cosines_and_the_best_cell_is_the_maximum() -> None:
     image, cells, text = _embeddings(40)
-    whole, best = zero_shot.raw_scores(image, cells, text)
+    whole, best = _raw_scores(image, cells, text)
     assert best is not None
     torch.testing.assert_close(whole, image @ text.T, atol=1e-3, rtol=0)
     torch.testing.assert_close(best, (cells @ text.T).amax(1), atol=1e-3, rtol=0)
-    assert zero_shot.raw_scores(image, None, text)[1] is None
+    assert _raw_scores(image, None, text)[1] is None
 
 
 def test_a_label_scores_the_same_whatever_text_stands_beside_it() -> None:
     image, _, text = _embeddings(40)
-    alone, _ = zero_shot.raw_scores(image, None, text[2:3])
-    beside, _ = zero_shot.raw_scores(image, None, text)
+    alone, _ = _raw_scores(image, None, text[2:3])
+    beside, _ = _raw_scores(image, None, text)
     assert torch.equal(alone[:, 0], beside[:, 2])
 
 
@@ -93,7 +97,7 @@ def test_an_image_with_all_labels_scores_above_one_with_none() -> None:
 
 def test_z_has_about_unit_variance_and_is_finite_for_constant_scores() -> None:
     image, cells, text = _embeddings(200, labels=40)
-    whole, best = zero_shot.raw_scores(image, cells, text)
+    whole, best = _raw_scores(image, cells, text)
     z = zero_shot.fuse(whole, best, zero_shot.fit_statistics(whole, best))
     assert 0.8 < float(z.std()) < 1.3
     flat = torch.full((30, 4), 0.25)
@@ -103,28 +107,28 @@ def test_z_has_about_unit_variance_and_is_finite_for_constant_scores() -> None:
 
 def test_no_labels_and_no_images_give_empty_scores() -> None:
     image, cells, text = _embeddings(3)
-    whole, best = zero_shot.raw_scores(image[:0], cells[:0], text)
+    whole, best = _raw_scores(image[:0], cells[:0], text)
     assert whole.shape == (0, 7) and zero_shot.fuse(whole, best).shape == (0, 7)
-    whole, best = zero_shot.raw_scores(image, cells, text[:0])
+    whole, best = _raw_scores(image, cells, text[:0])
     assert zero_shot.fuse(whole, best).shape == (3, 0)
 
 
 def test_statistics_survive_json() -> None:
     image, cells, text = _embeddings(30)
-    frozen = zero_shot.fit_statistics(*zero_shot.raw_scores(image, cells, text))
+    frozen = zero_shot.fit_statistics(*_raw_scores(image, cells, text))
     assert zero_shot.Statistics.from_dict(json.loads(json.dumps(frozen.as_dict()))) == frozen
 
 
 def test_what_does_not_fit_is_refused() -> None:
     image, cells, text = _embeddings(4)
     with pytest.raises(ValueError, match="cannot score"):
-        zero_shot.raw_scores(image, None, text[:, :5])
+        _raw_scores(image, None, text[:, :5])
     with pytest.raises(ValueError, match="do not fit"):
-        zero_shot.raw_scores(image, cells[:2], text)
+        _raw_scores(image, cells[:2], text)
     with pytest.raises(ValueError, match="finite"):
-        zero_shot.raw_scores(image * torch.nan, None, text)
+        _raw_scores(image * torch.nan, None, text)
     with pytest.raises(ValueError, match="normalised"):
-        zero_shot.raw_scores(image, None, text * 100)
+        _raw_scores(image, None, text * 100)
     with pytest.raises(ValueError, match="two images"):
         zero_shot.fit_statistics(torch.zeros(1, 3), None)
     frozen = zero_shot.fit_statistics(torch.rand(5, 3), torch.rand(5, 3))

@@ -1,4 +1,4 @@
-"""The commands around runs: worker, predict, runs, prune, forget."""
+"""The commands around runs: worker, predict, runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from backend.cli.console import (
     EncoderOption,
@@ -18,7 +17,7 @@ from backend.cli.console import (
     console,
     plain,
 )
-from backend.errors import QueueError, SettingsError, as_text, counted
+from backend.errors import QueueError, SettingsError, as_text
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 
@@ -34,14 +33,14 @@ LINE_SECONDS = 5.0
 @runs_app.command()
 def worker(
     queues: Annotated[
-        str, typer.Option(help="Comma-separated; the first goes before the others.")
+        str, typer.Option(help="Comma-separated; the first has priority.")
     ] = "predict,train",
     device: Annotated[
         str | None, typer.Option(help="Overrides LS_CLIP_DEVICE, e.g. cuda:1.")
     ] = None,
     encoder: EncoderOption = None,
 ) -> None:
-    """Work on runs: any number of these, on any number of machines."""
+    """Process runs and trainings from the queue; start any number, on any number of machines."""
     settings = load_settings(device=device, encoder=encoder)
     configure_logging(settings)
     from jobs.queue import QUEUES
@@ -65,12 +64,12 @@ def predict(
     only: Annotated[
         str,
         typer.Option(
-            help="missing: tasks without a prediction of today's version; unlabelled: of those, "
-            "the ones without an annotation; all: look at every task again."
+            help="missing: tasks without a prediction of the current version; unlabelled: those of "
+            "them without an annotation; all: check every task again."
         ),
     ] = "missing",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Show the progress until it is done.")
+        bool, typer.Option("--wait", help="Show the progress until the run has ended.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,11 +88,14 @@ def predict(
 
     if only not in [*Scope]:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(Scope)}.")
-    runs = _runs(settings, wait)
+    runs = run_store(settings, wait)
     run, is_new = start_run(runs, project, Scope(only), Trigger.CLI)
     if not is_new:
         word, _ = RUN_STATES[run.state]
-        console.print(f"Project {project} has a run going: {run.id} ({word}); this joins it.")
+        console.print(
+            f"Project {project} already has a run in progress: {run.id} ({word}). "
+            "This call joins it."
+        )
     has_workers = warn_without_workers(settings, PREDICT)
     if wait:
         run = follow(runs, run)
@@ -113,25 +115,25 @@ def predict(
 @runs_app.command()
 def runs(
     project: ProjectArgument,
-    cancel: Annotated[str | None, typer.Option(help="Stop the run with this id.")] = None,
+    cancel: Annotated[str | None, typer.Option(help="Cancel the run with this id.")] = None,
     show: Annotated[
         str | None, typer.Option(help="Show the run with this id, and why tasks failed.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List a project's runs, look into one, or cancel one."""
+    """List a project's runs, show one, or cancel one."""
     settings = load_settings()
     configure_logging(settings)
     from backend.cli.wording import RUN_STATES
     from jobs import enqueue, queue
 
-    known = _runs(settings)
+    known = run_store(settings)
     with queue.explained():
         if cancel is not None:
             run = known.require(project, cancel)
             if not enqueue.cancel(known, run):
                 word, _ = RUN_STATES[run.state]
-                console.print(f"Run {run.id} has ended already ({word}).")
+                console.print(f"Run {run.id} has already ended ({word}).")
         chosen = None if show is None else known.require(project, show)
         listed = known.of_project(project) if chosen is None else [chosen]
         failures = {} if chosen is None else known.failures(chosen.id)
@@ -146,7 +148,7 @@ def runs(
         return
     if not listed:
         require_project(settings, project)
-        console.print(f"No run of project {project} is remembered.")
+        console.print(f"Project {project} has no recorded runs.")
         return
     table = compact_table("run", "when", "state", "tasks", "imported", "failed", "only", "asked by")
     for run in listed:
@@ -161,116 +163,6 @@ def runs(
             console.print(f"[red]{run.id} failed:[/] {why}", highlight=False)
         elif run.blocked_on:
             console.print(f"[yellow]{run.id} waits:[/] {plain(run.blocked_on)}", highlight=False)
-
-
-@runs_app.command()
-def prune(
-    project: ProjectArgument,
-    version: Annotated[
-        str | None, typer.Option(help="Delete the predictions of this model version.")
-    ] = None,
-    duplicates: Annotated[
-        bool, typer.Option("--duplicates", help="Delete all but one of equal predictions.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
-) -> None:
-    """Delete old predictions in Label Studio: the only command that deletes there.
-
-    Without an option it lists the versions. Label Studio deletes about 200 a second, and nobody can
-    submit meanwhile.
-    """
-    settings = load_settings()
-    configure_logging(settings)
-    from backend.labelstudio.client import LabelStudioClient
-    from backend.projects.deletion import delete, plan_deletion
-
-    studio = LabelStudioClient(settings)
-    shown = studio.projects.get(project)["model_version"]
-    versions = studio.predictions.versions(project)
-    if version is None and not duplicates:
-        table = Table("model version", "predictions", "shown")
-        for name, count in versions.items():
-            table.add_row(name, str(count), "yes" if name == shown else "")
-        Console().print(table)
-        return
-    if version is not None and version not in versions:
-        raise SettingsError(
-            f"Project {project} has no predictions of a version {version!r}.",
-            f"ls-clip prune {project} lists the versions that it has.",
-        )
-    what = plan_deletion(studio, project, version, duplicates)
-    if what.count == 0:
-        console.print("There is nothing to delete.")
-        return
-    seconds = max(1, round(what.seconds))
-    console.print(
-        f"{counted(what.count, 'prediction')} of project {project} will be deleted in Label "
-        f"Studio. That takes about {seconds} s, during which nobody can submit there. Which "
-        "prediction an annotation came from is kept in our store, not in Label Studio."
-    )
-    if version == shown:
-        console.print(
-            f"[bold red]The project shows {plain(shown)}:[/] its tasks will open with nothing "
-            f"ticked until ls-clip predict {project} or ls-clip connect {project} has run again.",
-            highlight=False,
-        )
-    if not yes and not typer.confirm("Delete them?"):
-        raise typer.Exit(1)
-    console.print(f"{counted(delete(studio, project, what), 'prediction')} deleted.")
-
-
-@runs_app.command()
-def forget(
-    project: ProjectArgument,
-    task: Annotated[
-        list[int] | None, typer.Option(help="Only this task; can be given several times.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it, without asking.")] = False,
-) -> None:
-    """Erase what is kept of a project or of some tasks.
-
-    Embeddings, image addresses, snapshots of predictions, and lists of tasks that runs left behind;
-    of a whole project its heads and statistics too, so that suggestions are zero-shot again and the
-    next head is called h1. Which field holds known labels stays, and so does since when there is
-    which label. Nothing in Label Studio is changed. Embeddings of images that another task has too
-    stay.
-    """
-    settings = load_settings()
-    configure_logging(settings)
-    from backend.storage.prediction_log import PredictionLog
-    from backend.storage.store import Store
-    from jobs import queue
-    from jobs.run_files import erase_ended
-    from jobs.training_state import TrainingStore
-
-    what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
-    store = Store(settings.store_uri)
-    prediction_log = PredictionLog(store)
-    if task and not prediction_log.has(f"{project}.", task):
-        console.print(f"Nothing is kept of project {project}, {what}.")
-        return
-    if not yes and not typer.confirm(f"Erase what is kept of project {project}, {what}?"):
-        raise typer.Exit(1)
-    gone = prediction_log.purge(f"{project}.", task or None)
-    if gone.images or gone.predictions:
-        heads = "" if task else ", its heads and statistics"
-        shown = counted(gone.predictions, "snapshot")
-        images = counted(gone.images, "image")
-        console.print(f"Erased: embeddings of {images}, {shown}{heads}.", highlight=False)
-        if not task:
-            console.print(
-                "Label Studio shows what it was given until "
-                f"ls-clip predict {project} or ls-clip connect {project} has run."
-            )
-    else:
-        console.print(f"Nothing is kept of project {project}, {what}.")
-    going = []
-    if settings.redis_url.get_secret_value():
-        with queue.explained():
-            going = _runs(settings).active()
-            if not task:
-                TrainingStore(queue.connect(settings)).purge(project)
-    erase_ended(store.artifacts, {run.id for run in going})
 
 
 def follow(runs: RunStore, run: Run) -> Run:
@@ -336,7 +228,12 @@ def retries_for(wait: bool) -> int:
     return 8 if wait else 2
 
 
-def _runs(settings: Settings, wait: bool = False) -> RunStore:
+def run_store(settings: Settings, wait: bool = False) -> RunStore:
+    """The runs in Redis.
+
+    Raises:
+        QueueError: no queue is set, or Redis does not answer.
+    """
     from jobs import queue
     from jobs.run_store import RunStore
 

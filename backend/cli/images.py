@@ -1,0 +1,106 @@
+"""The commands on image files, without Label Studio: suggest, evaluate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backend.cli.console import EncoderOption, JsonOption, progress_bar
+from backend.logs import configure_logging
+from backend.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.inference.suggest import Suggestion
+
+images_app = typer.Typer()
+
+
+@images_app.command()
+def suggest(
+    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
+    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
+    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Suggest labels for image files, without Label Studio."""
+    settings = load_settings(encoder=encoder, threshold=threshold)
+    configure_logging(settings)
+    from backend.inference.suggest import suggest as run
+
+    names = [label.strip() for label in labels.split(",") if label.strip()]
+    suggestions = run(settings, names, photos)
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [suggestion.as_dict() for suggestion in suggestions], ensure_ascii=False, indent=1
+            )
+        )
+    else:
+        _print_suggestions(suggestions, Console())
+    if any(suggestion.error for suggestion in suggestions):
+        raise typer.Exit(1)
+
+
+@images_app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A folder with images/ and labels.json.")],
+    encoder: EncoderOption = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the encoder's probability table on this folder.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the suggestions on labelled images.
+
+    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names.
+    """
+    settings = load_settings(encoder=encoder)
+    configure_logging(settings)
+    from backend.inference.evaluate import evaluate as run
+
+    with progress_bar() as progress:
+        result = run(settings, folder, fit, progress)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        _print_evaluation(result, Console())
+
+
+def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
+    """One row per file; then the files without a suggestion, with the reason."""
+    table = Table("file", "suggested", "most probable")
+    for suggestion in suggestions:
+        if suggestion.error is not None:
+            continue
+        read = [item for item in suggestion.scores.items() if item[0] not in suggestion.unreadable]
+        best = sorted(read, key=lambda item: -item[1])[:5]
+        shown = ", ".join(f"{name} {100 * p:.0f} %" for name, p in best)
+        table.add_row(
+            Path(suggestion.file).name, ", ".join(suggestion.suggested) or "nothing", shown
+        )
+    if table.row_count:
+        console.print(table)
+    for suggestion in suggestions:
+        if suggestion.error is not None:
+            message = suggestion.error.message
+            where = "" if suggestion.file in message else f"{suggestion.file}: "
+            console.print(f"Error: {where}{message}", style="red", markup=False, soft_wrap=True)
+            console.print(f"Fix: {suggestion.error.fix}", markup=False, soft_wrap=True)
+
+
+def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
+    """The measures as a table; then the first images that could not be read."""
+    table = Table("measure", "value", title=f"{result['images']} images, {result['encoder']}")
+    for key, value in result.items():
+        if isinstance(value, float):
+            table.add_row(key, f"{value:.2f}")
+    console.print(table)
+    for file, reason in list(result["failed"].items())[:10]:
+        console.print(f"{file}: {reason}", markup=False)
