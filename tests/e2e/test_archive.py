@@ -27,7 +27,7 @@ from tests.e2e.conftest import (
     read_truth,
     shown_predictions,
 )
-from tests.support.processes import run_cli
+from tests.support.commands import run_command
 
 Cli = Callable[..., Any]
 
@@ -35,7 +35,7 @@ Cli = Callable[..., Any]
 @pytest.fixture
 def cli(loop: Settings, tmp_path: Path) -> Cli:
     def run(*arguments: str, code: int = 0) -> Any:
-        done = run_cli(*arguments, cwd=tmp_path, **environment_of(loop))
+        done = run_command(*arguments, cwd=tmp_path, **environment_of(loop))
         assert done.returncode == code, done.stdout + done.stderr
         return done
 

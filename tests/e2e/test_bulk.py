@@ -33,7 +33,7 @@ from jobs.run import ENDED, Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from tests.e2e.conftest import Servers, environment_of
 from tests.support.builders import photo
-from tests.support.processes import run_cli
+from tests.support.commands import run_command
 from tests.support.waiting import PATIENCE, until
 
 MANY = 200
@@ -201,7 +201,7 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
 def test_a_run_of_a_project_that_there_is_not_fails_while_its_asker_watches(
     bulk: Settings, runs: RunStore, tmp_path: Path
 ) -> None:
-    done = run_cli("predict", "987654", cwd=tmp_path, **environment_of(bulk))
+    done = run_command("predict", "987654", cwd=tmp_path, **environment_of(bulk))
     assert done.returncode == 1
     assert "404" in done.stderr and "Check the project's number" in done.stderr
 

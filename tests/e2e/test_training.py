@@ -19,7 +19,7 @@ from jobs.run_store import RunStore
 from jobs.schedule import Kind
 from jobs.training_state import Outcome, Training, TrainingState, TrainingStore
 from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, shown_predictions
-from tests.support.processes import run_cli
+from tests.support.commands import run_command
 from tests.support.waiting import until
 
 
@@ -69,11 +69,11 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     assert heads.get(key, "h1").provenance["blind"] == len(blind & set(reviewed))
 
     # The commands show it, and go back to the same scores.
-    environment = environment_of(loop)
-    listed = run_cli("heads", str(connected), cwd=Path(loop.store).parent, **environment)
+    folder, environment = Path(loop.store).parent, environment_of(loop)
+    listed = run_command("heads", str(connected), cwd=folder, **environment)
     assert listed.returncode == 0, listed.stderr
     assert "h1" in listed.stdout and "accepted" in listed.stdout
-    back = run_cli("rollback", str(connected), "--wait", cwd=Path(loop.store).parent, **environment)
+    back = run_command("rollback", str(connected), "--wait", cwd=folder, **environment)
     assert back.returncode == 0, back.stderr
     assert heads.serving(key) == ZERO_SHOT
     again = shown_predictions(studio, connected)
@@ -84,7 +84,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
 
     # That lasts: what was approved before starts nothing, and asking again makes no second head.
     until(lambda: "Gone back to zero-shot" in trainings.get(connected).reason)
-    asked = run_cli("train", str(connected), "--wait", cwd=Path(loop.store).parent, **environment)
+    asked = run_command("train", str(connected), "--wait", cwd=folder, **environment)
     assert asked.returncode == 0, asked.stderr
     assert f"ls-clip rollback {connected} h1" in " ".join(asked.stderr.split())
     assert heads.serving(key) == ZERO_SHOT

@@ -6,13 +6,10 @@ other files of this folder name no module, class or function of the project.
 
 from __future__ import annotations
 
-import io
-import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,6 +42,7 @@ from jobs.run_store import RunStore
 from jobs.schedule import Kind
 from jobs.training_state import TrainingStore
 from jobs.worker import ClipWorker
+from tests.support.commands import run_command
 
 DEMO_LABELS: tuple[str, ...] = tuple(LABELS)
 OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
@@ -382,25 +380,6 @@ def command(folder: Path, *arguments: str, **variables: str) -> tuple[int, str, 
         arguments: of the command line.
         variables: environment variables; others of ours are not seen.
     """
-    out, err = io.StringIO(), io.StringIO()
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(OUR_VARIABLES)}
-    kept |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb", "LINES": "50", **variables}
-    before = Path.cwd()
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch.dict(os.environ, kept, clear=True))
-        stack.enter_context(mock.patch.object(sys, "argv", ["ls-clip", *arguments]))
-        # Else the program's name in the usage is that of what was started.
-        started = mock.patch.object(sys.modules["__main__"], "__package__", "", create=True)
-        stack.enter_context(started)
-        stack.enter_context(mock.patch("backend.projects.connect.LOCKS", folder / "locks"))
-        stack.enter_context(mock.patch("backend.projects.connect.WORKER_SECONDS", 0.0))
-        os.chdir(folder)
-        stack.callback(os.chdir, before)
-        stack.enter_context(redirect_stdout(out))
-        stack.enter_context(redirect_stderr(err))
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-    return code, out.getvalue(), err.getvalue()
+    given = {"COLUMNS": "100", "LINES": "50", "TERM": "dumb", **variables}
+    with mock.patch("backend.projects.connect.WORKER_SECONDS", 0.0):
+        return run_command(*arguments, cwd=folder, **given)

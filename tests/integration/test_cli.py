@@ -15,6 +15,7 @@ import pytest
 from backend.cli import main
 from backend.encoders.offline import OfflineEncoder
 from tests.support.builders import photo
+from tests.support.commands import run_command
 from tests.support.processes import child_environment, run_cli
 
 COMMANDS = ["serve", "connect", "suggest", "evaluate", "demo", "doctor"]
@@ -211,7 +212,7 @@ def test_a_folder_of_another_form_is_one_message(
 def test_an_error_is_one_message_and_exit_code_1(
     tmp_path: Path, variables: dict[str, str], arguments: list[str], word: str
 ):
-    done = run_cli(*arguments, cwd=tmp_path, **variables)
+    done = run_command(*arguments, cwd=tmp_path, **variables)
     assert done.returncode == 1
     assert done.stdout == ""
     assert word in done.stderr

@@ -22,9 +22,10 @@ from jobs.polling import wait_until_started
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
+from tests.support.commands import run_command
 from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
-from tests.support.processes import free_port, run_cli
+from tests.support.processes import free_port
 from tests.support.stub_label_studio import KEY, StubStudio
 
 Cli = Callable[..., Any]
@@ -48,7 +49,7 @@ def cli(tmp_path: Path, studio: StubStudio, valkey: Any, connection: Redis) -> C
     }
 
     def run(*arguments: str, **changes: str) -> tuple[int, str]:
-        done = run_cli(*arguments, cwd=tmp_path, **{**given, **changes})
+        done = run_command(*arguments, cwd=tmp_path, **{**given, **changes})
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 

@@ -26,6 +26,7 @@ from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import Outcome, TrainingStore
 from tests.support.builders import ROOT, make_settings
+from tests.support.commands import run_command
 from tests.support.processes import free_port, run_cli, served
 
 Usage = namedtuple("Usage", "total used free")
@@ -189,7 +190,7 @@ def test_a_slow_health_answer_is_told(context: Context, monkeypatch: pytest.Monk
 
 def json_findings(tmp_path: Path, *arguments: str, **environment: str) -> Any:
     """The finished command, without a Label Studio."""
-    return run_cli(
+    return run_command(
         *("doctor", *arguments, "--json"),
         cwd=tmp_path,
         LS_CLIP_ENCODER="offline",
@@ -271,7 +272,7 @@ def test_a_server_that_cannot_compare_settings_is_told(
 
 
 def test_a_setting_that_cannot_work_is_a_finding(tmp_path: Path):
-    done = run_cli("doctor", "--json", cwd=tmp_path, LABEL_STUDIO_URL="localhost:8080")
+    done = run_command("doctor", "--json", cwd=tmp_path, LABEL_STUDIO_URL="localhost:8080")
     assert done.returncode == 2
     (found,) = json.loads(done.stdout)
     assert (found["check"], found["severity"]) == ("settings", "error")

@@ -30,6 +30,7 @@ from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri, photo, task
+from tests.support.commands import run_command
 from tests.support.fixtures import MakeRuntime
 from tests.support.processes import free_port, run_cli, start_cli
 from tests.support.stub_encoder import StubEncoder
@@ -359,7 +360,7 @@ def test_a_worker_whose_encoder_cannot_be_had_says_so_and_ends(valkey: LocalValk
     ],
 )
 def test_a_command_that_cannot_work_says_why(arguments: tuple[str, ...], said: str, tmp_path: Path):
-    done = run_cli(*arguments, cwd=tmp_path)
+    done = run_command(*arguments, cwd=tmp_path)
     assert done.returncode == 1
     assert said in done.stderr
     assert "Fix:" in done.stderr
@@ -369,15 +370,17 @@ def test_asking_and_looking_from_the_command_line(
     queue_settings: Settings, connection: Redis, tmp_path: Path
 ):
     url = queue_settings.redis_url.get_secret_value()
-    first = run_cli("predict", "3", "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
-    again = run_cli("predict", "3", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    first = run_command("predict", "3", "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    again = run_command("predict", "3", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
     run = RunStore(connection).of_project(3)[0]
     assert run.id in first.stdout
     assert "joins" in again.stderr and run.id in again.stderr
     assert "No worker listens" in again.stderr
-    shown = run_cli("runs", "3", "--cancel", run.id, "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    shown = run_command(
+        "runs", "3", "--cancel", run.id, "--json", cwd=tmp_path, LS_CLIP_REDIS_URL=url
+    )
     assert '"cancelled"' in shown.stdout
-    nothing = run_cli("runs", "3", "--show", "", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
+    nothing = run_command("runs", "3", "--show", "", cwd=tmp_path, LS_CLIP_REDIS_URL=url)
     assert (nothing.returncode, "has no run ''" in nothing.stderr) == (1, True)
 
 
@@ -390,13 +393,13 @@ def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
         RunFiles(store.artifacts, name).write_tasks(0, [task(1)])
     url = queue_settings.redis_url.get_secret_value()
     variables = {"LS_CLIP_REDIS_URL": url, "LS_CLIP_STORE": queue_settings.store}
-    done = run_cli("forget", "3", "--yes", cwd=tmp_path, **variables)
+    done = run_command("forget", "3", "--yes", cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (Path(queue_settings.store) / "runs").iterdir()] == [run.id]
 
 
 def test_a_token_that_no_header_can_carry_is_told(tmp_path: Path):
-    done = run_cli("prune", "1", cwd=tmp_path, LABEL_STUDIO_API_KEY="tökén")
+    done = run_command("prune", "1", cwd=tmp_path, LABEL_STUDIO_API_KEY="tökén")
     assert done.returncode == 1
     assert "token has characters" in done.stderr and "Traceback" not in done.stderr
 
