@@ -32,6 +32,16 @@ def predictor_of(runtime: Runtime, config: LabelConfig) -> Predictor:
     return Predictor(runtime.versions.get(config, KEY), runtime.embedder)
 
 
+@pytest.mark.parametrize("key", ["x" * 3000, "../../etc", "", "猫/犬"])
+def test_a_key_that_is_no_file_name_is_a_project_like_others(
+    heads: HeadRegistry, tmp_path: Path, key: str
+):
+    heads.save(key, head_set("h1"))
+    assert heads.names(key) == ["h1"]
+    assert heads.names(key + "x") == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"heads", "generation.json"}
+
+
 def test_a_set_comes_back_as_it_was_and_is_never_written_over(heads: HeadRegistry, tmp_path: Path):
     heads.save(KEY, head_set("h1"))
     heads.save(KEY, head_set("h1", scale=2.0))

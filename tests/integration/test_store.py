@@ -181,6 +181,14 @@ def test_processes_that_write_the_same_keys_lose_nothing(uri: str):
         assert_same(after[key], stored[key])
 
 
+def test_of_two_embeddings_of_a_key_all_readers_use_the_first(uri: str):
+    for seed in (1, 2):
+        Store(uri).vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", embedding(seed))])
+    for _ in range(2):
+        read = Store(uri).vectors.embeddings(ENCODER, DIM, ["key"])["key"]
+        assert_same(read, embedding(1))
+
+
 def test_deduping_keeps_the_rows_that_readers_use(uri: str):
     store = Store(uri)
     first, second = embedding(1), embedding(2)
