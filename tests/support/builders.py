@@ -57,6 +57,17 @@ def choices_config(*labels: str, attributes: str = 'choice="multiple"', extra: s
     )
 
 
+def predict_body(*tasks: Any, **fields: Any) -> dict[str, Any]:
+    """The body of a /predict request of Label Studio."""
+    return {
+        "tasks": list(tasks),
+        "project": "1.1795416973",
+        "label_config": choices_config(),
+        "params": {"login": None, "password": None, "context": None},
+        **fields,
+    }
+
+
 EVIDENCE = '<TextArea name="clip_evidence" toName="image"/>'
 
 

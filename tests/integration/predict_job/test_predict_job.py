@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
-from rq.serializers import JSONSerializer
-from tenacity import wait_none
 
 from backend.errors import StoreError, StudioError
-from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer
 from backend.labelstudio.predictions import Predictions
@@ -25,117 +22,21 @@ from backend.labelstudio.transport import UnansweredError
 from backend.projects.connect import run_by_workers
 from backend.runtime import Runtime
 from backend.settings import Settings
-from backend.storage.head_registry import ZERO_SHOT
-from backend.training.approvals import Approval
-from backend.training.head_trainer import Pulled
-from backend.vlpl.head import Provenance
-from jobs import enqueue, queue, schedule, shutdown
+from jobs import enqueue, queue, shutdown
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.schedule import Kind
-from jobs.train_job import train
-from jobs.training_state import TrainingReason, TrainingState, TrainingStore
-from jobs.worker import ClipWorker
-from tests.support.builders import choices_config, data_uri
-from tests.support.fixtures import MakeRuntime
-from tests.support.heads import head_set
-from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
-
-SHARD = 16
-
-
-@pytest.fixture
-def runtime(
-    make_runtime: MakeRuntime,
-    queue_settings: Settings,
-    studio: StubStudio,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Runtime:
-    runtime = make_runtime(
-        redis_url=queue_settings.redis_url.get_secret_value(),
-        label_studio_url=studio.url,
-        label_studio_api_key="f" * 40,
-        batch_size=8,
-        shard_size=SHARD,
-    )
-    monkeypatch.setattr("jobs.predict_job.process_runtime", lambda: runtime)
-    monkeypatch.setattr(shutdown, "_stop", threading.Event())
-    monkeypatch.setattr("backend.labelstudio.importing.SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr("backend.labelstudio.transport.wait_exponential", lambda **_: wait_none())
-    return runtime
-
-
-@pytest.fixture
-def runs(runtime: Runtime) -> RunStore:
-    return RunStore(queue.connect(runtime.settings))
-
-
-@pytest.fixture
-def work(runtime: Runtime) -> Callable[[], None]:
-    """Do all that waits, in this process."""
-
-    def once() -> None:
-        connection = queue.connect(runtime.settings)
-        names = [queue.queue(connection, queue.PREDICT)]
-        worker = ClipWorker(names, connection=connection, serializer=JSONSerializer)
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        worker.work(burst=True, logging_level="WARNING")
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    return once
-
-
-@pytest.fixture
-def again(runs: RunStore, work: Callable[[], None]) -> Callable[[str], None]:
-    """Do a job once more, as `jobs.tend` would."""
-
-    def once(job: str) -> None:
-        queue.remove(runs.connection, queue.PREDICT, job)
-        run_id = job.partition("-")[0]
-        if job == enqueue.plan_id(run_id):
-            enqueue.enqueue_plan(runs, run_id)
-        else:
-            enqueue.enqueue_finish_if_complete(runs, run_id)
-        work()
-
-    return once
-
-
-def add_tasks(studio: StubStudio, *numbers: int) -> None:
-    studio.tasks |= {number: {"image": data_uri(number)} for number in numbers}
-
-
-def now(runs: RunStore, run: Run) -> Run:
-    found = runs.get(run.id)
-    assert found is not None
-    return found
-
-
-def begin(runs: RunStore) -> Run:
-    return enqueue.start_run(runs, PROJECT, Scope.MISSING, Trigger.CLI)[0]
-
-
-def calls_of(studio: StubStudio, method: str, ending: str) -> int:
-    return sum(1 for one, path in studio.calls if one == method and path.endswith(ending))
-
-
-def nth(number: int, method: str, ending: str, act: Callable[[], Any]) -> Callable[..., Any]:
-    """A fault for one call only: the n-th of these, counted from 1."""
-    count = 0
-
-    def fault(asked: str, path: str) -> Any:
-        nonlocal count
-        if asked != method or not path.endswith(ending):
-            return None
-        count += 1
-        return act() if count == number else None
-
-    return fault
-
-
-TASKS, PREDICTIONS, IMPORT = "/api/tasks/", "/api/predictions/", "/import/predictions"
-THIS_PROJECT = f"/projects/{PROJECT}/"
+from tests.support.builders import choices_config
+from tests.support.predict_job import (
+    IMPORT,
+    TASKS,
+    THIS_PROJECT,
+    add_tasks,
+    begin,
+    calls_of,
+    now,
+    nth,
+)
+from tests.support.stub_label_studio import PROJECT, StubStudio
 
 
 def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
@@ -468,139 +369,3 @@ def test_connect_does_not_take_another_run_for_its_own(
     assert (run.trigger, run.state, failures) == (Trigger.CONNECT, RunState.DONE, {})
     assert studio.shown_tasks() == set(studio.tasks)
     assert [run.trigger for run in runs.of_project(PROJECT)] == ["connect", "cli"]
-
-
-# Heads
-
-
-@pytest.fixture
-def head(runtime: Runtime) -> str:
-    """A set of heads that does not serve yet."""
-    runtime.versions.heads.save(KEY, head_set("h1", runtime.encoder.id, runtime.encoder.dim))
-    return "h1"
-
-
-def refresh(runs: RunStore, head: str) -> Run:
-    return enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.TRAINING, head)[0]
-
-
-def test_a_head_serves_only_once_its_predictions_are_shown(
-    runtime: Runtime,
-    runs: RunStore,
-    studio: StubStudio,
-    work: Callable[[], None],
-    again: Callable[[str], None],
-    head: str,
-):
-    add_tasks(studio, *range(1, 21))
-    begin(runs)
-    work()
-    before = studio.shown
-    run = refresh(runs, head)
-    studio.before = lambda method, path: 503 if method == "PATCH" else None
-    work()
-    # Imported, and Label Studio is gone before anyone is shown anything.
-    assert now(runs, run).state == RunState.IMPORTING
-    assert runtime.versions.heads.serving(KEY) == ZERO_SHOT
-    assert studio.shown == before
-    assert len(studio.shown_tasks()) == 20
-    studio.before = lambda method, path: None
-    again(enqueue.finish_id(run.id))
-    assert now(runs, run).state == RunState.DONE
-    assert runtime.versions.heads.serving(KEY) == head
-    assert studio.shown != before
-    counts = Counter(
-        one["task"] for one in studio.predictions if one["model_version"] == studio.shown
-    )
-    assert set(counts.values()) == {1} and len(counts) == 20
-
-
-def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
-    runtime: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
-):
-    add_tasks(studio, *range(1, 21))
-    run = refresh(runs, head)
-    trainings = TrainingStore(runs.connection)
-    runtime.versions.heads.set_candidate(KEY, "h9")
-    trainings.note(PROJECT, candidate="h9")
-    work()
-    assert now(runs, run).state == RunState.DONE
-    assert runtime.versions.heads.serving(KEY) == head
-    assert runtime.versions.heads.candidate(KEY) == "h9"
-    assert trainings.get(PROJECT).candidate == "h9"
-    assert schedule.moment(runs.connection, Kind.REFRESH, PROJECT) is not None
-
-
-def test_redis_dying_at_the_last_step_changes_nothing_that_is_shown(
-    runtime: Runtime,
-    runs: RunStore,
-    studio: StubStudio,
-    work: Callable[[], None],
-    again: Callable[[str], None],
-    head: str,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    add_tasks(studio, *range(1, 21))
-    run = refresh(runs, head)
-
-    def gone(*_: Any) -> None:
-        raise RedisError("gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("jobs.run_store.RunStore.end", gone)
-        work()
-    shown = studio.shown
-    assert runtime.versions.get(parse_config(studio.config), KEY).name == shown
-    assert now(runs, run).state == RunState.IMPORTING
-    again(enqueue.finish_id(run.id))
-    assert now(runs, run).state == RunState.DONE
-    assert studio.shown == shown
-    assert len(studio.predictions) == 20
-
-
-def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
-    runtime: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
-):
-    add_tasks(studio, *range(1, 21))
-    begin(runs)
-    work()
-    before = studio.shown
-    refresh(runs, head)
-    work()
-    made = len(studio.predictions)
-    run = refresh(runs, ZERO_SHOT)
-    work()
-    assert now(runs, run).state == RunState.DONE
-    assert runtime.versions.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
-    assert studio.shown == before
-    assert len(studio.predictions) == made
-
-
-def test_a_training_that_dies_in_the_middle_leaves_the_old_head_serving(
-    runtime: Runtime, runs: RunStore, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, head: str
-):
-    runtime.versions.heads.set_serving(KEY, head)
-    config = parse_config(studio.config)
-    states = (1, -1, -1)
-    approvals = [Approval(number, states, Provenance.EDITED, 1.0) for number in range(1, 31)]
-    data = {number: {"image": data_uri(number)} for number in range(1, 31)}
-    pulled = Pulled(KEY, config, {"tags": approvals}, data)
-    monkeypatch.setattr("jobs.train_job.process_runtime", lambda: runtime)
-    monkeypatch.setattr("backend.training.head_trainer.HeadTrainer.pull", lambda *_: pulled)
-    monkeypatch.setattr("backend.labelstudio.tasks.Tasks.last_change", lambda *_: "now")
-    trainings = TrainingStore(runs.connection)
-
-    def dies(*_: Any) -> None:
-        raise SystemExit(9)
-
-    with monkeypatch.context() as patch:
-        patch.setattr("backend.training.head_trainer.fit", dies)
-        with pytest.raises(SystemExit):
-            train(PROJECT, TrainingReason.FORCED)
-    assert runtime.versions.heads.serving(KEY) == head
-    assert runtime.versions.heads.names(KEY) == [head]
-    assert trainings.get(PROJECT).state == TrainingState.TRAINING
-    train(PROJECT, TrainingReason.FORCED)
-    assert trainings.get(PROJECT).state == TrainingState.IDLE
-    assert runtime.versions.heads.names(KEY) == [head, "h2"]
-    assert runtime.versions.heads.serving(KEY) == head
