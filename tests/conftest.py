@@ -41,12 +41,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """The end-to-end tests share one Label Studio, so one process takes them all."""
+    """Tests that share a Label Studio stay in one process; the demo has one of its own."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "e2e" if nodeid.startswith("tests/e2e/") else nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            for folder in ("tests/e2e/demo/", "tests/e2e/"):
+                if file.startswith(folder):
+                    return folder
+            return file
 
     return ByFile(config, log)
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import shutil
-import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,13 +31,11 @@ from backend.inference.holdout import is_blind
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
 from backend.labelstudio.projects import project_key
-from backend.processes import free_port
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from jobs import queue
 from jobs.training_state import TrainingStore
-from tests.e2e.guard import Guard
 from tests.support.processes import free_port as any_port
 
 EMAIL = "admin@example.com"
@@ -331,37 +328,6 @@ def shown_predictions(studio: LabelStudioClient, project: int) -> dict[int, dict
     counts = Counter(prediction["task"] for prediction in predictions)
     assert set(counts.values()) <= {1}
     return {prediction["task"]: prediction for prediction in predictions}
-
-
-@dataclass
-class FirstDemo:
-    """What the README's first command did in a new directory, with the network guarded."""
-
-    guard: Guard
-    directory: Path
-    port: int
-    output: str
-    words: str
-
-
-@pytest.fixture(scope="package")
-def first_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FirstDemo]:
-    """The demo on a machine without a way out; its first port is taken, and stays so."""
-    guard = Guard(tmp_path_factory.mktemp("first-demo"))
-    port = free_port(28080)
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        directory = guard.folder / "demo"
-        done = guard.run_cli(
-            *("demo", "--check", "--directory", str(directory), "--tasks", "24"),
-            *("--port", str(port)),
-            LS_CLIP_OFFLINE="1",
-            LS_CLIP_BLIND_SHARE="0.05",
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        yield FirstDemo(guard, directory, port, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="package")

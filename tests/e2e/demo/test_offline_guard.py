@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import FirstDemo
-from tests.e2e.guard import Guard
 from tests.support.builders import photo
+from tests.support.first_demo import FirstDemo
+from tests.support.network_guard import Guard
 
 
 @pytest.fixture

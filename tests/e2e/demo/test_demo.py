@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from backend.processes import free_port
-from tests.e2e.conftest import FirstDemo
+from tests.support.first_demo import FirstDemo
 
 COMMAND = [sys.executable, "-c", "from backend.cli.main import main; main()", "demo"]
 
