@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from pydantic import SecretStr
 
 from backend.demo.photos import LABELS, make_photos
 from backend.demo.servers import (
@@ -29,17 +24,23 @@ from backend.demo.servers import (
 )
 from backend.inference.holdout import is_blind
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.events import SECRET_HEADER
 from backend.labelstudio.projects import project_key
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from jobs import queue
 from jobs.training_state import TrainingStore
+from tests.support.live import (
+    PHOTOS,
+    MakeProject,
+    Review,
+    Servers,
+    leaks,
+    read_truth,
+)
 from tests.support.processes import free_port as any_port
 
 EMAIL = "admin@example.com"
-PHOTOS = 30
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -58,18 +59,6 @@ def skip_or_fail(reason: str) -> None:
     pytest.skip(reason)
 
 
-@dataclass
-class Servers:
-    """The running servers and how to get in."""
-
-    studio_url: str
-    password: str
-    settings: Settings
-    files: Path
-    backend: LocalBackend
-    label_studio: LocalStudio
-
-
 @contextmanager
 def all_logged(path: Path) -> Iterator[None]:
     """Write what this process logs to a file, at the finest level that our own modules have."""
@@ -83,27 +72,6 @@ def all_logged(path: Path) -> Iterator[None]:
         ours.setLevel(before)
         logging.getLogger().removeHandler(handler)
         handler.close()
-
-
-def leaks(text: str, settings: Settings, password: str) -> list[str]:
-    """Lines of a log that hold a secret, a header that carries one, or a part of a body."""
-    user, secret = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
-    forbidden = [
-        password,
-        secret,
-        base64.b64encode(f"{user}:{secret}".encode()).decode(),
-        settings.label_studio_api_key.get_secret_value(),
-        settings.webhook_secret.get_secret_value(),
-        # The start of every JSON web token.
-        "eyJ",
-        "Authorization",
-        SECRET_HEADER + ":",
-        "<View",
-        "label_config",
-        "access_token",
-        '"tasks"',
-    ]
-    return [line for line in text.splitlines() if any(word in line for word in forbidden)]
 
 
 @pytest.fixture(scope="package")
@@ -177,9 +145,6 @@ def label_config() -> str:
         '<TextArea name="clip_evidence" toName="image" editable="false"/>'
         '<Image name="image" value="$image"/></View>'
     )
-
-
-MakeProject = Callable[..., int]
 
 
 @pytest.fixture
@@ -286,9 +251,6 @@ def connected(
     return number
 
 
-Review = Callable[..., list[int]]
-
-
 @pytest.fixture
 def review(servers: Servers, studio: LabelStudioClient, api: Callable[..., Any]) -> Review:
     """Submit the truth for a project's first tasks, as the label stream does; returns their ids."""
@@ -317,19 +279,6 @@ def review(servers: Servers, studio: LabelStudioClient, api: Callable[..., Any])
     return submit
 
 
-def shown_predictions(studio: LabelStudioClient, project: int) -> dict[int, dict[str, Any]]:
-    """Task -> prediction of the version that is shown: at most one per task."""
-    shown = studio.projects.get(project)["model_version"]
-    predictions = [
-        prediction
-        for prediction in studio.predictions.of_project(project)
-        if prediction["model_version"] == shown
-    ]
-    counts = Counter(prediction["task"] for prediction in predictions)
-    assert set(counts.values()) <= {1}
-    return {prediction["task"]: prediction for prediction in predictions}
-
-
 @pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
     """A headless browser."""
@@ -356,28 +305,3 @@ def page(chromium: Any, servers: Servers) -> Iterator[Any]:
     page.wait_for_url(lambda url: "login" not in url)
     yield page
     context.close()
-
-
-def choices_of(prediction: dict[str, Any], control: str = "tags") -> list[Any]:
-    """What a prediction ticks in a control."""
-    for item in prediction["result"]:
-        if item["from_name"] == control:
-            value = item["value"]
-            return list(value.get("choices") or value.get("taxonomy"))
-    return []
-
-
-def read_truth(servers: Servers) -> dict[str, list[str]]:
-    """File -> labels of the photos."""
-    content = json.loads((servers.files / "labels.json").read_text())
-    return dict(content["images"])
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Environment variables that give a command these settings."""
-    names = Settings.environment_names()
-    return {
-        names[name]: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in settings
-        if value is not None
-    }

@@ -19,7 +19,8 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.training.approvals import PARTIAL
 from backend.training.head_trainer import HeadTrainer
-from tests.e2e.conftest import (
+from tests.support.commands import run_command
+from tests.support.live import (
     Review,
     Servers,
     choices_of,
@@ -27,7 +28,6 @@ from tests.e2e.conftest import (
     read_truth,
     shown_predictions,
 )
-from tests.support.commands import run_command
 
 Cli = Callable[..., Any]
 

@@ -9,7 +9,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject, Review, Servers, choices_of
+from tests.support.live import MakeProject, Review, Servers, choices_of
 from tests.support.waiting import until
 
 

@@ -31,9 +31,9 @@ from jobs import enqueue, queue
 from jobs.polling import wait
 from jobs.run import ENDED, Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from tests.e2e.conftest import Servers, environment_of
 from tests.support.builders import photo
 from tests.support.commands import run_command
+from tests.support.live import Servers, environment_of
 from tests.support.waiting import PATIENCE, until
 
 MANY = 200

@@ -14,7 +14,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject, Servers
+from tests.support.live import MakeProject, Servers
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
 

@@ -10,7 +10,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject, Servers, choices_of
+from tests.support.live import MakeProject, Servers, choices_of
 
 IMAGE = '<Image name="image" value="$image"/>'
 THINGS = '<Choice value="cat"/><Choice value="coffee"/><Choice value="rocket"/>'

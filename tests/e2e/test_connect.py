@@ -22,7 +22,7 @@ from backend.projects.connect import connect
 from backend.projects.registration import VIEW_TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
-from tests.e2e.conftest import PHOTOS, MakeProject, Servers, choices_of, read_truth
+from tests.support.live import PHOTOS, MakeProject, Servers, choices_of, read_truth
 from tests.support.processes import free_port
 
 Api = Callable[..., Any]

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from backend.labelstudio.events import SECRET_HEADER
-from tests.e2e.conftest import Servers, leaks
+from tests.support.live import Servers, leaks
 
 BODY = {
     "tasks": [{"id": 1, "data": {"image": "http://b.example/x.jpg?X-Amz-Signature=sig-5ecret"}}],

@@ -19,7 +19,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.refusals import Refusal
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject, Servers
+from tests.support.live import MakeProject, Servers
 
 ROOT = Path(__file__).parents[2]
 DEMO = "./uvw run ls-clip demo"

@@ -18,8 +18,8 @@ from jobs.run import ENDED, RunState
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
 from jobs.training_state import Outcome, Training, TrainingState, TrainingStore
-from tests.e2e.conftest import PHOTOS, Review, choices_of, environment_of, shown_predictions
 from tests.support.commands import run_command
+from tests.support.live import PHOTOS, Review, choices_of, environment_of, shown_predictions
 from tests.support.waiting import until
 
 

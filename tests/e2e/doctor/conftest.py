@@ -10,8 +10,8 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject
 from tests.support.doctor import Connected
+from tests.support.live import MakeProject
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from backend.errors import StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, answers_ok, free_port, wait_for
 from backend.settings import Settings
-from tests.e2e.conftest import Servers
 from tests.support.doctor import Connected, changed, wrong
+from tests.support.live import Servers
 
 # Nothing wrong
 

@@ -16,8 +16,8 @@ from backend.projects.connect import connect
 from backend.projects.registration import TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.e2e.conftest import MakeProject
 from tests.support.doctor import QUIET, Api, Connected, backend_of_its_own, changed, wrong
+from tests.support.live import MakeProject
 
 # The backend
 

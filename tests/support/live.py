@@ -1,0 +1,96 @@
+"""What end-to-end tests know of the servers that run, and how they read what is shown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from backend.demo.servers import (
+    LocalBackend,
+    LocalStudio,
+)
+from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.events import SECRET_HEADER
+from backend.settings import Settings
+
+PHOTOS = 30
+MakeProject = Callable[..., int]
+Review = Callable[..., list[int]]
+
+
+@dataclass
+class Servers:
+    """The running servers and how to get in."""
+
+    studio_url: str
+    password: str
+    settings: Settings
+    files: Path
+    backend: LocalBackend
+    label_studio: LocalStudio
+
+
+def leaks(text: str, settings: Settings, password: str) -> list[str]:
+    """Lines of a log that hold a secret, a header that carries one, or a part of a body."""
+    user, secret = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    forbidden = [
+        password,
+        secret,
+        base64.b64encode(f"{user}:{secret}".encode()).decode(),
+        settings.label_studio_api_key.get_secret_value(),
+        settings.webhook_secret.get_secret_value(),
+        # The start of every JSON web token.
+        "eyJ",
+        "Authorization",
+        SECRET_HEADER + ":",
+        "<View",
+        "label_config",
+        "access_token",
+        '"tasks"',
+    ]
+    return [line for line in text.splitlines() if any(word in line for word in forbidden)]
+
+
+def shown_predictions(studio: LabelStudioClient, project: int) -> dict[int, dict[str, Any]]:
+    """Task -> prediction of the version that is shown: at most one per task."""
+    shown = studio.projects.get(project)["model_version"]
+    predictions = [
+        prediction
+        for prediction in studio.predictions.of_project(project)
+        if prediction["model_version"] == shown
+    ]
+    counts = Counter(prediction["task"] for prediction in predictions)
+    assert set(counts.values()) <= {1}
+    return {prediction["task"]: prediction for prediction in predictions}
+
+
+def choices_of(prediction: dict[str, Any], control: str = "tags") -> list[Any]:
+    """What a prediction ticks in a control."""
+    for item in prediction["result"]:
+        if item["from_name"] == control:
+            value = item["value"]
+            return list(value.get("choices") or value.get("taxonomy"))
+    return []
+
+
+def read_truth(servers: Servers) -> dict[str, list[str]]:
+    """File -> labels of the photos."""
+    content = json.loads((servers.files / "labels.json").read_text())
+    return dict(content["images"])
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Environment variables that give a command these settings."""
+    names = Settings.environment_names()
+    return {
+        names[name]: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+        for name, value in settings
+        if value is not None
+    }
