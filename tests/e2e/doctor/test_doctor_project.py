@@ -87,7 +87,7 @@ def test_a_project_without_the_backend_and_with_two_are_named(
         studio.backends.delete(one["id"])
     found = wrong(settings, project)
     assert set(found) == {"backend-registered"}
-    assert "no backend" in found["backend-registered"].what
+    assert "not registered" in found["backend-registered"].what
 
 
 def test_a_backend_registered_at_another_address_is_named(
