@@ -139,26 +139,25 @@ def raw_scores(
         cells.ndim != 3 or cells.shape[::2] != image.shape or cells.shape[1] == 0
     ):
         raise ValueError(f"cells {tuple(cells.shape)} do not fit images {tuple(image.shape)}")
-    return _cosines(image, labels), None if cells is None else _best_cosines(cells, labels)
+    whole = image.new_empty((len(image), len(weights)), dtype=torch.float32)
+    best = None if cells is None else torch.empty_like(whole)
+    for start in range(0, len(image), exact.ROWS):
+        block = slice(start, start + exact.ROWS)
+        vectors = image[block, None]
+        if cells is not None:
+            vectors = torch.cat([vectors, cells[block]], dim=1)
+        cosines = _cosines(vectors, labels)
+        whole[block] = cosines[:, 0]
+        if best is not None:
+            best[block] = cosines[:, 1:].amax(dim=1)
+    return whole, best
 
 
 def _cosines(vectors: Tensor, labels: LabelVectors) -> Tensor:
-    weights, text_norms = labels
-    result = vectors.new_empty((*vectors.shape[:-1], len(weights)), dtype=torch.float32)
-    for start in range(0, len(vectors), exact.ROWS):
-        block, norms = exact.stored(vectors[start : start + exact.ROWS])
-        scale = (norms.sqrt()[..., None] * text_norms).clamp_min(_MIN_NORM)
-        cosine = exact.product(block, weights) / scale
-        result[start : start + exact.ROWS] = cosine.clamp(-1.0, 1.0).float()
-    return result
-
-
-def _best_cosines(cells: Tensor, labels: LabelVectors) -> Tensor:
-    result = cells.new_empty((len(cells), len(labels.weights)), dtype=torch.float32)
-    for start in range(0, len(cells), exact.ROWS):
-        block = _cosines(cells[start : start + exact.ROWS], labels)
-        result[start : start + exact.ROWS] = block.amax(dim=1)
-    return result
+    """Cosines (..., C) float32 of vectors (..., D)."""
+    values, norms = exact.stored(vectors)
+    scale = (norms.sqrt()[..., None] * labels.norms).clamp_min(_MIN_NORM)
+    return (exact.product(values, labels.weights) / scale).clamp(-1.0, 1.0).float()
 
 
 def fit_statistics(global_: Tensor, cells: Tensor | None) -> Statistics:
