@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 train_app = typer.Typer()
 WaitOption = Annotated[
     bool,
-    typer.Option("--wait", help="Show the progress until the training and its refresh have ended."),
+    typer.Option("--wait", help="Show the progress until the suggestions are refreshed."),
 ]
 
 
