@@ -130,7 +130,7 @@ def wait_for(
         seconds = time.monotonic() - started
         if not process.running:
             raise StudioError(
-                f"{name} ended while it was starting. Its last words:\n{process.last_lines()}",
+                f"{name} ended while it was starting. Its last output:\n{process.last_lines()}",
                 f"Read {process.log}.",
             )
         if seconds > limit:

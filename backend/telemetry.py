@@ -15,7 +15,9 @@ PREDICTIONS = Counter("ls_clip_predictions_total", "Tasks answered by /predict."
 IMAGES_ENCODED = Counter("ls_clip_images_encoded_total", "Images encoded.")
 CACHE_HITS = Counter("ls_clip_embedding_cache_hits_total", "Images whose embedding was stored.")
 IMAGE_FAILURES = Counter(
-    "ls_clip_image_failures_total", "Images that could not be had, by reason.", ["reason"]
+    "ls_clip_image_failures_total",
+    "Images that could not be fetched or decoded, by reason.",
+    ["reason"],
 )
 STORE_FAILURES = Counter("ls_clip_store_failures_total", "Failed reads or writes of the store.")
 FETCH_SECONDS = Histogram("ls_clip_fetch_seconds", "Time to fetch one image.")

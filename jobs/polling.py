@@ -123,7 +123,7 @@ def wait_for_refresh(runs: RunStore, training: Training) -> Run:
             return run
         if not now.candidate:
             raise QueueError(
-                f"{training.candidate} is not put into use: somebody went back to another head.",
+                f"{training.candidate} is not put into use: someone returned to another head.",
                 f"See ls-clip heads {training.project}.",
             )
         candidates.add(now.candidate)

@@ -172,7 +172,7 @@ def _one_by_one(
         if address in deadly:
             failures[value] = ImageError(
                 ImageReason.WORKER_DIED,
-                "The worker's process died whenever it touched this image.",
+                "The worker's process died each time it processed this image.",
                 "Save the image again with an image editor; the worker's log may tell more.",
             )
             continue

@@ -127,7 +127,7 @@ class RunStore:
                 f"{', '.join(run.id for run in similar[:5])}."
                 if similar
                 else f"Project {project} has no run {run_id[:40]!r}.",
-                f"ls-clip runs {project} lists those that are remembered.",
+                f"ls-clip runs {project} lists the recorded ones.",
             )
         return run
 

@@ -94,7 +94,7 @@ class ClipWorker(SimpleWorker):
                 try:
                     self.maintain_heartbeats(job, execution)
                 except RedisError as error:
-                    log.warning("Redis is away: %s", error)
+                    log.warning("Redis does not answer: %s", error)
 
         heart = Thread(target=beat, daemon=True)
         heart.start()
@@ -216,7 +216,7 @@ def _reconcile(connection: Any) -> None:
     try:
         reconcile(connection)
     except RedisError as error:
-        log.warning("Redis is away: %s", error)
+        log.warning("Redis does not answer: %s", error)
     except QueueError as error:
         log.error("runs could not be reconciled: %s", error)
     except Exception:

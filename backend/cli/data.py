@@ -75,7 +75,7 @@ def import_archive(
     field = field if field is not None else known_field or "known_label"
     if known_field and field != known_field:
         raise SettingsError(
-            f"Project {project} has its known labels in {known_field!r} already.",
+            f"Project {project} already has its known labels in {known_field!r}.",
             f"Leave --field out, or first: ls-clip connect {project} --known-label ''.",
         )
     config = parse_config(described["label_config"])

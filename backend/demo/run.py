@@ -257,7 +257,7 @@ def _wait_forever(servers: _Servers, console: Console) -> None:
         for name, process in servers.by_name.items():
             if not process.running:
                 raise StudioError(
-                    f"{name} has ended. Its last words:\n{process.last_lines()}",
+                    f"{name} has ended. Its last output:\n{process.last_lines()}",
                     f"Read {process.log}, and start the demo again.",
                 )
 

@@ -98,7 +98,7 @@ def examine(context: Context, checks: Iterable[Check]) -> list[Finding]:
             Finding(
                 "skipped",
                 Severity.NOTE,
-                f"Not looked at: {', '.join(skipped)}.",
+                f"Not checked: {', '.join(skipped)}.",
                 "They depend on what failed above.",
                 "Fix the errors, then run ls-clip doctor again.",
             )
@@ -125,7 +125,7 @@ def _run(check: Check, context: Context) -> list[Finding]:
                 check.id,
                 Severity.ERROR,
                 f"This check itself failed: {type(error).__name__}: {detail}",
-                "Nothing is known about what it looks at.",
+                "What it examines is unknown.",
                 "Please report it, with the output of ls-clip doctor --json.",
             )
         ]

@@ -100,7 +100,7 @@ def token(context: Context) -> Iterator[Finding]:
             ) from error
         if error.status in {403, 500} and not isinstance(error, StudioTokenError):
             raise StudioError(
-                "The token is valid, but its user may use nothing.",
+                "The token is valid, but its user has no access to anything.",
                 "Add the user to the organization again, or use the token of another one.",
             ) from error
         raise

@@ -130,7 +130,7 @@ def backend_login(context: Context) -> Iterator[Finding]:
             "backend-login",
             Severity.ERROR,
             "The running backend refuses BASIC_AUTH_USER and BASIC_AUTH_PASS.",
-            "ls-clip connect would tell Label Studio credentials that do not work.",
+            "ls-clip connect would give Label Studio credentials that do not work.",
             "Restart ls-clip serve with the same settings as ls-clip doctor.",
         )
         return
@@ -159,7 +159,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-settings",
             Severity.WARNING,
-            "The running backend does not tell whether it has these settings.",
+            "The running backend cannot compare its settings with these.",
             "It may be of an older release.",
             "Restart ls-clip serve, then run ls-clip doctor again.",
         )
@@ -168,7 +168,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
             "backend-settings",
             Severity.WARNING,
             f"The running backend has another value of {', '.join(map(str, differ))}.",
-            "What is found here need not hold for it: a .env is read once, at the start.",
+            "The findings here may not apply to it: .env is read once, at the start.",
             "Restart ls-clip serve (and ls-clip worker) with these settings, or run ls-clip doctor "
             "with theirs.",
         )

@@ -29,7 +29,7 @@ def project(context: Context) -> Iterator[Finding]:
             "project",
             Severity.NOTE,
             "The project has no tasks.",
-            "There is nothing to suggest anything for.",
+            "There is nothing to make suggestions for.",
             f"Import images, then run ls-clip connect {context.number}.",
         )
 
@@ -50,7 +50,7 @@ def evidence(context: Context) -> Iterator[Finding]:
             "evidence",
             Severity.NOTE,
             "The labeling config has no place for the probabilities.",
-            "People see ticked boxes and not how sure they are.",
+            "Annotators see ticked boxes, but not how probable they are.",
             f'Add <TextArea name="{EVIDENCE_NAME}" toName="{context.config.controls[0].to_name}" '
             'editable="false"/> to the labeling config.',
         )

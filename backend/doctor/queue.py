@@ -39,8 +39,8 @@ def queue_answers(context: Context) -> Iterator[Finding]:
         yield Finding(
             "queue",
             Severity.WARNING,
-            f"The Redis at {queue.place(context.settings)} keeps nothing on its disk.",
-            "When it restarts, runs that are going on are forgotten.",
+            f"The Redis at {queue.place(context.settings)} does not persist its data.",
+            "A restart loses the runs in progress.",
             "Start it with --appendonly yes.",
         )
 
@@ -73,7 +73,7 @@ def last_run(context: Context) -> Iterator[Finding]:
         runs = RunStore(queue.connect(context.settings, retries=0))
         history = runs.of_project(context.project_number)
     if not history:
-        yield Finding("run", Severity.OK, "There was no run of the project yet.")
+        yield Finding("run", Severity.OK, "The project has had no runs yet.")
         return
     run = history[0]
     again = f"Fix that, then run ls-clip predict {run.project}; what is embedded stays."
@@ -131,7 +131,7 @@ def training(context: Context) -> Iterator[Finding]:
         yield finding(
             Severity.WARNING,
             f"The last training failed: {now.reason}",
-            "The head that served before still serves.",
+            "The previous head stays in use.",
             f"Fix that, then run ls-clip train {now.project} --wait.",
         )
     elif now.outcome == Outcome.REJECTED:

@@ -83,7 +83,7 @@ def backend_version(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-version",
             Severity.WARNING,
-            f"The project shows {shown}; today's version is {expected}.",
+            f"The project shows {shown}; the current version is {expected}.",
             "Labels, encoder, head or thresholds have changed since, and the suggestions have not.",
             f"Run ls-clip connect {context.number}.",
         )
@@ -137,7 +137,7 @@ def duplicated(context: Context) -> Iterator[Finding]:
             f"{counted(len(twice), 'task')} with several predictions of one version: "
             f"{', '.join(map(str, twice[:10]))}.",
             "Annotators see them all, and statistics count them all.",
-            f"Run ls-clip prune {context.number} --duplicates when nobody labels.",
+            f"Run ls-clip prune {context.number} --duplicates when nobody is labeling.",
         )
 
 
@@ -170,7 +170,7 @@ def gone_labels(context: Context) -> Iterator[Finding]:
             "Predictions tick labels that the config does not have: "
             f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}.",
             "Nobody sees such a label, yet it is submitted with the annotation.",
-            f"Run ls-clip connect {context.number}: it predicts with today's labels.",
+            f"Run ls-clip connect {context.number}: it predicts with the current labels.",
         )
 
 

@@ -279,7 +279,7 @@ def _refuse_access_token(key: str) -> None:
         return
     except jwt.InvalidTokenError as error:
         raise StudioTokenError(
-            "The Label Studio token is not whole: it has lost characters on its way.",
+            "The Label Studio token is incomplete: characters are missing.",
             TOKEN_FIX,
         ) from error
     if kind == "access":

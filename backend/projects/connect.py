@@ -97,7 +97,7 @@ def connect(
             return _connect(settings, studio, runtime, project, progress)
     except Timeout as error:
         raise StudioError(
-            f"Project {number} is being connected already.", "Wait until that call has ended."
+            f"Project {number} is already being connected.", "Wait until that call has ended."
         ) from error
 
 

@@ -59,6 +59,15 @@ class Background:
         """Erase what is stored about the tasks that a TASKS_DELETED event names."""
         _submit(self._store, self._purge_tasks, event)
 
+    def start_run_for_late_tasks(self, project: str, late: int) -> None:
+        """Let the workers predict what a /predict call had no time for.
+
+        Args:
+            project: ``<id>.<unix time of creation>``.
+            late: how many tasks are left.
+        """
+        _submit(self._queue, start_run_for_late_tasks, self._runtime.settings, project, late)
+
     def record_event(self, event: Mapping[str, Any], project: int) -> None:
         """Record an event for the workers.
 
@@ -68,7 +77,7 @@ class Background:
         """
         if not self._runtime.settings.redis_url.get_secret_value():
             action = event["action"]
-            log.warning("%s of project %d leads to nothing: there are no workers", action, project)
+            log.warning("%s of project %d is ignored: there are no workers", action, project)
             return
         with self._lock:
             self._events.append((event, project))
@@ -93,7 +102,7 @@ class Background:
             telemetry.EVENTS_LOST.inc(lost)
             event, project = events[recorded]
             log.error(
-                "%s of project %d is not noted, and %d more: %s",
+                "%s of project %d was not recorded, and %d more: %s",
                 *(event["action"], project, lost - 1, error),
             )
 
@@ -127,7 +136,7 @@ class Background:
 
 
 def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> None:
-    """Let the workers do what a /predict call had no time for; the log tells of it.
+    """Let the workers predict what a /predict call had no time for; the log says so.
 
     Args:
         settings: of this process.
@@ -136,8 +145,10 @@ def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> Non
     """
     number = project.partition(".")[0]
     if not settings.redis_url.get_secret_value() or not re.fullmatch("[0-9]{1,18}", number):
-        log.warning("%d tasks of project %r had no time; there are no workers", late, number[:20])
+        late_tasks = "%d tasks of project %r were not predicted in time; there are no workers"
+        log.warning(late_tasks, late, number[:20])
         return
+    late_tasks = "%d tasks of project %s were not predicted in time; "
     try:
         run, is_new = enqueue.start_run(
             RunStore(queue.connect(settings, retries=0)),
@@ -146,12 +157,10 @@ def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> Non
             Trigger.LABEL_STUDIO,
         )
     except QueueError as error:
-        log.error("%d tasks of project %s are left: %s", late, number, error)
+        log.error(late_tasks + "no run can be started: %s", late, number, error)
         return
-    verb = "does" if is_new else "was going and does"
-    log.warning(
-        "%d tasks had no time: run %s %s the rest of project %s", late, run.id, verb, number
-    )
+    which = "new run" if is_new else "run in progress"
+    log.warning(late_tasks + "the %s %s predicts them", late, number, which, run.id)
 
 
 def _submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:

@@ -93,5 +93,5 @@ class ClipBackend(LabelStudioMLBase):
         if settings.redis_url.get_secret_value():
             record_event(queue.connect(settings), settings, body, number)
         else:
-            log.warning("fit leads to nothing: there are no workers (LS_CLIP_REDIS_URL)")
+            log.warning("fit is ignored: there are no workers (LS_CLIP_REDIS_URL)")
         return {}

@@ -14,7 +14,6 @@ from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
 from backend.server.auth import requires_login
-from backend.server.background import start_run_for_late_tasks
 from backend.server.requests import json_body, labeling_config, text_field
 from backend.server.settings_comparison import differing
 from backend.server.state import state
@@ -64,7 +63,7 @@ def predict() -> Response:
     _count(predictions)
     late = sum(1 for each in predictions if each.failure and each.failure.reason in LATE)
     if late and len(tasks) > 1:
-        start_run_for_late_tasks(state().settings, project, late)
+        state().background.start_run_for_late_tasks(project, late)
     state().background.log_predictions(project, predictions)
     return jsonify(
         {

@@ -171,7 +171,7 @@ def test_an_event_that_cannot_be_noted_is_said(
     runtime = make_runtime(redis_url="redis://127.0.0.1:1/0")
     client = create_app(runtime).test_client()
     assert client.post("/webhook", json=event("full_annotation_created")).status_code == 200
-    until(lambda: "is not noted" in caplog.text)
+    until(lambda: "was not recorded" in caplog.text)
 
 
 def test_a_redis_that_hangs_keeps_the_store_from_nothing(
@@ -184,7 +184,7 @@ def test_a_redis_that_hangs_keeps_the_store_from_nothing(
             work.record_event(event("full_annotation_created"), 5)
         work.log_predictions("5.1", [Prediction(1, "v1", [], 0.5, ())])
         until(lambda: runtime.prediction_log.of_tasks("5.1", [1]))
-        assert "is not noted" not in caplog.text
+        assert "was not recorded" not in caplog.text
     # What has come meanwhile costs one more wait, and not one each.
     until(lambda: "and 48 more" in caplog.text or "and 49 more" in caplog.text)
 
