@@ -230,6 +230,15 @@ class Settings(BaseSettings):
             raise ValueError("must hold neither user nor password")
         return value
 
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: str) -> str:
+        try:
+            Path(value).expanduser()
+        except RuntimeError as error:
+            raise ValueError("begins with ~ and the name of a user who does not exist") from error
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:

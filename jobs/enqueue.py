@@ -59,7 +59,9 @@ def start_run(
         run, is_new = runs.start(project, scope, trigger, head)
         if is_new:
             enqueue_plan(runs, run.id)
-            log.info("run %s: project %d, %s tasks, for %s", run.id, project, scope, trigger)
+            log.info(
+                "run %s: project %d, scope %s, requested by %s", run.id, project, scope, trigger
+            )
     return run, is_new
 
 

@@ -8,7 +8,7 @@ from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
-from backend.inference.task_images import image_of
+from backend.inference.task_images import image_of, task_data
 from backend.labels.config import LabelConfig
 from backend.labelstudio.client import LabelStudioClient
 from jobs.run import Scope
@@ -56,7 +56,7 @@ def tasks_in_scope(
         images = (image_of(control, task) for control in config.controls)
         yield {
             "id": number,
-            "data": {name: value for name, value in task["data"].items() if name in kept},
+            "data": {name: value for name, value in task_data(task).items() if name in kept},
             "images": sorted({value for value in images if value is not None}),
         }
 

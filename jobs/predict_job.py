@@ -64,7 +64,7 @@ def _plan(run_id: str) -> None:
             else:
                 enqueue_shard(runs, run_id, number)
         listed = runs.get(run_id) or run
-        log.info("run %s: %d tasks in %d shards", run_id, listed.listed, listed.shards)
+        log.info("run %s: tasks: %d, shards: %d", run_id, listed.listed, listed.shards)
         if not runs.move(run_id, RunState.EMBEDDING):
             raise StoppedError
         enqueue_finish_if_complete(runs, run_id)
@@ -199,6 +199,6 @@ def _maintain_store(runs: RunStore, runtime: Runtime) -> None:
 def _sweep(runs: RunStore, runtime: Runtime) -> None:
     """Delete the files of runs that have ended; they may hold images as ``data:`` URIs."""
     try:
-        erase_ended(runtime.store.artifacts, {run.id for run in runs.active()})
+        erase_ended(runtime.store.artifacts, runs.active_ids())
     except StoreError as error:
         log.warning("files of ended runs were not deleted: %s", error)

@@ -45,8 +45,8 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
 
     Args:
         settings: ``redis_url``.
-        retries: how often a command is repeated while Redis is away; 2 takes about a second, and
-            8 outlasts a restart.
+        retries: how often a command is repeated while Redis does not answer; 2 takes about a
+            second, and 8 outlasts a restart.
 
     Raises:
         QueueError: no address is set, or it is not a valid one.
@@ -54,20 +54,24 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
     url = settings.redis_url.get_secret_value()
     if not url:
         raise QueueError(
-            "No queue is set, so there are no workers to ask.",
+            "No queue is set, so there are no runs and no workers.",
             "Set LS_CLIP_REDIS_URL (redis://HOST:6379/0) for the backend and its workers; without "
             "one, ls-clip connect PROJECT predicts in its own process.",
         )
     try:
-        return Redis.from_url(
+        connection = Redis.from_url(
             url,
             socket_connect_timeout=2.0,
             retry=Retry(ExponentialWithJitterBackoff(cap=10.0, base=0.3), retries),
             retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
         )
-    except ValueError as error:
+        # An option that redis-py does not know is otherwise found at the first command.
+        pool = connection.connection_pool
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, ValueError) as error:
         # The error's text may contain a part of the password.
         raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
+    return connection
 
 
 def place(settings: Settings) -> str:

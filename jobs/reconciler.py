@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from redis import Redis
 from rq.registry import clean_registries
 from rq.worker_registration import clean_worker_registry
 
-from backend.errors import ClipError
+from backend.errors import ClipError, QueueError
 from jobs import queue, schedule
 from jobs.enqueue import (
     enqueue_finish_if_complete,
@@ -65,14 +66,29 @@ def reconcile(connection: Redis) -> None:
         clean_worker_registry(jobs)
     runs = RunStore(connection)
     for run in runs.active():
-        _reconcile_run(runs, run)
+        with _alone(f"run {run.id}"):
+            _reconcile_run(runs, run)
     trainings = TrainingStore(connection)
     for project in trainings.active():
-        _reconcile_training(trainings, project)
+        with _alone(f"the training of project {project}"):
+            _reconcile_training(trainings, project)
     if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
         enqueue_reconcile_all(connection)
     for kind, project in schedule.take(connection):
-        _start(kind, runs, trainings, project)
+        try:
+            _start(kind, runs, trainings, project)
+        except QueueError as error:
+            log.error("project %d: %s cannot be started yet: %s", project, kind, error)
+            schedule.add(connection, kind, project, time.time() + POSTPONED_SECONDS)
+
+
+@contextmanager
+def _alone(what: str) -> Iterator[None]:
+    """Log a record that cannot be read, so that it does not keep the others waiting."""
+    try:
+        yield
+    except QueueError as error:
+        log.error("%s is not reconciled: %s", what, error)
 
 
 def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -> None:

@@ -34,7 +34,10 @@ class Record(BaseModel):
         Raises:
             QueueError: it was written by a newer release, or cannot be read.
         """
-        version = int(content.get("schema", 1))
+        try:
+            version = int(content.get("schema", 1))
+        except (TypeError, ValueError) as error:
+            raise _unreadable(cls.__name__, "schema") from error
         if version > SCHEMA:
             raise QueueError(
                 f"Redis holds a {cls.__name__.lower()} of layout {version}; this release reads "
@@ -45,10 +48,18 @@ class Record(BaseModel):
             return cls.model_validate({**content, **known})
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, part["loc"])) for part in error.errors())
-            raise QueueError(
-                f"Redis holds a {cls.__name__.lower()} that cannot be read ({fields}).",
-                "Upgrade all processes to the same release: backend, workers and command line.",
-            ) from error
+            raise _unreadable(cls.__name__, fields) from error
+
+    @classmethod
+    def from_json(cls, text: bytes, **known: Any) -> Self:
+        """The record in a JSON object; arguments and errors as for `from_wire`."""
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise _unreadable(cls.__name__, "no JSON") from error
+        if not isinstance(content, dict):
+            raise _unreadable(cls.__name__, "no JSON object")
+        return cls.from_wire(content, **known)
 
     @classmethod
     def to_wire(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,3 +77,10 @@ class Record(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, with the names of JSON answers."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+def _unreadable(kind: str, what: str) -> QueueError:
+    return QueueError(
+        f"Redis holds a {kind.lower()} that cannot be read ({what}).",
+        "Upgrade all processes to the same release: backend, workers and command line.",
+    )

@@ -8,6 +8,7 @@ repeated after a timeout or a crash counts nothing twice.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,15 @@ from uuid import uuid4
 
 from redis import Redis
 
-from backend.errors import ClipError, RunNotFoundError
+from backend.errors import ClipError, QueueError, RunNotFoundError
 from jobs.queue import PREFIX
 from jobs.record import SCHEMA
 from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
+
+log = logging.getLogger(__name__)
 
 KEPT_RUNS = 50
 """Runs of a project that are remembered."""
@@ -84,14 +87,17 @@ class RunStore:
         """The run as it stands now, or None.
 
         Raises:
-            QueueError: a newer release wrote it.
+            QueueError: a newer release wrote it, or it cannot be read.
         """
         with self.connection.pipeline(transaction=False) as pipe:
             pipe.hgetall(_key(run_id))
             pipe.hgetall(_key(run_id, "shards"))
             pipe.hlen(_key(run_id, "failures"))
             raw, raw_shards, failed = pipe.execute()
-        content = {key.decode(): value.decode() for key, value in raw.items()}
+        content = {
+            key.decode(errors="replace"): value.decode(errors="replace")
+            for key, value in raw.items()
+        }
         if "project" not in content:
             return None
         shards = _shards(raw_shards)
@@ -136,11 +142,20 @@ class RunStore:
         ids = [value.decode() for value in self.connection.zrevrange(_list(project), 0, -1)]
         return [run for run in map(self.get, ids) if run is not None]
 
+    def active_ids(self) -> set[str]:
+        """Ids of the runs that have not ended, of all projects, whoever wrote them."""
+        return {value.decode() for value in self.connection.smembers(_ACTIVE)}
+
     def active(self) -> list[Run]:
-        """Runs that have not ended, of all projects."""
+        """Runs that have not ended, of all projects; those that cannot be read are left out."""
         runs = []
         for value in self.connection.smembers(_ACTIVE):
-            run = self.get(value.decode())
+            try:
+                run = self.get(value.decode())
+            except QueueError as error:
+                # A newer release takes care of it; the runs of other projects go on.
+                log.warning("run %s is left alone: %s", value.decode(), error)
+                continue
             if run is None:
                 self.connection.srem(_ACTIVE, value)
             else:
@@ -322,7 +337,7 @@ def _slot(project: int) -> str:
 
 
 def _shards(raw: Mapping[bytes, bytes]) -> list[Shard]:
-    return [Shard.from_wire(json.loads(value), number=int(number)) for number, value in raw.items()]
+    return [Shard.from_json(value, number=int(number)) for number, value in raw.items()]
 
 
 def _config(project: int) -> str:

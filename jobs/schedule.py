@@ -7,6 +7,7 @@ removes an entry acts on it. RQ's own scheduler would be one more process that c
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from enum import StrEnum
 
 from redis import Redis
@@ -72,11 +73,13 @@ def set_known(connection: Redis) -> None:
     connection.set(_KNOWN, "1")
 
 
-def take(connection: Redis) -> list[tuple[Kind, int]]:
-    """Remove what is due by now, as (kind, project). Of several callers one gets each entry."""
-    taken = []
+def take(connection: Redis) -> Iterator[tuple[Kind, int]]:
+    """What is due by now, as (kind, project). Of several callers one gets each entry.
+
+    An entry is removed just before it is given, so that an error loses no other one. Kinds that
+    only a newer release knows stay for that.
+    """
     for member in connection.zrangebyscore(_DUE, 0, time.time()):
-        if connection.zrem(_DUE, member):
-            kind, _, project = member.decode().partition(":")
-            taken.append((Kind(kind), int(project)))
-    return taken
+        kind, _, project = member.decode().partition(":")
+        if kind in [*Kind] and project.isdecimal() and connection.zrem(_DUE, member):
+            yield Kind(kind), int(project)

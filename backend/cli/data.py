@@ -247,7 +247,10 @@ def prune(
 @data_app.command()
 def forget(
     project: ProjectArgument,
-    task: Annotated[list[int] | None, typer.Option(help="Only this task; can be repeated.")] = None,
+    task: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=2**63 - 1, help="Only this task; can be repeated."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Erase what is stored about a project or about some of its tasks.
@@ -286,10 +289,10 @@ def forget(
             )
     else:
         console.print(f"Nothing is stored about project {project}, {what}.")
-    going = []
+    going: set[str] = set()
     if settings.redis_url.get_secret_value():
         with queue.explained():
-            going = run_store(settings).active()
+            going = run_store(settings).active_ids()
             if not task:
                 TrainingStore(queue.connect(settings)).purge(project)
-    erase_ended(store.artifacts, {run.id for run in going})
+    erase_ended(store.artifacts, going)

@@ -42,7 +42,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     """
     settings = load_settings()
     configure_logging(settings)
-    from jobs import enqueue
+    from jobs import enqueue, queue
     from jobs.polling import wait_for_training
     from jobs.queue import PREDICT, TRAIN
     from jobs.run import RunState
@@ -53,7 +53,11 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     warn_without_workers(settings, TRAIN, PREDICT)
     number = enqueue.request_training(trainings, project)
     if not wait:
-        console.print(f"The training is scheduled; follow it with: ls-clip heads {project}")
+        if as_json:
+            with queue.explained():
+                typer.echo(json.dumps(trainings.get(project).as_dict(), ensure_ascii=False))
+        else:
+            console.print(f"The training is scheduled; follow it with: ls-clip heads {project}")
         return
     with console.status("training"):
         training = wait_for_training(trainings, project, number)
@@ -106,6 +110,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     from backend.labelstudio.projects import project_key
     from backend.storage.head_registry import HeadRegistry
     from backend.storage.store import Store
+    from backend.training.head_trainer import MIN_APPROVALS
     from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
@@ -120,7 +125,12 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
     if not sets:
-        console.print("No head is in use; predictions are zero-shot.")
+        console.print(
+            "No head is in use; predictions are zero-shot. "
+            f"The first head needs {MIN_APPROVALS} reviewed tasks."
+        )
+        if training is None:
+            console.print("LS_CLIP_REDIS_URL is not set, so nothing is trained.")
     else:
         _print_heads(sets, serving, registry.candidate(key))
     if training is not None and training.outcome:
@@ -129,7 +139,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         print_training(training)
     if training is not None and training.pending:
         console.print(
-            f"New approvals since then: {training.pending}. {training.needed} start a training at "
+            f"New approvals: {training.pending}. {training.needed} start a training at "
             f"once; fewer start one after {settings.train_after:.0f} s without another.",
             highlight=False,
         )
@@ -196,7 +206,11 @@ def rollback(
         before = history[: history.index(history[-1])] if history else []
         if not before:
             raise SettingsError(
-                "No other head has been in use before.", f"ls-clip heads {project} lists them."
+                f"No other head of project {project} has been in use before.",
+                "Name the head, or zero-shot."
+                if registry.names(key)
+                else "Nothing to return to: "
+                "the project has no heads, and its suggestions are zero-shot.",
             )
         head = before[-1]
     if head != ZERO_SHOT:

@@ -25,7 +25,12 @@ images_app = typer.Typer()
 def suggest(
     photos: Annotated[list[Path], typer.Argument(help="Image files.")],
     labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
-    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Suggest labels from this probability on; default: the encoder's."
+        ),
+    ] = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:

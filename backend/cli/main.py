@@ -39,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 app.add_typer(images_app)
 app.add_typer(runs_app)
@@ -111,10 +112,13 @@ def connect(
 
 
 def _print_report(settings: Settings, report: ConnectReport) -> None:
-    console.print(
-        f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
-        f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
-    )
+    if report.model_version:
+        console.print(
+            f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
+            f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
+        )
+    else:
+        console.print(f"None of {report.tasks} tasks has a prediction; the project shows none.")
     if settings.blind_share:
         console.print(
             f"{settings.blind_share:.0%} of the tasks are shown without suggestions on purpose, "

@@ -106,7 +106,7 @@ def predict(
     elif wait or run.state == RunState.FAILED:
         print_outcome(runs, run)
     else:
-        console.print(f"Run [bold]{run.id}[/]; see it with: ls-clip runs {project}")
+        console.print(f"Run [bold]{run.id}[/]; follow it with: ls-clip runs {project}")
     incomplete = run.state != RunState.DONE or run.failed
     if run.state == RunState.FAILED or (wait and incomplete):
         raise typer.Exit(1)

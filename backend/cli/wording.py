@@ -18,7 +18,7 @@ RUN_STATES = {
 TRAINING_STATES = {
     TrainingState.IDLE: "idle",
     TrainingState.QUEUED: "queued",
-    TrainingState.TRAINING: "going on",
+    TrainingState.TRAINING: "in progress",
 }
 """State -> word."""
 OUTCOMES = {

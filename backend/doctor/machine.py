@@ -62,7 +62,7 @@ def credentials(context: Context) -> Iterator[Finding]:
         yield Finding(
             "credentials",
             Severity.ERROR,
-            f"{missing} is not set, and its counterpart is.",
+            f"{missing} is not set, although its counterpart is.",
             "Label Studio logs in only with both, so the backend refuses all its calls.",
             f"Set {missing}, restart ls-clip serve, then run ls-clip connect PROJECT.",
         )
@@ -185,18 +185,18 @@ def _slow(path: str, seconds: float, limit: float) -> Finding:
 
 
 CHECKS = (
-    Check("encoder", "The encoder is there.", "Without it nothing can be suggested.", encoder),
+    Check("encoder", "The encoder can be loaded.", "Without it nothing can be suggested.", encoder),
     Check("store", "The store can be written.", "Embeddings are kept there.", store),
     Check(
         "credentials",
-        "The backend asks for a login and a secret.",
+        "The backend requires a login and a secret.",
         "The backend does not start like this.",
         credentials,
     ),
     Check("backend", "The backend answers.", "It makes the suggestions.", backend),
     Check(
         "backend-login",
-        "The backend takes the credentials.",
+        "The backend accepts the credentials.",
         "Label Studio has to log in to it.",
         backend_login,
         ("backend",),

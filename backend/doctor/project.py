@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ from backend.projects.registration import TITLE
 
 SAMPLE = 12
 """Tasks whose images are fetched as a test."""
+NAMED_TASKS = 3
+"""Tasks that a finding about images names."""
 
 
 def project(context: Context) -> Iterator[Finding]:
@@ -181,21 +183,22 @@ def images(context: Context) -> Iterator[Finding]:
     """The images of a few tasks can be fetched and read."""
     tasks = context.studio.tasks.sample(context.project_number, SAMPLE)
     failures: dict[tuple[str, str], ImageError] = {}
-    counts: Counter[tuple[str, str]] = Counter()
+    numbers: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for task in tasks:
         failure = _image_failure(context, task)
         if failure is not None:
             host, error = failure
             failures.setdefault((host, error.reason), error)
-            counts[host, error.reason] += 1
+            numbers[host, error.reason].append(int(task["id"]))
     for (host, reason), error in failures.items():
-        count = counts[host, reason]
+        failed = numbers[host, reason]
+        named = ", ".join(map(str, failed[:NAMED_TASKS]))
         yield Finding(
             "images",
-            Severity.ERROR if count == len(tasks) else Severity.WARNING,
-            f"{count} of {len(tasks)} images tried cannot be fetched from {host} ({reason}): "
-            f"{error.message}",
-            "Their tasks stay without suggestions.",
+            Severity.ERROR if len(failed) == len(tasks) else Severity.WARNING,
+            f"{len(failed)} of {len(tasks)} images tried, from {host}, cannot be used ({reason}; "
+            f"tasks: {named}{', ...' if len(failed) > NAMED_TASKS else ''}): {error.message}",
+            "Tasks without an image stay without suggestions.",
             error.fix,
         )
 
@@ -240,14 +243,14 @@ CHECKS = (
     Check(
         "project",
         "The project can be read.",
-        "Nothing can be said about it.",
+        "It cannot be checked.",
         project,
         ("token",),
         project=True,
     ),
     Check(
         "config",
-        "The labeling config has something for us.",
+        "The labeling config has controls that can be predicted.",
         "Without it nothing is suggested.",
         config,
         ("project",),
@@ -271,7 +274,7 @@ CHECKS = (
     ),
     Check(
         "backend-registered",
-        "The project has the backend.",
+        "The backend is registered in the project.",
         "Label Studio asks it.",
         registered,
         ("project", "ssrf"),
@@ -287,7 +290,7 @@ CHECKS = (
     ),
     Check(
         "webhook",
-        "Our webhook is there.",
+        "Our webhook is registered.",
         "Events come through it.",
         webhook,
         ("project", "backend-registered"),

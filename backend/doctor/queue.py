@@ -58,7 +58,7 @@ def workers(context: Context) -> Iterator[Finding]:
         yield Finding(
             "workers",
             Severity.WARNING,
-            f"No worker listens on the queue, in which {counted(waiting, 'job')} must wait.",
+            f"No worker listens on the queue; jobs that wait: {waiting}.",
             "ls-clip predict and ls-clip connect wait for one.",
             "Run ls-clip worker and keep it running.",
         )
@@ -83,11 +83,13 @@ def last_run(context: Context) -> Iterator[Finding]:
         fix = f"{run.error['fix']} {again}".strip()
         yield finding(Severity.WARNING, f"The last run failed: {run.error['message']}", why, fix)
     elif run.state not in ENDED and run.blocked_on:
-        why = f"The run {run.id} has been going since then without getting on."
+        why = f"The run {run.id} has made no progress since then."
         yield finding(Severity.WARNING, f"The run waits: {run.blocked_on}", why, again)
     elif run.state not in ENDED and time.time() - run.updated > SILENT_SECONDS:
         minutes = round((time.time() - run.updated) / 60)
-        what = f"The run {run.id} has not got on for {counted(minutes, 'minute')} ({run.state})."
+        what = (
+            f"The run {run.id} has made no progress for {counted(minutes, 'minute')} ({run.state})."
+        )
         yield finding(
             Severity.WARNING, what, "Its tasks wait.", "Is ls-clip worker running? " + again
         )
@@ -110,14 +112,14 @@ def training(context: Context) -> Iterator[Finding]:
         now = TrainingStore(connection).get(context.project_number)
     finding = partial(Finding, "training")
     if now.state == TrainingState.IDLE and not (now.outcome or now.pending or now.blocked_on):
-        yield finding(Severity.OK, "There was no training of the project yet.")
+        yield finding(Severity.OK, "The project has had no training yet.")
         return
     if not trainers and (now.pending or now.state != TrainingState.IDLE):
         yield finding(
             Severity.WARNING,
             f"No worker listens on the queue {queue.TRAIN!r}, and there is something to do: "
             f"{counted(now.pending, 'new approval')}.",
-            "What people approve makes no suggestion better.",
+            "Approvals do not improve the suggestions.",
             "Run ls-clip worker, which listens on both queues.",
         )
     elif now.blocked_on:

@@ -242,7 +242,7 @@ CHECKS = (
     ),
     Check(
         "predictions-duplicated",
-        "No suggestion is there twice.",
+        "No task has duplicate suggestions.",
         "Annotators would see both.",
         duplicated,
         ("project",),
@@ -250,7 +250,7 @@ CHECKS = (
     ),
     Check(
         "predictions-versions",
-        "There is no second version of suggestions.",
+        "All predictions are of one version.",
         "Quick view shows all of them.",
         versions,
         ("project",),
@@ -258,7 +258,7 @@ CHECKS = (
     ),
     Check(
         "predictions-labels",
-        "Suggestions hold labels of the config only.",
+        "Suggestions contain only labels of the config.",
         "Others are submitted unseen.",
         gone_labels,
         ("config", "model-version"),

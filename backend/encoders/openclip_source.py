@@ -145,7 +145,7 @@ def _downloaded(download: Callable[[], str], name: str) -> Path:
         return Path(download())
     except Exception as error:  # The hub's clients raise errors of several libraries.
         raise EncoderError(
-            f"The weights of {name} are neither in the local cache nor to be downloaded.",
+            f"The weights of {name} are not in the local cache and cannot be downloaded.",
             WEIGHTS_FIX,
         ) from error
 

@@ -203,7 +203,7 @@ def _explained(data: bytes, error: Exception) -> ImageError:
         return ImageError(
             ImageReason.TRUNCATED,
             f"The {readable} file ends too early, after {len(data)} bytes.",
-            "Upload the whole file again.",
+            "Replace it with a complete copy.",
         )
     detail = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"
     return ImageError(

@@ -38,5 +38,5 @@ def blind_score(project: str, task: int, model_version: str) -> float:
 
 def _fraction(purpose: str, project: str, task: int) -> float:
     """In [0, 1), evenly spread over tasks."""
-    digest = hashlib.sha256(f"{purpose}/{project}/{task}".encode()).digest()
+    digest = hashlib.sha256(f"{purpose}/{project}/{task}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8]) / 2**64

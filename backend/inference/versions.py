@@ -146,7 +146,7 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        frozen = written = False
+        frozen = False
         for control in config.controls:
             name = self._statistics_name(control, project)
             if self.store.artifacts.read(name) is not None:
@@ -167,8 +167,9 @@ class ModelVersions:
                 continue
             scores = raw_scores(self._label_embeddings, control, sample)
             self.store.artifacts.write(name, zero_shot.fit_statistics(*scores).as_dict())
-            frozen = written = True
-        if written:
+            frozen = True
+        if frozen:
+            # Also if they were there: their writer may have died before it changed the marker.
             self.store.generation.change()
         return frozen
 
@@ -213,6 +214,10 @@ class ModelVersions:
                 stored[control.name] = content
         try:
             statistics = {name: Statistics.from_dict(content) for name, content in stored.items()}
+            for control in config.controls:
+                known = statistics.get(control.name)
+                if known is not None and len(known.global_mean) != len(control.labels):
+                    raise ValueError("statistics of another number of labels")
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged("statistics", error) from error
         table = self.table()
@@ -286,13 +291,19 @@ class ModelVersions:
         if name == ZERO_SHOT:
             return None
         head_set = self.heads.get(project, name)
+        number = project.partition(".")[0]
         if head_set.encoder != self.encoder.id:
-            number = project.partition(".")[0]
             raise SettingsError(
                 f"The head {name} of project {number[:20]} was made for the encoder "
                 f"{head_set.encoder}, and this process has {self.encoder.id}.",
                 "Set LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION as they were, or train "
                 f"a head for this encoder: ls-clip train {number[:20]}.",
+            )
+        widths = {fitted.head.weight.shape[1] for fitted in head_set.controls.values()}
+        if widths - {self.encoder.dim}:
+            raise StoreError(
+                f"The head {name} in the store is damaged: it takes embeddings of another size.",
+                f"Go back to another one: ls-clip rollback {number[:20]} HEAD.",
             )
         return head_set
 

@@ -48,7 +48,7 @@ class ConnectReport:
         tasks: tasks of the project.
         imported: predictions made by this call.
         predicted: tasks that have a prediction of ``model_version``.
-        model_version: what the project now shows.
+        model_version: what the project now shows; empty if nothing.
         failures: task id -> why it has no prediction, or only a part, and what fixes that.
         warnings: what a person should know, one sentence each.
     """
@@ -153,14 +153,15 @@ def _connect(
         run, failures = run_by_workers(settings, number, report)
     else:
         run, failures = run_locally(runtime, number, Scope.MISSING, Trigger.CONNECT, report)
-    tasks = int(studio.projects.get(number)["task_number"])
+    after = studio.projects.get(number)
+    tasks, shown = int(after["task_number"]), str(after["model_version"] or "")
     if len(failures) < tasks:
         studio.projects.update(number, **SHOWN)
     return ConnectReport(
         tasks,
         run.imported,
-        studio.predictions.versions(number).get(run.model_version, 0),
-        run.model_version,
+        studio.predictions.versions(number).get(shown, 0),
+        shown,
         {task: as_text(why) for task, why in failures.items()},
         [*warnings, *run.notes],
     )

@@ -77,7 +77,9 @@ class Background:
         """
         if not self._runtime.settings.redis_url.get_secret_value():
             action = event["action"]
-            log.warning("%s of project %d is ignored: there are no workers", action, project)
+            log.info(
+                "%s of project %d starts nothing: LS_CLIP_REDIS_URL is not set", action, project
+            )
             return
         with self._lock:
             self._events.append((event, project))

@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -72,7 +73,11 @@ def serve(settings: Settings) -> None:
     # OpenMP's threads, which torch uses, otherwise spin while they wait for work. Scoring one image
     # is so little work that they would do nothing else, on cores that other requests need.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    _Server(settings).run()
+    try:
+        _Server(settings).run()
+    except SystemExit as end:
+        # gunicorn has codes of its own, e.g. 4 if the encoder cannot be loaded.
+        raise SystemExit(1 if end.code else 0) from None
 
 
 def check_bind(settings: Settings) -> None:
@@ -81,24 +86,36 @@ def check_bind(settings: Settings) -> None:
     Raises:
         SettingsError: naming what to set.
     """
-    protected = (
-        settings.basic_auth_user
-        and settings.basic_auth_pass.get_secret_value()
-        and settings.webhook_secret.get_secret_value()
-    )
-    if protected:
+    credentials = {
+        "BASIC_AUTH_USER": settings.basic_auth_user,
+        "BASIC_AUTH_PASS": settings.basic_auth_pass.get_secret_value(),
+        "LS_CLIP_WEBHOOK_SECRET": settings.webhook_secret.get_secret_value(),
+    }
+    missing = [name for name, value in credentials.items() if not value]
+    if not missing:
         return
     if not _is_loopback(settings.host):
         raise SettingsError(
-            f"{settings.host} can be reached from other machines, and no credentials are set.",
+            f"{settings.host} can be reached from other machines, and {_not_set(missing)}.",
             "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET, or bind to "
             "127.0.0.1.",
         )
+    if len(missing) < len(credentials):
+        log.warning(
+            "%s, although other credentials are: calls that need all of them are refused. Set "
+            "all three, or none.",
+            _not_set(missing),
+        )
+        return
     log.warning(
         "No credentials are set, so only this machine is served (%s). To serve others set "
         "BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET.",
         settings.host,
     )
+
+
+def _not_set(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
 
 
 def check_port(settings: Settings) -> None:

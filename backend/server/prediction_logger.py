@@ -16,6 +16,7 @@ from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import images_of
 from backend.storage.prediction_log import PredictionLog
+from backend.storage.tables import TableVersion
 
 REMEMBERED = 10_000
 """Predictions, as a hash each, of which this process knows that the log has them."""
@@ -37,7 +38,7 @@ class PredictionLogger:
     def __init__(self, prediction_log: PredictionLog, embedder: Embedder) -> None:
         self._log = prediction_log
         self._embedder = embedder
-        self._version = -1
+        self._version: TableVersion | None = None
         self._digests: OrderedDict[_Key, bytes] = OrderedDict()
 
     def write(self, shown: Sequence[tuple[str, Sequence[Prediction]]]) -> None:
@@ -60,7 +61,7 @@ class PredictionLogger:
         if version != self._version:
             self._digests.clear()
         # Until all is written nothing is known of the log.
-        self._version = -1
+        self._version = None
         digests = {key: _digest(prediction) for key, prediction in newest.items()}
         fresh = [key for key in newest if self._digests.get(key) != digests[key]]
         appends = 0
@@ -70,7 +71,7 @@ class PredictionLogger:
             is_linked = self._log.link_images(project, images_of(self._embedder, predictions))
             appends += 1 + is_linked
         after = self._log.version() if appends else version
-        if after == version + appends:
+        if after == version._replace(number=version.number + appends):
             for key in newest:
                 self._digests[key] = digests[key]
                 self._digests.move_to_end(key)

@@ -17,6 +17,10 @@ import pyarrow.fs
 from backend.errors import StoreError
 
 
+class DamagedArtifactError(StoreError):
+    """A file of the store does not hold a JSON object."""
+
+
 class Artifacts:
     """JSON files below one URI. Thread-safe.
 
@@ -41,15 +45,22 @@ class Artifacts:
         """The JSON artifact of this name; None if there is none.
 
         Raises:
-            StoreError: the file cannot be read, or is not JSON.
+            DamagedArtifactError: the file does not hold a JSON object.
+            StoreError: it cannot be read.
         """
         path = self._path(name)
         with store_errors(self.uri, "read"):
             if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
                 return None
             with self._files.open_input_stream(path) as stream:
-                content: dict[str, Any] = json.loads(stream.read())
-                return content
+                data = stream.read()
+        try:
+            content = json.loads(data)
+        except ValueError as error:
+            raise _damaged(path, str(error)) from error
+        if not isinstance(content, dict):
+            raise _damaged(path, "it holds no JSON object")
+        return content
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
         """Write a JSON artifact. One that exists already is kept unless ``replace`` is set.
@@ -67,8 +78,8 @@ class Artifacts:
         """
         path = self._path(name)
         with self._lock:
-            existing = self.read(name)
-            if existing is not None and not replace:
+            existing = None if replace else self.read(name)
+            if existing is not None:
                 return existing
             with store_errors(self.uri, "written"):
                 self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
@@ -169,6 +180,14 @@ def store_errors(uri: str, action: str) -> Iterator[None]:
             f"The store at {uri} cannot be {action}: {first_line(error)}",
             "Check LS_CLIP_STORE, its permissions and the free space there.",
         ) from error
+
+
+def _damaged(path: str, why: str) -> DamagedArtifactError:
+    return DamagedArtifactError(
+        f"The file {path} of the store is damaged: {why}.",
+        "Restore it from a backup. Without one, delete it; docs/architecture.md says what each "
+        "folder holds.",
+    )
 
 
 def first_line(error: BaseException) -> str:

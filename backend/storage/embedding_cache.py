@@ -2,8 +2,8 @@
 
 A person who opens a task waits for its image's embedding, and two LanceDB queries (address to
 content key, key to embedding) cost several milliseconds of CPU each, however small the tables are.
-Asking a table for its version costs less than half a millisecond and is the only store read of a
-lookup that is answered from memory.
+Asking a table for its version costs about half a millisecond and is all that is read from the store
+for a lookup that is answered from memory.
 
 Why the version of the address table is enough: an answer depends on the rows of the address and of
 its content key. Each change of an address row, by whatever process, gives the address table a new
@@ -22,6 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from backend.errors import StoreError
+from backend.storage.tables import TableVersion
 from backend.storage.vectors import Embedding, Vectors
 
 CACHE_BYTES = 64 * 2**20
@@ -48,7 +49,7 @@ class EmbeddingCache:
         self._dim = dim
         self._size = size
         self._lock = threading.Lock()
-        self._version = -1
+        self._version: TableVersion | None = None
         self._entries: OrderedDict[str, Embedding] = OrderedDict()
         self._bytes = 0
 
@@ -72,7 +73,7 @@ class EmbeddingCache:
         except StoreError:
             # The tables may be other ones, with the same version, when they can be read again.
             with self._lock:
-                self._drop_all(-1)
+                self._drop_all(None)
             raise
         self._add(queried, version)
         return cached | queried
@@ -82,7 +83,7 @@ class EmbeddingCache:
         rows = self._vectors.embeddings(self._encoder_id, self._dim, keys.values())
         return {address: rows[key] for address, key in keys.items() if key in rows}
 
-    def _cached(self, addresses: Iterable[str], version: int) -> dict[str, Embedding]:
+    def _cached(self, addresses: Iterable[str], version: TableVersion) -> dict[str, Embedding]:
         with self._lock:
             if version != self._version:
                 self._drop_all(version)
@@ -93,7 +94,7 @@ class EmbeddingCache:
                 self._entries.move_to_end(address)
             return cached
 
-    def _add(self, embeddings: dict[str, Embedding], version: int) -> None:
+    def _add(self, embeddings: dict[str, Embedding], version: TableVersion) -> None:
         with self._lock:
             if version != self._version:
                 return
@@ -106,7 +107,7 @@ class EmbeddingCache:
                 _, dropped = self._entries.popitem(last=False)
                 self._bytes -= dropped.nbytes
 
-    def _drop_all(self, version: int) -> None:
+    def _drop_all(self, version: TableVersion | None) -> None:
         """Forget all entries; ``version`` is the one that the next ones belong to."""
         self._entries.clear()
         self._bytes = 0

@@ -2,14 +2,16 @@
 
 Statistics, probability tables, heads, the pointers to the heads that serve, and known-label fields
 lie in many small files. Whoever writes or deletes one of them changes the marker afterwards, so
-that a process which has built a model version needs one read to see that it is still current.
+that a process which has built a model version needs one read to see that it is still current. A
+store that was deleted and made anew has another marker, too.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import uuid4
 
-from backend.storage.artifacts import Artifacts
+from backend.storage.artifacts import Artifacts, DamagedArtifactError
 
 NAME = "generation"
 """Name of the artifact, at the root of the store."""
@@ -20,10 +22,14 @@ class Generation:
 
     Args:
         artifacts: of the store.
+
+    Attributes:
+        seen: what `current` returned last in this process; empty before.
     """
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
+        self.seen = ""
 
     def current(self) -> str:
         """The marker's value; empty in a store where nothing has changed it yet.
@@ -34,7 +40,21 @@ class Generation:
         Raises:
             StoreError: the store cannot be read.
         """
-        return str((self._artifacts.read(NAME) or {}).get("id", ""))
+        try:
+            self.seen = str((self._artifacts.read(NAME) or {}).get("id", ""))
+        except DamagedArtifactError:
+            # The next change writes it anew.
+            self.seen = "damaged"
+        return self.seen
+
+    def ensure(self) -> None:
+        """Give a new store its marker, so that it differs from one that was there before.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with suppress(DamagedArtifactError):
+            self._artifacts.write(NAME, {"id": uuid4().hex})
 
     def change(self) -> None:
         """Invalidate the model versions that processes hold. Call it after the change itself.

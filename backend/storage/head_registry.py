@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 from backend.errors import StoreError
@@ -125,15 +126,16 @@ class HeadSet:
 
         Raises:
             HeadError: a head is damaged.
-            KeyError, TypeError, ValueError: another field is damaged.
+            AttributeError, KeyError, TypeError, ValueError: another field is damaged.
         """
         controls = {}
         for name, control in content["controls"].items():
             tensors = base64.b64decode(control["tensors"])
-            controls[name] = FittedControl(
-                head=Head.from_bytes(tensors, json.dumps(control["card"]).encode()),
-                thresholds=tuple(map(float, control["thresholds"])),
-            )
+            head = Head.from_bytes(tensors, json.dumps(control["card"]).encode())
+            thresholds = tuple(map(float, control["thresholds"]))
+            if len(thresholds) != len(head.card.labels) or not all(map(isfinite, thresholds)):
+                raise ValueError("a head needs one finite threshold for each label")
+            controls[name] = FittedControl(head, thresholds)
         return cls(
             name=str(content["name"]),
             controls=controls,
@@ -197,7 +199,7 @@ class HeadRegistry:
                     f"Update label-studio-clip here, or go back to another head: {another}.",
                 )
             head_set = HeadSet.from_dict(content)
-        except (HeadError, KeyError, TypeError, ValueError) as error:
+        except (HeadError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"The head {name} in the store is damaged ({error}).",
                 f"Go back to another one: {another}.",
@@ -240,7 +242,14 @@ class HeadRegistry:
         Raises:
             StoreError: the store cannot be read.
         """
-        return [str(name) for name in self._pointer(project).get("history", [])]
+        history = self._pointer(project).get("history", [])
+        if not isinstance(history, list) or not all(isinstance(name, str) for name in history):
+            raise StoreError(
+                f"The pointer to the serving head of project {_number(project)} is damaged.",
+                "Delete the file serving.json in the project's folder under projects/ of "
+                f"LS_CLIP_STORE, then: ls-clip rollback {_number(project)} HEAD.",
+            )
+        return history
 
     def set_serving(self, project: str, name: str, *, rollback: bool = False) -> None:
         """Let a head set serve: the last step of a promotion or of a rollback.

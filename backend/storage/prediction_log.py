@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from backend.storage.maintenance import erase_images, erase_rows
 from backend.storage.store import Store
-from backend.storage.tables import chunks, sql_list, sql_text
+from backend.storage.tables import TableVersion, chunks, sql_list, sql_text
 
 LOOKUP_TASKS = 2000
 """Tasks per query."""
@@ -77,14 +77,15 @@ class PredictionLog:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def version(self) -> int:
-        """A number that every change of the log, by any process, makes greater; one append adds 1.
+    def version(self) -> TableVersion:
+        """Another after every change of the log, by any process; one append adds 1 to its number.
 
         Raises:
             StoreError: the store cannot be read.
         """
         tables = self._store.tables
-        return tables.version("snapshots", _SHOWN) + tables.version("task_images", _IMAGES)
+        shown, images = tables.version("snapshots", _SHOWN), tables.version("task_images", _IMAGES)
+        return TableVersion(images.generation, shown.number + images.number)
 
     def link_images(self, project: str, images: Iterable[tuple[int, str]]) -> bool:
         """Record which images belong to which tasks.

@@ -33,5 +33,5 @@ class Store:
         self.uri = uri.rstrip("/")
         self.artifacts = Artifacts(self.uri)
         self.generation = Generation(self.artifacts)
-        self.tables = Tables(self.uri)
+        self.tables = Tables(self.uri, self.generation)
         self.vectors = Vectors(self.tables)

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 
 from backend.errors import StoreError
 from backend.storage.artifacts import first_line, store_errors
+from backend.storage.generation import Generation
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,25 @@ NO_LIMIT = 2**31 - 1
 """LanceDB returns ten rows unless a limit is given."""
 
 
+class TableVersion(NamedTuple):
+    """A state of a table.
+
+    Attributes:
+        generation: the store's marker as this process last saw it. In a store that was deleted
+            and made anew, the same number can mean other rows.
+        number: greater after each change.
+    """
+
+    generation: str
+    number: int
+
+
 class Tables:
     """The LanceDB database of a store. Thread-safe.
 
     Args:
         uri: a directory or a URI that LanceDB knows, e.g. ``s3://``.
+        generation: the marker of the same store.
 
     Attributes:
         lock: held while this process changes a table; not reentrant.
@@ -45,10 +60,11 @@ class Tables:
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, generation: Generation) -> None:
         import lancedb
 
         self.uri = uri
+        self._generation = generation
         self.lock = threading.Lock()
         self._open: dict[str, Any] = {}
         self._appends: Counter[str] = Counter()
@@ -64,14 +80,15 @@ class Tables:
         """
         with self.lock:
             if name not in self._open:
+                self._generation.ensure()
                 with self.errors("opened"):
                     self._open[name] = self.database.create_table(
                         name, schema=schema, exist_ok=True
                     )
             return self._open[name]
 
-    def version(self, name: str, schema: pa.Schema) -> int:
-        """A table's version, which every change of it by any process makes greater.
+    def version(self, name: str, schema: pa.Schema) -> TableVersion:
+        """A table's version, which every change of it by any process makes another.
 
         Far cheaper than a query: about 0.4 ms of CPU on a local disk.
 
@@ -80,7 +97,8 @@ class Tables:
         """
         table = self.table(name, schema)
         with self.errors("read"):
-            return int(table.version)
+            number = int(table.version)
+        return TableVersion(self._generation.seen, number)
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table, which is created with their schema if it does not exist.

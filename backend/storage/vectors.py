@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from backend.storage.tables import Tables, in_conditions
+from backend.storage.tables import Tables, TableVersion, in_conditions
 
 VECTORS = "embeddings_"
 """Prefix of the names of the tables that hold embeddings."""
@@ -70,8 +70,8 @@ class Vectors:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
 
-    def address_version(self) -> int:
-        """The version of the address table: greater after each change, by whatever process.
+    def address_version(self) -> TableVersion:
+        """The version of the address table: another after each change, by whatever process.
 
         Raises:
             StoreError: the store cannot be read.

@@ -106,7 +106,12 @@ def exp(values: Tensor) -> Tensor:
 
     In numpy, because a live prediction has one row: there a call of torch costs more than its
     arithmetic, and each lets another thread take the interpreter.
+
+    Raises:
+        ValueError: a value is NaN.
     """
+    if bool(values.isnan().any()):
+        raise ValueError("values must not be NaN")
     x = np.clip(values.detach().cpu().double().numpy(), -80.0, 80.0)
     power = np.rint(x / _LN2)
     rest = x - power * _LN2

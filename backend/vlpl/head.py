@@ -197,7 +197,8 @@ class Head:
         """Inverse of `to_bytes`, with a check of the sha256.
 
         Raises:
-            HeadError: the checksum differs, a field is missing, or shapes and labels disagree.
+            HeadError: the checksum differs, a field is missing, a value is not finite, or shapes
+                and labels disagree.
         """
         try:
             data = json.loads(card)
@@ -210,6 +211,8 @@ class Head:
             raise
         except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise HeadError(f"the head cannot be read: {error!r}") from error
+        if not all(bool(part.isfinite().all()) for part in (head.weight, head.slope, head.offset)):
+            raise HeadError("the head holds values that are not finite")
         count = len(head.card.labels)
         if head.weight.ndim != 2 or {len(head.weight), len(head.slope), len(head.offset)} != {
             count

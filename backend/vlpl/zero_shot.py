@@ -12,6 +12,7 @@ All functions are batch-invariant to the bit, see `backend.vlpl.exact`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -69,7 +70,8 @@ class Statistics:
 
         Raises:
             KeyError: a field is missing.
-            ValueError: the lists differ in length.
+            ValueError: the lists differ in length, a value is not finite, or a deviation is not
+                positive.
         """
 
         def floats(name: str) -> tuple[float, ...] | None:
@@ -82,7 +84,13 @@ class Statistics:
             raise ValueError("statistics need a mean and a standard deviation together")
         if len({len(x) for x in (mean, std, cell_mean, cell_std) if x is not None}) != 1:
             raise ValueError("statistics differ in their number of labels")
-        return cls(mean, std, cell_mean, cell_std, float(data["spread"]), int(data["count"]))
+        spread = float(data["spread"])
+        deviations = (*std, *(cell_std or ()), spread)
+        if not all(map(math.isfinite, (*mean, *(cell_mean or ()), *deviations))):
+            raise ValueError("statistics must be finite")
+        if min(deviations) <= 0:
+            raise ValueError("standard deviations must be positive")
+        return cls(mean, std, cell_mean, cell_std, spread, int(data["count"]))
 
 
 class LabelVectors(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def test_a_training_that_nobody_will_do_is_told_and_asked_for_once(cli: Cli, con
     assert list(queue.queue(connection, queue.TRAIN).get_job_ids()) == ["1-train"]
 
 
+def test_json_of_a_training_that_is_not_waited_for_is_its_record(cli: Cli):
+    code, said = cli("train", "1", "--json")
+    assert code == 0
+    record, _ = json.JSONDecoder().raw_decode(said)
+    assert record["state"] in {"idle", "queued"}
+
+
 def test_a_project_without_heads_says_that_it_is_zero_shot(cli: Cli):
     code, said = cli("heads", "1")
     assert code == 0
@@ -106,7 +114,7 @@ def test_on_a_narrow_terminal_the_list_of_heads_is_whole(cli: Cli, heads: HeadRe
 def test_there_is_nothing_to_go_back_to_before_the_first_head(cli: Cli):
     code, said = cli("rollback", "1")
     assert code == 1
-    assert "No other head has been in use" in said
+    assert "has been in use before" in said
 
 
 def test_a_rollback_to_what_is_not_there_or_serves_already_is_told(cli: Cli, heads: HeadRegistry):
@@ -199,7 +207,7 @@ def test_the_field_of_known_labels_is_not_changed_by_the_way(cli: Cli, tmp_path:
     (tmp_path / "archive.csv").write_text("image,label\nx.jpg,cat\n")
     code, said = cli("import-archive", "1", "archive.csv", "--field", "other")
     assert code == 1
-    assert "in 'category' already" in said
+    assert "already has its known labels in 'category'" in said
 
 
 @pytest.mark.parametrize("field", ["", "image", "clip_source"])
@@ -348,7 +356,7 @@ def token(**content: Any) -> str:
     ("key", "said"),
     [
         (token(token_type="access", exp=2**33), "an access token, which lives five minutes"),
-        (token(token_type="refresh", exp=2**33)[:60], "is not whole"),
+        (token(token_type="refresh", exp=2**33)[:60], "is incomplete"),
         (token(token_type="refresh", exp=1), "has expired"),
     ],
 )

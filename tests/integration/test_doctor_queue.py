@@ -95,7 +95,7 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
     [
         ({}, "failed", "warning", "It says no."),
         ({"blocked_on": "Label Studio does not answer."}, "", "warning", "does not answer"),
-        ({"updated": 1.0}, "", "warning", "not got on"),
+        ({"updated": 1.0}, "", "warning", "no progress"),
         ({}, "left out", "note", "1 task out"),
     ],
 )
@@ -152,7 +152,7 @@ def test_before_the_first_training_it_is_not_said_that_it_went_well(
 ):
     findings = examine(Context(queue_settings, 4), doctor_queue.CHECKS)
     (found,) = [one for one in findings if one.check == "training"]
-    assert (found.severity, found.what) == ("ok", "There was no training of the project yet.")
+    assert (found.severity, found.what) == ("ok", "The project has had no training yet.")
 
 
 def test_a_training_that_went_well_is_not_spoken_of(queue_settings: Settings, connection: Redis):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,17 @@ def test_after_a_failure_nothing_is_answered_from_memory(
 def test_no_addresses_ask_nothing(cache: EmbeddingCache, queries: list[str]):
     assert cache.get([]) == {}
     assert queries == []
+
+
+def test_a_store_that_was_deleted_and_made_anew_is_another_one(store: Store, cache: EmbeddingCache):
+    """Its tables reach the same versions again, with other rows."""
+    store.generation.current()
+    cache.get(["1.jpg"])
+    shutil.rmtree(store.uri)
+    other = NewEmbedding("1.jpg", "another", row(9).embedding)
+    anew = Store(store.uri)
+    anew.vectors.add(ENCODER, DIM, [other, row(2, regions=False), row(3)])
+    assert anew.vectors.address_version().number == store.vectors.address_version().number
+    # As each request does, for the model version.
+    store.generation.current()
+    assert_same(cache.get(["1.jpg"])["1.jpg"], other.embedding)

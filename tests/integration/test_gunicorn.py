@@ -44,6 +44,15 @@ def test_this_machine_may_be_served_without_credentials_and_hears_so(
     assert "only this machine" in caplog.text
 
 
+@pytest.mark.parametrize("missing", sorted(CREDENTIALS))
+def test_a_missing_part_of_the_credentials_is_named(
+    tmp_path: Path, missing: str, caplog: pytest.LogCaptureFixture
+):
+    check_bind(make_settings(tmp_path, **{**CREDENTIALS, missing: ""}))
+    name = {"webhook_secret": "LS_CLIP_WEBHOOK_SECRET"}.get(missing, missing.upper())
+    assert f"{name} is not set" in caplog.text
+
+
 def test_a_refused_address_is_one_message(tmp_path: Path):
     done = run_cli("serve", "--host", "0.0.0.0", cwd=tmp_path, LS_CLIP_ENCODER="offline")
     assert done.returncode == 1
@@ -88,7 +97,7 @@ def test_an_encoder_that_cannot_be_had_ends_the_server_with_one_error(tmp_path: 
         LS_CLIP_OFFLINE="true",
         LS_CLIP_STORE=str(tmp_path / "store"),
     )
-    assert done.returncode not in (0, None)
+    assert done.returncode == 1
     assert done.stderr.count("Fix:") == 1
     assert "Traceback" not in done.stderr
 
@@ -100,7 +109,7 @@ def test_a_store_that_cannot_be_opened_ends_the_server_with_one_error(tmp_path: 
         cwd=tmp_path,
         LS_CLIP_STORE=str(tmp_path / "store"),
     )
-    assert done.returncode not in (0, None)
+    assert done.returncode == 1
     assert "LS_CLIP_STORE" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -112,6 +121,6 @@ def test_a_port_in_use_is_told(tmp_path: Path):
             cwd=tmp_path,
             LS_CLIP_STORE=str(tmp_path / "store"),
         )
-    assert done.returncode not in (0, None)
+    assert done.returncode == 1
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr

@@ -248,3 +248,26 @@ def test_another_head_of_the_same_name_is_not_taken_for_the_former(make_runtime:
         heads.get(KEY, "h1")
     heads.save(KEY, replace(head_set("h1"), approvals=1234))
     assert heads.get(KEY, "h1").approvals == 1234
+
+
+@pytest.mark.parametrize("thresholds", [[], [0.3], [0.3, 0.3, float("nan")], None])
+def test_a_head_without_a_threshold_for_each_label_is_damaged(
+    heads: HeadRegistry, tmp_path: Path, thresholds: object
+):
+    heads.save(KEY, head_set("h1"))
+    file = tmp_path / "heads" / KEY / "h1.json"
+    content = json.loads(file.read_text())
+    content["controls"]["tags"]["thresholds"] = thresholds
+    file.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="damaged"):
+        HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+
+
+@pytest.mark.parametrize("history", ["h1", None, [1], {"h1": 1}])
+def test_a_damaged_pointer_is_named(heads: HeadRegistry, tmp_path: Path, history: object):
+    heads.save(KEY, head_set("h1"))
+    heads.set_serving(KEY, "h1")
+    (tmp_path / "projects" / KEY / "serving.json").write_text(json.dumps({"history": history}))
+    with pytest.raises(StoreError, match="damaged") as caught:
+        heads.serving(KEY)
+    assert "serving.json" in caught.value.fix

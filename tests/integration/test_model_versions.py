@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from backend.encoders.table import Row, Table
+from backend.errors import StoreError
 from backend.inference.versions import METHOD, STATISTICS_FROM
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
@@ -254,3 +256,61 @@ def test_a_head_trained_before_statistics_were_frozen_goes_on_serving(make_runti
     runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
     current = runtime.versions.get(config, PROJECT)
     assert set(current.heads) == set(current.statistics) == {"tags"}
+
+
+def test_statistics_whose_writer_died_before_the_marker_changed_are_followed(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    runtime, server = make_runtime(), make_runtime()
+    config = parse_config(choices_config())
+    before = server.versions.get(config, PROJECT).name
+
+    def freeze() -> bool:
+        return runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+
+    def broken() -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.store.generation, "change", broken)
+        with pytest.raises(StoreError):
+            freeze()
+    assert freeze()
+    after = server.versions.get(config, PROJECT).name
+    assert before != after == runtime.versions.get(config, PROJECT).name
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'"x"', b"\0" * 40])
+def test_a_damaged_marker_is_written_anew_by_the_next_change(
+    make_runtime: MakeRuntime, content: bytes
+):
+    runtime, config = make_runtime(), choices_config()
+    before = version(runtime, config)
+    (Path(runtime.settings.store) / "generation.json").write_bytes(content)
+    assert version(runtime, config) == before
+    serve_head(runtime, "h1")
+    assert version(runtime, config) == version(make_runtime(), config) != before
+
+
+@pytest.mark.parametrize(
+    "fields", [{"spread": float("nan")}, {"spread": 0.0}, {"global_std": [0.0, 1.0, 1.0]}]
+)
+def test_statistics_that_would_give_no_probabilities_are_refused(
+    make_runtime: MakeRuntime, fields: dict[str, Any]
+):
+    runtime, config = make_runtime(), parse_config(choices_config())
+    runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+    (file,) = (Path(runtime.settings.store) / "statistics" / PROJECT).iterdir()
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    runtime.store.generation.change()
+    with pytest.raises(StoreError, match="damaged"):
+        runtime.versions.get(config, PROJECT)
+
+
+def test_a_head_for_embeddings_of_another_size_is_damaged(make_runtime: MakeRuntime):
+    runtime = make_runtime()
+    runtime.versions.heads.save(
+        PROJECT, head_set("h1", runtime.encoder.id, runtime.encoder.dim + 1)
+    )
+    with pytest.raises(StoreError, match="another size"):
+        runtime.versions.get(parse_config(choices_config()), PROJECT, "h1")

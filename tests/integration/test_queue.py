@@ -57,6 +57,12 @@ def test_an_address_that_cannot_be_read_shows_no_password(address: str):
     assert "Sekret" not in str(caught.value) and "12345" not in str(caught.value)
 
 
+def test_an_option_that_redis_does_not_know_is_told_before_the_first_command(tmp_path: Path):
+    settings = make_settings(tmp_path, redis_url="redis://127.0.0.1:1/0?foo=bar")
+    with pytest.raises(QueueError, match="LS_CLIP_REDIS_URL"):
+        queue.connect(settings)
+
+
 def test_a_redis_address_with_a_password_is_good(tmp_path: Path):
     for address in ("redis://me:a%2Fb@cache:6380/2", "unix://me@/run/redis.sock?password=a@b"):
         assert load_settings(redis_url=address).redis_url.get_secret_value() == address

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from jobs import enqueue, queue
+from backend.errors import QueueError
+from jobs import enqueue, queue, schedule
 from jobs.reconciler import ATTEMPTS, OUTAGE_ATTEMPTS, reconcile
 from jobs.run import Run, RunState, Scope, Shard, Trigger
 from jobs.run_store import RunStore
+from jobs.schedule import Kind
 from tests.support.clock import Clock
 from tests.support.queues import lose_the_queue
 
@@ -168,3 +170,52 @@ def test_of_two_supervisors_one_does_the_round(runs: RunStore, clock: Clock):
     clock.now += 100
     reconcile(runs.connection)
     assert waiting(runs) == []
+
+
+# What another release wrote
+
+
+@pytest.mark.parametrize(
+    ("key", "field", "value"),
+    [
+        ("", "schema", "2"),
+        ("", "schema", "abc"),
+        ("", "state", "resting"),
+        ("", "error", b"\xff"),
+        (":shards", "0", "{"),
+        (":shards", "0", "7"),
+    ],
+)
+def test_a_run_that_cannot_be_read_keeps_no_other_waiting(
+    runs: RunStore, clock: Clock, key: str, field: str, value: str | bytes
+):
+    other, _ = enqueue.start_run(runs, 2, Scope.MISSING, Trigger.CLI)
+    runs.connection.hset(f"ls-clip:run:{other.id}{key}", field, value)
+    run = embedding(runs, 1)
+    clock.now += 120
+    round_of(runs)
+    clock.now += 120
+    round_of(runs)
+    assert waiting(runs) == ["shard-0"]
+    assert [one.id for one in runs.active()] == [run.id]
+    # Its files are not taken for those of a run that has ended.
+    assert runs.active_ids() == {run.id, other.id}
+    with pytest.raises(QueueError, match="Redis holds a"):
+        runs.get(other.id)
+
+
+def test_what_cannot_be_started_yet_is_postponed_and_the_rest_is_started(
+    runs: RunStore, clock: Clock
+):
+    connection = runs.connection
+    connection.hset("ls-clip:training:3", "schema", "2")
+    due = clock.now - 1
+    for kind, project in ((Kind.REFRESH, 3), (Kind.PREDICT, 1)):
+        schedule.add(connection, kind, project, due)
+    connection.zadd("ls-clip:due", {"newkind:1": due})
+    round_of(runs)
+    assert [run.project for run in runs.active()] == [1]
+    later = schedule.moment(connection, Kind.REFRESH, 3)
+    assert later is not None and later > clock.now
+    # A newer release will know what this is.
+    assert connection.zscore("ls-clip:due", "newkind:1") is not None

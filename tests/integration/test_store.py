@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from backend.errors import StoreError
+from backend.storage.artifacts import DamagedArtifactError
 from backend.storage.maintenance import dedupe
 from backend.storage.store import Store
 from backend.storage.tables import COMPACT_EVERY
@@ -270,11 +271,17 @@ def test_a_store_of_an_unknown_kind_is_explained():
         Store("nosuchscheme://bucket/store")
 
 
-def test_an_artifact_that_is_no_json_is_explained(uri: str):
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff", b"null"])
+def test_an_artifact_that_is_no_json_object_is_explained_and_can_be_replaced(
+    uri: str, content: bytes
+):
     store = Store(uri)
-    (Path(uri) / "a.json").write_text("{")
-    with pytest.raises(StoreError):
+    (Path(uri) / "a.json").write_bytes(content)
+    with pytest.raises(DamagedArtifactError) as caught:
         store.artifacts.read("a")
+    assert "a.json" in caught.value.message and "backup" in caught.value.fix
+    store.artifacts.write("a", {"n": 1}, replace=True)
+    assert store.artifacts.read("a") == {"n": 1}
 
 
 def test_a_store_that_has_vanished_is_explained(uri: str):

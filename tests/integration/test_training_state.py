@@ -312,7 +312,7 @@ def test_tasks_that_came_during_a_run_are_looked_at_after_it(runs: RunStore, con
 def test_of_two_supervisors_one_acts(connection: Redis):
     for project in range(20):
         schedule.add(connection, Kind.LATE, project, time.time() - 1)
-    taken = schedule.take(connection) + schedule.take(connection)
+    taken = [*schedule.take(connection), *schedule.take(connection)]
     assert len(taken) == len(set(taken)) == 20
 
 

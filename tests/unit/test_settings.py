@@ -89,6 +89,7 @@ def test_options_of_a_command_win_and_absent_ones_do_not(monkeypatch: pytest.Mon
         ("LS_CLIP_PRECISION", "float8"),
         ("LS_CLIP_REGIONS", "many"),
         ("LS_CLIP_GOAL", "accuracy"),
+        ("LS_CLIP_STORE", "~no-such-user/store"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_name(

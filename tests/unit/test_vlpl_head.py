@@ -10,6 +10,7 @@ import torch
 from backend.vlpl import training, zero_shot
 from backend.vlpl.head import (
     PROVENANCE_WEIGHTS,
+    Card,
     Head,
     HeadError,
     row_weights,
@@ -111,3 +112,10 @@ def test_row_weights_trust_blind_reviews_most() -> None:
     assert max(PROVENANCE_WEIGHTS.values()) == PROVENANCE_WEIGHTS["blind"]
     with pytest.raises(KeyError):
         row_weights(["guess"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_head_with_values_that_are_not_finite_is_refused(value: float) -> None:
+    head = Head(torch.full((1, 4), value), torch.ones(1), torch.zeros(1), Card(("a",), "e", "none"))
+    with pytest.raises(HeadError, match="not finite"):
+        Head.from_bytes(*head.to_bytes())

@@ -141,3 +141,9 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_sigmoid_agrees_with_torch() -> None:
     values = torch.linspace(-60, 60, 5001, dtype=torch.float64)
     torch.testing.assert_close(exact.sigmoid(values), torch.sigmoid(values), atol=1e-14, rtol=0)
+
+
+def test_no_probability_is_made_of_a_value_that_is_none() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        exact.sigmoid(torch.tensor([0.0, torch.nan]))
+    assert exact.sigmoid(torch.tensor([-torch.inf, torch.inf])).tolist() == pytest.approx([0, 1])
