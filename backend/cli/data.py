@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from backend.projects.archive import Archive
 
 data_app = typer.Typer()
+MAX_TASK_ID = 2**63 - 1
+"""The largest that Label Studio's database and the store can hold."""
 
 
 @data_app.command("import-archive")
@@ -249,7 +251,7 @@ def forget(
     project: ProjectArgument,
     task: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=2**63 - 1, help="Only this task; can be repeated."),
+        typer.Option(min=1, help="Only this task; can be repeated."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
@@ -268,6 +270,8 @@ def forget(
     from jobs.run_files import erase_ended
     from jobs.training_state import TrainingStore
 
+    if task and max(task) > MAX_TASK_ID:
+        raise SettingsError(f"No task has the number {max(task)}.", "Give the task's id.")
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
     store = Store(settings.store_uri)
     prediction_log = PredictionLog(store)

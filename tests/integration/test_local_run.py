@@ -15,7 +15,9 @@ from tenacity import wait_none
 
 from backend.errors import LabelConfigError, StudioError
 from backend.inference.prediction import Prediction
+from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer
+from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
 from jobs import enqueue, predict_job
@@ -170,6 +172,25 @@ def test_an_annotated_task_keeps_the_prediction_that_was_seen(
     run, failures = predict(runtime)
     assert (run.imported, failures) == (28, {})
     assert studio.shown_tasks() == set(studio.tasks) - {1, 2}
+
+
+def test_connect_names_the_version_that_the_project_shows(
+    runtime: Runtime, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.projects.connect.LOCKS", tmp_path / "locks")
+    # What the stub does not have.
+    for step in ("register_backend", "make_webhook", "show_scores"):
+        monkeypatch.setattr(f"backend.projects.connect.{step}", lambda *_: None)
+    client = LabelStudioClient(runtime.settings)
+    assert connect(runtime.settings, client, runtime, PROJECT).model_version == studio.shown == ""
+    add_tasks(studio, *range(1, 6))
+    first = connect(runtime.settings, client, runtime, PROJECT)
+    assert (first.model_version, first.predicted) == (studio.shown, 5)
+    studio.annotated = set(studio.tasks)
+    studio.config = choices_config("cat", "horse")
+    # Annotated tasks keep what was seen, so no prediction of the new version is made.
+    assert connect(runtime.settings, client, runtime, PROJECT).model_version == studio.shown
+    assert studio.shown == first.model_version
 
 
 def test_labels_changed_during_the_import_are_told_and_nothing_is_shown(

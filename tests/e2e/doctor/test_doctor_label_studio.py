@@ -259,4 +259,4 @@ def test_a_user_who_was_removed_from_the_organization_is_named(default_studio: S
     found = wrong(theirs, 1)
 
     assert set(found) == {"token"}
-    assert "may use nothing" in found["token"].what
+    assert "no access to anything" in found["token"].what
