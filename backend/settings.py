@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -90,7 +91,9 @@ class Settings(BaseSettings):
         description="Where embeddings and heads are stored: a directory, or a URI that LanceDB "
         "supports (`s3://`).",
     )
-    host: str = Field("127.0.0.1", description="The address `ls-clip serve` binds to.")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="The address `ls-clip serve` binds to."
+    )
     port: int = Field(9090, ge=0, le=65535, description="The port `ls-clip serve` binds to.")
     threads: int = Field(64, ge=8, le=512, description="Request threads of `ls-clip serve`.")
     public_url: str = Field(
@@ -220,10 +223,13 @@ class Settings(BaseSettings):
 
     @field_validator("label_studio_url", "public_url")
     @classmethod
-    def _check_http_url(cls, value: str) -> str:
+    def _check_http_url(cls, value: str, info: ValidationInfo) -> str:
         value = value.strip().rstrip("/")
         parts = _split_url(value)
-        if value and (parts.scheme not in {"http", "https"} or not parts.netloc):
+        may_be_empty = info.field_name == "public_url"
+        if (value or not may_be_empty) and (
+            parts.scheme not in {"http", "https"} or not parts.netloc
+        ):
             raise ValueError("must start with http:// or https:// and name a host")
         # The URL appears in messages, so it must not hold a secret.
         if "@" in value:

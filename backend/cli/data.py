@@ -65,6 +65,10 @@ def import_archive(
     from backend.storage.project_state import ProjectState
     from backend.storage.store import Store
 
+    if not source.strip():
+        raise SettingsError(
+            "SOURCE is empty.", "Give a CSV file, a folder, or the number of an annotated project."
+        )
     if source == str(project):
         raise SettingsError(
             f"Project {project} cannot be an archive of itself.",

@@ -80,7 +80,7 @@ def test_two_connects_at_once_import_every_prediction_once(
     versions = {end for end in ends if end.startswith("offline-")}
     refused = [end for end in ends if not end.startswith("offline-")]
     assert len(versions) == 1
-    assert all("being connected already" in message for message in refused)
+    assert all("already being connected" in message for message in refused)
     assert list(shown(studio, project, versions.pop()).values()) == [1] * PHOTOS
 
 

@@ -187,6 +187,7 @@ def test_a_project_is_no_archive_of_itself(cli: Cli):
     [
         ("gone.csv", "There is no file or folder gone.csv."),
         ("7", "404"),
+        ("", "SOURCE is empty"),
         ("empty.csv", "holds no image with a label"),
         ("empty", "holds no image with a label"),
     ],
