@@ -91,9 +91,7 @@ class Settings(BaseSettings):
         description="Where embeddings and heads are stored: a directory, or a URI that LanceDB "
         "supports (`s3://`).",
     )
-    host: str = Field(
-        "127.0.0.1", min_length=1, description="The address `ls-clip serve` binds to."
-    )
+    host: str = Field("127.0.0.1", description="The address `ls-clip serve` binds to.")
     port: int = Field(9090, ge=0, le=65535, description="The port `ls-clip serve` binds to.")
     threads: int = Field(64, ge=8, le=512, description="Request threads of `ls-clip serve`.")
     public_url: str = Field(

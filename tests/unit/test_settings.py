@@ -91,7 +91,6 @@ def test_options_of_a_command_win_and_absent_ones_do_not(monkeypatch: pytest.Mon
         ("LS_CLIP_GOAL", "accuracy"),
         ("LS_CLIP_STORE", "~no-such-user/store"),
         ("LS_CLIP_LABEL_STUDIO_URL", ""),
-        ("LS_CLIP_HOST", ""),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_its_name(
