@@ -43,3 +43,7 @@ def test_a_blind_task_is_answered_with_nothing_and_kept_as_blind(make_runtime: M
     shown = runtime.prediction_log.of_tasks(KEY, range(1, 21))
     for (task, _), logged_prediction in shown.items():
         assert (logged_prediction.choices is None) == is_blind(KEY, task, 0.5)
+
+
+def test_a_project_name_that_utf8_cannot_hold_is_one_like_others():
+    assert is_blind("\ud800", 1, 1.0) and not is_blind("\ud800", 1, 0.0)

@@ -174,6 +174,14 @@ def test_an_annotated_task_keeps_the_prediction_that_was_seen(
     assert studio.shown_tasks() == set(studio.tasks) - {1, 2}
 
 
+def test_a_task_whose_data_is_null_fails_alone(runtime: Runtime, studio: StubStudio) -> None:
+    add_tasks(studio, *range(1, 6))
+    tasks: dict[int, Any] = studio.tasks
+    tasks[3] = None
+    run, failures = predict(runtime)
+    assert (run.imported, set(failures)) == (4, {3})
+
+
 def test_connect_names_the_version_that_the_project_shows(
     runtime: Runtime, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
