@@ -13,6 +13,8 @@ from backend.errors import QueueError
 SCHEMA = 1
 """Version of the layout of all records, written as ``schema``; where it is missing, it is 1."""
 
+UPGRADE = "Upgrade all processes to the same release: backend, workers and command line."
+
 
 class Record(BaseModel):
     """An immutable record, kept as text in a Redis hash or as a JSON object.
@@ -42,7 +44,7 @@ class Record(BaseModel):
             raise QueueError(
                 f"Redis holds a {cls.__name__.lower()} of layout {version}; this release reads "
                 f"layouts up to {SCHEMA}.",
-                "Upgrade all processes to the same release: backend, workers and command line.",
+                UPGRADE,
             )
         try:
             return cls.model_validate({**content, **known})
@@ -82,5 +84,5 @@ class Record(BaseModel):
 def _unreadable(kind: str, what: str) -> QueueError:
     return QueueError(
         f"Redis holds a {kind.lower()} that cannot be read ({what}).",
-        "Upgrade all processes to the same release: backend, workers and command line.",
+        UPGRADE,
     )

@@ -149,15 +149,15 @@ class RunStore:
     def active(self) -> list[Run]:
         """Runs that have not ended, of all projects; those that cannot be read are left out."""
         runs = []
-        for value in self.connection.smembers(_ACTIVE):
+        for run_id in self.active_ids():
             try:
-                run = self.get(value.decode())
+                run = self.get(run_id)
             except QueueError as error:
                 # A newer release takes care of it; the runs of other projects go on.
-                log.warning("run %s is left alone: %s", value.decode(), error)
+                log.warning("run %s is left alone: %s", run_id, error)
                 continue
             if run is None:
-                self.connection.srem(_ACTIVE, value)
+                self.connection.srem(_ACTIVE, run_id)
             else:
                 runs.append(run)
         return runs

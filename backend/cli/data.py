@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from backend.projects.archive import Archive
 
 data_app = typer.Typer()
-MAX_TASK_ID = 2**63 - 1
-"""The largest that Label Studio's database and the store can hold."""
 
 
 @data_app.command("import-archive")
@@ -268,13 +266,14 @@ def forget(
     """
     settings = load_settings()
     configure_logging(settings)
+    from backend.inference.task_images import LARGEST_ID
     from backend.storage.prediction_log import PredictionLog
     from backend.storage.store import Store
     from jobs import queue
     from jobs.run_files import erase_ended
     from jobs.training_state import TrainingStore
 
-    if task and max(task) > MAX_TASK_ID:
+    if task and max(task) > LARGEST_ID:
         raise SettingsError(f"No task has the number {max(task)}.", "Give the task's id.")
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
     store = Store(settings.store_uri)

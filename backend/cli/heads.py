@@ -205,13 +205,10 @@ def rollback(
         # What served before its first use: calling this twice goes two steps back.
         before = history[: history.index(history[-1])] if history else []
         if not before:
-            raise SettingsError(
-                f"No other head of project {project} has been in use before.",
-                "Name the head, or zero-shot."
-                if registry.names(key)
-                else "Nothing to return to: "
-                "the project has no heads, and its suggestions are zero-shot.",
-            )
+            fix = "Name the head, or zero-shot."
+            if not registry.names(key):
+                fix = "There is nothing to return to: the project's suggestions are zero-shot."
+            raise SettingsError(f"No other head of project {project} has been in use before.", fix)
         head = before[-1]
     if head != ZERO_SHOT:
         registry.get(key, head)

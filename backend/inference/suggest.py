@@ -102,10 +102,8 @@ def _suggestion(version: ModelVersion, settings: Settings, file: Path) -> Sugges
     except ImageError as error:
         return Suggestion(str(file), error=error)
     (probabilities,) = version.probabilities(control, [embedding])
-    unreadable = version.unreadable(control)
-    scored = ScoredControl(
-        control, probabilities, version.thresholds(control), unreadable=unreadable
-    )
+    thresholds, unreadable = version.limits(control)
+    scored = ScoredControl(control, probabilities, thresholds, unreadable=unreadable)
     return Suggestion(
         str(file),
         [label.key for label, _ in scored.ticked],

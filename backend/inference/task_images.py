@@ -10,6 +10,9 @@ from backend.images.address import fetch_address
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control, field_value
 
+LARGEST_ID = 2**63 - 1
+"""The largest number of a task that a database and the store can hold."""
+
 
 @dataclass(frozen=True)
 class TaskInput:
@@ -58,4 +61,4 @@ def task_id(task: Mapping[str, Any]) -> int | None:
     # True is an int to Python, and no id to a database.
     if not isinstance(number, int) or isinstance(number, bool):
         return None
-    return number if abs(number) < 2**63 else None
+    return number if abs(number) <= LARGEST_ID else None

@@ -25,6 +25,8 @@ from jobs.run_store import RunStore
 
 log = logging.getLogger(__name__)
 
+LATE_TASKS = "%d tasks of project %r were not predicted in time; %s"
+
 
 class Background:
     """Two threads, one for the store and one for Redis; each does one job at a time.
@@ -147,10 +149,8 @@ def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> Non
     """
     number = project.partition(".")[0]
     if not settings.redis_url.get_secret_value() or not re.fullmatch("[0-9]{1,18}", number):
-        late_tasks = "%d tasks of project %r were not predicted in time; there are no workers"
-        log.warning(late_tasks, late, number[:20])
+        log.warning(LATE_TASKS, late, number[:20], "there are no workers")
         return
-    late_tasks = "%d tasks of project %s were not predicted in time; "
     try:
         run, is_new = enqueue.start_run(
             RunStore(queue.connect(settings, retries=0)),
@@ -159,10 +159,10 @@ def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> Non
             Trigger.LABEL_STUDIO,
         )
     except QueueError as error:
-        log.error(late_tasks + "no run can be started: %s", late, number, error)
+        log.error(LATE_TASKS, late, number, f"no run can be started: {error}")
         return
     which = "new run" if is_new else "run in progress"
-    log.warning(late_tasks + "the %s %s predicts them", late, number, which, run.id)
+    log.warning(LATE_TASKS, late, number, f"the {which} {run.id} predicts them")
 
 
 def _submit(pool: ThreadPoolExecutor, work: Callable[..., None], *arguments: Any) -> None:

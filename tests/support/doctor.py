@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from backend.demo.servers import LocalBackend
 from backend.doctor.checks import doctor
 from backend.doctor.finding import Finding
-from backend.processes import free_port
 from backend.settings import Settings
 
 Api = Callable[..., Any]
@@ -29,14 +25,3 @@ def wrong(settings: Settings, project: int | None = None) -> dict[str, Finding]:
 
 def changed(settings: Settings, **values: Any) -> Settings:
     return settings.model_copy(update=values)
-
-
-@contextmanager
-def backend_of_its_own(settings: Settings, folder: Path, **values: Any) -> Iterator[Settings]:
-    port = free_port(19190)
-    mine = changed(
-        settings, port=port, public_url=f"http://127.0.0.1:{port}", store=str(folder), **values
-    )
-    with LocalBackend(mine, folder / "backend.log") as backend:
-        backend.wait()
-        yield mine

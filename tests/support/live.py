@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backend.demo.servers import (
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
 from backend.settings import Settings
+from tests.support.processes import free_port
 
 PHOTOS = 30
 MakeProject = Callable[..., int]
@@ -94,3 +96,14 @@ def environment_of(settings: Settings) -> dict[str, str]:
         for name, value in settings
         if value is not None
     }
+
+
+@contextmanager
+def own_backend(settings: Settings, folder: Path, **values: Any) -> Iterator[Settings]:
+    """A backend for one test, with a port of its own; its log is in ``folder``."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    mine = settings.model_copy(update={"port": port, "public_url": url, **values})
+    with LocalBackend(mine, folder / "backend.log") as backend:
+        backend.wait()
+        yield mine

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from backend.demo.servers import LocalBackend
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
-from backend.processes import free_port
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
@@ -22,18 +19,8 @@ from jobs import enqueue
 from jobs.run import Scope, Trigger
 from jobs.run_store import RunStore
 from tests.support.bulk import ended, exactly_one_each
-from tests.support.live import Servers
+from tests.support.live import Servers, own_backend
 from tests.support.waiting import until
-
-
-@contextmanager
-def backend_of(bulk: Settings, folder: Path, **values: Any) -> Iterator[Settings]:
-    port = free_port(29190)
-    url = f"http://127.0.0.1:{port}"
-    mine = bulk.model_copy(update={"port": port, "public_url": url, **values})
-    with LocalBackend(mine, folder / "backend.log") as backend:
-        backend.wait()
-        yield mine
 
 
 def test_runs_over_http_and_label_studios_own_button(
@@ -48,7 +35,7 @@ def test_runs_over_http_and_label_studios_own_button(
 ) -> None:
     number = project(many[:60])
     # So little time that a call of sixty tasks cannot be answered.
-    with backend_of(bulk, tmp_path, predict_seconds=0.3) as mine:
+    with own_backend(bulk, tmp_path, predict_seconds=0.3) as mine:
         base = f"{mine.backend_url}/projects/{number}"
         login = (mine.basic_auth_user, mine.basic_auth_pass.get_secret_value())
         assert requests.post(f"{base}/predict", timeout=10).status_code == 401
@@ -101,7 +88,7 @@ def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
     tmp_path: Path,
 ) -> None:
     number = project(many[:30])
-    with backend_of(bulk, tmp_path) as mine:
+    with own_backend(bulk, tmp_path) as mine:
         connect(mine, studio, Runtime(mine), number)
         store = Store(bulk.store_uri)
         address = f"{bulk.label_studio_url}{many[0]}"

@@ -16,8 +16,8 @@ from backend.projects.connect import connect
 from backend.projects.registration import TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.support.doctor import QUIET, Api, Connected, backend_of_its_own, changed, wrong
-from tests.support.live import MakeProject
+from tests.support.doctor import QUIET, Api, Connected, changed, wrong
+from tests.support.live import MakeProject, own_backend
 
 # The backend
 
@@ -26,7 +26,7 @@ def test_a_backend_that_is_down_is_one_error(
     settings: Settings, studio: LabelStudioClient, make_project: MakeProject, tmp_path: Path
 ) -> None:
     project = make_project(photos=2)
-    with backend_of_its_own(settings, tmp_path) as mine:
+    with own_backend(settings, tmp_path, store=str(tmp_path)) as mine:
         connect(mine, studio, Runtime(mine), project)
         studio.projects.update(project, model_version=TITLE)
         assert set(wrong(mine, project)) == {"model-version"}
@@ -55,9 +55,11 @@ def test_credentials_that_label_studio_does_not_know_are_named(
     settings: Settings, studio: LabelStudioClient, make_project: MakeProject, tmp_path: Path
 ) -> None:
     project = make_project(photos=1)
-    with backend_of_its_own(settings, tmp_path) as mine:
+    with own_backend(settings, tmp_path, store=str(tmp_path)) as mine:
         connect(mine, studio, Runtime(mine), project)
-    with backend_of_its_own(settings, tmp_path, basic_auth_pass=SecretStr("new")) as mine:
+    with own_backend(
+        settings, tmp_path, store=str(tmp_path), basic_auth_pass=SecretStr("new")
+    ) as mine:
         found = wrong(mine, project)
     assert set(found) == {"backend-state"}
     assert "ls-clip connect" in found["backend-state"].fix

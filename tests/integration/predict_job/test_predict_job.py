@@ -97,28 +97,23 @@ def small_pages(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     )
 
 
-def test_tasks_deleted_while_they_are_listed_hide_no_other_task(studio: StubStudio) -> None:
-    add_tasks(studio, *range(1, 61))
+@pytest.mark.parametrize(
+    ("count", "deleted", "listed"),
+    [(60, range(1, 16), range(1, 61)), (40, range(1, 41), range(1, 21))],
+    ids=["some hide no other task", "all up to the last page end the listing"],
+)
+def test_tasks_deleted_while_they_are_listed(
+    studio: StubStudio, count: int, deleted: range, listed: range
+) -> None:
+    add_tasks(studio, *range(1, count + 1))
     settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
     found = []
     for task in LabelStudioClient(settings).tasks.iterate(PROJECT, 20):
         found.append(task["id"])
         if len(found) == 20:
-            for number in range(1, 16):
+            for number in deleted:
                 del studio.tasks[number]
-    assert found == [*range(1, 61)]
-
-
-def test_tasks_deleted_up_to_the_last_page_end_the_listing(studio: StubStudio) -> None:
-    add_tasks(studio, *range(1, 41))
-    settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
-    found = []
-    for task in LabelStudioClient(settings).tasks.iterate(PROJECT, 20):
-        found.append(task["id"])
-        if len(found) == 20:
-            for number in range(1, 41):
-                del studio.tasks[number]
-    assert found == [*range(1, 21)]
+    assert found == [*listed]
 
 
 def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
