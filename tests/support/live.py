@@ -19,8 +19,8 @@ from backend.demo.servers import (
 )
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
+from backend.processes import free_port
 from backend.settings import Settings
-from tests.support.processes import free_port
 
 PHOTOS = 30
 MakeProject = Callable[..., int]
@@ -101,7 +101,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
 @contextmanager
 def own_backend(settings: Settings, folder: Path, **values: Any) -> Iterator[Settings]:
     """A backend for one test, with a port of its own; its log is in ``folder``."""
-    port = free_port()
+    # The lowest that is free, so that a second one is where Label Studio knew the first.
+    port = free_port(19190)
     url = f"http://127.0.0.1:{port}"
     mine = settings.model_copy(update={"port": port, "public_url": url, **values})
     with LocalBackend(mine, folder / "backend.log") as backend:
