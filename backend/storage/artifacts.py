@@ -15,6 +15,7 @@ from uuid import uuid4
 import pyarrow.fs
 
 from backend.errors import StoreError
+from backend.storage.durability import sync
 
 
 class DamagedArtifactError(StoreError):
@@ -38,7 +39,8 @@ class Artifacts:
             if "://" in uri:
                 self._files, self._root = pyarrow.fs.FileSystem.from_uri(uri)
             else:
-                Path(uri).mkdir(parents=True, exist_ok=True)
+                # Embeddings can be searched by words, and files of runs hold task data.
+                Path(uri).mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._files, self._root = pyarrow.fs.LocalFileSystem(), uri
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -86,8 +88,10 @@ class Artifacts:
                 draft = f"{path}.{uuid4().hex}"
                 with self._files.open_output_stream(draft) as stream:
                     stream.write(json.dumps(content).encode())
+                self._sync(draft)
                 if replace or not self._publish(draft, path):
                     self._files.move(draft, path)
+                self._sync(path.rsplit("/", 1)[0])
             return content if replace else self.read(name) or content
 
     def stamp(self, name: str) -> str:
@@ -144,6 +148,11 @@ class Artifacts:
         with store_errors(self.uri, "read"):
             entries: list[Any] = self._files.get_file_info(selector)
             return entries
+
+    def _sync(self, path: str) -> None:
+        """Wait until a file, or a folder's list of files, would outlast a power failure."""
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            sync(path)
 
     def _publish(self, draft: str, path: str) -> bool:
         """Give the draft its name unless another process has just written an artifact there.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
 
 import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from backend.errors import StoreError
+from backend.storage.compaction import LOCK
+from backend.storage.durability import ADDRESS_TABLE, VECTORS
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT, chunks, in_conditions, sql_list, sql_text
-from backend.storage.vectors import ADDRESSES, VECTORS
-
-# LanceDB warns that readers of an old version fail; ours open the table again. Filters are
-# process-wide and switching them per call is not thread-safe, so this one is installed once.
-warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarning)
+from backend.storage.vectors import ADDRESSES
 
 
 def dedupe(store: Store, encoder_id: str, dim: int) -> int:
@@ -40,7 +36,8 @@ def dedupe(store: Store, encoder_id: str, dim: int) -> int:
         (store.vectors.embedding_table(encoder_id, dim), "key", False),
         (store.vectors.address_table(), "address", True),
     ):
-        with store.tables.lock, store.tables.errors("read"):
+        # Row ids are positions, which a compaction changes.
+        with store.locks.hold(LOCK), store.tables.writing, store.tables.errors("written"):
             query = table.search().select([column]).with_row_id(True).limit(NO_LIMIT)
             rows = query.to_arrow()
             pairs = list(zip(rows[column].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
@@ -49,7 +46,7 @@ def dedupe(store: Store, encoder_id: str, dim: int) -> int:
             for part in chunks(duplicates, LOOKUP_KEYS):
                 table.delete(f"_rowid IN ({sql_list(part)})")
         deleted += len(duplicates)
-    store.tables.compact()
+    store.tables.compact_if_due()
     return deleted
 
 
@@ -80,14 +77,14 @@ def erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]
 
 def _erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str]) -> None:
     table = store.tables.table(name, schema)
-    with store.tables.lock, store.tables.errors("written"):
+    with store.tables.writing, store.tables.errors("written"):
         for where in wheres:
             table.delete(where)
         column = schema.names[0]
         kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
         if kept:
             table.update(where=f"{column} = {sql_text(kept[0])}", values={column: kept[0]})
-        table.optimize(cleanup_older_than=timedelta(0))
+    store.tables.compactor.compact(name)
 
 
 def erase_images(store: Store, addresses: Iterable[str]) -> int:
@@ -102,10 +99,10 @@ def erase_images(store: Store, addresses: Iterable[str]) -> int:
     keys = store.vectors.keys_of(addresses)
     if not keys:
         return 0
-    erase_rows(store, "addresses", ADDRESSES, in_conditions("address", keys))
+    erase_rows(store, ADDRESS_TABLE, ADDRESSES, in_conditions("address", keys))
     orphans = set(keys.values())
     for where in in_conditions("key", orphans):
-        left = store.tables.rows("addresses", ADDRESSES, where, ["key"])
+        left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
         orphans -= set(left["key"].to_pylist())
     with store.tables.errors("read"):
         tables = store.tables.database.list_tables(limit=1000).tables

@@ -1,14 +1,16 @@
 """The store of an installation, under one URI: JSON artifacts, LanceDB tables, embeddings.
 
-Locks: within a process each object here serialises its own writes, and reads take no lock. Between
-processes there is no lock. Appending is safe at any time; an artifact that is written once is kept
-from the first writer; an artifact that is replaced is the last writer's.
+Within a process each object here serialises its own writes, and reads take no lock. Between
+processes, appending is safe at any time; an artifact that is written once is kept from the first
+writer; an artifact that is replaced is the last writer's, so whoever reads, changes and writes one
+holds a lock of `backend.storage.locks` meanwhile.
 """
 
 from __future__ import annotations
 
 from backend.storage.artifacts import Artifacts
 from backend.storage.generation import Generation
+from backend.storage.locks import Locks
 from backend.storage.tables import Tables
 from backend.storage.vectors import Vectors
 
@@ -22,6 +24,7 @@ class Store:
     Attributes:
         artifacts: JSON files, written once or replaced whole.
         generation: a marker that changes with everything that model versions are made of.
+        locks: held across processes and machines.
         tables: LanceDB tables, by name.
         vectors: embeddings and image addresses, in those tables.
 
@@ -33,5 +36,6 @@ class Store:
         self.uri = uri.rstrip("/")
         self.artifacts = Artifacts(self.uri)
         self.generation = Generation(self.artifacts)
-        self.tables = Tables(self.uri, self.generation)
+        self.locks = Locks(self.uri)
+        self.tables = Tables(self.uri, self.generation, self.locks)
         self.vectors = Vectors(self.tables)

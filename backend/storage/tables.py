@@ -6,10 +6,11 @@ Writers append, so several processes may write at once; `backend.storage.mainten
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
@@ -17,17 +18,20 @@ from typing import Any, NamedTuple, TypeVar
 import pyarrow as pa
 
 from backend.errors import StoreError
-from backend.storage.artifacts import first_line, store_errors
+from backend.storage.artifacts import store_errors
+from backend.storage.compaction import CHECK_EVERY, Compactor
+from backend.storage.durability import is_recomputable, sync_table
 from backend.storage.generation import Generation
-
-log = logging.getLogger(__name__)
+from backend.storage.locks import Locks
 
 T = TypeVar("T")
 
 LOOKUP_KEYS = 512
 """Keys per query, as many as a shard has tasks: a longer IN list parses slowly."""
-COMPACT_EVERY = 64
-"""Appends between two compactions: each append adds a small file."""
+SYNC_SECONDS = 5.0
+"""Between two waits for the disk, where rows can be computed again."""
+ATTEMPTS = 3
+"""Attempts at a query or an append."""
 NO_LIMIT = 2**31 - 1
 """LanceDB returns ten rows unless a limit is given."""
 
@@ -51,23 +55,29 @@ class Tables:
     Args:
         uri: a directory or a URI that LanceDB knows, e.g. ``s3://``.
         generation: the marker of the same store.
+        locks: of the same store.
 
     Attributes:
-        lock: held while this process changes a table; not reentrant.
+        writing: held while this process changes rows; not reentrant. Reading never takes it.
         database: the LanceDB connection.
+        compactor: merges the tables' files.
 
     Raises:
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, uri: str, generation: Generation) -> None:
+    def __init__(self, uri: str, generation: Generation, locks: Locks) -> None:
         import lancedb
 
         self.uri = uri
         self._generation = generation
-        self.lock = threading.Lock()
+        self.compactor = Compactor(uri, locks)
+        self.writing = threading.Lock()
+        self._opening = threading.Lock()
         self._open: dict[str, Any] = {}
         self._appends: Counter[str] = Counter()
+        # Name -> unix time; what was written before outlasts a power failure.
+        self._synced: dict[str, float] = {}
         with store_errors(uri, "opened"):
             # Zero: the next read sees what another process has just written.
             self.database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
@@ -78,10 +88,10 @@ class Tables:
         Raises:
             StoreError: it cannot be opened.
         """
-        with self.lock:
+        with self._opening:
             if name not in self._open:
                 self._generation.ensure()
-                with self.errors("opened"):
+                with store_errors(self.uri, "opened"):
                     self._open[name] = self.database.create_table(
                         name, schema=schema, exist_ok=True
                     )
@@ -95,24 +105,32 @@ class Tables:
         Raises:
             StoreError: the store cannot be read.
         """
-        table = self.table(name, schema)
-        with self.errors("read"):
-            number = int(table.version)
+        number = self._read(name, schema, lambda table: int(table.version))
         return TableVersion(self._generation.seen, number)
 
     def append(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table, which is created with their schema if it does not exist.
 
+        Rows may be there twice after an error in between; readers take one row of a key.
+
+        They outlast a power failure; those that can be computed again only after `SYNC_SECONDS`.
+
         Raises:
             StoreError: the store cannot be written, e.g. the disk is full.
         """
-        table = self.table(name, rows.schema)
-        with self.lock, self.errors("written"):
-            table.add(rows)
+        with self.writing:
+            began = time.time()
+            self._attempt(name, rows.schema, "written", lambda table: table.add(rows))
+            synced = self._synced.setdefault(name, began)
+            if began - synced >= SYNC_SECONDS or not is_recomputable(name):
+                with self.errors("written"):
+                    sync_table(self.uri, name, synced)
+                self._synced[name] = began
             self._appends[name] += 1
-            full = self._appends[name] % COMPACT_EVERY == 0
-        if full:
-            self._compact(table)
+            look = self._appends[name] % CHECK_EVERY == 0
+        if look:
+            with self.errors("read"):
+                self.compactor.start_if_due(self.table(name, rows.schema))
 
     def rows(
         self, name: str, schema: pa.Schema, where: str, columns: Sequence[str] | None = None
@@ -128,25 +146,34 @@ class Tables:
         Raises:
             StoreError: the store cannot be read.
         """
-        table = self.table(name, schema)
-        with self.errors("read"):
+
+        def select(table: Any) -> pa.Table:
             query = table.search().where(where).limit(NO_LIMIT)
             return (query if columns is None else query.select(list(columns))).to_arrow()
 
-    def compact(self) -> None:
-        """Merge small files of the open tables.
+        return self._read(name, schema, select)
 
-        A failure is only logged: it is harmless, and usually another process is compacting.
-        """
-        for table in list(self._open.values()):
-            self._compact(table)
+    def compact_if_due(self) -> None:
+        """Merge the files of the tables that this process has used, where that is due."""
+        for name in list(self._open):
+            self.compactor.compact_if_due(name)
 
-    def _compact(self, table: Any) -> None:
-        try:
-            with self.lock:
-                table.optimize()
-        except Exception as error:
-            log.warning("%s could not be compacted now: %s", table.name, first_line(error))
+    def _read(self, name: str, schema: pa.Schema, read: Callable[[Any], T]) -> T:
+        return self._attempt(name, schema, "read", read)
+
+    def _attempt(self, name: str, schema: pa.Schema, action: str, use: Callable[[Any], T]) -> T:
+        """Use a table; again if that fails, since a compaction may have replaced its files."""
+        table = self.table(name, schema)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(StoreError), store_errors(self.uri, action):
+                return use(table)
+            with self.errors(action):
+                # Not created: a store that has vanished is an error.
+                table = self.database.open_table(name)
+            with self._opening:
+                self._open[name] = table
+        with self.errors(action):
+            return use(table)
 
     @contextlib.contextmanager
     def errors(self, action: str) -> Iterator[None]:

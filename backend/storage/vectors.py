@@ -16,11 +16,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from backend.storage.durability import ADDRESS_TABLE, VECTORS
 from backend.storage.tables import Tables, TableVersion, in_conditions
 
-VECTORS = "embeddings_"
-"""Prefix of the names of the tables that hold embeddings."""
-ADDRESS_TABLE = "addresses"
 ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.string())])
 
 

@@ -11,9 +11,9 @@ from backend.inference.prediction import Prediction
 from backend.runtime import Runtime
 from backend.server.background import Background
 from backend.server.prediction_logger import PredictionLogger
+from backend.storage.compaction import FEWEST_FILES
 from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.store import Store
-from backend.storage.tables import COMPACT_EVERY
 from tests.support.fixtures import MakeRuntime
 from tests.support.waiting import until
 
@@ -143,9 +143,9 @@ def test_what_another_process_logged_last_is_replaced(logger: PredictionLogger, 
 
 
 def test_a_compaction_loses_nothing(logger: PredictionLogger, runtime: Runtime):
-    for task in range(1, COMPACT_EVERY + 3):
+    for task in range(1, FEWEST_FILES + 3):
         logger.write([(PROJECT, [shown(task, "cat")])])
-    assert len(choices(runtime, *range(1, COMPACT_EVERY + 3))) == COMPACT_EVERY + 2
+    assert len(choices(runtime, *range(1, FEWEST_FILES + 3))) == FEWEST_FILES + 2
 
 
 def test_predictions_without_a_task_or_a_result_are_left_out(
@@ -159,7 +159,7 @@ def test_predictions_that_come_while_the_store_is_busy_share_an_append(
     runtime: Runtime, appends: list[str]
 ):
     background = Background(runtime)
-    with runtime.store.tables.lock:
+    with runtime.store.tables.writing:
         # The first one is being logged, and waits for the lock.
         for task in range(1, 21):
             background.log_predictions(PROJECT, [shown(task, "cat")])

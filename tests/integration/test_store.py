@@ -12,10 +12,11 @@ import pytest
 
 from backend.errors import StoreError
 from backend.storage.artifacts import DamagedArtifactError
+from backend.storage.compaction import FEWEST_FILES
 from backend.storage.maintenance import dedupe
 from backend.storage.store import Store
-from backend.storage.tables import COMPACT_EVERY
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
+from tests.support.storage import wait_for_compaction
 
 ENCODER, DIM = "an-encoder", 16
 
@@ -128,20 +129,21 @@ def test_more_keys_than_one_query_holds_are_all_found(uri: str):
 
 def test_compaction_loses_nothing(uri: str):
     store = Store(uri)
-    for seed in range(COMPACT_EVERY + 2):
+    for seed in range(FEWEST_FILES + 2):
         store.vectors.add(ENCODER, DIM, [row(seed, False)])
-    keys = [f"key{seed}" for seed in range(COMPACT_EVERY + 2)]
+    keys = [f"key{seed}" for seed in range(FEWEST_FILES + 2)]
     assert set(Store(uri).vectors.embeddings(ENCODER, DIM, keys)) == set(keys)
 
 
 def test_addresses_alone_are_compacted_too(uri: str):
     store = Store(uri)
-    for number in range(COMPACT_EVERY + 2):
+    for number in range(FEWEST_FILES + 2):
         store.vectors.add_addresses([(f"{number}.jpg", "key")])
+    wait_for_compaction()
     assert store.vectors.address_table().stats()["fragment_stats"]["num_fragments"] < 5
     assert (
-        len(store.vectors.keys_of([f"{n}.jpg" for n in range(COMPACT_EVERY + 2)]))
-        == COMPACT_EVERY + 2
+        len(store.vectors.keys_of([f"{n}.jpg" for n in range(FEWEST_FILES + 2)]))
+        == FEWEST_FILES + 2
     )
 
 

@@ -1,0 +1,148 @@
+"""Locks of a store: one holder per name at a time, across threads, processes and machines.
+
+In a directory these are file locks, which the operating system releases when their holder dies. In
+a bucket a lock is a lease: a table of one row, which LanceDB updates atomically; its holder renews
+it, and it expires when the holder dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from backend.errors import StoreError
+from backend.storage.artifacts import store_errors
+
+# LanceDB warns that readers of an old version fail; nobody reads one for longer than a moment.
+# Filters are process-wide and switching them per call is not thread-safe: installed once.
+warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarning)
+
+WAIT_SECONDS = 60.0
+"""How long `Locks.hold` waits for another holder."""
+LEASE_SECONDS = 120.0
+"""After which the lease of a dead holder is free; the clocks of all machines must agree better."""
+_POLL_SECONDS = 0.2
+_LEASE_VERSIONS = 200
+"""Superseded versions of a lease's table that are kept at most."""
+_LEASE = pa.schema([pa.field("holder", pa.string()), pa.field("expires", pa.float64())])
+
+
+class Locks:
+    """The locks of one store. Thread-safe; not reentrant.
+
+    Args:
+        uri: a directory, or a URI that LanceDB knows.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    @contextmanager
+    def hold(self, name: str, wait_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+        """Be the only holder of a lock while the block runs; waits for another holder to end.
+
+        Raises:
+            StoreError: another holder kept it for longer than ``wait_seconds``, or the store cannot
+                be written.
+        """
+        with self._held(name, wait_seconds) as held:
+            if not held:
+                raise StoreError(
+                    f"Another process has kept the lock {name} of the store for "
+                    f"{wait_seconds:.0f} s.",
+                    "Try again when it has ended; in a bucket, the lock of a process that died is "
+                    f"free after {LEASE_SECONDS:.0f} s.",
+                )
+            yield
+
+    @contextmanager
+    def hold_if_free(self, name: str) -> Iterator[bool]:
+        """Hold a lock while the block runs, or say at once that another does.
+
+        Returns:
+            Whether the lock is held.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        with self._held(name, 0.0) as held:
+            yield held
+
+    @contextmanager
+    def _held(self, name: str, wait_seconds: float) -> Iterator[bool]:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+        if "://" in self._uri:
+            with _leased(self._uri, f"lock_{digest}", wait_seconds) as held:
+                yield held
+            return
+        folder = Path(self._uri) / "locks"
+        with store_errors(self._uri, "written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{digest}.lock", mode=0o600)
+            try:
+                lock.acquire(timeout=wait_seconds)
+            except Timeout:
+                lock = None
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.release()
+
+
+@contextmanager
+def _leased(uri: str, name: str, wait_seconds: float) -> Iterator[bool]:
+    """Hold a lease while the block runs; gives whether it could be had in time."""
+    import lancedb
+
+    deadline = time.monotonic() + wait_seconds
+    holder = uuid4().hex
+    with store_errors(uri, "written"):
+        # Zero: each update begins at the newest version.
+        database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
+        free = pa.table({"holder": [""], "expires": [0.0]}, schema=_LEASE)
+        table = database.create_table(name, data=free, exist_ok=True)
+        while not (held := _take(table, holder)) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+    if not held:
+        yield False
+        return
+    stopped = threading.Event()
+
+    def renew() -> None:
+        while not stopped.wait(LEASE_SECONDS / 4):
+            # While the bucket does not answer for a moment, most of the lease is still left.
+            with suppress(Exception):
+                values = {"expires": time.time() + LEASE_SECONDS}
+                table.update(where=f"holder = '{holder}'", values=values)
+
+    keeper = threading.Thread(target=renew, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield True
+    finally:
+        stopped.set()
+        keeper.join()
+        # What cannot be released now expires by itself.
+        with suppress(Exception):
+            table.update(where=f"holder = '{holder}'", values={"holder": "", "expires": 0.0})
+            if table.version > _LEASE_VERSIONS:
+                table.optimize(cleanup_older_than=timedelta(0))
+
+
+def _take(table: Any, holder: str) -> bool:
+    """Whether the lease was free and is now the holder's: LanceDB updates a row only once."""
+    now = time.time()
+    values = {"holder": holder, "expires": now + LEASE_SECONDS}
+    return bool(table.update(where=f"expires < {now}", values=values).rows_updated)
