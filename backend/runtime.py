@@ -14,8 +14,8 @@ from backend.inference.embedder import Embedder
 from backend.inference.versions import ModelVersions
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings, settings
+from backend.storage.installations import open_store
 from backend.storage.prediction_log import PredictionLog
-from backend.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.encoder: Encoder = get_encoder(settings)
-        self.store = Store(settings.store_uri)
+        self.store = open_store(settings)
         self.prediction_log = PredictionLog(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
         self.embedder = Embedder(settings, self.encoder, self.store, fetcher)

@@ -6,6 +6,8 @@ below are the environment variables in lower case; docs/settings.md lists them a
 
 from __future__ import annotations
 
+import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,6 +92,13 @@ class Settings(BaseSettings):
         "~/.cache/label-studio-clip/store",
         description="Where embeddings and heads are stored: a directory, or a URI that LanceDB "
         "supports (`s3://`).",
+    )
+    installation: str = Field(
+        "",
+        max_length=200,
+        description="The name of this installation, the same for backend, workers and command "
+        "line; default: the host, port and path of LABEL_STUDIO_URL. What is kept in the store and "
+        "in Redis belongs to one installation.",
     )
     host: str = Field("127.0.0.1", description="The address `ls-clip serve` binds to.")
     port: int = Field(9090, ge=0, le=65535, description="The port `ls-clip serve` binds to.")
@@ -257,6 +266,23 @@ class Settings(BaseSettings):
     def store_uri(self) -> str:
         """``store`` with ``~`` resolved; object-store URIs are left as they are."""
         return self.store if "://" in self.store else str(Path(self.store).expanduser().resolve())
+
+    @property
+    def installation_name(self) -> str:
+        """``installation``; by default Label Studio's address, without scheme and default port."""
+        if self.installation.strip():
+            return self.installation.strip()
+        parts = urlsplit(self.label_studio_url)
+        port = "" if parts.port in {None, 80, 443} else f":{parts.port}"
+        return f"{(parts.hostname or '').lower()}{port}{parts.path}"
+
+    @property
+    def installation_id(self) -> str:
+        """The name as part of a key or of a folder: readable, at most 49 characters."""
+        name = self.installation_name
+        readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower()[:40].rstrip("-")
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        return f"{readable}-{digest}" if readable else digest
 
     @property
     def backend_url(self) -> str:

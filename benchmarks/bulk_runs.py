@@ -19,7 +19,7 @@ from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
 from benchmarks.bulk_servers import (
     Disk,
@@ -143,7 +143,7 @@ def _from_disk(servers: Servers, settings: Settings, encoder: Encoder) -> tuple[
         return meter.seconds
 
     fresh = servers.with_store("disk")
-    embedder = Embedder(fresh, encoder, Store(fresh.store_uri), Disk(servers))
+    embedder = Embedder(fresh, encoder, open_store(fresh), Disk(servers))
     before = alone()
     with Meter() as meter:
         filled = embedder.fill([address(name) for name in servers.names])
@@ -174,7 +174,7 @@ def memory(servers: Servers, sizes: Sequence[int]) -> tuple[list[Row], str]:
             Meter(worker=worker, studio=servers.label_studio) as meter,
         ):
             run = run_through(settings, number, lambda now: seen.enter(now.state))
-        known = Store(settings.store_uri).vectors.keys_of(
+        known = open_store(settings).vectors.keys_of(
             settings.label_studio_url + value for value in values
         )
         if len(known) != size or len(set(known.values())) != len(photos):
@@ -260,7 +260,7 @@ def _is_of(item: dict[str, Any], run: Run) -> bool:
 
 def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Sequence[str]) -> None:
     """Store an embedding for each address, all different, in batches as a run stores them."""
-    store = Store(settings.store_uri)
+    store = open_store(settings)
     photos = servers.names[:64]
     pixels = [decode(servers.read(address(name)), settings.max_image_pixels) for name in photos]
     encoded = encoder.encode_images(pixels)

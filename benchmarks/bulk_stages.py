@@ -22,7 +22,7 @@ from backend.labels.config import parse_config
 from backend.labelstudio.importing import Importer
 from backend.labelstudio.projects import project_key
 from backend.settings import Settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from backend.storage.vectors import content_key
 from benchmarks.bulk_servers import Disk, Meter, Servers, address, ratio
 
@@ -238,7 +238,7 @@ def _import(scale: _Scale, encoder: Encoder) -> Stage:
 def predictions(servers: Servers, number: int, encoder: Encoder) -> list[Prediction]:
     """Real predictions of the sample's photos for a project."""
     settings = servers.with_store("stages")
-    store = Store(settings.store_uri)
+    store = open_store(settings)
     embedder = Embedder(settings, encoder, store, Disk(servers))
     versions = ModelVersions(settings, encoder, store)
     project = servers.studio.projects.get(number)

@@ -30,7 +30,7 @@ from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
 from backend.processes import free_port
 from backend.settings import Settings, load_settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from backend.storage.vectors import Embedding, NewEmbedding
 from benchmarks import report
 from benchmarks.bulk import ignore_the_environment
@@ -140,7 +140,7 @@ def fill_store(settings: Settings, folder: Path, tasks: int) -> None:
         )
         for number in range(tasks)
     ]
-    Store(settings.store_uri).vectors.add(encoder.id, encoder.dim, rows)
+    open_store(settings).vectors.add(encoder.id, encoder.dim, rows)
 
 
 def _near(

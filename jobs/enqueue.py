@@ -81,7 +81,8 @@ def request_training(trainings: TrainingStore, project: int) -> int:
 
 def enqueue_training(trainings: TrainingStore, project: int, reason: TrainingReason) -> bool:
     """Ask a worker to train; False if that job is queued or running already."""
-    job, connection = train_id(project), trainings.connection
+    connection = trainings.connection
+    job = train_id(connection, project)
     status = queue.statuses(connection, queue.TRAIN, [job]).get(job)
     if status in queue.ALIVE:
         return False
@@ -92,15 +93,15 @@ def enqueue_training(trainings: TrainingStore, project: int, reason: TrainingRea
 
 def enqueue_reconcile_all(connection: Redis) -> None:
     """Ask a worker to reconcile all projects, unless that job is there already."""
-    job = "look-again"
+    job = queue.job_id(connection, "look-again")
     if queue.statuses(connection, queue.TRAIN, [job]).get(job) not in queue.ALIVE:
         queue.remove(connection, queue.TRAIN, job)
         queue.enqueue(connection, queue.TRAIN, RECONCILE_ALL, job_id=job)
 
 
-def train_id(project: int) -> str:
+def train_id(connection: Redis, project: int) -> str:
     """The id of a project's training job."""
-    return f"{project}-train"
+    return queue.job_id(connection, f"{project}-train")
 
 
 def plan_id(run_id: str) -> str:

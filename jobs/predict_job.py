@@ -199,6 +199,6 @@ def _maintain_store(runs: RunStore, runtime: Runtime) -> None:
 def _sweep(runs: RunStore, runtime: Runtime) -> None:
     """Delete the files of runs that have ended; they may hold images as ``data:`` URIs."""
     try:
-        erase_ended(runtime.store.artifacts, runs.active_ids())
+        erase_ended(runtime.store.artifacts, runs)
     except StoreError as error:
         log.warning("files of ended runs were not deleted: %s", error)

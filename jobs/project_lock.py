@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from redis import Redis
 from redis.exceptions import RedisError
 
-from jobs.queue import PREFIX
+from jobs.queue import key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def importing(connection: Redis, project: int) -> Iterator[None]:
 
     The lock of a process that died is released after `LOCK_SECONDS`.
     """
-    name = f"{PREFIX}project:{project}:importing"
+    name = key(connection, f"project:{project}:importing")
     lock = connection.lock(name, timeout=LOCK_SECONDS, thread_local=False)
     lock.acquire()
     stopped = Event()

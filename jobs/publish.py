@@ -77,12 +77,16 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         if double:
             runs.note(run.id, notes=(duplicates_note(run.project, double),))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
+    heads = runtime.versions.heads
+    if run.trigger == Trigger.TRAINING and heads.candidate(key) != run.head:
+        runs.note(run.id, notes=(f"{run.head} was withdrawn meanwhile and is not put into use.",))
+        return
     # Before Label Studio reports our change of the project, which does not change its labels.
     runs.set_config(run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
     if run.head:
-        runtime.versions.heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
+        heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
 
 
 def require_labels_of(run: Run, config: LabelConfig) -> None:

@@ -13,7 +13,18 @@ from urllib.parse import urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, RedisError, TimeoutError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    MaxConnectionsError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 from rq import Queue, Worker
 from rq.exceptions import DuplicateJobError
@@ -27,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PREFIX = "ls-clip:"
-"""Of all our keys in Redis; RQ's begin with ``rq:``."""
+"""Of all our keys in Redis; RQ's begin with ``rq:``. The installation's id follows."""
 PREDICT = "predict"
 TRAIN = "train"
 QUEUES = (PREDICT, TRAIN)
@@ -37,10 +48,63 @@ KEEP_SECONDS = 3600
 """How long RQ keeps a job that has ended; its result is in the run's record."""
 ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED})
 """Of jobs that need not be enqueued again."""
+_READ_ITS_LOG = "Read the log of Redis; ls-clip doctor tries again."
+_REFUSALS: tuple[tuple[type[RedisError], str, str], ...] = (
+    (
+        OutOfMemoryError,
+        "Redis has used up its memory and writes nothing more",
+        "Raise its maxmemory, or give it a database of its own; its maxmemory-policy should be "
+        "noeviction.",
+    ),
+    (
+        ReadOnlyError,
+        "This Redis is a read-only replica",
+        "Set LS_CLIP_REDIS_URL to the primary.",
+    ),
+    (BusyLoadingError, "Redis is still loading its data", "Wait until it has, then try again."),
+    (
+        AuthenticationError,
+        "Redis refuses the user name or the password",
+        "Correct them in LS_CLIP_REDIS_URL: redis://USER:PASSWORD@HOST:6379/0.",
+    ),
+    (
+        NoPermissionError,
+        "The user of LS_CLIP_REDIS_URL may not use a command",
+        "Allow it all commands on the keys ls-clip:* and rq:* (ACL SETUSER).",
+    ),
+    (MaxConnectionsError, "Redis has no connection left", "Raise its maxclients."),
+)
 FIX = "Start Redis or Valkey, or correct LS_CLIP_REDIS_URL."
 
 
-def connect(settings: Settings, retries: int = 2) -> Redis:
+class Connection(Redis):
+    """A connection to Redis that knows whose keys it works with.
+
+    Attributes:
+        installation: id of the installation: several may use one Redis.
+    """
+
+    installation = ""
+
+
+def key(connection: Redis, name: str) -> str:
+    """A key of ours in Redis, which no other installation uses.
+
+    Args:
+        connection: from `connect`.
+        name: of the key within the installation.
+    """
+    installation = getattr(connection, "installation", "")
+    return f"{PREFIX}{installation}:{name}" if installation else PREFIX + name
+
+
+def job_id(connection: Redis, name: str) -> str:
+    """The id of a job that is no part of a run: RQ's ids are shared by all that use a Redis."""
+    installation = getattr(connection, "installation", "")
+    return f"{name}-{installation}" if installation else name
+
+
+def connect(settings: Settings, retries: int = 2) -> Connection:
     """The connection to Redis.
 
     Args:
@@ -59,7 +123,7 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
             "one, ls-clip connect PROJECT predicts in its own process.",
         )
     try:
-        connection = Redis.from_url(
+        connection: Connection = Connection.from_url(
             url,
             socket_connect_timeout=2.0,
             retry=Retry(ExponentialWithJitterBackoff(cap=10.0, base=0.3), retries),
@@ -71,6 +135,7 @@ def connect(settings: Settings, retries: int = 2) -> Redis:
     except (TypeError, ValueError) as error:
         # The error's text may contain a part of the password.
         raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
+    connection.installation = settings.installation_id
     return connection
 
 
@@ -96,15 +161,24 @@ def explained() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        raise QueueError(
-            f"The queue does not answer ({type(error).__name__}: {error}).", FIX
-        ) from error
+        raise as_queue_error(error) from error
+
+
+def as_queue_error(error: RedisError) -> QueueError:
+    """An error of Redis as one that says what it refused, and names the fix."""
+    for kind, message, fix in _REFUSALS:
+        if isinstance(error, kind):
+            return QueueError(f"{message} ({error}).", fix)
+    if isinstance(error, ResponseError):
+        return QueueError(f"Redis refuses a command ({error}).", _READ_ITS_LOG)
+    return QueueError(f"Redis does not answer ({type(error).__name__}: {error}).", FIX)
 
 
 def queue(connection: Redis, name: str) -> Queue:
-    """One of `QUEUES`."""
+    """One of `QUEUES`, of the installation."""
+    installation = getattr(connection, "installation", "")
     return Queue(
-        name,
+        f"{name}-{installation}" if installation else name,
         connection=connection,
         job_class=QuietJob,
         serializer=JSONSerializer,

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis import Redis
+from redis.exceptions import RedisError
 from rq.registry import clean_registries
 from rq.worker_registration import clean_worker_registry
 
-from backend.errors import ClipError, QueueError
+from backend.errors import ClipError
+from backend.settings import Settings
 from jobs import queue, schedule
 from jobs.enqueue import (
     enqueue_finish_if_complete,
@@ -30,7 +32,7 @@ from jobs.enqueue import (
     start_run,
     train_id,
 )
-from jobs.queue import PREFIX
+from jobs.record import DamagedRecordError
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -51,13 +53,20 @@ POSTPONED_SECONDS = 10.0
 """Until what could not be started now is tried again."""
 
 
-def reconcile(connection: Redis) -> None:
+def reconcile(connection: Redis, settings: Settings) -> None:
     """One round, unless another process has just done it.
+
+    An error in one project's work is logged and keeps the others from nothing.
+
+    Args:
+        connection: to Redis.
+        settings: how far ahead things are scheduled.
 
     Raises:
         RedisError: Redis is away.
     """
-    if not connection.set(f"{PREFIX}tending", "1", nx=True, px=int(EVERY_SECONDS * 900)):
+    tending = queue.key(connection, "tending")
+    if not connection.set(tending, "1", nx=True, px=int(EVERY_SECONDS * 900)):
         return
     for name in queue.QUEUES:
         jobs = queue.queue(connection, name)
@@ -71,49 +80,62 @@ def reconcile(connection: Redis) -> None:
     trainings = TrainingStore(connection)
     for project in trainings.active():
         with _alone(f"the training of project {project}"):
-            _reconcile_training(trainings, project)
+            try:
+                _reconcile_training(trainings, project)
+            except DamagedRecordError:
+                trainings.set_aside(project)
+                raise
     if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
         enqueue_reconcile_all(connection)
-    for kind, project in schedule.take(connection):
-        try:
-            _start(kind, runs, trainings, project)
-        except QueueError as error:
-            log.error("project %d: %s cannot be started yet: %s", project, kind, error)
-            schedule.add(connection, kind, project, time.time() + POSTPONED_SECONDS)
+    farthest = max(settings.train_after, settings.reconcile_every, settings.refresh_every)
+    for entry in schedule.due(connection, farthest + LONGEST_PAUSE):
+        again: float | None = time.time() + POSTPONED_SECONDS
+        with _alone(f"project {entry.project}: {entry.kind}"):
+            again = _start(entry.kind, runs, trainings, entry.project)
+        schedule.settle(connection, entry, again)
 
 
 @contextmanager
 def _alone(what: str) -> Iterator[None]:
-    """Log a record that cannot be read, so that it does not keep the others waiting."""
+    """Log an error in the work for one project, so that it does not keep the others waiting."""
     try:
         yield
-    except QueueError as error:
+    except RedisError:
+        # No other project can be reconciled either.
+        raise
+    except ClipError as error:
         log.error("%s is not reconciled: %s", what, error)
+    except Exception:
+        log.exception("%s is not reconciled", what)
 
 
-def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -> None:
-    """Start what is due; what cannot start now is scheduled again."""
-    connection, now = runs.connection, time.time()
+def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -> float | None:
+    """Start what is due; returns the unix time for which it is postponed, None: it has begun."""
+    now = time.time()
     if kind == Kind.REFRESH:
-        candidate = trainings.get(project).candidate
+        try:
+            candidate = trainings.get(project).candidate
+        except DamagedRecordError:
+            trainings.set_aside(project)
+            raise
         if not candidate:
-            return
+            return None
         run, is_new = start_run(runs, project, Scope.UNLABELLED, Trigger.TRAINING, candidate)
-        if is_new:
-            trainings.note(project, run=run.id)
-        else:
-            schedule.add(connection, kind, project, now + POSTPONED_SECONDS)
+        if not is_new:
+            return now + POSTPONED_SECONDS
+        trainings.note(project, run=run.id)
     elif kind == Kind.PREDICT:
         _, is_new = start_run(runs, project, Scope.MISSING, Trigger.WEBHOOK)
         if not is_new:
             # That run may have listed the tasks before the last ones came.
-            schedule.add(connection, kind, project, now + schedule.NEW_TASKS_SECONDS)
+            return now + schedule.NEW_TASKS_SECONDS
     elif kind == Kind.RECONCILE:
         enqueue_training(trainings, project, TrainingReason.RECONCILE)
     else:
         reason = TrainingReason.FORCED if kind == Kind.FORCED else TrainingReason.ENOUGH
         if not enqueue_training(trainings, project, reason):
-            schedule.add(connection, kind, project, now + POSTPONED_SECONDS)
+            return now + POSTPONED_SECONDS
+    return None
 
 
 def _pause(attempts: int) -> float:
@@ -121,12 +143,19 @@ def _pause(attempts: int) -> float:
     return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** (attempts - 1))
 
 
+def _is_pausing(ends: float, now: float) -> bool:
+    """Whether a pause is not over; one that seems too long was written by a wrong clock."""
+    return now < ends <= now + LONGEST_PAUSE
+
+
 def _reconcile_training(trainings: TrainingStore, project: int) -> None:
     """Retry a training whose job has failed, or was lost with its worker."""
-    job = train_id(project)
+    job = train_id(trainings.connection, project)
     status = queue.statuses(trainings.connection, queue.TRAIN, [job]).get(job)
     now, training = time.time(), trainings.get(project)
-    if status in queue.ALIVE or training.state == TrainingState.IDLE or training.not_before > now:
+    if status in queue.ALIVE or training.state == TrainingState.IDLE:
+        return
+    if _is_pausing(training.not_before, now):
         return
     if training.not_before:
         enqueue_training(trainings, project, TrainingReason.ENOUGH)
@@ -160,7 +189,7 @@ def _reconcile_run(runs: RunStore, run: Run) -> None:
             # The listing job embeds some shards itself: those never were in the queue.
             continue
         now, pause_ends = time.time(), runs.not_before(run.id, job)
-        if pause_ends > now:
+        if _is_pausing(pause_ends, now):
             continue
         if not pause_ends:
             # It has just failed or was lost: counted now, retried after a pause.

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from redis import Redis
+from redis.exceptions import ResponseError
 
 from backend.errors import QueueError
 
 SCHEMA = 1
 """Version of the layout of all records, written as ``schema``; where it is missing, it is 1."""
 
+DAMAGED_SECONDS = 30 * 24 * 3600
+"""How long Redis keeps a damaged record that was set aside."""
 UPGRADE = "Upgrade all processes to the same release: backend, workers and command line."
+
+
+class DamagedRecordError(QueueError):
+    """A record in Redis cannot be read by any release."""
 
 
 class Record(BaseModel):
@@ -34,7 +43,8 @@ class Record(BaseModel):
             known: fields that are not part of what was read.
 
         Raises:
-            QueueError: it was written by a newer release, or cannot be read.
+            DamagedRecordError: it cannot be read.
+            QueueError: it was written by a newer release.
         """
         try:
             version = int(content.get("schema", 1))
@@ -81,8 +91,20 @@ class Record(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def _unreadable(kind: str, what: str) -> QueueError:
-    return QueueError(
+def set_aside(connection: Redis, name: str) -> None:
+    """Rename a damaged record, so that nothing stumbles over it again and a person can look at it.
+
+    Args:
+        connection: to Redis.
+        name: its key; ``:damaged`` is added.
+    """
+    with suppress(ResponseError):  # There is no such key.
+        connection.rename(name, f"{name}:damaged")
+        connection.expire(f"{name}:damaged", DAMAGED_SECONDS)
+
+
+def _unreadable(kind: str, what: str) -> DamagedRecordError:
+    return DamagedRecordError(
         f"Redis holds a {kind.lower()} that cannot be read ({what}).",
         UPGRADE,
     )

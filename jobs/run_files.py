@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from backend.errors import StoreError
 from backend.inference.prediction import Prediction
 from backend.labels.config import LabelConfig, parse_config
 from backend.storage.artifacts import Artifacts
 from jobs.listing import Task
+from jobs.run import ENDED
+
+if TYPE_CHECKING:
+    from jobs.run_store import RunStore
 
 FOLDER = "runs"
+UNKNOWN_SECONDS = 2 * 24 * 3600
+"""After which the files of an unknown run are deleted; each shard of a run adds to them."""
 
 
-def erase_ended(artifacts: Artifacts, active: Collection[str]) -> None:
+def erase_ended(artifacts: Artifacts, runs: RunStore) -> None:
     """Delete what runs that have ended kept.
+
+    The files of a run that Redis does not know may belong to another Redis with the same store, so
+    they are deleted only when nothing was added for `UNKNOWN_SECONDS`.
 
     Args:
         artifacts: of all workers' store.
-        active: ids of the runs that have not.
+        runs: of all projects.
 
     Raises:
         StoreError: it cannot be deleted.
     """
-    artifacts.erase(FOLDER, lambda name: name not in active)
+    # Read before the folders: a run that begins meanwhile has its files after it is active.
+    active = runs.active_ids()
+    oldest = time.time() - UNKNOWN_SECONDS
+    for run_id in artifacts.folder_names(FOLDER):
+        if run_id in active:
+            continue
+        if runs.state(run_id) in ENDED or artifacts.modified(f"{FOLDER}/{run_id}") < oldest:
+            artifacts.erase(FOLDER, run_id.__eq__)
 
 
 class RunFiles:

@@ -17,8 +17,8 @@ from uuid import uuid4
 from redis import Redis
 
 from backend.errors import ClipError, QueueError, RunNotFoundError
-from jobs.queue import PREFIX
-from jobs.record import SCHEMA
+from jobs.queue import key
+from jobs.record import SCHEMA, DamagedRecordError, set_aside
 from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ KEPT_SECONDS = 30 * 24 * 3600
 """How long Redis keeps a run after the last write to it."""
 
 _PARTS = ("", "shards", "failures", "attempts", "later", "held", "deadly")
-_ACTIVE = f"{PREFIX}active"
 
 
 class RunStore:
@@ -44,6 +43,7 @@ class RunStore:
 
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
+        self._active = key(connection, "active")
 
     def start(
         self, project: int, scope: Scope, trigger: Trigger, head: str = ""
@@ -67,17 +67,16 @@ class RunStore:
             }
         )
         # Before the slot is taken, so that whoever finds it taken finds the run.
-        self._set(_key(new_id), {"schema": SCHEMA, **fields})
-        while not self.connection.set(_slot(project), new_id, nx=True):
-            current_id = self._text(self.connection.get(_slot(project)))
-            run = self.get(current_id) if current_id else None
-            if run is not None and run.state not in ENDED:
-                self.connection.delete(_key(new_id))
-                self.connection.sadd(_ACTIVE, current_id)
+        self._set(self._key(new_id), {"schema": SCHEMA, **fields})
+        while not self.connection.set(self._project_key(project, "running"), new_id, nx=True):
+            current_id = self._text(self.connection.get(self._project_key(project, "running")))
+            run = self._intact(current_id) if current_id else None
+            if run is not None and self._keep_active(current_id):
+                self.connection.delete(self._key(new_id))
                 return run, False
             self._release(project, current_id)
-        self.connection.sadd(_ACTIVE, new_id)
-        self.connection.zadd(_list(project), {new_id: now})
+        self.connection.sadd(self._active, new_id)
+        self.connection.zadd(self._project_key(project, "runs"), {new_id: now})
         self._forget_old(project)
         run = self.get(new_id)
         assert run is not None
@@ -90,9 +89,9 @@ class RunStore:
             QueueError: a newer release wrote it, or it cannot be read.
         """
         with self.connection.pipeline(transaction=False) as pipe:
-            pipe.hgetall(_key(run_id))
-            pipe.hgetall(_key(run_id, "shards"))
-            pipe.hlen(_key(run_id, "failures"))
+            pipe.hgetall(self._key(run_id))
+            pipe.hgetall(self._key(run_id, "shards"))
+            pipe.hlen(self._key(run_id, "failures"))
             raw, raw_shards, failed = pipe.execute()
         content = {
             key.decode(errors="replace"): value.decode(errors="replace")
@@ -113,7 +112,7 @@ class RunStore:
 
     def state(self, run_id: str) -> RunState | None:
         """The run's state; None if Redis has forgotten it."""
-        state = self._text(self.connection.hget(_key(run_id), "state"))
+        state = self._text(self.connection.hget(self._key(run_id), "state"))
         return RunState(state) if state else None
 
     def require(self, project: int, run_id: str) -> Run:
@@ -139,28 +138,60 @@ class RunStore:
 
     def of_project(self, project: int) -> list[Run]:
         """Its runs, newest first."""
-        ids = [value.decode() for value in self.connection.zrevrange(_list(project), 0, -1)]
-        return [run for run in map(self.get, ids) if run is not None]
+        ids = self.connection.zrevrange(self._project_key(project, "runs"), 0, -1)
+        runs = [self._intact(value.decode()) for value in ids]
+        return [run for run in runs if run is not None]
 
     def active_ids(self) -> set[str]:
         """Ids of the runs that have not ended, of all projects, whoever wrote them."""
-        return {value.decode() for value in self.connection.smembers(_ACTIVE)}
+        return {value.decode() for value in self.connection.smembers(self._active)}
 
     def active(self) -> list[Run]:
-        """Runs that have not ended, of all projects; those that cannot be read are left out."""
+        """Runs that have not ended, of all projects.
+
+        Those that a newer release wrote are left out, and those that are damaged are set aside.
+        """
         runs = []
         for run_id in self.active_ids():
             try:
-                run = self.get(run_id)
+                run = self._intact(run_id)
             except QueueError as error:
                 # A newer release takes care of it; the runs of other projects go on.
                 log.warning("run %s is left alone: %s", run_id, error)
                 continue
-            if run is None:
-                self.connection.srem(_ACTIVE, run_id)
+            if run is None or run.state in ENDED:
+                self.connection.srem(self._active, run_id)
             else:
                 runs.append(run)
         return runs
+
+    def _intact(self, run_id: str) -> Run | None:
+        """The run; None if there is none, or if it is damaged, in which case it is set aside.
+
+        Raises:
+            QueueError: a newer release wrote it.
+        """
+        try:
+            return self.get(run_id)
+        except DamagedRecordError as error:
+            log.error("run %s is set aside as %s: %s", run_id, self._key(run_id, "damaged"), error)
+            set_aside(self.connection, self._key(run_id))
+            self.connection.srem(self._active, run_id)
+            return None
+
+    def _keep_active(self, run_id: str) -> bool:
+        """List a run among the active ones, unless it has ended; returns whether it has not."""
+
+        def add(pipe: Pipeline) -> bool:
+            state: Any = pipe.hget(self._key(run_id), "state")
+            pipe.multi()
+            if state is None or state.decode() in ENDED:
+                return False
+            pipe.sadd(self._active, run_id)
+            return True
+
+        kept: bool = self.connection.transaction(add, self._key(run_id), value_from_callable=True)
+        return kept
 
     def move(self, run_id: str, state: RunState, **fields: Any) -> bool:
         """Give a run another state, and other values of `Run`'s fields, unless it has ended.
@@ -171,15 +202,19 @@ class RunStore:
         written = Run.to_wire({"state": state, "updated": time.time(), **fields})
 
         def change(pipe: Pipeline) -> bool:
-            now: Any = pipe.hget(_key(run_id), "state")
+            now: Any = pipe.hget(self._key(run_id), "state")
             pipe.multi()
             if now is None or now.decode() in ENDED:
                 return False
-            pipe.hset(_key(run_id), mapping=written)
-            pipe.expire(_key(run_id), KEPT_SECONDS)
+            pipe.hset(self._key(run_id), mapping=written)
+            pipe.expire(self._key(run_id), KEPT_SECONDS)
+            if state in ENDED:
+                pipe.srem(self._active, run_id)
             return True
 
-        moved: bool = self.connection.transaction(change, _key(run_id), value_from_callable=True)
+        moved: bool = self.connection.transaction(
+            change, self._key(run_id), value_from_callable=True
+        )
         return moved
 
     def end(
@@ -192,13 +227,12 @@ class RunStore:
         if run is None or not self.move(run_id, state, ended=time.time(), blocked_on="", **fields):
             return False
         self._release(run.project, run_id)
-        self.connection.srem(_ACTIVE, run_id)
         return True
 
     def note(self, run_id: str, **fields: Any) -> None:
         """Set fields of `Run`, which also shows that it lives; no-op if Redis has forgotten it."""
-        if self.connection.exists(_key(run_id)):
-            self._set(_key(run_id), Run.to_wire({"updated": time.time(), **fields}))
+        if self.connection.exists(self._key(run_id)):
+            self._set(self._key(run_id), Run.to_wire({"updated": time.time(), **fields}))
 
     # Shards
 
@@ -208,7 +242,7 @@ class RunStore:
 
     def shards(self, run_id: str) -> list[Shard]:
         """All shards, by number."""
-        shards = _shards(self.connection.hgetall(_key(run_id, "shards")))
+        shards = _shards(self.connection.hgetall(self._key(run_id, "shards")))
         return sorted(shards, key=lambda shard: shard.number)
 
     def progress(self, run_id: str, shard: Shard) -> RunState:
@@ -222,7 +256,7 @@ class RunStore:
             return RunState.CANCELLED
         now = time.time()
         if shard.embedded or shard.cached:
-            self.connection.hsetnx(_key(run_id), "first_image", now)
+            self.connection.hsetnx(self._key(run_id), "first_image", now)
             self.note(run_id, last_image=now)
         else:
             self.note(run_id)
@@ -232,7 +266,7 @@ class RunStore:
     def _put(self, run_id: str, shard: Shard) -> None:
         content = {"schema": SCHEMA, **shard.as_dict()}
         del content["number"]
-        self._set(_key(run_id, "shards"), {str(shard.number): json.dumps(content)})
+        self._set(self._key(run_id, "shards"), {str(shard.number): json.dumps(content)})
 
     # Failures
 
@@ -240,62 +274,62 @@ class RunStore:
         """Add task id -> why it has no prediction."""
         if failures:
             content = {str(task): json.dumps(dict(why)) for task, why in failures.items()}
-            self._set(_key(run_id, "failures"), content)
+            self._set(self._key(run_id, "failures"), content)
 
     def set_failures(self, run_id: str, failures: Mapping[int, Mapping[str, str]]) -> None:
         """Replace all that was recorded."""
-        self.connection.delete(_key(run_id, "failures"))
+        self.connection.delete(self._key(run_id, "failures"))
         self.record_failures(run_id, failures)
 
     def failures(self, run_id: str) -> dict[int, dict[str, str]]:
         """Task id -> why it has no prediction, by task."""
-        raw = self.connection.hgetall(_key(run_id, "failures"))
+        raw = self.connection.hgetall(self._key(run_id, "failures"))
         return {int(task): json.loads(raw[task]) for task in sorted(raw, key=int)}
 
     # Labels
 
     def set_config(self, project: int, config: str) -> None:
         """Set the digest of the labeling config that predictions are made for."""
-        self.connection.set(_config(project), config)
+        self.connection.set(self._project_key(project, "config"), config)
 
     def current_config(self, project: int) -> str:
         """The digest of the labeling config that predictions are made for; empty if none is set."""
-        return self._text(self.connection.get(_config(project)))
+        return self._text(self.connection.get(self._project_key(project, "config")))
 
     # Jobs that fail or are lost
 
     def attempts(self, run_id: str, job: str) -> int:
         """How often this job of the run has failed or was lost."""
-        return int(self.connection.hget(_key(run_id, "attempts"), job) or 0)
+        return int(self.connection.hget(self._key(run_id, "attempts"), job) or 0)
 
     def count_attempt(self, run_id: str, job: str) -> int:
         """One more; returns how many there are."""
-        count = int(self.connection.hincrby(_key(run_id, "attempts"), job, 1))
-        self.connection.expire(_key(run_id, "attempts"), KEPT_SECONDS)
+        count = int(self.connection.hincrby(self._key(run_id, "attempts"), job, 1))
+        self.connection.expire(self._key(run_id, "attempts"), KEPT_SECONDS)
         return count
 
     def not_before(self, run_id: str, job: str, moment: float | None = None) -> float:
         """The unix time from which a failed job may be retried; sets it if ``moment`` is given."""
         if moment is not None:
-            self._set(_key(run_id, "later"), {job: moment})
+            self._set(self._key(run_id, "later"), {job: moment})
             return moment
-        return float(self.connection.hget(_key(run_id, "later"), job) or 0)
+        return float(self.connection.hget(self._key(run_id, "later"), job) or 0)
 
     def hold(self, run_id: str, shard: int, address: str | None) -> None:
         """Note which image a worker is about to touch, in case that kills it; None: none."""
         if address is None:
-            self.connection.hdel(_key(run_id, "held"), str(shard))
+            self.connection.hdel(self._key(run_id, "held"), str(shard))
         else:
-            self._set(_key(run_id, "held"), {str(shard): address})
+            self._set(self._key(run_id, "held"), {str(shard): address})
 
     def deadly(self, run_id: str, shard: int) -> set[str]:
         """The images during whose processing a worker died."""
-        held = self.connection.hget(_key(run_id, "held"), str(shard))
+        held = self.connection.hget(self._key(run_id, "held"), str(shard))
         if held is not None:
-            self.connection.sadd(_key(run_id, "deadly"), held)
-            self.connection.expire(_key(run_id, "deadly"), KEPT_SECONDS)
+            self.connection.sadd(self._key(run_id, "deadly"), held)
+            self.connection.expire(self._key(run_id, "deadly"), KEPT_SECONDS)
             self.hold(run_id, shard, None)
-        return {value.decode() for value in self.connection.smembers(_key(run_id, "deadly"))}
+        return {value.decode() for value in self.connection.smembers(self._key(run_id, "deadly"))}
 
     def _set(self, key: str, fields: Mapping[str, Any]) -> None:
         """Write fields of a hash, which expires `KEPT_SECONDS` after the last write."""
@@ -306,39 +340,29 @@ class RunStore:
 
     def _release(self, project: int, run_id: str) -> None:
         def free(pipe: Pipeline) -> None:
-            now: Any = pipe.get(_slot(project))
+            now: Any = pipe.get(self._project_key(project, "running"))
             pipe.multi()
             if now is not None and now.decode() == run_id:
-                pipe.delete(_slot(project))
+                pipe.delete(self._project_key(project, "running"))
 
-        self.connection.transaction(free, _slot(project))
+        self.connection.transaction(free, self._project_key(project, "running"))
 
     def _forget_old(self, project: int) -> None:
-        for value in self.connection.zrange(_list(project), 0, -KEPT_RUNS - 1):
+        for value in self.connection.zrange(self._project_key(project, "runs"), 0, -KEPT_RUNS - 1):
             run_id = value.decode()
-            self.connection.delete(*(_key(run_id, name) for name in _PARTS))
-            self.connection.zrem(_list(project), run_id)
+            self.connection.delete(*(self._key(run_id, name) for name in _PARTS))
+            self.connection.zrem(self._project_key(project, "runs"), run_id)
+
+    def _key(self, run_id: str, part: str = "") -> str:
+        return key(self.connection, f"run:{run_id}" + (f":{part}" if part else ""))
+
+    def _project_key(self, project: int, what: str) -> str:
+        return key(self.connection, f"project:{project}:{what}")
 
     @staticmethod
     def _text(value: Any) -> str:
         return value.decode() if value is not None else ""
 
 
-def _key(run_id: str, part: str = "") -> str:
-    return f"{PREFIX}run:{run_id}" + (f":{part}" if part else "")
-
-
-def _list(project: int) -> str:
-    return f"{PREFIX}project:{project}:runs"
-
-
-def _slot(project: int) -> str:
-    return f"{PREFIX}project:{project}:running"
-
-
 def _shards(raw: Mapping[bytes, bytes]) -> list[Shard]:
     return [Shard.from_json(value, number=int(number)) for number, value in raw.items()]
-
-
-def _config(project: int) -> str:
-    return f"{PREFIX}project:{project}:config"

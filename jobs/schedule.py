@@ -1,18 +1,19 @@
 """What is to be done for a project at some moment: debounced events, and checks for lost ones.
 
-One sorted set in Redis. Every supervisor reads it every few seconds (`jobs.reconciler`); whoever
-removes an entry acts on it. RQ's own scheduler would be one more process that can be missing.
+One sorted set in Redis. Every supervisor reads it every few seconds (`jobs.reconciler`), acts on
+what is due, and then removes it: after an error or a crash in between it is done again. RQ's own
+scheduler would be one more process that can be missing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 from redis import Redis
 
-from jobs.queue import PREFIX
+from jobs.queue import key
 
 
 class Kind(StrEnum):
@@ -32,11 +33,35 @@ class Kind(StrEnum):
     """Look for approvals whose event was lost."""
 
 
+@dataclass(frozen=True)
+class Due:
+    """An entry whose moment has come.
+
+    Attributes:
+        kind: what is to be done.
+        project: its number.
+        member: the entry in Redis.
+        score: its moment there, unix time.
+    """
+
+    kind: Kind
+    project: int
+    member: bytes
+    score: float
+
+
 NEW_TASKS_SECONDS = 60.0
 """Tasks that come one by one start at most one run a minute, because each import takes seconds."""
 
-_DUE = f"{PREFIX}due"
-_KNOWN = f"{PREFIX}due-known"
+_DUE = "due"
+_KNOWN = "due-known"
+# Removes or postpones an entry unless it was scheduled again since it was read.
+_SETTLE = """
+local score = redis.call('zscore', KEYS[1], ARGV[1])
+if not score or tonumber(score) ~= tonumber(ARGV[2]) then return 0 end
+if ARGV[3] == '' then return redis.call('zrem', KEYS[1], ARGV[1]) end
+return redis.call('zadd', KEYS[1], ARGV[3], ARGV[1])
+"""
 
 
 def add(connection: Redis, kind: Kind, project: int, moment: float, *, move: bool = False) -> None:
@@ -49,37 +74,59 @@ def add(connection: Redis, kind: Kind, project: int, moment: float, *, move: boo
         moment: unix time.
         move: replace the moment if it is scheduled already; otherwise the earlier one stays.
     """
-    connection.zadd(_DUE, {f"{kind}:{project}": moment}, lt=not move)
+    connection.zadd(key(connection, _DUE), {f"{kind}:{project}": moment}, lt=not move)
 
 
 def moment(connection: Redis, kind: Kind, project: int) -> float | None:
     """The unix time for which this is scheduled; None if it is not."""
-    score = connection.zscore(_DUE, f"{kind}:{project}")
+    score = connection.zscore(key(connection, _DUE), f"{kind}:{project}")
     return None if score is None else float(score)
 
 
 def cancel(connection: Redis, project: int) -> None:
     """Nothing is to be done for a project any more."""
-    connection.zrem(_DUE, *(f"{kind}:{project}" for kind in Kind))
+    connection.zrem(key(connection, _DUE), *(f"{kind}:{project}" for kind in Kind))
 
 
 def is_known(connection: Redis) -> bool:
     """Whether Redis still has the schedule; not when it is new, or was emptied."""
-    return bool(connection.exists(_KNOWN))
+    return bool(connection.exists(key(connection, _KNOWN)))
 
 
 def set_known(connection: Redis) -> None:
     """The schedule has been rebuilt."""
-    connection.set(_KNOWN, "1")
+    connection.set(key(connection, _KNOWN), "1")
 
 
-def take(connection: Redis) -> Iterator[tuple[Kind, int]]:
-    """What is due by now, as (kind, project). Of several callers one gets each entry.
+def due(connection: Redis, horizon: float) -> list[Due]:
+    """What is due by now, the longest overdue first; `settle` each after acting on it.
 
-    An entry is removed just before it is given, so that an error loses no other one. Kinds that
-    only a newer release knows stay for that.
+    Kinds that only a newer release knows are left out and stay.
+
+    Args:
+        connection: to Redis.
+        horizon: seconds; nothing is ever scheduled further ahead, so what seems to be was written
+            while a clock was wrong, and is due.
     """
-    for member in connection.zrangebyscore(_DUE, 0, time.time()):
-        kind, _, project = member.decode().partition(":")
-        if kind in [*Kind] and project.isdecimal() and connection.zrem(_DUE, member):
-            yield Kind(kind), int(project)
+    now = time.time()
+    name = key(connection, _DUE)
+    raw = connection.zrangebyscore(name, "-inf", now, withscores=True)
+    raw += connection.zrangebyscore(name, now + horizon, "+inf", withscores=True)
+    entries = []
+    for member, score in raw:
+        kind, _, project = member.decode(errors="replace").partition(":")
+        if kind in [*Kind] and project.isdecimal():
+            entries.append(Due(Kind(kind), int(project), member, score))
+    return entries
+
+
+def settle(connection: Redis, entry: Due, again: float | None = None) -> None:
+    """Remove an entry that was acted upon, unless it was scheduled again meanwhile.
+
+    Args:
+        connection: to Redis.
+        entry: from `due`.
+        again: unix time for which it is postponed instead; None: it is done.
+    """
+    moment = "" if again is None else repr(again)
+    connection.eval(_SETTLE, 1, key(connection, _DUE), entry.member, repr(entry.score), moment)

@@ -118,7 +118,9 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: Trai
     trainings.end(project, Outcome.ACCEPTED, trained.reason, **fields, candidate=name, run="")
     now = time.time()
     is_forced = why == TrainingReason.FORCED
-    moment = now if is_forced else max(now, last.refreshed + settings.refresh_every)
+    # A clock that has jumped back leaves a refresh in the future.
+    refreshed = min(last.refreshed, now)
+    moment = now if is_forced else max(now, refreshed + settings.refresh_every)
     schedule.add(connection, Kind.REFRESH, project, moment)
 
 

@@ -10,14 +10,13 @@ from pydantic import Field, Json
 from redis import Redis
 
 from backend.errors import ClipError
-from jobs.queue import PREFIX
-from jobs.record import SCHEMA, Record
+from jobs.queue import key
+from jobs.record import SCHEMA, Record, set_aside
 
 MIN_NEW_APPROVALS = 20
 """The least number of new, changed or deleted approvals that start a training."""
 NEW_APPROVALS_SHARE = 0.25
 """The same, as a share of the approvals that the serving head was trained on."""
-_ACTIVE = f"{PREFIX}trainings"
 
 
 class TrainingState(StrEnum):
@@ -109,20 +108,25 @@ class TrainingStore:
 
     def __init__(self, connection: Redis) -> None:
         self.connection = connection
+        self._active = key(connection, "trainings")
 
     def get(self, project: int) -> Training:
         """How it stands now; docs/training.md describes the JSON of its ``as_dict``.
 
         Raises:
+            DamagedRecordError: it cannot be read.
             QueueError: a newer release wrote it.
         """
-        raw = self.connection.hgetall(_key(project))
-        content = {key.decode(): value.decode() for key, value in raw.items()}
+        raw = self.connection.hgetall(self._key(project))
+        content = {
+            name.decode(errors="replace"): value.decode(errors="replace")
+            for name, value in raw.items()
+        }
         return Training.from_wire(content, project=project)
 
     def active(self) -> list[int]:
         """Projects whose training is queued or going on."""
-        return sorted(int(value) for value in self.connection.smembers(_ACTIVE))
+        return sorted(int(value) for value in self.connection.smembers(self._active))
 
     def request(self, project: int) -> int:
         """Somebody wants a training; returns a number to wait for in `Training.served`."""
@@ -136,7 +140,7 @@ class TrainingStore:
     def queued(self, project: int) -> None:
         """Its job is in the queue."""
         self.note(project, state=TrainingState.QUEUED, attempts=0, not_before=0)
-        self.connection.sadd(_ACTIVE, str(project))
+        self.connection.sadd(self._active, str(project))
 
     def begin(self, project: int) -> None:
         """Its job reads the approvals now; what is approved from here on is pending."""
@@ -145,7 +149,7 @@ class TrainingStore:
         self._increase(project, "taken", now.pending)
         self._increase(project, "pending", -now.pending)
         self.note(project, state=TrainingState.TRAINING, answering=now.requested, blocked_on="")
-        self.connection.sadd(_ACTIVE, str(project))
+        self.connection.sadd(self._active, str(project))
 
     def end(self, project: int, outcome: Outcome, reason: str, **fields: Any) -> None:
         """It has ended; ``fields`` are others of `Training` to set."""
@@ -161,7 +165,7 @@ class TrainingStore:
             "taken": 0,
         }
         self.note(project, **{**written, **fields})
-        self.connection.srem(_ACTIVE, str(project))
+        self.connection.srem(self._active, str(project))
 
     def fail(self, project: int, error: ClipError) -> None:
         """It cannot be done; what it took is pending again."""
@@ -169,10 +173,15 @@ class TrainingStore:
         self.end(project, Outcome.FAILED, str(error), last_change="")
         self._increase(project, "pending", taken)
 
+    def set_aside(self, project: int) -> None:
+        """Begin anew where the record is damaged; it stays in Redis under another key."""
+        set_aside(self.connection, self._key(project))
+        self.connection.srem(self._active, str(project))
+
     def purge(self, project: int) -> None:
         """Delete how a project stands, a head that waits for its refresh included."""
-        self.connection.delete(_key(project))
-        self.connection.srem(_ACTIVE, str(project))
+        self.connection.delete(self._key(project))
+        self.connection.srem(self._active, str(project))
 
     def count_attempt(self, project: int) -> int:
         """One more failure of its job; returns how many there are."""
@@ -180,19 +189,18 @@ class TrainingStore:
 
     def note(self, project: int, **fields: Any) -> None:
         """Set fields of `Training`."""
-        self.connection.hset(_key(project), mapping=Training.to_wire(fields))
-        self.connection.hsetnx(_key(project), "schema", SCHEMA)
+        self.connection.hset(self._key(project), mapping=Training.to_wire(fields))
+        self.connection.hsetnx(self._key(project), "schema", SCHEMA)
+
+    def _key(self, project: int) -> str:
+        return key(self.connection, f"training:{project}")
 
     def _increase(self, project: int, field: str, by: int) -> int:
         (name,) = Training.to_wire({field: by})
-        self.connection.hsetnx(_key(project), "schema", SCHEMA)
-        return int(self.connection.hincrby(_key(project), name, by))
+        self.connection.hsetnx(self._key(project), "schema", SCHEMA)
+        return int(self.connection.hincrby(self._key(project), name, by))
 
 
 def approvals_needed(seen: int) -> int:
     """Approvals that start a training, if the serving head was trained on ``seen``."""
     return max(MIN_NEW_APPROVALS, int(NEW_APPROVALS_SHARE * seen))
-
-
-def _key(project: int) -> str:
-    return f"{PREFIX}training:{project}"

@@ -36,6 +36,8 @@ from backend.processes import die_with_parent
 from backend.settings import Settings
 from jobs import queue
 from jobs.enqueue import FUNCTIONS
+from jobs.key_migration import adopt_former_keys
+from jobs.queue import as_queue_error
 from jobs.reconciler import EVERY_SECONDS, reconcile
 from jobs.shutdown import request_stop
 
@@ -94,7 +96,7 @@ class ClipWorker(SimpleWorker):
                 try:
                     self.maintain_heartbeats(job, execution)
                 except RedisError as error:
-                    log.warning("Redis does not answer: %s", error)
+                    log.warning("the job's heartbeat: %s", as_queue_error(error))
 
         heart = Thread(target=beat, daemon=True)
         heart.start()
@@ -169,6 +171,7 @@ def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, 
     connection = queue.connect(settings)
     with queue.explained():
         connection.ping()
+        adopt_former_keys(connection)
     stop = Event()
     with _on_signals(stop):
         deaths = 0
@@ -177,7 +180,7 @@ def supervise(settings: Settings, names: Sequence[str], overrides: Mapping[str, 
             child = _spawn(names, overrides)
             try:
                 while child.poll() is None and not stop.wait(EVERY_SECONDS / 5):
-                    _reconcile(connection)
+                    _reconcile(connection, settings)
             finally:
                 _end(child, settings.worker_grace)
             if child.returncode == START_FAILED:
@@ -212,11 +215,11 @@ def _end(child: subprocess.Popen[bytes], grace: float) -> None:
         child.wait()
 
 
-def _reconcile(connection: Any) -> None:
+def _reconcile(connection: Any, settings: Settings) -> None:
     try:
-        reconcile(connection)
+        reconcile(connection, settings)
     except RedisError as error:
-        log.warning("Redis does not answer: %s", error)
+        log.warning("runs cannot be reconciled now: %s", queue.as_queue_error(error))
     except QueueError as error:
         log.error("runs could not be reconciled: %s", error)
     except Exception:

@@ -60,8 +60,8 @@ def import_archive(
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.projects.archive import SOURCE, import_entries, unknown_labels
+    from backend.storage.installations import open_store
     from backend.storage.project_state import ProjectState
-    from backend.storage.store import Store
 
     if not source.strip():
         raise SettingsError(
@@ -74,7 +74,7 @@ def import_archive(
         )
     studio = LabelStudioClient(settings)
     described = studio.projects.get(project)
-    project_state = ProjectState(Store(settings.store_uri), project_key(described))
+    project_state = ProjectState(open_store(settings), project_key(described))
     known_field = project_state.known_field()
     field = field if field is not None else known_field or "known_label"
     if known_field and field != known_field:
@@ -267,16 +267,16 @@ def forget(
     settings = load_settings()
     configure_logging(settings)
     from backend.inference.task_images import LARGEST_ID
+    from backend.storage.installations import open_store
     from backend.storage.prediction_log import PredictionLog
-    from backend.storage.store import Store
     from jobs import queue
-    from jobs.run_files import erase_ended
+    from jobs.run_files import FOLDER, erase_ended
     from jobs.training_state import TrainingStore
 
     if task and max(task) > LARGEST_ID:
         raise SettingsError(f"No task has the number {max(task)}.", "Give the task's id.")
     what = f"tasks {', '.join(map(str, task))}" if task else "all tasks and the heads"
-    store = Store(settings.store_uri)
+    store = open_store(settings)
     prediction_log = PredictionLog(store)
     if task and not prediction_log.has(f"{project}.", task):
         console.print(f"Nothing is stored about project {project}, {what}.")
@@ -296,10 +296,11 @@ def forget(
             )
     else:
         console.print(f"Nothing is stored about project {project}, {what}.")
-    going: set[str] = set()
-    if settings.redis_url.get_secret_value():
-        with queue.explained():
-            going = run_store(settings).active_ids()
-            if not task:
-                TrainingStore(queue.connect(settings)).purge(project)
-    erase_ended(store.artifacts, going)
+    if not settings.redis_url.get_secret_value():
+        # Nobody else knows the runs of a store that has no queue.
+        store.artifacts.erase(FOLDER, lambda _: True)
+        return
+    with queue.explained():
+        erase_ended(store.artifacts, run_store(settings))
+        if not task:
+            TrainingStore(queue.connect(settings)).purge(project)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -108,22 +109,38 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     from backend.cli.wording import TRAINING_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
-    from backend.storage.head_registry import HeadRegistry
-    from backend.storage.store import Store
+    from backend.storage.artifacts import DamagedArtifactError
+    from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+    from backend.storage.installations import open_store
     from backend.training.head_trainer import MIN_APPROVALS
     from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
-    registry = HeadRegistry(Store(settings.store_uri))
-    serving = registry.serving(key)
-    sets = [registry.get(key, name) for name in registry.names(key)]
+    registry = HeadRegistry(open_store(settings))
+    damage = registry.damage(key)
+    sets = [registry.get(key, name) for name in registry.names(key) if name not in damage]
+    serving, history, candidate = "", [""], ""
+    try:
+        serving, history = registry.serving(key), registry.history(key) or [ZERO_SHOT]
+        candidate = registry.candidate(key)
+    except DamagedArtifactError as error:
+        damage["serving"] = str(error)
     training = _training(settings, project)
     if as_json:
-        answer: dict[str, Any] = {"serving": serving, "history": registry.history(key)}
+        answer: dict[str, Any] = {"serving": serving, "history": history, "damaged": damage}
         answer["heads"] = [heads.summary() for heads in sets]
         answer["training"] = None if training is None else training.as_dict()
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
+    for name, message in damage.items():
+        console.print(f"[bold red]{name} is damaged:[/] {plain(message)}", highlight=False)
+    if serving != history[-1]:
+        console.print(
+            f"[bold red]{plain(history[-1])} should be in use and is damaged; {serving} is in use "
+            f"instead.[/] Restore it from a backup, or keep {serving}: "
+            f"ls-clip rollback {project} {serving}",
+            highlight=False,
+        )
     if not sets:
         console.print(
             "No head is in use; predictions are zero-shot. "
@@ -132,7 +149,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         if training is None:
             console.print("LS_CLIP_REDIS_URL is not set, so nothing is trained.")
     else:
-        _print_heads(sets, serving, registry.candidate(key))
+        _print_heads(sets, serving, candidate)
     if training is not None and training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")
@@ -191,15 +208,16 @@ def rollback(
     from backend.cli.wording import RUN_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
+    from backend.storage.artifacts import DamagedArtifactError
     from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
-    from backend.storage.store import Store
+    from backend.storage.installations import open_store
     from jobs import enqueue, queue
     from jobs.run import RunState, Scope, Trigger
     from jobs.run_store import RunStore
     from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
-    registry = HeadRegistry(Store(settings.store_uri))
+    registry = HeadRegistry(open_store(settings))
     if head is None:
         history = registry.history(key)
         # What served before its first use: calling this twice goes two steps back.
@@ -212,9 +230,10 @@ def rollback(
         head = before[-1]
     if head != ZERO_SHOT:
         registry.get(key, head)
-    if head == registry.serving(key):
-        console.print(f"{head} is already in use.")
-        return
+    with suppress(DamagedArtifactError):  # Whatever has served: the rollback writes it anew.
+        if head == registry.serving(key) == (registry.history(key) or [ZERO_SHOT])[-1]:
+            console.print(f"{head} is already in use.")
+            return
     warn_without_workers(settings, queue.PREDICT)
     trainings = _trainings(settings, wait)
     runs = RunStore(trainings.connection)
@@ -224,16 +243,18 @@ def rollback(
                 f"Project {project} is being trained, and the new head would end the rollback.",
                 f"Wait for the training to end (ls-clip heads {project}), then try again.",
             )
+    # An accepted head that waits for its refresh is not to be put into use now. Before the run is
+    # enqueued, so that nothing can begin in between.
+    withdrawn = registry.withdraw_candidate(key)
     run, is_new = enqueue.start_run(runs, project, Scope.UNLABELLED, Trigger.CLI, head)
     if not is_new:
+        registry.set_candidate(key, withdrawn)
         word, _ = RUN_STATES[run.state]
         raise QueueError(
             f"Project {project} already has a run in progress ({run.id}, {word}).",
             f"Wait for it to end, or cancel it (ls-clip runs {project} --cancel {run.id}), then "
             "try again.",
         )
-    # An accepted head that waits for its refresh is not to be put into use now.
-    registry.set_candidate(key, "")
     with queue.explained():
         trainings.note(project, candidate="")
     if not wait:

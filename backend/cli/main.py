@@ -25,6 +25,7 @@ from backend.cli.data import data_app
 from backend.cli.heads import train_app
 from backend.cli.images import images_app
 from backend.cli.runs import runs_app
+from backend.cli.store import store_app
 from backend.errors import ClipError, SettingsError
 from backend.logs import configure_logging
 from backend.settings import load_settings
@@ -45,6 +46,7 @@ app.add_typer(images_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(data_app)
+app.add_typer(store_app, name="store")
 
 
 def main() -> None:

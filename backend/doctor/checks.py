@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from backend.doctor import label_studio, machine, project, queue, suggestions
+from backend.doctor import label_studio, machine, project, queue, store, suggestions
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, examine
 from backend.settings import Settings
 
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS,
+    *store.CHECKS,
     *queue.CHECKS,
     *label_studio.CHECKS,
     *project.CHECKS,
+    *store.PROJECT_CHECKS,
     *suggestions.CHECKS,
 )
 """In the order in which they are run and printed."""

@@ -19,6 +19,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.server.settings_comparison import digests
 from backend.settings import Settings
+from backend.storage.installations import open_store
 from backend.storage.store import Store
 from jobs import queue
 from jobs.run_store import RunStore
@@ -105,7 +106,7 @@ class Context:
     @cached_property
     def store(self) -> Store:
         """The embedding store; raises StoreError."""
-        return Store(self.settings.store_uri)
+        return open_store(self.settings)
 
     @cached_property
     def studio(self) -> LabelStudioClient:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import requests
 
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
-from backend.errors import StoreError
 from backend.server.gunicorn import check_bind
 
-MIN_FREE = 200_000_000
-LOW_FREE = 2_000_000_000
 HEALTH_SECONDS = 1.0
 SETUP_SECONDS = 3.0
 
@@ -24,31 +18,6 @@ def encoder(context: Context) -> Iterator[Finding]:
     """The encoder's weights are available and readable."""
     context.encoder.load()
     yield from ()
-
-
-def store(context: Context) -> Iterator[Finding]:
-    """The store can be written, and there is room."""
-    uri = context.store.uri
-    if "://" in uri:
-        context.store.artifacts.write("doctor/probe", {}, replace=True)
-        return
-    try:
-        with tempfile.TemporaryFile(dir=uri) as probe:
-            probe.write(b"x")
-    except OSError as error:
-        raise StoreError(
-            f"The store at {uri} cannot be written: {error.strerror}.",
-            "Set LS_CLIP_STORE to a directory that this user may write to.",
-        ) from error
-    free = shutil.disk_usage(Path(uri)).free
-    if free < LOW_FREE:
-        yield Finding(
-            "store",
-            Severity.ERROR if free < MIN_FREE else Severity.WARNING,
-            f"The disk of {uri} has {free // 1_000_000} MB left.",
-            "Without room no embedding is kept, and every image is encoded again each time.",
-            "Free some space, or set LS_CLIP_STORE to another disk.",
-        )
 
 
 def credentials(context: Context) -> Iterator[Finding]:
@@ -186,7 +155,6 @@ def _slow(path: str, seconds: float, limit: float) -> Finding:
 
 CHECKS = (
     Check("encoder", "The encoder can be loaded.", "Without it nothing can be suggested.", encoder),
-    Check("store", "The store can be written.", "Embeddings are kept there.", store),
     Check(
         "credentials",
         "The backend requires a login and a secret.",

@@ -23,7 +23,7 @@ from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelV
 from backend.labels.config import config_of_labels
 from backend.logs import Progress
 from backend.settings import Settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from backend.vlpl import metrics, zero_shot
 
 MIN_POSITIVES = 10
@@ -72,7 +72,7 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
     """
     classes, truth_of = _read_labels(folder)
     encoder = get_encoder(settings)
-    store = Store(settings.store_uri)
+    store = open_store(settings)
     embedder = Embedder(settings, encoder, store, _Files(settings.max_image_bytes))
     versions = ModelVersions(settings, encoder, store)
     version = ModelVersion(

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -25,6 +26,8 @@ from jobs.run_store import RunStore
 
 log = logging.getLogger(__name__)
 
+REQUEST_SECONDS = 5.0
+"""How long a person's request waits for Redis; Label Studio waits longer."""
 LATE_TASKS = "%d tasks of project %r were not predicted in time; %s"
 
 
@@ -86,6 +89,33 @@ class Background:
         with self._lock:
             self._events.append((event, project))
         _submit(self._queue, self._record_events)
+
+    def record_request(self, event: Mapping[str, Any], project: int) -> None:
+        """Record what a person waits for; like `record_event`, but an error reaches the caller.
+
+        Args:
+            event: with an ``action`` of `jobs.events.RECORDED_ACTIONS`.
+            project: its number.
+
+        Raises:
+            QueueError: Redis refuses it, or does not answer in time.
+        """
+        settings = self._runtime.settings
+        if not settings.redis_url.get_secret_value():
+            self.record_event(event, project)
+            return
+        connection = queue.connect(settings, retries=0)
+
+        def record() -> None:
+            with queue.explained():
+                record_event(connection, settings, event, project)
+
+        try:
+            self._queue.submit(record).result(REQUEST_SECONDS)
+        except FutureTimeoutError as error:
+            raise QueueError(
+                f"Redis has not answered within {REQUEST_SECONDS:.0f} s.", queue.FIX
+            ) from error
 
     def _record_events(self) -> None:
         """Record all events so far at once: those that come while Redis hangs cost one wait."""

@@ -28,7 +28,7 @@ def webhook() -> Response:
     """Note an event: ``{"status": "noted"}``, or ``"ignored"`` for an unknown action.
 
     Events need the webhook secret. START_TRAINING comes from Label Studio's ML connector, which
-    sends basic authentication and no header of ours.
+    sends basic authentication and no header of ours; where it cannot be recorded the answer is 503.
     """
     if not has_login():
         # Nothing of an unknown caller's body is read.
@@ -52,6 +52,9 @@ def webhook() -> Response:
     )
     if action == Action.TASKS_DELETED:
         state().background.purge_tasks(body)
+    elif action == Action.START_TRAINING and project is not None:
+        # A person has pressed a button, and reconciling would not find out.
+        state().background.record_request(body, project)
     elif action in RECORDED_ACTIONS and project is not None:
         state().background.record_event(body, project)
     return jsonify({"status": "noted" if known else "ignored"})

@@ -59,10 +59,23 @@ class Artifacts:
         try:
             content = json.loads(data)
         except ValueError as error:
-            raise _damaged(path, str(error)) from error
+            raise self.damaged(name, str(error)) from error
         if not isinstance(content, dict):
-            raise _damaged(path, "it holds no JSON object")
+            raise self.damaged(name, "it holds no JSON object")
         return content
+
+    def damaged(self, name: str, why: str) -> DamagedArtifactError:
+        """The error for an artifact that does not hold what it should.
+
+        Args:
+            name: of the artifact.
+            why: what is wrong with it.
+        """
+        return DamagedArtifactError(
+            f"The file {self._path(name)} of the store is damaged: {why}.",
+            "Restore it from a backup. Without one, delete it; docs/architecture.md says what each "
+            "folder holds.",
+        )
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
         """Write a JSON artifact. One that exists already is kept unless ``replace`` is set.
@@ -124,6 +137,66 @@ class Artifacts:
         directory = pyarrow.fs.FileType.Directory
         return [entry.base_name for entry in self._entries(folder) if entry.type == directory]
 
+    def content(self, folder: str) -> list[str]:
+        """Names of the files and folders directly below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return [entry.base_name for entry in self._entries(folder)]
+
+    def files(self, folder: str) -> list[str]:
+        """Paths, within the store, of all files below ``folder``, in no order.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return [
+            entry.path.removeprefix(f"{self._root}/")
+            for entry in self._entries(folder, recursive=True)
+            if entry.type == pyarrow.fs.FileType.File
+        ]
+
+    def move(self, source: str, target: str) -> None:
+        """Move a file or a folder within the store; both are whole names, with any extension.
+
+        In a bucket the files of a folder are moved one by one: an interrupted move is continued by
+        the same call.
+
+        Raises:
+            StoreError: the target exists, or the store cannot be written.
+        """
+        is_local = isinstance(self._files, pyarrow.fs.LocalFileSystem)
+        begin, end = f"{self._root}/{source}", f"{self._root}/{target}"
+        with store_errors(self.uri, "written"):
+            info = self._files.get_file_info(begin)
+            if is_local or info.type != pyarrow.fs.FileType.Directory:
+                there = self._files.get_file_info(end).type != pyarrow.fs.FileType.NotFound
+                if there:
+                    raise StoreError(
+                        f"The store at {self.uri} holds both {source} and {target}.",
+                        "Stop the processes of the older release, which wrote the first one, and "
+                        "move it to another place.",
+                    )
+                self._files.create_dir(end.rsplit("/", 1)[0], recursive=True)
+                self._files.move(begin, end)
+                return
+            for entry in self._files.get_file_info(pyarrow.fs.FileSelector(begin, recursive=True)):
+                if entry.type == pyarrow.fs.FileType.File:
+                    self._files.move(entry.path, end + entry.path.removeprefix(begin))
+            self._files.delete_dir(begin)
+
+    def modified(self, folder: str) -> float:
+        """When a file, or the last file in a folder, was written, unix time; 0 if there is none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with store_errors(self.uri, "read"):
+            info = self._files.get_file_info(f"{self._root}/{folder}")
+        entries = [info] if info.type == pyarrow.fs.FileType.File else self._entries(folder)
+        return max((entry.mtime_ns / 1e9 for entry in entries if entry.mtime_ns), default=0.0)
+
     def erase(self, folder: str, matches: Callable[[str], bool]) -> None:
         """Delete the files and folders directly below ``folder`` whose names match.
 
@@ -143,8 +216,9 @@ class Artifacts:
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}.json"
 
-    def _entries(self, folder: str) -> list[Any]:
-        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+    def _entries(self, folder: str, recursive: bool = False) -> list[Any]:
+        place = f"{self._root}/{folder}".rstrip("/")
+        selector = pyarrow.fs.FileSelector(place, allow_not_found=True, recursive=recursive)
         with store_errors(self.uri, "read"):
             entries: list[Any] = self._files.get_file_info(selector)
             return entries
@@ -189,14 +263,6 @@ def store_errors(uri: str, action: str) -> Iterator[None]:
             f"The store at {uri} cannot be {action}: {first_line(error)}",
             "Check LS_CLIP_STORE, its permissions and the free space there.",
         ) from error
-
-
-def _damaged(path: str, why: str) -> DamagedArtifactError:
-    return DamagedArtifactError(
-        f"The file {path} of the store is damaged: {why}.",
-        "Restore it from a backup. Without one, delete it; docs/architecture.md says what each "
-        "folder holds.",
-    )
 
 
 def first_line(error: BaseException) -> str:

@@ -10,18 +10,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from typing import Any
 
 from backend.errors import StoreError
-from backend.storage.artifacts import safe_name
+from backend.storage.artifacts import DamagedArtifactError, safe_name
+from backend.storage.head_pointer import Pointer, PointerFile
 from backend.storage.store import Store
 from backend.vlpl.head import Head, HeadError
+
+log = logging.getLogger(__name__)
 
 ZERO_SHOT = "zero-shot"
 """The name of the head set without heads, which every project has."""
@@ -149,6 +153,10 @@ class HeadSet:
         )
 
 
+class DamagedHeadError(StoreError):
+    """A head set is missing, or its file does not hold one."""
+
+
 class HeadRegistry:
     """The head sets of all projects. Thread-safe.
 
@@ -176,8 +184,8 @@ class HeadRegistry:
         """One head set.
 
         Raises:
-            StoreError: there is none of this name, its file is damaged or of a newer version of
-                this plugin, or the store cannot be read.
+            DamagedHeadError: there is none of this name, or its file is damaged.
+            StoreError: its file is of a newer version of this plugin, or the store cannot be read.
         """
         path = f"heads/{safe_name(project)}/{name}"
         stamp = self._store.artifacts.stamp(path)
@@ -185,13 +193,18 @@ class HeadRegistry:
             cached = self._cache.get(path)
         if cached is not None and cached[0] == stamp:
             return cached[1]
-        content = self._store.artifacts.read(path)
+        another = f"ls-clip rollback {_number(project)} VERSION"
+        try:
+            content = self._store.artifacts.read(path)
+        except DamagedArtifactError as error:
+            raise DamagedHeadError(
+                error.message, f"Restore it from a backup, or go back to another head: {another}."
+            ) from error
         if content is None:
-            raise StoreError(
+            raise DamagedHeadError(
                 f"The project has no head {name!r}.",
                 f"ls-clip heads {_number(project)} lists those it has.",
             )
-        another = f"ls-clip rollback {_number(project)} VERSION"
         try:
             if int(content.get("schema", SCHEMA)) > SCHEMA:
                 raise StoreError(
@@ -200,7 +213,7 @@ class HeadRegistry:
                 )
             head_set = HeadSet.from_dict(content)
         except (HeadError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(
+            raise DamagedHeadError(
                 f"The head {name} in the store is damaged ({error}).",
                 f"Go back to another one: {another}.",
             ) from error
@@ -230,26 +243,45 @@ class HeadRegistry:
     def serving(self, project: str) -> str:
         """The name of the head set that serves; `ZERO_SHOT` if none does.
 
+        That is the last one of the `history` that is intact: where a later one is damaged, an error
+        in the log says so.
+
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read, or a newer release wrote the head set.
         """
         history = self.history(project)
-        return history[-1] if history else ZERO_SHOT
+        for name in reversed(history):
+            if name == ZERO_SHOT or self._is_intact(project, name):
+                if name != history[-1]:
+                    log.error(
+                        "project %s: the head %s, which should serve, is damaged; %s serves. Way "
+                        "back: restore the head from a backup, or ls-clip rollback %s %s",
+                        *(_number(project), history[-1], name, _number(project), name),
+                    )
+                return name
+        return ZERO_SHOT
 
-    def history(self, project: str) -> list[str]:
-        """Names of the head sets that have served, in order; the last one serves now.
+    def damage(self, project: str) -> dict[str, str]:
+        """Name -> what is wrong with it, of the project's damaged head sets.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        history = self._pointer(project).get("history", [])
-        if not isinstance(history, list) or not all(isinstance(name, str) for name in history):
-            raise StoreError(
-                f"The pointer to the serving head of project {_number(project)} is damaged.",
-                "Delete the file serving.json in the project's folder under projects/ of "
-                f"LS_CLIP_STORE, then: ls-clip rollback {_number(project)} HEAD.",
-            )
-        return history
+        damaged = {}
+        for name in self.names(project):
+            try:
+                self.get(project, name)
+            except DamagedHeadError as error:
+                damaged[name] = error.message
+        return damaged
+
+    def history(self, project: str) -> list[str]:
+        """Names of the head sets that have served, in order; the last one was to serve now.
+
+        Raises:
+            StoreError: the store cannot be read, or the pointer is damaged.
+        """
+        return list(self._pointer(project).read().history)
 
     def set_serving(self, project: str, name: str, *, rollback: bool = False) -> None:
         """Let a head set serve: the last step of a promotion or of a rollback.
@@ -266,21 +298,23 @@ class HeadRegistry:
         """
         if name != ZERO_SHOT:
             self.get(project, name)
-        history = self.history(project) or [ZERO_SHOT]
-        if history[-1] != name:
-            history = [*history, name]
-        candidate = self.candidate(project)
-        if rollback or candidate == name:
-            candidate = ""
-        self._update_pointer(project, history=history, back=rollback, accepted=candidate)
+
+        def serve(now: Pointer) -> Pointer:
+            history = now.history or (ZERO_SHOT,)
+            if history[-1] != name:
+                history = (*history, name)
+            candidate = "" if rollback or now.candidate == name else now.candidate
+            return Pointer(history, candidate, rolled_back=rollback)
+
+        self._pointer(project).change(serve)
 
     def candidate(self, project: str) -> str:
         """The name of the accepted head set that is to serve next; empty if there is none.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read, or the pointer is damaged.
         """
-        return str(self._pointer(project).get("accepted", ""))
+        return self._pointer(project).read().candidate
 
     def set_candidate(self, project: str, name: str) -> None:
         """Set the head set that is to serve next; empty: none.
@@ -288,15 +322,31 @@ class HeadRegistry:
         Raises:
             StoreError: the store cannot be written.
         """
-        self._update_pointer(project, accepted=name)
+        self._pointer(project).change(lambda now: replace(now, candidate=name))
+
+    def withdraw_candidate(self, project: str) -> str:
+        """Let no head set be the next one; returns the one that was, or an empty text.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        withdrawn = ""
+
+        def withdraw(now: Pointer) -> Pointer:
+            nonlocal withdrawn
+            withdrawn = now.candidate
+            return replace(now, candidate="")
+
+        self._pointer(project).change(withdraw)
+        return withdrawn
 
     def rolled_back(self, project: str) -> bool:
         """Whether a person went back to the serving set, and no training was decided on since.
 
         Raises:
-            StoreError: the store cannot be read.
+            StoreError: the store cannot be read, or the pointer is damaged.
         """
-        return bool(self._pointer(project).get("back"))
+        return self._pointer(project).read().rolled_back
 
     def clear_rollback(self, project: str) -> None:
         """Note that the rollback was taken into account: see `rolled_back`.
@@ -304,21 +354,19 @@ class HeadRegistry:
         Raises:
             StoreError: the store cannot be written.
         """
-        self._update_pointer(project, back=False)
+        self._pointer(project).change(lambda now: replace(now, rolled_back=False))
 
-    def _pointer(self, project: str) -> dict[str, Any]:
-        return self._store.artifacts.read(_pointer_name(project)) or {}
+    def _is_intact(self, project: str, name: str) -> bool:
+        try:
+            self.get(project, name)
+        except DamagedHeadError:
+            return False
+        return True
 
-    def _update_pointer(self, project: str, **fields: Any) -> None:
-        content = {**self._pointer(project), **fields}
-        self._store.artifacts.write(_pointer_name(project), content, replace=True)
-        self._store.generation.change()
+    def _pointer(self, project: str) -> PointerFile:
+        return PointerFile(self._store, project)
 
 
 def _number(project: str) -> str:
     """A project's id in Label Studio, from its key."""
     return project.partition(".")[0]
-
-
-def _pointer_name(project: str) -> str:
-    return f"projects/{safe_name(project)}/serving"

@@ -90,15 +90,12 @@ class Locks:
         with store_errors(self._uri, "written"):
             folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder / f"{digest}.lock", mode=0o600)
-            try:
+            with suppress(Timeout):
                 lock.acquire(timeout=wait_seconds)
-            except Timeout:
-                lock = None
         try:
-            yield lock is not None
+            yield lock.is_locked
         finally:
-            if lock is not None:
-                lock.release()
+            lock.release()
 
 
 @contextmanager

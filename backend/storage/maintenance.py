@@ -104,9 +104,7 @@ def erase_images(store: Store, addresses: Iterable[str]) -> int:
     for where in in_conditions("key", orphans):
         left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
         orphans -= set(left["key"].to_pylist())
-    with store.tables.errors("read"):
-        tables = store.tables.database.list_tables(limit=1000).tables
-    for name in tables if orphans else []:
+    for name in store.tables.names() if orphans else []:
         if not name.startswith(VECTORS):
             continue
         with store.tables.errors("opened"):

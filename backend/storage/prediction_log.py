@@ -63,7 +63,7 @@ class Purged:
     images: int
 
 
-_HEAD_FILES = frozenset({"serving.json", "trained-on.json"})
+_HEAD_FILES = frozenset({"serving.json", "serving-copy.json", "trained-on.json"})
 """Files of a project's state that are about its heads; the others are settings."""
 
 

@@ -97,6 +97,15 @@ class Tables:
                     )
             return self._open[name]
 
+    def names(self) -> list[str]:
+        """Names of all tables.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self.errors("read"):
+            return list(self.database.list_tables(limit=NO_LIMIT).tables)
+
     def version(self, name: str, schema: pa.Schema) -> TableVersion:
         """A table's version, which every change of it by any process makes another.
 
@@ -152,6 +161,20 @@ class Tables:
             return (query if columns is None else query.select(list(columns))).to_arrow()
 
         return self._read(name, schema, select)
+
+    def replace_prefix(self, name: str, column: str, old: str, new: str) -> None:
+        """Replace the beginning of a text in all rows of a table that have it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if name not in self.names():
+            return
+        with self.writing, self.errors("written"):
+            self.database.open_table(name).update(
+                where=f"starts_with({column}, {sql_text(old)})",
+                values_sql={column: f"concat({sql_text(new)}, substr({column}, {len(old) + 1}))"},
+            )
 
     def compact_if_due(self) -> None:
         """Merge the files of the tables that this process has used, where that is due."""

@@ -84,7 +84,9 @@ def test_a_training_that_nobody_will_do_is_told_and_asked_for_once(cli: Cli, con
         code, said = cli("train", "1")
         assert code == 0
         assert "No worker listens" in said and "ls-clip heads 1" in said
-    assert list(queue.queue(connection, queue.TRAIN).get_job_ids()) == ["1-train"]
+    assert list(queue.queue(connection, queue.TRAIN).get_job_ids()) == [
+        enqueue.train_id(connection, 1)
+    ]
 
 
 def test_json_of_a_training_that_is_not_waited_for_is_its_record(cli: Cli):

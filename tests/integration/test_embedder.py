@@ -14,7 +14,7 @@ from backend.errors import ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import fetch_address
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from backend.storage.vectors import Vectors
 from tests.support.builders import data_uri, make_settings, photo, png_bytes
 from tests.support.stub_encoder import StubEncoder
@@ -37,7 +37,7 @@ class Source:
 @pytest.fixture
 def parts(settings: Settings) -> tuple[Embedder, Source, StubEncoder]:
     source, encoder = Source(), StubEncoder()
-    return Embedder(settings, encoder, Store(settings.store_uri), source), source, encoder
+    return Embedder(settings, encoder, open_store(settings), source), source, encoder
 
 
 Parts = tuple[Embedder, Source, StubEncoder]
@@ -93,7 +93,7 @@ def test_a_failure_is_not_remembered(parts: Parts):
 def test_images_go_to_the_encoder_in_batches(settings: Settings):
     encoder = StubEncoder()
     limited = make_settings(Path(settings.store), batch_size=4)
-    Embedder(limited, encoder, Store(limited.store_uri), Source()).embed(ADDRESSES)
+    Embedder(limited, encoder, open_store(limited), Source()).embed(ADDRESSES)
     assert encoder.batches == 2
 
 

@@ -6,6 +6,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from backend.errors import SettingsError, StoreError
 from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
 from backend.runtime import Runtime
+from backend.storage.artifacts import Artifacts
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
@@ -21,6 +23,7 @@ from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
 
 KEY = "1.1795416973"
+BACK = {"rollback": True}
 
 
 @pytest.fixture
@@ -267,7 +270,46 @@ def test_a_head_without_a_threshold_for_each_label_is_damaged(
 def test_a_damaged_pointer_is_named(heads: HeadRegistry, tmp_path: Path, history: object):
     heads.save(KEY, head_set("h1"))
     heads.set_serving(KEY, "h1")
-    (tmp_path / "projects" / KEY / "serving.json").write_text(json.dumps({"history": history}))
+    for name in ("serving", "serving-copy"):
+        file = tmp_path / "projects" / KEY / f"{name}.json"
+        file.write_text(json.dumps({"history": history}))
     with pytest.raises(StoreError, match="damaged") as caught:
         heads.serving(KEY)
-    assert "serving.json" in caught.value.fix
+    assert "serving.json" in caught.value.message
+
+
+# Changes by several processes
+
+
+def test_a_rollback_outlasts_a_training_that_decides_at_the_same_moment(
+    heads: HeadRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("h1", "h2"):
+        heads.save(KEY, head_set(name))
+    heads.set_serving(KEY, "h2")
+    trainer = HeadRegistry(Store(str(tmp_path)))
+    written = []
+    write = Artifacts.write
+
+    def meanwhile(artifacts: Artifacts, *arguments: Any, **options: Any) -> Any:
+        # The training has read the pointer; before it writes, a person rolls back.
+        if not written:
+            written.append(
+                threading.Thread(target=heads.set_serving, args=(KEY, "h1"), kwargs=BACK)
+            )
+            written[0].start()
+            written[0].join(0.5)
+        return write(artifacts, *arguments, **options)
+
+    monkeypatch.setattr(Artifacts, "write", meanwhile)
+    trainer.set_candidate(KEY, "h3")
+    written[0].join(60)
+    assert heads.serving(KEY) == "h1"
+    assert heads.rolled_back(KEY)
+    assert heads.candidate(KEY) == ""
+
+
+def test_a_withdrawn_candidate_is_named(heads: HeadRegistry):
+    heads.set_candidate(KEY, "h3")
+    assert heads.withdraw_candidate(KEY) == "h3"
+    assert heads.withdraw_candidate(KEY) == ""

@@ -83,7 +83,7 @@ def test_a_job_is_stored_as_json(connection: Redis):
 def test_a_job_that_a_dying_worker_took_with_it_is_not_called_queued(connection: Redis):
     for name in ("a", "b"):
         queue.enqueue(connection, queue.PREDICT, "jobs.x", job_id=name)
-    assert connection.lpop("rq:queue:predict") == b"a"
+    assert connection.lpop(queue.queue(connection, queue.PREDICT).key) == b"a"
     assert queue.statuses(connection, queue.PREDICT, ["a", "b", "c"]) == {"b": "queued"}
 
 

@@ -19,7 +19,7 @@ from backend.settings import Settings
 from backend.storage.store import Store
 from jobs import enqueue, project_lock, queue
 from jobs.listing import prefetched
-from jobs.run import RunState, Scope, Shard, Trigger
+from jobs.run import Run, RunState, Scope, Shard, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_store import KEPT_RUNS, RunStore
 from jobs.training_state import TrainingStore
@@ -66,7 +66,7 @@ def test_after_the_end_of_a_run_the_next_may_begin(runs: RunStore, state: RunSta
 
 def test_a_slot_whose_run_is_gone_is_free(runs: RunStore):
     first, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
-    runs.connection.delete(f"ls-clip:run:{first.id}")
+    runs.connection.delete(queue.key(runs.connection, f"run:{first.id}"))
     assert runs.start(1, Scope.MISSING, Trigger.CLI)[1]
     assert len(runs.active()) == 1
 
@@ -107,12 +107,12 @@ def test_a_run_that_redis_has_forgotten_stays_forgotten(runs: RunStore):
     runs.connection.flushall()
     runs.note(run.id, listed=5)
     runs.progress(run.id, Shard(number=0, tasks=1, cached=1))
-    assert not runs.connection.keys("ls-clip:*")
+    assert not runs.connection.keys(queue.key(runs.connection, "*"))
 
 
 def test_what_is_left_of_a_forgotten_run_is_no_run(runs: RunStore):
-    runs.connection.hset("ls-clip:run:abc", "updated", 1.0)
-    runs.connection.sadd("ls-clip:active", "abc")
+    runs.connection.hset(queue.key(runs.connection, "run:abc"), "updated", 1.0)
+    runs.connection.sadd(queue.key(runs.connection, "active"), "abc")
     assert runs.get("abc") is None
     assert runs.active() == []
 
@@ -127,7 +127,7 @@ def test_redis_forgets_in_time_what_is_written_after_the_end_of_a_run(runs: RunS
     runs.hold(run.id, 0, "x")
     runs.deadly(run.id, 0)
     runs.hold(run.id, 1, "x")
-    keys = runs.connection.keys(f"ls-clip:run:{run.id}*")
+    keys = runs.connection.keys(queue.key(runs.connection, f"run:{run.id}*"))
     assert len(keys) == 7
     assert all(runs.connection.ttl(key) > 0 for key in keys)
 
@@ -253,22 +253,25 @@ def test_the_lock_is_kept_for_as_long_as_it_takes(
 ):
     monkeypatch.setattr("jobs.project_lock.LOCK_SECONDS", 6.0)
     with project_lock.importing(connection, 1):
-        left = [connection.pttl("ls-clip:project:1:importing")]
+        left = [connection.pttl(queue.key(connection, "project:1:importing"))]
 
         def renewed() -> bool:
-            left.append(connection.pttl("ls-clip:project:1:importing"))
+            left.append(connection.pttl(queue.key(connection, "project:1:importing")))
             return left[-1] > left[-2]
 
         until(renewed)
-    assert not connection.exists("ls-clip:project:1:importing")
+    assert not connection.exists(queue.key(connection, "project:1:importing"))
 
 
 def test_the_lock_of_a_process_that_died_frees_itself(
     connection: Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    connection.set("ls-clip:project:1:importing", "of the dead", px=300)
+    connection.set(queue.key(connection, "project:1:importing"), "of the dead", px=300)
     with project_lock.importing(connection, 1):
-        assert connection.get("ls-clip:project:1:importing") not in (None, b"of the dead")
+        assert connection.get(queue.key(connection, "project:1:importing")) not in (
+            None,
+            b"of the dead",
+        )
 
 
 def test_listing_goes_on_while_the_parts_before_are_worked_on():
@@ -333,16 +336,48 @@ def test_records_carry_the_version_of_their_layout(runs: RunStore):
     run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
     runs.add_shard(run.id, Shard(number=0, tasks=1))
     TrainingStore(runs.connection).request(1)
-    key = f"ls-clip:run:{run.id}"
+    key = queue.key(runs.connection, f"run:{run.id}")
     assert runs.connection.hget(key, "schema") == b"1"
-    assert runs.connection.hget("ls-clip:training:1", "schema") == b"1"
+    assert runs.connection.hget(queue.key(runs.connection, "training:1"), "schema") == b"1"
     assert json.loads(runs.connection.hget(f"{key}:shards", "0"))["schema"] == 1
 
 
 def test_a_run_without_a_version_is_read_and_one_of_a_newer_release_is_refused(runs: RunStore):
     run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
-    runs.connection.hdel(f"ls-clip:run:{run.id}", "schema")
+    runs.connection.hdel(queue.key(runs.connection, f"run:{run.id}"), "schema")
     assert runs.get(run.id) == run
-    runs.connection.hset(f"ls-clip:run:{run.id}", "schema", 2)
+    runs.connection.hset(queue.key(runs.connection, f"run:{run.id}"), "schema", 2)
     with pytest.raises(QueueError, match="Upgrade all processes"):
         runs.get(run.id)
+
+
+# Runs that end while others look
+
+
+def test_a_run_that_ends_while_it_is_asked_for_again_is_not_put_back(
+    runs: RunStore, monkeypatch: pytest.MonkeyPatch
+):
+    first, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    get = runs.get
+
+    def get_then_end(run_id: str) -> Run | None:
+        run = get(run_id)
+        if run_id == first.id:
+            monkeypatch.setattr(runs, "get", get)
+            runs.end(first.id, RunState.DONE)
+        return run
+
+    monkeypatch.setattr(runs, "get", get_then_end)
+    second, is_new = runs.start(1, Scope.MISSING, Trigger.CLI)
+    assert is_new
+    assert second.id != first.id
+    assert runs.active_ids() == {second.id}
+
+
+def test_a_run_that_has_ended_leaves_the_active_ones_when_it_is_seen(runs: RunStore):
+    run, _ = runs.start(1, Scope.MISSING, Trigger.CLI)
+    runs.end(run.id, RunState.FAILED)
+    # As a release before this one could leave it.
+    runs.connection.sadd(queue.key(runs.connection, "active"), run.id)
+    assert runs.active() == []
+    assert runs.active_ids() == set()

@@ -20,6 +20,7 @@ from tests.support.approvals import approvals, mixed, pulled
 from tests.support.builders import choices_config
 from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
+from tests.support.queues import reconcile_now
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
 Approve = Callable[[int], None]
@@ -201,14 +202,13 @@ def test_what_a_failed_training_took_is_looked_at_again(
 def test_only_a_worker_that_trains_is_asked_to_look_again(
     runtime: Runtime, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ):
-    from jobs.reconciler import reconcile
-
-    reconcile(connection)
+    reconcile_now(connection)
     assert queue.queue(connection, queue.TRAIN).get_job_ids() == []
     monkeypatch.setattr("jobs.queue.workers", lambda *_: 1)
     for _ in range(2):
-        connection.delete("ls-clip:tending")
-        reconcile(connection)
-    assert queue.queue(connection, queue.TRAIN).get_job_ids() == ["look-again"]
+        reconcile_now(connection)
+    assert queue.queue(connection, queue.TRAIN).get_job_ids() == [
+        queue.job_id(connection, "look-again")
+    ]
     reconcile_all()
     assert schedule.is_known(connection)

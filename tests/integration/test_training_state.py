@@ -18,7 +18,7 @@ from backend.server.background import Background
 from backend.settings import Settings
 from jobs import enqueue, queue, schedule
 from jobs.events import project_number, record_event
-from jobs.reconciler import TRAINING_ATTEMPTS, reconcile
+from jobs.reconciler import TRAINING_ATTEMPTS
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -26,7 +26,7 @@ from jobs.training_state import Outcome, TrainingState, TrainingStore, approvals
 from tests.support.builders import choices_config, contract
 from tests.support.clock import Clock
 from tests.support.fixtures import MakeRuntime
-from tests.support.queues import lose_the_queue
+from tests.support.queues import lose_the_queue, reconcile_now
 from tests.support.stub_label_studio import stub_studio
 from tests.support.waiting import PATIENCE, until
 
@@ -43,11 +43,6 @@ def event(name: str, **fields: Any) -> dict[str, Any]:
 
 def told(connection: Redis, name: str, **fields: Any) -> None:
     record_event(connection, Settings(_env_file=None), event(name, **fields), 5)
-
-
-def round_of(connection: Redis) -> None:
-    connection.delete("ls-clip:tending")
-    reconcile(connection)
 
 
 def jobs_of(connection: Redis, name: str) -> list[str]:
@@ -102,13 +97,13 @@ def test_a_hundred_events_at_once_give_one_training_and_at_most_one_follow_up(
         told(connection, "full_annotation_created")
     monkeypatch.setattr("jobs.events.GATHER_SECONDS", 0.0)
     schedule.add(connection, Kind.TRAIN, 5, time.time() - 1)
-    round_of(connection)
-    assert jobs_of(connection, queue.TRAIN) == ["5-train"]
+    reconcile_now(connection)
+    assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 5)]
     for _ in range(40):
         told(connection, "full_annotation_created")
     for _ in range(3):
-        round_of(connection)
-    assert jobs_of(connection, queue.TRAIN) == ["5-train"]
+        reconcile_now(connection)
+    assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 5)]
     trainings.begin(5)
     trainings.end(5, Outcome.ACCEPTED, "better")
     assert schedule.moment(connection, Kind.TRAIN, 5) is not None
@@ -212,7 +207,7 @@ def test_who_asks_during_a_training_waits_for_the_next(trainings: TrainingStore)
 def test_asked_twice_one_job_is_queued(trainings: TrainingStore, connection: Redis):
     enqueue.request_training(trainings, 5)
     enqueue.request_training(trainings, 5)
-    assert jobs_of(connection, queue.TRAIN) == ["5-train"]
+    assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 5)]
     assert schedule.moment(connection, Kind.FORCED, 5) is not None
 
 
@@ -223,14 +218,14 @@ def test_a_lost_training_comes_again_and_is_given_up_in_the_end(
     assert trainings.get(5).state == TrainingState.QUEUED
     for attempt in range(TRAINING_ATTEMPTS):
         lose_the_queue(RunStore(connection))
-        round_of(connection)
+        reconcile_now(connection)
         assert jobs_of(connection, queue.TRAIN) == [], "it comes after a pause"
         clock.now += 61
-        round_of(connection)
-        assert jobs_of(connection, queue.TRAIN) == ["5-train"], attempt
+        reconcile_now(connection)
+        assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 5)], attempt
         assert trainings.get(5).attempts == attempt + 1
     lose_the_queue(RunStore(connection))
-    round_of(connection)
+    reconcile_now(connection)
     now = trainings.get(5)
     assert (now.state, now.outcome) == (TrainingState.IDLE, Outcome.FAILED)
     assert "still serves" in now.reason
@@ -246,13 +241,13 @@ def test_a_training_outlasts_an_outage_of_half_an_hour(
         # The worker has begun it and found nobody.
         trainings.note(5, state=TrainingState.TRAINING, blocked_on="Label Studio does not answer.")
         lose_the_queue(RunStore(connection))
-        round_of(connection)
+        reconcile_now(connection)
         clock.now += 5
     assert trainings.get(5).state != TrainingState.IDLE
     for _ in range(1800 // 5 * 2):
         trainings.note(5, blocked_on="Label Studio does not answer.")
         lose_the_queue(RunStore(connection))
-        round_of(connection)
+        reconcile_now(connection)
         clock.now += 5
     now = trainings.get(5)
     assert (now.state, now.outcome) == (TrainingState.IDLE, Outcome.FAILED)
@@ -279,12 +274,12 @@ def test_a_refresh_waits_for_the_run_that_is_going_on(
     run, _ = enqueue.start_run(runs, 5, Scope.MISSING, Trigger.CLI)
     trainings.note(5, candidate="h1")
     schedule.add(connection, Kind.REFRESH, 5, time.time())
-    round_of(connection)
+    reconcile_now(connection)
     again = schedule.moment(connection, Kind.REFRESH, 5)
     assert again is not None and again > time.time()
     runs.end(run.id, RunState.DONE)
     schedule.add(connection, Kind.REFRESH, 5, time.time() - 1)
-    round_of(connection)
+    reconcile_now(connection)
     (refresh,) = runs.active()
     assert (refresh.head, refresh.scope, refresh.trigger) == (
         "h1",
@@ -296,7 +291,7 @@ def test_a_refresh_waits_for_the_run_that_is_going_on(
 
 def test_a_refresh_that_nobody_wants_any_more_is_not_made(runs: RunStore, connection: Redis):
     schedule.add(connection, Kind.REFRESH, 5, time.time())
-    round_of(connection)
+    reconcile_now(connection)
     assert runs.active() == []
     assert schedule.moment(connection, Kind.REFRESH, 5) is None
 
@@ -304,16 +299,22 @@ def test_a_refresh_that_nobody_wants_any_more_is_not_made(runs: RunStore, connec
 def test_tasks_that_came_during_a_run_are_looked_at_after_it(runs: RunStore, connection: Redis):
     enqueue.start_run(runs, 5, Scope.MISSING, Trigger.CLI)
     schedule.add(connection, Kind.PREDICT, 5, time.time())
-    round_of(connection)
+    reconcile_now(connection)
     again = schedule.moment(connection, Kind.PREDICT, 5)
     assert again is not None and again > time.time() + 30
 
 
-def test_of_two_supervisors_one_acts(connection: Redis):
-    for project in range(20):
-        schedule.add(connection, Kind.LATE, project, time.time() - 1)
-    taken = [*schedule.take(connection), *schedule.take(connection)]
-    assert len(taken) == len(set(taken)) == 20
+def test_a_training_whose_record_is_damaged_is_set_aside_and_named(
+    connection: Redis, caplog: pytest.LogCaptureFixture
+):
+    trainings = TrainingStore(connection)
+    trainings.queued(5)
+    connection.hset(queue.key(connection, "training:5"), "pending", "many")
+    reconcile_now(connection)
+    assert "training of project 5" in caplog.text
+    assert trainings.get(5).state == TrainingState.IDLE
+    assert trainings.active() == []
+    assert connection.hget(queue.key(connection, "training:5:damaged"), "pending") == b"many"
 
 
 # HTTP
@@ -330,7 +331,7 @@ def test_a_training_is_asked_for_by_http(client: Any, connection: Redis):
     assert client.post("/projects/5/train").status_code == 401
     answer = client.post("/projects/5/train", auth=("u", "p"))
     assert (answer.status_code, answer.json["state"]) == (202, TrainingState.QUEUED)
-    assert jobs_of(connection, queue.TRAIN) == ["5-train"]
+    assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 5)]
     shown = client.get("/projects/5/training", auth=("u", "p")).json
     assert {"state", "outcome", "reason", "head", "pending", "enough"} <= set(shown)
 
@@ -346,7 +347,7 @@ def test_a_project_that_there_is_not_is_refused(
             assert answer.status_code == 404
             assert "project's number" in answer.json["error"]["fix"]
             assert client.post(f"/projects/1/{route}").status_code == 202
-    assert jobs_of(connection, queue.TRAIN) == ["1-train"]
+    assert jobs_of(connection, queue.TRAIN) == [enqueue.train_id(connection, 1)]
 
 
 def test_the_button_is_heard(client: Any, connection: Redis):

@@ -27,6 +27,7 @@ from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri, photo
 from tests.support.fixtures import MakeRuntime
+from tests.support.queues import DEFAULTS
 from tests.support.stub_encoder import StubEncoder
 
 # In this process, with a stub encoder
@@ -257,10 +258,11 @@ def test_nothing_that_a_job_wants_called_back_is_called(
         work()
         # A job whose worker died: the supervisor calls it failed.
         queue.enqueue(connection, queue.PREDICT, function, job_id="b")
-        connection.lpop("rq:queue:predict")
+        jobs = queue.queue(connection, queue.PREDICT)
+        connection.lpop(jobs.key)
         connection.hset("rq:job:b", mapping={**wanted, "status": "started"})
-        connection.zadd("rq:wip:predict", {"b:1": 1})
-        reconcile(connection)
+        connection.zadd(jobs.started_job_registry.key, {"b:1": 1})
+        reconcile(connection, DEFAULTS)
     finally:
         sys.path.remove(str(tmp_path))
     assert connection.hget("rq:job:b", "status") == b"failed"

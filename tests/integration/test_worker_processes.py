@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 
 from backend.demo.servers import LocalValkey
 from backend.settings import Settings
-from backend.storage.store import Store
+from backend.storage.installations import open_store
 from jobs import enqueue, queue
 from jobs.run import Scope, Trigger
 from jobs.run_files import RunFiles
@@ -130,7 +130,7 @@ def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
     queue_settings: Settings, connection: Redis, tmp_path: Path
 ):
     run, _ = RunStore(connection).start(3, Scope.MISSING, Trigger.CLI)
-    store = Store(queue_settings.store_uri)
+    store = open_store(queue_settings)
     for name in (run.id, "ended"):
         RunFiles(store.artifacts, name).write_tasks(0, [task(1)])
     url = queue_settings.redis_url.get_secret_value()

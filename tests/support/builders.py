@@ -77,6 +77,10 @@ def contract(name: str) -> dict[str, Any]:
     return sample
 
 
+INSTALLATION = "tests"
+"""The name of the installation, in settings and on connections to Redis."""
+
+
 def make_settings(store: Path, **values: Any) -> Settings:
     """Settings for a test: the offline encoder, no blind tasks, a store of its own."""
     from backend.settings import Settings
@@ -85,6 +89,7 @@ def make_settings(store: Path, **values: Any) -> Settings:
         "encoder": "offline",
         "store": str(store),
         "blind_share": 0.0,
+        "installation": INSTALLATION,
         **values,
     }
     return Settings(_env_file=None, **{**given, **values})

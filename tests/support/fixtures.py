@@ -15,6 +15,7 @@ from redis import Redis
 from backend.demo.servers import LocalValkey
 from backend.runtime import Runtime
 from backend.settings import Settings
+from jobs import queue
 from tests.support.builders import make_settings
 from tests.support.clock import Clock
 from tests.support.processes import free_port
@@ -53,9 +54,9 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalValkey]:
 
 
 @pytest.fixture
-def connection(valkey: LocalValkey) -> Iterator[Redis]:
-    """A connection to an empty Valkey."""
-    with Redis.from_url(valkey.url) as client:
+def connection(valkey: LocalValkey, tmp_path: Path) -> Iterator[Redis]:
+    """A connection to an empty Valkey, with the keys of the tests' installation."""
+    with queue.connect(make_settings(tmp_path / "store", redis_url=valkey.url)) as client:
         client.flushall()
         yield client
 

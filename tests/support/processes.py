@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.builders import ROOT
+from tests.support.builders import INSTALLATION, ROOT
 from tests.support.waiting import until
 
 OUR_VARIABLES = ("LS_CLIP_", "LABEL_STUDIO_", "BASIC_AUTH_", "REDIS_URL")
@@ -41,7 +41,7 @@ def run_cli(*arguments: str, cwd: Path, **variables: str) -> subprocess.Complete
 def child_environment(variables: dict[str, str]) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(OUR_VARIABLES)}
     ours = {"PYTHONPATH": str(ROOT), "LS_CLIP_BLIND_SHARE": "0", "NO_COLOR": "1", "COLUMNS": "200"}
-    return {**inherited, **ours, **variables}
+    return {**inherited, **ours, "LS_CLIP_INSTALLATION": INSTALLATION, **variables}
 
 
 def start_cli(

@@ -11,8 +11,8 @@ from backend.demo.servers import LocalValkey, LocalWorker
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import free_port
 from backend.settings import Settings
+from backend.storage.installations import open_store
 from backend.storage.prediction_log import PredictionLog
-from backend.storage.store import Store
 from jobs import queue
 from jobs.run_store import RunStore
 from tests.support.builders import photo
@@ -94,7 +94,7 @@ def project(
     def make(images: list[str] | None = None) -> int:
         # Not by deleting the folder: workers would wait for it to come back.
         for former in made:
-            PredictionLog(Store(bulk.store_uri)).purge(f"{former}.")
+            PredictionLog(open_store(bulk)).purge(f"{former}.")
         made.clear()
         number = int(studio.projects.create("bulk", label_config)["id"])
         made.append(number)

@@ -19,8 +19,8 @@ from backend.labelstudio.projects import project_key
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
+from backend.storage.installations import open_store
 from backend.storage.prediction_log import PredictionLog
-from backend.storage.store import Store
 from jobs import enqueue, queue
 from jobs.run import ENDED, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -49,14 +49,12 @@ def test_two_workers_fill_a_project_and_the_second_time_nothing_is_encoded(
     exactly_one_each(studio, number, run)
 
     tasks = [int(task["id"]) for task in studio.tasks.iterate(number)]
-    kept = PredictionLog(Store(bulk.store_uri)).of_tasks(
-        project_key(studio.projects.get(number)), tasks
-    )
+    kept = PredictionLog(open_store(bulk)).of_tasks(project_key(studio.projects.get(number)), tasks)
     assert len(kept) == MANY
     assert not [path for path in (Path(bulk.store) / "runs").glob("*")]
 
     # What was forgotten is measured again, and gives the version that is there.
-    PredictionLog(Store(bulk.store_uri)).purge(f"{number}.")
+    PredictionLog(open_store(bulk)).purge(f"{number}.")
     after = ended(runs, enqueue.start_run(runs, number, Scope.ALL, Trigger.HTTP)[0])
     assert (after.embedded, after.imported) == (MANY, 0)
     assert after.model_version == run.model_version

@@ -13,8 +13,8 @@ from backend.labelstudio.projects import project_key
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
+from backend.storage.installations import open_store
 from backend.storage.prediction_log import PredictionLog
-from backend.storage.store import Store
 from jobs import enqueue
 from jobs.run import Scope, Trigger
 from jobs.run_store import RunStore
@@ -90,7 +90,7 @@ def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
     number = project(many[:30])
     with own_backend(bulk, tmp_path) as mine:
         connect(mine, studio, Runtime(mine), number)
-        store = Store(bulk.store_uri)
+        store = open_store(bulk)
         address = f"{bulk.label_studio_url}{many[0]}"
         assert store.vectors.keys_of([address])
         task = next(t["id"] for t in studio.tasks.iterate(number) if t["data"]["image"] == many[0])
@@ -99,9 +99,9 @@ def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
             f"/api/dm/actions?id=delete_tasks&project={number}",
             json={"selectedItems": {"all": False, "included": [task]}},
         )
-        until(lambda: not Store(bulk.store_uri).vectors.keys_of([address]), 30)
+        until(lambda: not open_store(bulk).vectors.keys_of([address]), 30)
     key = project_key(studio.projects.get(number))
-    assert PredictionLog(Store(bulk.store_uri)).of_tasks(key, [task]) == {}
+    assert PredictionLog(open_store(bulk)).of_tasks(key, [task]) == {}
 
 
 def test_prune_deletes_duplicates_and_versions_and_nothing_else(

@@ -327,7 +327,7 @@ def test_a_listing_ends_when_redis_is_emptied(
     studio.after = nth(1, "GET", TASKS, lambda: runs.connection.flushall() and None)
     work()
     assert runs.get(run.id) is None
-    assert runs.connection.keys("ls-clip:run:*") == []
+    assert runs.connection.keys(queue.key(runs.connection, "run:*")) == []
 
 
 def test_a_listing_told_to_stop_goes_back_into_the_queue_and_is_continued(

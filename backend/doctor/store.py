@@ -1,0 +1,126 @@
+"""Checks of the store: room and rights, whose it is, and the heads in it."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend.doctor.context import Context
+from backend.doctor.finding import Check, Finding, Severity
+from backend.errors import StoreError
+from backend.labelstudio.projects import project_key
+from backend.storage.artifacts import DamagedArtifactError
+from backend.storage.head_registry import HeadRegistry
+from backend.storage.installations import namesakes
+
+MIN_FREE = 200_000_000
+LOW_FREE = 2_000_000_000
+
+
+def store(context: Context) -> Iterator[Finding]:
+    """The store can be written, and there is room."""
+    uri = context.store.uri
+    if "://" in uri:
+        context.store.artifacts.write("doctor/probe", {}, replace=True)
+        return
+    try:
+        with tempfile.TemporaryFile(dir=uri) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise StoreError(
+            f"The store at {uri} cannot be written: {error.strerror}.",
+            "Set LS_CLIP_STORE to a directory that this user may write to.",
+        ) from error
+    free = shutil.disk_usage(Path(uri)).free
+    if free < LOW_FREE:
+        yield Finding(
+            "store",
+            Severity.ERROR if free < MIN_FREE else Severity.WARNING,
+            f"The disk of {uri} has {free // 1_000_000} MB left.",
+            "Without room no embedding is kept, and every image is encoded again each time.",
+            "Free some space, or set LS_CLIP_STORE to another disk.",
+        )
+
+
+def store_access(context: Context) -> Iterator[Finding]:
+    """Other users of this machine cannot read the store."""
+    uri = context.settings.store_uri
+    if "://" in uri or not context.store:
+        return
+    if Path(uri).stat().st_mode & stat.S_IRWXO:
+        yield Finding(
+            "store-access",
+            Severity.WARNING,
+            f"Every user of this machine can read {uri}.",
+            "Embeddings can be searched by words, and files of runs hold task data.",
+            f"chmod o-rwx {uri}",
+        )
+
+
+def installation(context: Context) -> Iterator[Finding]:
+    """No other installation in the store has this project's work."""
+    settings = context.settings
+    key = project_key(context.project)
+    for name in namesakes(settings.store_uri, settings.installation_id, key):
+        yield Finding(
+            "installation",
+            Severity.WARNING,
+            f"The store also holds work on this project by the installation {name}.",
+            "Either Label Studio had that address before, or one of the two is a copy.",
+            f"If Label Studio has moved, stop all processes and run: ls-clip store adopt {name}. "
+            "A copy needs nothing.",
+        )
+
+
+def heads(context: Context) -> Iterator[Finding]:
+    """The project's heads, and the pointer to the one that serves, can be read."""
+    registry, key = HeadRegistry(context.store), project_key(context.project)
+    try:
+        history = registry.history(key)
+        serving = registry.serving(key)
+    except DamagedArtifactError as error:
+        yield Finding("heads", Severity.ERROR, error.message, "No head can serve.", error.fix)
+        return
+    for name, message in registry.damage(key).items():
+        is_missed = bool(history) and name == history[-1] != serving
+        yield Finding(
+            "heads",
+            Severity.ERROR if is_missed else Severity.WARNING,
+            message,
+            f"It should be in use; {serving} serves instead." if is_missed else "",
+            f"Restore it from a backup, or keep {serving}: ls-clip rollback "
+            f"{context.project_number} {serving}.",
+        )
+
+
+CHECKS = (
+    Check("store", "The store can be written.", "Embeddings are kept there.", store),
+    Check(
+        "store-access",
+        "Nobody else can read the store.",
+        "Embeddings can be searched by words.",
+        store_access,
+        needs=("store",),
+    ),
+)
+PROJECT_CHECKS = (
+    Check(
+        "installation",
+        "The project's work is of one installation.",
+        "Another one's heads are not used here.",
+        installation,
+        needs=("store", "project"),
+        project=True,
+    ),
+    Check(
+        "heads",
+        "The project's heads can be read.",
+        "Suggestions come from the one that serves.",
+        heads,
+        needs=("store", "project"),
+        project=True,
+    ),
+)
