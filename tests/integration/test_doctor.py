@@ -132,7 +132,7 @@ def test_a_disk_that_fills_up_is_told(
     context: Context, monkeypatch: pytest.MonkeyPatch, free: int, severity: str
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(1, 1, free))
-    (found,) = machine.store(context)
+    (found,) = store.store(context)
     assert found.severity == severity
     assert f"{free // 10**6} MB" in found.what
 
