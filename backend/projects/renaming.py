@@ -6,6 +6,7 @@ new one from then on. The rename is part of the project's state in the store.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,9 @@ class ProbableRename:
     @property
     def command(self) -> str:
         """What says that it is a rename."""
-        return f"ls-clip rename {self.project} {_word(self.old)} {_word(self.new)}"
+        # Else a name that begins with a dash is taken for an option.
+        dashes = "-- " if self.old.startswith("-") or self.new.startswith("-") else ""
+        return f"ls-clip rename {dashes}{self.project} {_word(self.old)} {_word(self.new)}"
 
 
 @dataclass(frozen=True)
@@ -298,6 +301,7 @@ def _ages_after(
 
 
 def _word(text: str) -> str:
-    """The text as one word of a command line, also on Windows."""
-    is_plain = text.isalnum() or all(c.isalnum() or c in "-_." for c in text)
-    return text if text and is_plain else '"' + text.replace('"', '\\"') + '"'
+    """The text as one word of a command line, where possible also on Windows."""
+    if all(character.isalnum() or character in "-_." for character in text):
+        return text
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'

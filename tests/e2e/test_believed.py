@@ -84,6 +84,9 @@ def test_work_of_before_the_first_connect_stays_what_it_was(
     api("PATCH", f"/api/annotations/{made[0]}/", json={"result": [], "lead_time": 9.0})
     api("PATCH", f"/api/annotations/{made[1]}/", json={"ground_truth": True})
     assert counts(project) == before
+    # Nor was it where an annotation of before is copied.
+    submit(tasks[2], parent_annotation=made[2])
+    assert counts(project) == before
     submit(tasks[16], draft_id=draft["id"])
     after_draft = counts(project)
     assert set(after_draft) <= {"unaided", "blind"} and sum(after_draft.values()) == 17

@@ -57,6 +57,16 @@ def test_a_probable_rename_is_noticed_until_somebody_decides(
     assert notice(client, runtime.store, PROJECT) == []
 
 
+@pytest.mark.parametrize(
+    ("new", "word"),
+    [("hot dog", '"hot dog"'), ('5" nail', "'5\" nail'"), ("$x", "'$x'"), ("犬", "犬")],
+)
+def test_the_command_can_be_pasted(new: str, word: str):
+    assert ProbableRename(1, "tags", "dog", new).command == f"ls-clip rename 1 dog {word}"
+    dashed = ProbableRename(1, "tags", "dog", "-none").command
+    assert dashed == "ls-clip rename -- 1 dog -none"
+
+
 def test_what_is_no_rename_is_not_asked_again(
     labels: Labels, client: LabelStudioClient, runtime: Runtime
 ):
