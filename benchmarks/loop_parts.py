@@ -15,7 +15,8 @@ from backend.inference.predictor import Predictor
 from backend.projects.connect import connect
 from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
-from backend.training.head_trainer import HeadTrainer, Pulled
+from backend.training.head_trainer import HeadTrainer
+from backend.training.pulling import Pulled
 from backend.vlpl import head
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN

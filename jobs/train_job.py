@@ -18,7 +18,8 @@ from backend.labelstudio.projects import project_key
 from backend.labelstudio.transport import StudioNotFoundError, UnansweredError
 from backend.runtime import Runtime, process_runtime
 from backend.storage.project_state import ProjectState
-from backend.training.head_trainer import MIN_APPROVALS, HeadTrainer, Pulled
+from backend.training.head_trainer import MIN_APPROVALS, HeadTrainer
+from backend.training.pulling import Pulled
 from jobs import queue, schedule
 from jobs.schedule import Kind
 from jobs.training_state import (

@@ -82,7 +82,7 @@ def import_archive(
             f"Project {project} already has its known labels in {known_field!r}.",
             f"Leave --field out, or first: ls-clip connect {project} --known-label ''.",
         )
-    config = parse_config(described["label_config"])
+    config = parse_config(described["label_config"]).with_former(project_state.former_names())
     config.require_controls()
     image_field = config.controls[0].image_field
     taken = {SOURCE, *(control.image_field for control in config.controls)}
@@ -261,8 +261,9 @@ def forget(
 
     Erased are embeddings, image addresses, logged predictions, and task lists left over from runs;
     for a whole project also its heads and statistics, so that suggestions are zero-shot again and
-    the next head is called h1. The field with the known labels and the date of each label are kept,
-    and so are embeddings of images that another task uses too. Nothing in Label Studio is changed.
+    the next head is called h1. The field with the known labels, the date of each label and its
+    former names are kept, and so are embeddings of images that another task uses too. Nothing in
+    Label Studio is changed.
     """
     settings = load_settings()
     configure_logging(settings)

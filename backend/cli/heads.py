@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from backend.cli.console import JsonOption, ProjectArgument, compact_table, console, plain
+from backend.cli.labels import print_renames
 from backend.cli.runs import (
     follow,
     print_outcome,
@@ -112,11 +113,13 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     from backend.storage.artifacts import DamagedArtifactError
     from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
     from backend.storage.installations import open_store
+    from backend.storage.project_state import ProjectState
     from backend.training.head_trainer import MIN_APPROVALS
     from jobs.training_state import TrainingState
 
     key = project_key(LabelStudioClient(settings).projects.get(project))
-    registry = HeadRegistry(open_store(settings))
+    store = open_store(settings)
+    registry, former = HeadRegistry(store), ProjectState(store, key).former_names()
     damage = registry.damage(key)
     sets = [registry.get(key, name) for name in registry.names(key) if name not in damage]
     serving, history, candidate = "", [""], ""
@@ -130,6 +133,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         answer: dict[str, Any] = {"serving": serving, "history": history, "damaged": damage}
         answer["heads"] = [heads.summary() for heads in sets]
         answer["training"] = None if training is None else training.as_dict()
+        answer["renamed"] = former
         typer.echo(json.dumps(answer, ensure_ascii=False, indent=1))
         return
     for name, message in damage.items():
@@ -150,6 +154,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
             console.print("LS_CLIP_REDIS_URL is not set, so nothing is trained.")
     else:
         _print_heads(sets, serving, candidate)
+    print_renames(former)
     if training is not None and training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")

@@ -24,6 +24,7 @@ from backend.cli.console import (
 from backend.cli.data import data_app
 from backend.cli.heads import train_app
 from backend.cli.images import images_app
+from backend.cli.labels import ask_about_renames, labels_app
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
 from backend.errors import ClipError, SettingsError
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(images_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
+app.add_typer(labels_app)
 app.add_typer(data_app)
 app.add_typer(store_app, name="store")
 
@@ -101,6 +103,8 @@ def connect(
 
     studio = LabelStudioClient(settings)
     studio.projects.get(project)
+    if sys.stdin.isatty() and console.is_terminal and not as_json:
+        ask_about_renames(settings, studio, project)
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
         runtime = Runtime(settings)

@@ -16,7 +16,10 @@ from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import image_of
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
+from backend.labelstudio.projects import project_key
 from backend.projects.registration import TITLE
+from backend.projects.renaming import probable_renames
+from backend.storage.project_state import ProjectState
 
 SAMPLE = 12
 """Tasks whose images are fetched as a test."""
@@ -65,6 +68,26 @@ def labels(context: Context) -> Iterator[Finding]:
         message, fix = unreadable_message(context.encoder, unread)
         consequence = "A suggestion for them would be chance."
         yield Finding("labels", Severity.WARNING, message, consequence, fix)
+
+
+def renames(context: Context) -> Iterator[Finding]:
+    """Nobody has to say whether a label was renamed."""
+    state = ProjectState(context.store, project_key(context.project))
+    for found in probable_renames(state, context.config, context.project_number):
+        yield Finding(
+            "labels-renamed",
+            Severity.NOTE,
+            found.question,
+            "If it is the same label, what was approved under the old name does not count.",
+            f"In that case: {found.command}.",
+        )
+    for control, pairs in state.former_names().items():
+        listed = ", ".join(f"{old!r} as {new!r}" for old, new in pairs.items())
+        yield Finding(
+            "labels-renamed",
+            Severity.OK,
+            f"Renamed labels are understood in {control!r}: {listed}.",
+        )
 
 
 def registered(context: Context) -> Iterator[Finding]:
@@ -270,6 +293,14 @@ CHECKS = (
         "Suggestions start from them.",
         labels,
         ("config", "encoder"),
+        project=True,
+    ),
+    Check(
+        "labels-renamed",
+        "No label seems to have been renamed unnoticed.",
+        "Approvals count for the label that they name.",
+        renames,
+        ("config", "store"),
         project=True,
     ),
     Check(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 
@@ -28,6 +28,8 @@ class ScoredControl:
         known: places of labels that the task's data names; they are ticked.
         unreadable: places of labels that the encoder cannot read, so that their probabilities mean
             nothing.
+        shown: whether the control is on the screen while the prediction is as it is; in one that
+            is not, nothing is ticked.
     """
 
     control: Control
@@ -35,6 +37,7 @@ class ScoredControl:
     thresholds: Sequence[float]
     known: frozenset[int] = frozenset()
     unreadable: frozenset[int] = frozenset()
+    shown: bool = True
 
     @cached_property
     def _order(self) -> list[int]:
@@ -49,6 +52,8 @@ class ScoredControl:
 
     @cached_property
     def _ticked(self) -> set[int]:
+        if not self.shown:
+            return set()
         over = {
             index
             for index, (p, threshold) in enumerate(zip(self._values, self.thresholds, strict=True))
@@ -79,11 +84,23 @@ class ScoredControl:
     @property
     def expected_changes(self) -> float:
         """How many boxes a person is expected to change, if the probabilities are right."""
+        if not self.shown:
+            return 0.0
         return math.fsum(
             1.0 - p if index in self._ticked else p
             for index, p in enumerate(self._values)
             if index not in self.unreadable
         )
+
+
+def with_visibility(scored: Sequence[ScoredControl]) -> list[ScoredControl]:
+    """The controls of one task, each with whether what the others suggest lets it be shown."""
+    if not any(item.control.conditions for item in scored):
+        return list(scored)
+    ticks = {
+        item.control.name: frozenset(label.path[-1] for label in item.suggested) for item in scored
+    }
+    return [replace(item, shown=item.control.is_shown(ticks)) for item in scored]
 
 
 def confidence(scored: Sequence[ScoredControl]) -> float:
@@ -100,7 +117,7 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
     lines = []
     for item in scored:
         prefix = f"{item.control.name} – " if len(scored) > 1 else ""
-        ticked = _listed(item.ticked) or "nothing"
+        ticked = _listed(item.ticked) or ("nothing" if item.shown else "nothing, it is not shown")
         lines.append(f"{prefix}suggested: {ticked}")
         if item.known:
             names = ", ".join(item.control.labels[place].key for place in sorted(item.known))

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from backend.errors import ImageError, ImageReason
 from backend.inference.embedder import Embedder, Failures
-from backend.inference.evidence import ScoredControl, confidence, evidence_lines
+from backend.inference.evidence import (
+    ScoredControl,
+    confidence,
+    evidence_lines,
+    with_visibility,
+)
 from backend.inference.holdout import blind_score, is_blind
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction
@@ -80,7 +85,7 @@ class Predictor:
                     p = _with_known(probabilities[control.name], known)
                     scored.append(ScoredControl(control, p, thresholds, known, unreadable - known))
             if scored:
-                prediction = _prediction(self.version, task, scored)
+                prediction = _prediction(self.version, task, with_visibility(scored))
                 broken = [failures[value] for value in _images(task) if value in failures]
                 predictions.append(replace(prediction, failure=broken[0]) if broken else prediction)
             else:

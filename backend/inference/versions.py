@@ -9,7 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
@@ -20,7 +20,7 @@ from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, raw_scores
 from backend.inference.task_images import image_of
 from backend.labels.config import LabelConfig
-from backend.labels.controls import Control
+from backend.labels.controls import Control, content_of
 from backend.settings import Settings
 from backend.storage.artifacts import safe_name
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry, HeadSet
@@ -207,6 +207,9 @@ class ModelVersions:
         self.store.generation.change()
 
     def _build(self, config: LabelConfig, project: str, head: str | None) -> ModelVersion:
+        state = ProjectState(self.store, project)
+        former = state.former_names()
+        config = config.with_former(former)
         stored = {}
         for control in config.controls:
             content = self.store.artifacts.read(self._statistics_name(control, project))
@@ -227,7 +230,7 @@ class ModelVersions:
         if head_set is not None:
             for control in config.controls:
                 if control.name in head_set.controls and control.options_field is None:
-                    fitted = head_set.controls[control.name]
+                    fitted = head_set.controls[control.name].renamed(control.renames)
                     learned[control.name] = frozenset(
                         label
                         for label, count in fitted.head.card.counts.items()
@@ -240,8 +243,8 @@ class ModelVersions:
                         row.offset,
                         row.threshold,
                     )
-        known_field = ProjectState(self.store, project).known_field()
-        parts = [
+        known_field = state.known_field()
+        parts: list[Any] = [
             METHOD,
             self.encoder.id,
             self.encoder.templates,
@@ -253,6 +256,9 @@ class ModelVersions:
             known_field,
             {control: fitted.digest for control, fitted in heads.items()},
         ]
+        if former and known_field:
+            # The data of tasks is read with them.
+            parts.append(former)
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
         short = "z" if head_set is None else head_set.name
         return ModelVersion(
@@ -274,7 +280,9 @@ class ModelVersions:
 
     def _statistics_name(self, control: Control, project: str) -> str:
         """Where a control's frozen statistics lie in the store."""
-        content = json.dumps([METHOD, self.encoder.templates, asdict(control)], sort_keys=True)
+        # When a control is shown does not change how its scores vary.
+        parts = content_of(replace(control, conditions=()))
+        content = json.dumps([METHOD, self.encoder.templates, parts], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
 

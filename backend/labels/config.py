@@ -10,15 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import LabelConfigError
-from backend.labels.controls import Control, ControlKind, Label, unique_labels
+from backend.labels.controls import Control, ControlKind, Label, content_of, unique_labels
+from backend.labels.visibility import (
+    Condition,
+    Fixed,
+    Ticks,
+    Visibility,
+    attribute,
+    is_true,
+    ticks_of,
+)
 
 EVIDENCE_NAME = "clip_evidence"
 """Name of the TextArea that shows the probabilities; other TextAreas are ignored."""
@@ -37,17 +47,19 @@ class LabelConfig:
         controls: in document order.
         evidence: (name, to_name) of the read-only TextArea for probabilities, or None.
         skipped: why other Choices and Taxonomies were skipped, one sentence each.
+        names: of all Choices and Taxonomies, skipped ones included.
     """
 
     controls: tuple[Control, ...]
     evidence: tuple[str, str] | None
     skipped: tuple[str, ...]
+    names: frozenset[str] = frozenset()
 
     @cached_property
     def digest(self) -> str:
         """16 hex digits over all that decides predictions; stable across processes and machines."""
         content = {
-            "controls": [asdict(control) for control in self.controls],
+            "controls": [content_of(control) for control in self.controls],
             "evidence": self.evidence,
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
@@ -56,6 +68,38 @@ class LabelConfig:
     def label_keys(self) -> dict[str, list[str]]:
         """Control name -> keys of its labels, in the order of the config."""
         return {control.name: [label.key for label in control.labels] for control in self.controls}
+
+    def conditions(self) -> dict[str, str]:
+        """Control name -> a text that differs where it is shown under another condition."""
+        return {
+            control.name: json.dumps([asdict(condition) for condition in control.conditions])
+            for control in self.controls
+            if control.conditions
+        }
+
+    def ticks(self, result: Sequence[Any]) -> Ticks:
+        """What an annotation's result selects, under former and under present names."""
+        ticks = dict(ticks_of(result))
+        for control in self.controls:
+            if control.former and control.name in ticks:
+                last = {label.key: label.path[-1] for label in control.labels}
+                keys = control.chosen(result, any_image=True) or []
+                ticks[control.name] |= {last[key] for key in keys if key in last}
+        return ticks
+
+    def with_former(self, former: Mapping[str, Mapping[str, str]]) -> LabelConfig:
+        """The same config, in which former names of labels are understood.
+
+        Args:
+            former: control name -> former key of a label -> the key that replaced it.
+        """
+        if not former:
+            return self
+        controls = tuple(
+            replace(control, former=tuple(former.get(control.name, {}).items()))
+            for control in self.controls
+        )
+        return replace(self, controls=controls)
 
     def require_controls(self) -> None:
         """Raise if there is nothing to predict.
@@ -113,30 +157,38 @@ def _parsed(root: Element) -> LabelConfig:
     }
     controls: list[Control] = []
     skipped: list[str] = []
+    names: set[str] = set()
     evidence = None
+    visibility = Visibility(root)
     for tag in root.iter():
         if tag.tag in {"Choices", "Taxonomy"}:
+            names.add(tag.get("name", ""))
+            conditions = visibility.of(tag)
             reason = _why_skipped(tag, images)
-            if reason:
+            if isinstance(conditions, Fixed):
+                reason = reason or conditions
+            if reason or isinstance(conditions, Fixed):
                 skipped.append(f"<{tag.tag} name={tag.get('name')!r}>: {reason}.")
             else:
-                controls.append(_control(tag, images))
+                controls.append(_control(tag, images, conditions))
         elif tag.tag == "TextArea" and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
-    return LabelConfig(controls=tuple(controls), evidence=evidence, skipped=tuple(skipped))
+    return LabelConfig(tuple(controls), evidence, tuple(skipped), frozenset(names))
 
 
 def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
-    if _is_true(tag.get("model_skip")):
+    if is_true(tag.get("model_skip")):
         return "model_skip is set"
-    if _is_true(tag.get("perRegion")):
+    if is_true(attribute(tag, "perRegion")):
         return "it labels regions, not the image"
+    if is_true(attribute(tag, "perItem")):
+        return "it labels the pages of a list of images, not the task"
     if not tag.get("name"):
         return "it has no name"
     targets = [name.strip() for name in tag.get("toName", "").split(",")]
     if not any(images.get(name, "").startswith("$") for name in targets):
         return "it does not point at an <Image> whose value is a $field"
-    if tag.tag == "Choices" and _is_true(tag.get("allowNested")):
+    if tag.tag == "Choices" and is_true(tag.get("allowNested")):
         # Measured on Label Studio 1.23.2: bulk import drops such predictions, and the label stream
         # selects only the last element of each path.
         return (
@@ -151,7 +203,7 @@ def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
     return ""
 
 
-def _control(tag: Element, images: Mapping[str, str]) -> Control:
+def _control(tag: Element, images: Mapping[str, str], conditions: tuple[Condition, ...]) -> Control:
     targets = [name.strip() for name in tag.get("toName", "").split(",")]
     to_name = next(name for name in targets if images.get(name, "").startswith("$"))
     taxonomy = tag.tag == "Taxonomy"
@@ -166,6 +218,8 @@ def _control(tag: Element, images: Mapping[str, str]) -> Control:
         labels=tuple(unique_labels(_static_labels(tag, (), taxonomy))),
         threshold=_threshold(tag),
         options_field=value.removeprefix("$") if value.startswith("$") else None,
+        conditions=conditions,
+        targets=tuple(targets),
     )
 
 
@@ -179,7 +233,7 @@ def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[La
         stored = child.get("alias") or value
         path = (*above, stored)
         nested = _static_labels(child, path, paths)
-        if value and not _is_true(child.get("model_skip")):
+        if value and not is_true(child.get("model_skip")):
             prompts = [text.strip() for text in child.get("model_prompt", "").split("|")]
             labels.append(
                 Label(
@@ -208,7 +262,3 @@ def _threshold(tag: Element) -> float | None:
             'Write a number from 0 to 1, e.g. model_score_threshold="0.4".',
         )
     return value
-
-
-def _is_true(text: str | None) -> bool:
-    return (text or "").strip().lower() in {"true", "1", "yes"}

@@ -15,7 +15,8 @@ from backend.labelstudio.transport import IMPORT_SECONDS, Transport
 
 _ANNOTATED_FIELDS = (
     "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
-    "lead_time,created_at,updated_at,model_version"
+    "parent_annotation,lead_time,draft_created_at,created_at,updated_at,import_id,ground_truth,"
+    "model_version"
 )
 """Fields of tasks, annotations and predictions: Label Studio applies one list to all of them."""
 
@@ -85,8 +86,9 @@ class Tasks:
         """Tasks with an annotation that was not cancelled; pages follow the id, see `iterate`.
 
         Each has ``id``, ``data``, ``annotations`` (``id``, ``result``, ``was_cancelled``,
-        ``completed_by``, ``parent_prediction``, ``lead_time``, ``created_at``, ``updated_at``) and
-        ``predictions`` (``id``, ``model_version``).
+        ``completed_by``, ``parent_prediction``, ``parent_annotation``, ``lead_time``,
+        ``draft_created_at``, ``created_at``, ``updated_at``, ``import_id``, ``ground_truth``) and
+        ``predictions`` (``id``, ``model_version``, ``created_at``).
         """
         after = 0
         while True:
@@ -110,7 +112,11 @@ class Tasks:
                     "data": task.data,
                     "annotations": task.annotations or [],
                     "predictions": [
-                        {"id": prediction.id, "model_version": prediction.model_version}
+                        {
+                            "id": prediction.id,
+                            "model_version": prediction.model_version,
+                            "created_at": prediction.created_at,
+                        }
                         for prediction in task.predictions or []
                     ],
                 }

@@ -165,7 +165,7 @@ def from_project(studio: LabelStudioClient, number: int, config: LabelConfig) ->
             for annotation in task["annotations"]
             if not annotation.get("was_cancelled")
             for control in config.controls
-            for label in control.chosen(annotation.get("result") or []) or []
+            for label in control.chosen(annotation.get("result") or [], any_image=True) or []
         ]
         if labels:
             entries.append(

@@ -21,6 +21,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.logs import Progress
 from backend.projects.registration import make_webhook, register_backend, show_scores
+from backend.projects.renaming import probable_renames
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
@@ -92,8 +93,9 @@ def connect(
     try:
         with lock.acquire(timeout=0):
             if known_field is not None:
-                _require_known_labels(studio, project, known_field)
-                ProjectState(runtime.store, project_key(project)).set_known_field(known_field)
+                state = ProjectState(runtime.store, project_key(project))
+                _require_known_labels(studio, project, state, known_field)
+                state.set_known_field(known_field)
             return _connect(settings, studio, runtime, project, progress)
     except Timeout as error:
         raise StudioError(
@@ -102,11 +104,12 @@ def connect(
 
 
 def _require_known_labels(
-    studio: LabelStudioClient, project: Mapping[str, Any], known_field: str
+    studio: LabelStudioClient, project: Mapping[str, Any], state: ProjectState, known_field: str
 ) -> None:
     """Refuse a field in which no task has a label of the config."""
     tasks = studio.tasks.sample(int(project["id"]), SAMPLE) if known_field else []
-    controls = parse_config(project["label_config"]).controls
+    former = state.former_names()
+    controls = parse_config(project["label_config"]).with_former(former).controls
     if tasks and not any(
         known_labels(control.for_task(task["data"]), task["data"], known_field)
         for control in controls
@@ -137,7 +140,12 @@ def _connect(
         progress("looking for a worker", 0, 1)
         require_workers(settings, queue.connect(settings), seconds=WORKER_SECONDS)
     # From here on a label that is added is known to be younger than what was reviewed.
-    ProjectState(runtime.store, project_key(project)).labels_since(config.label_keys(), time.time())
+    state = ProjectState(runtime.store, project_key(project))
+    state.labels_since(config.label_keys(), time.time(), config.conditions())
+    warnings += [
+        f"{found.question} If it is the same label under another name: {found.command}."
+        for found in probable_renames(state, config, number)
+    ]
     progress("registering the backend", 0, 1)
     former = register_backend(settings, studio, number)
     make_webhook(settings, studio, number, former)

@@ -9,7 +9,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from backend.training.approvals import Approval
-from backend.training.head_trainer import Pulled
+from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 
@@ -125,14 +125,49 @@ def exported(
         predictions = predictor.predict_stored(tasks)
         for task, prediction in zip(tasks, predictions, strict=True):
             controls = []
-            for plain in pulled.config.controls:
-                control = plain.for_task(task["data"])
-                approval = approvals.get((control.name, int(task["id"])))
+            here = [plain.for_task(task["data"]) for plain in pulled.config.controls]
+            decided = {
+                control.name: approval
+                for control in here
+                if (approval := approvals.get((control.name, int(task["id"])))) is not None
+                # An annotation made from a prediction: no person has decided.
+                and approval.provenance != Provenance.BULK
+            }
+            suggested = _suggested(here, decided, prediction) if pseudo else {}
+            for control in here:
                 # A data: URI would repeat the whole image in the row of each label.
                 image = compact_address(image_of(control, task) or "")
-                states = _states(task, image, control, approval, prediction, pseudo=pseudo)
+                own = suggested.get(control.name, frozenset())
+                approval = decided.get(control.name)
+                states = _states(task, image, control, approval, prediction, suggested=own)
                 controls.append((control, states))
             yield ExportedTask(int(task["id"]), task["data"], tuple(controls), prediction.score)
+
+
+def _suggested(
+    controls: Sequence[Control], decided: Mapping[str, Approval], prediction: Prediction
+) -> dict[str, frozenset[str]]:
+    """Control name -> keys of the labels that are suggested where nobody has decided.
+
+    Nothing in a control that is hidden by what people decided, and where they did not by what is
+    suggested.
+    """
+    scored = {part.control.name: replace(part, shown=True) for part in prediction.scored}
+    suggested: dict[str, frozenset[str]] = {}
+    ticks: dict[str, frozenset[str]] = {}
+    for control in controls:
+        part, approval = scored.get(control.name), decided.get(control.name)
+        states = (UNKNOWN,) * len(control.labels) if approval is None else approval.states
+        keys = frozenset(label.key for label in part.suggested) if part is not None else frozenset()
+        suggested[control.name] = keys
+        ticks[control.name] = frozenset(
+            label.path[-1]
+            for label, state in zip(control.labels, states, strict=True)
+            if state == POSITIVE or (state == UNKNOWN and label.key in keys)
+        )
+    return {
+        control.name: suggested[control.name] for control in controls if control.is_shown(ticks)
+    }
 
 
 def _states(
@@ -142,14 +177,9 @@ def _states(
     approval: Approval | None,
     prediction: Prediction,
     *,
-    pseudo: bool,
+    suggested: frozenset[str],
 ) -> tuple[LabelState, ...]:
-    if approval is not None and approval.provenance == Provenance.BULK:
-        # An annotation made from a prediction: no person has decided.
-        approval = None
-    scored = next((part for part in prediction.scored if part.control.name == control.name), None)
     probabilities = prediction.probabilities.get(control.name, {})
-    suggested = {label.key for label in scored.suggested} if scored is not None else set()
     states = []
     for place, label in enumerate(control.labels):
         decision = UNKNOWN if approval is None else approval.states[place]
@@ -158,7 +188,7 @@ def _states(
         if decision in {POSITIVE, NEGATIVE}:
             state = State.KNOWN if provenance == Provenance.KNOWN else State.APPROVED
             present = decision == POSITIVE
-        elif pseudo and label.key in suggested:
+        elif label.key in suggested:
             state, present = State.PSEUDO, True
         else:
             state = State.UNKNOWN

@@ -20,6 +20,7 @@ from math import isfinite
 from typing import Any
 
 from backend.errors import StoreError
+from backend.labels.renames import Renames
 from backend.storage.artifacts import DamagedArtifactError, safe_name
 from backend.storage.head_pointer import Pointer, PointerFile
 from backend.storage.store import Store
@@ -71,6 +72,14 @@ class FittedControl:
             self.head.carried_over(labels, a0, b0),
             tuple(known.get(label, threshold) for label in labels),
         )
+
+    def renamed(self, renames: Renames) -> FittedControl:
+        """The same head under the present names of its labels, see `Head.renamed`."""
+        present = [renames.current(label) for label in self.head.card.labels]
+        if present == list(self.head.card.labels):
+            return self
+        head, places = self.head.renamed(present)
+        return FittedControl(head, tuple(self.thresholds[place] for place in places))
 
 
 @dataclass(frozen=True)

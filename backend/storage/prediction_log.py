@@ -7,6 +7,7 @@ deleted task it reports only the id. So both are kept in the store.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from backend.storage.tables import TableVersion, chunks, sql_list, sql_text
 
 LOOKUP_TASKS = 2000
 """Tasks per query."""
-_SHOWN = pa.schema(
+_UNDATED = pa.schema(
     [
         pa.field("project", pa.string()),
         pa.field("task", pa.int64()),
@@ -28,6 +29,11 @@ _SHOWN = pa.schema(
         pa.field("choices", pa.string()),
     ]
 )
+"""Of the table that the first release wrote. It refuses a table with another column, so what is
+logged now has a table of its own."""
+_SHOWN = _UNDATED.append(pa.field("shown_at", pa.float64()))
+_LOGS = (("snapshots", _UNDATED), ("shown", _SHOWN))
+"""Tables of the log, the older one first."""
 _IMAGES = pa.schema(
     [
         pa.field("project", pa.string()),
@@ -47,12 +53,15 @@ class LoggedPrediction:
         score: its confidence in [0, 1].
         choices: control name -> the suggested labels, as Label Studio stores them; None for a
             blind task, whose suggestions were held back.
+        shown_at: unix time, by the clock of the process that logged it, of its first entry; None
+            if it was logged by a release that did not record it, or is not logged yet.
     """
 
     task: int
     model_version: str
     score: float
     choices: Mapping[str, list[Any]] | None
+    shown_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class PredictionLog:
             StoreError: the store cannot be read.
         """
         tables = self._store.tables
-        shown, images = tables.version("snapshots", _SHOWN), tables.version("task_images", _IMAGES)
+        shown, images = tables.version("shown", _SHOWN), tables.version("task_images", _IMAGES)
         return TableVersion(images.generation, shown.number + images.number)
 
     def link_images(self, project: str, images: Iterable[tuple[int, str]]) -> bool:
@@ -112,7 +121,7 @@ class PredictionLog:
         return bool(fresh)
 
     def add(self, project: str, shown: Sequence[LoggedPrediction]) -> None:
-        """Record predictions that were shown.
+        """Record predictions that are shown from now on.
 
         Raises:
             StoreError: the store cannot be written.
@@ -125,25 +134,32 @@ class PredictionLog:
             [prediction.model_version for prediction in shown],
             [prediction.score for prediction in shown],
             [json.dumps(prediction.choices, ensure_ascii=False) for prediction in shown],
+            [time.time()] * len(shown),
         ]
-        self._store.tables.append("snapshots", pa.table(columns, schema=_SHOWN))
+        self._store.tables.append("shown", pa.table(columns, schema=_SHOWN))
 
     def of_tasks(
         self, project: str, tasks: Iterable[int]
     ) -> dict[tuple[int, str], LoggedPrediction]:
         """(task, model version) -> what the task was shown, the last one if there are several.
 
+        Its time is that of the first one: the same version was seen from then on.
+
         Raises:
             StoreError: the store cannot be read.
         """
         logged: dict[tuple[int, str], LoggedPrediction] = {}
         for part in chunks(sorted(set(tasks)), LOOKUP_TASKS):
-            for row in self._store.tables.rows(
-                "snapshots", _SHOWN, _condition(project, part)
-            ).to_pylist():
-                logged[row["task"], row["model_version"]] = LoggedPrediction(
-                    row["task"], row["model_version"], row["score"], json.loads(row["choices"])
-                )
+            where = _condition(project, part)
+            for name, schema in self._logs():
+                for row in self._store.tables.rows(name, schema, where).to_pylist():
+                    key = row["task"], row["model_version"]
+                    shown_at = row.get("shown_at")
+                    before = logged.get(key)
+                    if before is not None and shown_at is not None:
+                        shown_at = min(shown_at, before.shown_at) if before.shown_at else None
+                    choices = json.loads(row["choices"])
+                    logged[key] = LoggedPrediction(*key, row["score"], choices, shown_at)
         return logged
 
     def has(self, project: str, tasks: Sequence[int]) -> bool:
@@ -155,7 +171,7 @@ class PredictionLog:
         wheres = [_condition(project, part) for part in chunks(sorted(set(tasks)), LOOKUP_TASKS)]
         return any(
             len(self._store.tables.rows(name, schema, where, ["task"]))
-            for name, schema in (("snapshots", _SHOWN), ("task_images", _IMAGES))
+            for name, schema in (*self._logs(), ("task_images", _IMAGES))
             for where in wheres
         )
 
@@ -179,9 +195,11 @@ class PredictionLog:
         for where in wheres:
             linked = self._store.tables.rows("task_images", _IMAGES, where, ["address"])
             addresses |= set(linked["address"].to_pylist())
-            predictions += len(self._store.tables.rows("snapshots", _SHOWN, where, ["task"]))
-        if predictions:
-            erase_rows(self._store, "snapshots", _SHOWN, wheres)
+        for name, schema in self._logs():
+            there = sum(len(self._store.tables.rows(name, schema, w, ["task"])) for w in wheres)
+            if there:
+                erase_rows(self._store, name, schema, wheres)
+            predictions += there
         if addresses:
             erase_rows(self._store, "task_images", _IMAGES, wheres)
         for part in chunks(sorted(addresses), LOOKUP_TASKS):
@@ -194,11 +212,16 @@ class PredictionLog:
                 self._store.artifacts.erase(folder, lambda name: name.startswith(project))
             for name in self._store.artifacts.folder_names("projects"):
                 if name.startswith(project):
-                    # The known-label field and the labels' ages stay: without them, old reviews
-                    # would be misread.
+                    # The known-label field, the labels' ages and their former names stay: without
+                    # them, old reviews would be misread.
                     self._store.artifacts.erase(f"projects/{name}", _HEAD_FILES.__contains__)
             self._store.generation.change()
         return Purged(predictions, images)
+
+    def _logs(self) -> list[tuple[str, pa.Schema]]:
+        """Name and schema of the log's tables that are there."""
+        there = self._store.tables.names()
+        return [(name, schema) for name, schema in _LOGS if name in there]
 
 
 def _condition(project: str, tasks: Sequence[int] | None) -> str:

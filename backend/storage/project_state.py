@@ -1,10 +1,14 @@
-"""A project's state besides its heads: known-label field, last training, ages of its labels."""
+"""A project's state besides its heads: known-label field, last training, its labels of before."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 
+from backend.errors import StoreError
 from backend.storage.artifacts import safe_name
+from backend.storage.label_history import SCHEMA, LabelHistory, Rename
 from backend.storage.store import Store
 
 
@@ -63,16 +67,22 @@ class ProjectState:
         self._store.artifacts.write(f"{self._folder}/trained-on", content, replace=True)
 
     def labels_since(
-        self, labels: Mapping[str, Sequence[str]], now: float
+        self,
+        labels: Mapping[str, Sequence[str]],
+        now: float,
+        conditions: Mapping[str, str] | None = None,
     ) -> dict[str, dict[str, float]]:
-        """Since when annotations can tell about each label; new labels are noted.
+        """Since when annotations can tell about each label; what has changed is noted.
 
         Someone who reviewed a task before a label was added has not decided about that label. The
-        labels of the first call count as old as the project.
+        labels of the first call count as old as the project. A control that is shown under another
+        condition than before is asked anew.
 
         Args:
-            labels: control name -> keys of its labels now.
+            labels: control name -> keys of its labels now, in order.
             now: unix time in seconds.
+            conditions: control name -> a text that differs whenever the condition under which the
+                control is shown differs; None: not looked at.
 
         Returns:
             Control name -> label key -> unix time in seconds, 0 for the labels of the first call.
@@ -80,14 +90,137 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        name = f"{self._folder}/labels"
-        before = self._store.artifacts.read(name)
+        before = self._ages()
+        since, history = self.seen(labels, now, conditions)
+        if self._store.artifacts.read(self._history_name) != history.as_dict():
+            # First, so that a label is never gone from both files.
+            self._store.artifacts.write(self._history_name, history.as_dict(), replace=True)
+        # Also for another order: it tells in whose place a new label is.
+        if json.dumps(since) != json.dumps(before):
+            # A label that was removed is dropped: when it comes back, it is new.
+            self._store.artifacts.write(self._ages_name, since, replace=True)
+        return since
+
+    def seen(
+        self,
+        labels: Mapping[str, Sequence[str]],
+        now: float,
+        conditions: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, dict[str, float]], LabelHistory]:
+        """What `labels_since` returns, and the history after it; nothing is noted.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        before, history = self._ages(), self.label_history()
+        if before is None:
+            history = LabelHistory(began=now)
         first_seen = 0.0 if before is None else now
+        shown = history.conditions if conditions is None else conditions
         since: dict[str, dict[str, float]] = {}
         for control, keys in labels.items():
             known = (before or {}).get(control, {})
+            if history.conditions is not None and history.conditions.get(control) != (
+                shown or {}
+            ).get(control):
+                known = {}
             since[control] = {key: known.get(key, first_seen) for key in keys}
-        if since != before:
-            # A label that was removed is dropped: when it comes back, it is new.
-            self._store.artifacts.write(name, since, replace=True)
-        return since
+        return since, history.after(before or {}, labels, shown, now)
+
+    def label_history(self) -> LabelHistory:
+        """The labels that the config does not have any more.
+
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        content = self._store.artifacts.read(self._history_name)
+        if content is None:
+            return LabelHistory()
+        try:
+            return LabelHistory.from_dict(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(self._history_name, error) from error
+
+    def settle(self, control: str, key: str) -> None:
+        """Note that a former label was not renamed: see `FormerLabel.settled`.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        history = self.label_history()
+        gone = {name: dict(labels) for name, labels in history.gone.items()}
+        gone[control][key] = replace(gone[control][key], settled=True)
+        content = replace(history, gone=gone).as_dict()
+        self._store.artifacts.write(self._history_name, content, replace=True)
+
+    def renames(self) -> dict[str, list[Rename]]:
+        """Control name -> the renames of its labels, oldest first.
+
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        name = f"{self._folder}/renames"
+        content = self._store.artifacts.read(name) or {"controls": {}}
+        try:
+            return {
+                str(control): [Rename(**rename) for rename in renames]
+                for control, renames in content["controls"].items()
+            }
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _damaged(name, error) from error
+
+    def former_names(self) -> dict[str, dict[str, str]]:
+        """Control name -> former key of a label -> the key that replaced it.
+
+        Raises:
+            StoreError: as for `renames`.
+        """
+        return {
+            control: {rename.old: rename.new for rename in renames}
+            for control, renames in self.renames().items()
+        }
+
+    def set_renames(
+        self, control: str, renames: Sequence[Rename], since: Mapping[str, float]
+    ) -> None:
+        """Set the renames of a control's labels.
+
+        Args:
+            control: its name.
+            renames: oldest first.
+            since: label key -> since when annotations can tell about it, where that changes.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        ages = self._ages() or {}
+        if since and control in ages:
+            ages[control] |= {key: when for key, when in since.items() if key in ages[control]}
+            self._store.artifacts.write(self._ages_name, ages, replace=True)
+        every = {**self.renames(), control: list(renames)}
+        content = {
+            "schema": SCHEMA,
+            "controls": {name: [*map(asdict, of_it)] for name, of_it in every.items() if of_it},
+        }
+        self._store.artifacts.write(f"{self._folder}/renames", content, replace=True)
+        self._store.generation.change()
+
+    @property
+    def _history_name(self) -> str:
+        return f"{self._folder}/former-labels"
+
+    @property
+    def _ages_name(self) -> str:
+        return f"{self._folder}/labels"
+
+    def _ages(self) -> dict[str, dict[str, float]] | None:
+        """Control name -> label key -> since when it is known, as noted; None before the first."""
+        return self._store.artifacts.read(self._ages_name)
+
+
+def _damaged(name: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"The file {name}.json of the store is damaged ({type(error).__name__}: {error}).",
+        "Restore it from a backup. Without one, delete it: labels that were renamed have to be "
+        "renamed again (ls-clip rename).",
+    )

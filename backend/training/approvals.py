@@ -3,19 +3,20 @@
 Label Studio without its paid review step has no "approved": every annotation that was submitted,
 and is neither cancelled nor a draft, counts. Its fields do not record whether a suggestion was
 accepted unchanged (``origin`` is "changed" also after a change back), so the choices are compared
-with the prediction log. See docs/training.md.
+with the prediction log (`backend.training.provenance`). See docs/training.md.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from typing import Any
 
-from backend.labels.controls import Control, label_key
-from backend.storage.prediction_log import LoggedPrediction
+from backend.labels.config import LabelConfig
+from backend.labels.controls import Control
+from backend.labels.visibility import Ticks
+from backend.training.provenance import Shown, known_keys, provenance_of, unix_time
 from backend.vlpl.head import PROVENANCE_WEIGHTS, Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 
@@ -23,6 +24,9 @@ PARTIAL = frozenset({Provenance.IMPORTED, Provenance.KNOWN})
 """Provenances that name labels which are on the image and say nothing of the others."""
 REVIEWED = frozenset({Provenance.BLIND, Provenance.UNAIDED, Provenance.EDITED, Provenance.ACCEPTED})
 """Provenances of tasks that a person looked at one by one; only these may judge a head."""
+
+
+NO_CONFIG = LabelConfig((), None, ())
 
 
 @dataclass(frozen=True)
@@ -43,33 +47,37 @@ class Approval:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What a task's annotators may have seen.
+class Past:
+    """What is known of the labeling configs that a control's annotations were made with.
 
     Attributes:
-        logged: model version -> the prediction that was shown.
-        versions: prediction id -> its model version, of predictions that Label Studio still has.
-        blind: whether it is a blind task.
+        since: label key -> unix time from which an annotation can tell whether it is absent.
+        began: unix time from which the config's changes are known; 0: from the first.
+        former: keys of labels that the control is known to have had.
+        config: the labeling config of today, with former names of labels.
     """
 
-    logged: Mapping[str, LoggedPrediction]
-    versions: Mapping[int, str]
-    blind: bool = False
+    since: Mapping[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    former: frozenset[str] = frozenset()
+    config: LabelConfig = NO_CONFIG
 
 
 def approval(
-    task: Mapping[str, Any], control: Control, since: Mapping[str, float], shown: Shown
+    task: Mapping[str, Any], control: Control, past: Past, shown: Shown
 ) -> Approval | None:
     """Combine a task's annotations.
 
     Bulk and imported annotations count only where nobody looked at the task. Each person's last
-    annotation that has any label state counts. The majority of those with a state for a label
-    decides it; a tie leaves it unknown. The provenance is that of the best-reviewed annotation.
+    annotation that has any label state counts, or that was made without seeing the control: then it
+    says nothing, and neither do that person's earlier ones. The majority of those with a state for
+    a label decides it; a tie leaves it unknown. The provenance is that of the best-reviewed
+    annotation.
 
     Args:
         task: ``id`` and ``annotations`` as Label Studio lists them.
         control: with this task's labels.
-        since: label key -> unix time from which an annotation can hold it.
+        past: what is known of the control's former labels.
         shown: what the annotators may have seen.
 
     Returns:
@@ -81,13 +89,14 @@ def approval(
         for annotation in task.get("annotations") or []
         if not annotation.get("was_cancelled")
     ]
+    by_id = {int(annotation["id"]): annotation for annotation in task.get("annotations") or []}
     for annotation in sorted(annotations, key=lambda item: (_when(item), int(item["id"]))):
-        vote = _vote(annotation, control, since, shown)
+        vote = _vote(annotation, by_id, control, past, shown)
         if vote is not None:
             votes.append((_person(annotation), vote))
     # Where somebody looked, annotations that nobody looked at do not count.
     looked = [(person, vote) for person, vote in votes if vote.provenance in REVIEWED]
-    counted = list(dict(looked or votes).values())
+    counted = [vote for vote in dict(looked or votes).values() if any(vote.states)]
     if not counted:
         return None
     states = []
@@ -114,23 +123,37 @@ def provenance_counts(approvals: Sequence[Approval]) -> dict[str, int]:
 
 
 def _vote(
-    annotation: Mapping[str, Any], control: Control, since: Mapping[str, float], shown: Shown
+    annotation: Mapping[str, Any],
+    others: Mapping[int, Mapping[str, Any]],
+    control: Control,
+    past: Past,
+    shown: Shown,
 ) -> Approval | None:
-    keys = control.chosen(annotation.get("result") or [])
+    """What one annotation says; all states are unknown if its annotator did not see the control.
+
+    None if it says nothing of the control for another reason.
+    """
+    result = annotation.get("result") or []
+    keys = control.chosen(result)
     if keys is None:
-        # The control was of another kind then: the annotation says nothing about its labels.
+        # The control was of another kind then, or on another image.
         return None
-    chosen = _known(keys, control)
-    provenance = _provenance(annotation, chosen, control, shown)
-    if provenance == Provenance.BULK and shown.blind:
-        # Made from a prediction that holds back its suggestions: nobody has decided anything.
+    chosen = known_keys(keys, control)
+    provenance = provenance_of(annotation, others, chosen, control, shown)
+    if provenance is None:
         return None
     when = _when(annotation)
+    ticks = past.config.ticks(result)
+    if not control.is_shown(ticks):
+        return Approval(0, (UNKNOWN,) * len(control.labels), provenance, when)
+    only_present = provenance in PARTIAL or (
+        when < past.began and _is_of_another_config(ticks, keys, control, past)
+    )
     states = []
     for label in control.labels:
         if label.key in chosen:
             states.append(POSITIVE)
-        elif provenance in PARTIAL or when < since.get(label.key, 0.0):
+        elif only_present or when < past.since.get(label.key, 0.0):
             states.append(UNKNOWN)
         else:
             states.append(NEGATIVE)
@@ -140,33 +163,13 @@ def _vote(
     return Approval(0, tuple(states), provenance, when)
 
 
-def _provenance(
-    annotation: Mapping[str, Any], chosen: frozenset[str], control: Control, shown: Shown
-) -> Provenance:
-    parent = annotation.get("parent_prediction")
-    if annotation.get("lead_time") is None:
-        return Provenance.IMPORTED if parent is None else Provenance.BULK
-    if shown.blind:
-        return Provenance.BLIND
-    version = shown.versions.get(parent) if isinstance(parent, int) else None
-    if version is not None:
-        candidates = [shown.logged[version]] if version in shown.logged else []
-    else:
-        # The prediction is gone from Label Studio, or nothing says which one it was.
-        candidates = list(shown.logged.values())
-    shown_choices = [entry.choices for entry in candidates if entry.choices is not None]
-    ticked = [map(label_key, choices.get(control.name, [])) for choices in shown_choices]
-    if any(_known(keys, control) == chosen for keys in ticked):
-        return Provenance.ACCEPTED
-    if shown_choices:
-        return Provenance.EDITED
-    # A prediction was shown that is not in the log any more: assume the lower weight.
-    return Provenance.ACCEPTED if parent is not None and not candidates else Provenance.UNAIDED
+def _is_of_another_config(ticks: Ticks, keys: Iterable[str], control: Control, past: Past) -> bool:
+    """Whether an annotation selects something that no config that we know of offers.
 
-
-def _known(keys: Iterable[str], control: Control) -> frozenset[str]:
-    """The keys that the control still has."""
-    return frozenset(keys) & {label.key for label in control.labels}
+    That may be one of today's labels under another name, which is then not absent.
+    """
+    labels = {label.key for label in control.labels}
+    return bool(set(keys) - labels - past.former or ticks.keys() - past.config.names)
 
 
 def _person(annotation: Mapping[str, Any]) -> Any:
@@ -175,10 +178,12 @@ def _person(annotation: Mapping[str, Any]) -> Any:
 
 
 def _when(annotation: Mapping[str, Any]) -> float:
-    """Unix time of its last change; 0 if it has none."""
-    for name in ("updated_at", "created_at"):
-        try:
-            return datetime.fromisoformat(str(annotation[name]).replace("Z", "+00:00")).timestamp()
-        except (KeyError, ValueError):
-            continue
-    return 0.0
+    """Unix time of its last change; 0 if it has none.
+
+    Marking it as the ground truth is a change to Label Studio, though nobody need look at the form
+    for that; so of such an annotation only the time of its creation is sure.
+    """
+    names = ("updated_at", "created_at")
+    if annotation.get("ground_truth"):
+        names = ("created_at", "updated_at")
+    return unix_time(annotation, *names) or 0.0

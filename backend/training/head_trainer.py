@@ -9,38 +9,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 import torch
 
 from backend.inference.embedder import Embedder
-from backend.inference.holdout import is_audit, is_blind
+from backend.inference.holdout import is_audit
 from backend.inference.model_version import ModelVersion
 from backend.inference.task_images import image_of
 from backend.inference.versions import ModelVersions
-from backend.labels.config import LabelConfig, parse_config
-from backend.labels.controls import Control, known_labels
+from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.projects import project_key
 from backend.settings import Settings
 from backend.storage.head_registry import FittedControl, HeadSet
-from backend.storage.prediction_log import LoggedPrediction, PredictionLog
-from backend.storage.project_state import ProjectState
 from backend.storage.tables import chunks
-from backend.training.approvals import (
-    PARTIAL,
-    REVIEWED,
-    Approval,
-    Shown,
-    approval,
-    known_approval,
-    provenance_counts,
-)
+from backend.training.approvals import REVIEWED, Approval, provenance_counts
+from backend.training.pulling import Pulled, pull
 from backend.vlpl.fitting import Aim, Rows, fit
 from backend.vlpl.head import Card, Provenance, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
@@ -51,49 +38,6 @@ MIN_APPROVALS = 20
 """Fewer reviewed tasks than this train nothing."""
 CHUNK = 1000
 """Tasks whose embeddings are read at once."""
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """What people have approved in a project, as Label Studio has it now.
-
-    Attributes:
-        key: ``<id>.<unix time of creation>``.
-        config: the labeling config.
-        approvals: control name -> approvals of its tasks, partly known ones included.
-        data: task id -> its data, of all tasks in ``approvals``.
-        of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
-            data, from which no head can be trained.
-    """
-
-    key: str
-    config: LabelConfig
-    approvals: Mapping[str, Sequence[Approval]]
-    data: Mapping[int, Mapping[str, Any]]
-    of_own_labels: Mapping[str, Sequence[Approval]] = field(default_factory=dict)
-
-    @property
-    def reviewed(self) -> dict[int, str]:
-        """Task id -> a hash of its approvals; only tasks that were reviewed.
-
-        Two pulls with the same hashes train the same head.
-        """
-        parts: dict[int, list[Any]] = {}
-        for name, approvals in sorted(self.approvals.items()):
-            for item in approvals:
-                if item.provenance != Provenance.KNOWN:
-                    parts.setdefault(item.task, []).append([name, item.states, item.provenance])
-        return {
-            task: hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]
-            for task, states in parts.items()
-        }
-
-    @property
-    def newest(self) -> float:
-        """Unix time of the newest annotation."""
-        return max(
-            (item.updated for items in self.approvals.values() for item in items), default=0.0
-        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +76,6 @@ class HeadTrainer:
         self._studio = studio
         self._versions = versions
         self._embedder = embedder
-        self._prediction_log = PredictionLog(versions.store)
 
     def pull(self, number: int) -> Pulled:
         """Ask Label Studio for everything that was approved in a project.
@@ -142,47 +85,7 @@ class HeadTrainer:
             StudioError: Label Studio cannot be asked.
             StoreError: the store cannot be read.
         """
-        project = self._studio.projects.get(number)
-        key, config = project_key(project), parse_config(project["label_config"])
-        config.require_controls()
-        state = ProjectState(self._versions.store, key)
-        since = state.labels_since(config.label_keys(), time.time())
-        known_field = state.known_field()
-        controls = [control for control in config.controls if control.options_field is None]
-        approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
-        own = [control for control in config.controls if control.options_field is not None]
-        of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
-        data: dict[int, Mapping[str, Any]] = {}
-        for tasks in chunks(self._studio.tasks.annotated(number), CHUNK):
-            logged: dict[int, dict[str, LoggedPrediction]] = {int(task["id"]): {} for task in tasks}
-            for (number_of, version), entry in self._prediction_log.of_tasks(key, logged).items():
-                logged[number_of][version] = entry
-            for task in tasks:
-                shown = self._shown(key, task, logged[int(task["id"])])
-                for control in controls:
-                    annotated = approval(task, control, since[control.name], shown)
-                    known = known_labels(control, task["data"], known_field)
-                    combined = _completed(
-                        annotated, known_approval(int(task["id"]), control, known)
-                    )
-                    if combined is not None:
-                        approvals[control.name].append(combined)
-                        data[combined.task] = task["data"]
-                for control in own:
-                    annotated = approval(task, control.for_task(task["data"]), {}, shown)
-                    if annotated is not None:
-                        of_own_labels[control.name].append(annotated)
-        if known_field:
-            for task in self._studio.tasks.iterate(number):
-                if int(task["id"]) in data:
-                    continue
-                for control in controls:
-                    known = known_labels(control, task["data"], known_field)
-                    only_known = known_approval(int(task["id"]), control, known)
-                    if only_known is not None:
-                        approvals[control.name].append(only_known)
-                        data[only_known.task] = task["data"]
-        return Pulled(key, config, approvals, data, of_own_labels)
+        return pull(self._studio, self._versions.store, number, self._settings.blind_share)
 
     def made_from(self, pulled: Pulled) -> str:
         """A hash of everything that heads are made from: equal hashes give equal heads."""
@@ -264,20 +167,6 @@ class HeadTrainer:
         log.info("project %s: %s made (%s): %s", pulled.key, head_set.name, accepted, reason)
         return Trained(head_set, head_set.reason, tuple(notes))
 
-    def _shown(
-        self, key: str, task: Mapping[str, Any], logged: Mapping[str, LoggedPrediction]
-    ) -> Shown:
-        versions = {
-            int(prediction["id"]): str(prediction["model_version"])
-            for prediction in task.get("predictions") or []
-        }
-        # The log has which suggestions were held back, in case the share was changed since; a task
-        # without a logged prediction is blind by the share alone.
-        held_back = [entry.choices is None for entry in logged.values()]
-        share = self._settings.blind_share
-        blind = all(held_back) if held_back else is_blind(key, int(task["id"]), share)
-        return Shown(logged, versions, blind)
-
     def _train_control(
         self, version: ModelVersion, control: Control, pulled: Pulled
     ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
@@ -353,14 +242,3 @@ class HeadTrainer:
             row_weights([item.provenance for item in kept]),
             torch.tensor(judged),
         )
-
-
-def _completed(annotated: Approval | None, known: Approval | None) -> Approval | None:
-    """The approval of the annotations; one that names only some labels gets the known ones too."""
-    if annotated is None or known is None or annotated.provenance not in PARTIAL:
-        return annotated or known
-    states = tuple(
-        max(state, from_data)
-        for state, from_data in zip(annotated.states, known.states, strict=True)
-    )
-    return replace(annotated, states=states)

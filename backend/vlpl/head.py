@@ -183,6 +183,36 @@ class Head:
         counts = {label: n for label, n in self.card.counts.items() if label not in gone}
         return Head(weight, slope, offset, replace(self.card, labels=tuple(labels), counts=counts))
 
+    def renamed(self, present: Sequence[str]) -> tuple[Head, list[int]]:
+        """The head with other names for its labels.
+
+        Of several labels that are one by now, the one that had the name already keeps its
+        parameters, else the one with the most positives.
+
+        Args:
+            present: a name per label, in the order of the card.
+
+        Returns:
+            The head, and the places that its labels had.
+        """
+        former, known = self.card.labels, self.card.counts
+        kept: dict[str, int] = {}
+        ranks = [
+            (label == name, known.get(label, 0), -place)
+            for place, (label, name) in enumerate(zip(former, present, strict=True))
+        ]
+        for place, name in enumerate(present):
+            if name not in kept or ranks[place] > ranks[kept[name]]:
+                kept[name] = place
+        places = sorted(kept.values())
+        counts = {name: count for name, count in known.items() if name not in former}
+        counts |= {
+            present[place]: known[former[place]] for place in places if former[place] in known
+        }
+        card = replace(self.card, labels=tuple(present[place] for place in places), counts=counts)
+        head = Head(self.weight[places], self.slope[places], self.offset[places], card)
+        return head, places
+
     def to_bytes(self) -> tuple[bytes, bytes]:
         """The tensors (safetensors) and the card (JSON with a sha256 of both); reproducible."""
         tensors = safetensors.torch.save(

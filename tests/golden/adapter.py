@@ -25,6 +25,7 @@ from backend.demo.servers import LocalValkey
 from backend.errors import LabelConfigError
 from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
+from backend.labels.controls import content_of
 from backend.runtime import Runtime
 from backend.server import settings_comparison
 from backend.server.app import create_app
@@ -33,7 +34,8 @@ from backend.storage.head_registry import HeadRegistry
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.training.approvals import Approval
-from backend.training.head_trainer import HeadTrainer, Pulled
+from backend.training.head_trainer import HeadTrainer
+from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from jobs import enqueue, queue, schedule
@@ -78,7 +80,7 @@ def controls_for_task(xml: str, data: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _control(control: Any) -> dict[str, Any]:
-    found = asdict(control)
+    found = content_of(control)
     for label, content in zip(control.labels, found["labels"], strict=True):
         content["key"] = label.key
         content["stored"] = control.result_value([label])
@@ -152,7 +154,8 @@ def heads(store: Path, key: str) -> dict[str, Any]:
 def snapshots(runtime: Any, key: str, tasks: Sequence[int]) -> list[dict[str, Any]]:
     """What tasks were shown, by task and version."""
     found = runtime.prediction_log.of_tasks(key, tasks)
-    return [asdict(found[one]) for one in sorted(found)]
+    rows = [asdict(found[one]) for one in sorted(found)]
+    return [{name: value for name, value in row.items() if name != "shown_at"} for row in rows]
 
 
 def keeps(runtime: Any, key: str, tasks: Sequence[int]) -> bool:

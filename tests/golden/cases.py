@@ -48,6 +48,12 @@ THRESHOLDS = view(
     '<Choice value="temple" alias="T-1" model_skip="true"/></Choices>',
     EVIDENCE,
 )
+FOLLOW_UP = (
+    '<View visibleWhen="choice-selected" whenTagName="tags" whenChoiceValue="a,coffee">'
+    + control("b", "c", name="more")
+    + "</View>"
+)
+FOLLOWED_UP = view(control(*DEMO_LABELS[:5]), FOLLOW_UP, EVIDENCE)
 TRICKY = {
     "taxonomy": view(TAXONOMY),
     "two": TWO,
@@ -84,6 +90,9 @@ TRICKY = {
     ),
     "deep": "<View>" * 3000 + "</View>" * 3000,
     "same twice": view(control("a", "b", "a", "")),
+    "for a region": view(control("a", more='visibleWhen="region-selected"')),
+    "for no region": view(control("a", more='visibleWhen="no-region-selected"')),
+    "follow-up": FOLLOWED_UP,
 }
 OPTION_DATA: list[dict[str, Any]] = [
     {"options": ["cat", "coffee", "cat", " ", 3, True, None, ["x"]]},

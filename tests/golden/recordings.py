@@ -59,6 +59,7 @@ def predictions(folder: Path) -> dict[str, Any]:
         "thresholds": (house, cases.THRESHOLDS, cases.BARE, few),
         "options": (house, cases.OPTIONS, cases.BARE, cases.OPTION_TASKS),
         "two controls": (house, cases.TWO, cases.BARE, few),
+        "follow-up": (house, cases.FOLLOWED_UP, cases.BARE, some),
         "single": (house, cases.SINGLE, cases.MEASURED, few),
         "taxonomy": (house, cases.view(cases.TAXONOMY), cases.BARE, few),
         "nothing for us": (house, "<View/>", cases.BARE, few),

@@ -16,7 +16,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archive import Entry, Imported, from_csv, from_folder, import_entries
 from backend.projects.export import exported, write
 from backend.training.approvals import Approval
-from backend.training.head_trainer import Pulled
+from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from tests.support.builders import choices_config, data_uri, make_settings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from backend.inference.prediction import Prediction, logged
@@ -161,3 +162,40 @@ def test_another_process_goes_on_writing_during_a_purge(
     prediction_log.purge(PROJECT)
     embed(other, "c.jpg")
     assert embedded(other, "a.jpg", "b.jpg", "c.jpg") == {"b.jpg", "c.jpg"}
+
+
+def test_the_log_of_the_first_release_is_read_and_purged_with_the_new_one(
+    store: Store, prediction_log: PredictionLog
+):
+    old = pa.table(
+        {
+            "project": [PROJECT] * 2,
+            "task": [1, 2],
+            "model_version": ["clip-z-1"] * 2,
+            "score": [0.5, 0.5],
+            "choices": ['{"tags": ["cat"]}'] * 2,
+        }
+    )
+    store.tables.append("snapshots", old)
+    prediction_log.add(PROJECT, logged([shown(2, "dog"), shown(3, "dog")]))
+    found = prediction_log.of_tasks(PROJECT, [1, 2, 3])
+    assert {task: entry.choices for (task, _), entry in found.items()} == {
+        1: {"tags": ["cat"]},
+        2: {"tags": ["dog"]},
+        3: {"tags": ["dog"]},
+    }
+    # Nobody knows when the second was shown first.
+    assert [found[task, "clip-z-1"].shown_at is None for task in (1, 2, 3)] == [True, True, False]
+    assert prediction_log.purge(PROJECT, [1, 2]).predictions == 3
+    assert not prediction_log.has(PROJECT, [1, 2])
+    assert prediction_log.has(PROJECT, [3])
+
+
+def test_a_version_was_shown_from_its_first_entry_on(
+    prediction_log: PredictionLog, monkeypatch: pytest.MonkeyPatch
+):
+    for moment in (200.0, 100.0, 300.0):
+        monkeypatch.setattr("backend.storage.prediction_log.time.time", lambda at=moment: at)
+        prediction_log.add(PROJECT, logged([shown(1, "cat")]))
+    (entry,) = prediction_log.of_tasks(PROJECT, [1]).values()
+    assert entry.shown_at == 100.0

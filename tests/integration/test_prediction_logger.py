@@ -64,7 +64,7 @@ def test_the_same_prediction_is_logged_once(
 ):
     for _ in range(3):
         logger.write([(PROJECT, [shown(1, "cat"), shown(2, "dog")])])
-    assert appends == ["snapshots", "task_images"]
+    assert appends == ["shown", "task_images"]
     assert choices(runtime, 1, 2) == {(1, "v1"): ["cat"], (2, "v1"): ["dog"]}
 
 
@@ -77,7 +77,7 @@ def test_whatever_differs_is_logged(
     logger.write([(PROJECT, [shown(1, "cat")])])
     appends.clear()
     logger.write([(PROJECT, [changed])])
-    assert "snapshots" in appends
+    assert "shown" in appends
     assert changed.result is not None
     expected = changed.result[0]["value"]["choices"]
     assert choices(runtime, 1)[1, changed.model_version] == expected
@@ -99,7 +99,7 @@ def test_a_batch_is_one_append_per_project_and_its_last_prediction_of_a_task_cou
             (PROJECT, [shown(2, "cat"), shown(1, "dog")]),
         ]
     )
-    assert sorted(appends) == ["snapshots", "snapshots", "task_images", "task_images"]
+    assert sorted(appends) == ["shown", "shown", "task_images", "task_images"]
     assert choices(runtime, 1, 2) == {(1, "v1"): ["dog"], (2, "v1"): ["cat"]}
     assert choices(runtime, 1, project=OTHER) == {(1, "v1"): ["fox"]}
 

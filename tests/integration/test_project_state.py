@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from backend.errors import StoreError
 from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
+from backend.storage.label_history import FormerLabel
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from tests.support.builders import LABELS, choices_config, data_uri
@@ -41,3 +45,26 @@ def test_a_known_label_is_ticked_whatever_the_model_thinks(make_runtime: MakeRun
     assert prediction.result is not None
     assert prediction.result[0]["value"] == {"choices": [LABELS[2]]}
     assert prediction.probabilities["tags"][LABELS[2]] == 1.0
+
+
+def test_a_store_of_the_first_release_keeps_its_ages_and_begins_a_history(tmp_path: Path):
+    store = Store(str(tmp_path))
+    store.artifacts.write(f"projects/{KEY}/labels", {"tags": {"cat": 0.0, "dog": 7.0}})
+    state = ProjectState(store, KEY)
+    assert state.labels_since({"tags": ["cat", "tree"]}, 9.0)["tags"] == {"cat": 0.0, "tree": 9.0}
+    history = state.label_history()
+    assert history.began == 0.0
+    assert history.gone == {"tags": {"dog": FormerLabel(7.0, 9.0, 1)}}
+    assert state.labels_since({"tags": ["dog"]}, 10.0)["tags"] == {"dog": 10.0}
+    assert set(state.label_history().gone["tags"]) == {"cat", "tree"}
+
+
+def test_a_damaged_file_about_labels_is_named(tmp_path: Path):
+    store = Store(str(tmp_path))
+    state = ProjectState(store, KEY)
+    store.artifacts.write(f"projects/{KEY}/renames", {"controls": {"tags": [{"old": 1}]}})
+    store.artifacts.write(f"projects/{KEY}/former-labels", {"began": "x"})
+    with pytest.raises(StoreError, match=r"renames\.json"):
+        state.renames()
+    with pytest.raises(StoreError, match=r"former-labels\.json"):
+        state.label_history()

@@ -85,22 +85,22 @@ def test_a_table_of_embeddings_that_cannot_be_read_is_begun_anew(
 
 
 def test_a_table_goes_back_to_its_last_intact_version(store: Store, folder: Path):
-    table = table_of(folder, "snapshots")
+    table = table_of(folder, "shown")
     before = set((table / "data").iterdir())
     PredictionLog(store).add(KEY, [LoggedPrediction(4, "v", 0.5, None)])
     (last,) = set((table / "data").iterdir()) - before
     truncate(last)
-    assert problems(Store(str(folder)), repair=True) == [("snapshots", False)]
+    assert problems(Store(str(folder)), repair=True) == [("shown", False)]
     assert set(PredictionLog(Store(str(folder))).of_tasks(KEY, [3, 4])) == {(3, "v")}
 
 
 def test_a_log_that_cannot_be_read_is_left_for_a_backup(store: Store, folder: Path):
-    for file in (table_of(folder, "snapshots") / "data").iterdir():
+    for file in (table_of(folder, "shown") / "data").iterdir():
         truncate(file)
     (problem,) = check_store(Store(str(folder)), repair=True)
-    assert problem.place == "snapshots"
+    assert problem.place == "shown"
     assert "backup" in problem.fix
-    assert table_of(folder, "snapshots").is_dir()
+    assert table_of(folder, "shown").is_dir()
 
 
 def test_embeddings_that_are_not_finite_are_deleted(store: Store, folder: Path):

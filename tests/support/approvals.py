@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from backend.labels.config import parse_config
 from backend.training.approvals import Approval
-from backend.training.head_trainer import Pulled
+from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from tests.support.builders import data_uri

@@ -23,6 +23,7 @@ class StubStudio:
     Attributes:
         tasks: id -> data.
         annotated: ids of the tasks that have an annotation.
+        annotations: task id -> its annotations, where they are looked at.
         predictions: as they were imported.
         config: the labeling config.
         shown: the model version that the project shows.
@@ -34,6 +35,7 @@ class StubStudio:
     def __init__(self) -> None:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotated: set[int] = set()
+        self.annotations: dict[int, list[dict[str, Any]]] = {}
         self.predictions: list[dict[str, Any]] = []
         self.config = choices_config()
         self.shown = ""
@@ -92,6 +94,7 @@ class StubStudio:
                 "id": number,
                 "data": self.tasks[number],
                 "total_annotations": int(number in self.annotated),
+                "annotations": self.annotations.get(number, []),
                 "total_predictions": with_one.count(number),
             }
             for number in part

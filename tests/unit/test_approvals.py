@@ -9,7 +9,8 @@ import pytest
 from backend.labels.config import parse_config
 from backend.labels.controls import Control, known_labels
 from backend.storage.prediction_log import LoggedPrediction
-from backend.training.approvals import Approval, Shown, approval, known_approval
+from backend.training.approvals import Approval, Past, approval, known_approval
+from backend.training.provenance import Shown
 from tests.support.builders import choices_config
 
 CONTROL = parse_config(choices_config("cat", "dog", "tree")).controls[0]
@@ -32,7 +33,7 @@ def annotation(*labels: str, **fields: Any) -> dict[str, Any]:
 
 
 def read(*annotations: dict[str, Any], shown: Shown = SHOWN, **since: float) -> Approval | None:
-    return approval({"id": 1, "annotations": list(annotations)}, CONTROL, since, shown)
+    return approval({"id": 1, "annotations": list(annotations)}, CONTROL, Past(since), shown)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,13 @@ def read(*annotations: dict[str, Any], shown: Shown = SHOWN, **since: float) -> 
         pytest.param(annotation("cat", "dog"), NOTHING_SHOWN, "accepted", id="shown by another"),
         pytest.param(
             annotation("cat"),
-            Shown({"v1": LoggedPrediction(1, "v1", 0.5, None)}, {7: "v1"}),
+            Shown(
+                {
+                    "v1": LoggedPrediction(1, "v1", 0.5, None),
+                    "v2": LoggedPrediction(1, "v2", 0.5, {"tags": ["cat"]}),
+                },
+                {7: "v1"},
+            ),
             "unaided",
             id="held back then, shown now",
         ),
@@ -185,7 +192,7 @@ def test_a_taxonomy_is_read_by_its_paths():
     control: Control = parse_config(xml).controls[0]
     one = annotation("x")
     one["result"][0] |= {"type": "taxonomy", "value": {"taxonomy": [["animal", "dog"]]}}
-    found = approval({"id": 1, "annotations": [one]}, control, {}, NOTHING_SHOWN)
+    found = approval({"id": 1, "annotations": [one]}, control, Past(), NOTHING_SHOWN)
     assert found is not None
     assert found.states == (-1, 1)
     assert known_labels(control, {"label": "animal / dog"}, "label") == {1}

@@ -13,7 +13,7 @@ from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
-from backend.training.head_trainer import Pulled
+from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from jobs import enqueue, schedule
 from jobs.run import Run, RunState, Scope, Trigger
