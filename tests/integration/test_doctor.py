@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backend.cli.main import print_findings
-from backend.doctor import machine
+from backend.doctor import machine, store
 from backend.doctor.checks import CHECKS, doctor
 from backend.doctor.context import Answer, Context
 from backend.doctor.finding import Check, Finding, Severity, examine, exit_code
@@ -142,7 +142,7 @@ def test_a_store_that_cannot_be_written_is_told(context: Context, monkeypatch: p
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    (found,) = examine(context, [one for one in machine.CHECKS if one.id == "store"])
+    (found,) = examine(context, [one for one in store.CHECKS if one.id == "store"])
     assert found.severity == "error"
     assert "cannot be written: Permission denied" in found.what
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -294,42 +292,3 @@ def test_a_store_that_has_vanished_is_explained(uri: str):
     Path(uri).rmdir()
     with pytest.raises(StoreError):
         store.vectors.embeddings(ENCODER, DIM, ["key1"])
-
-
-# S3
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    boto3 = pytest.importorskip("boto3")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    credentials = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in credentials.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT", endpoint)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="photos")
-    yield "s3://photos/clip"
-    server.stop()
-
-
-def test_an_s3_bucket_holds_embeddings_and_artifacts(bucket: str):
-    Store(bucket).vectors.add(ENCODER, DIM, [row(1), row(2)])
-    other = Store(bucket)
-    assert_same(other.vectors.embeddings(ENCODER, DIM, ["key2"])["key2"], embedding(2))
-    assert other.vectors.keys_of(["https://x/1.jpg"]) == {"https://x/1.jpg": "key1"}
-    assert other.artifacts.read("statistics/1/a") is None
-    assert other.artifacts.write("statistics/1/a", {"n": 1}) == {"n": 1}
-    assert Store(bucket).artifacts.write("statistics/1/a", {"n": 2}) == {"n": 1}
-    assert json.loads(json.dumps(Store(bucket).artifacts.read("statistics/1/a"))) == {"n": 1}

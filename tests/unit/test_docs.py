@@ -37,7 +37,7 @@ def commands_of(group: Command, prefix: str = "") -> dict[str, Command]:
     return found
 
 
-COMMANDS = commands_of(get_command(app))
+COMMANDS = commands_of(get_command(app))  # type: ignore[arg-type]
 
 
 def relative(path: Path) -> str:
@@ -150,14 +150,13 @@ def test_every_command_has_a_section_and_every_section_a_command():
 def test_commands_and_options_that_the_pages_show_exist(page: Path):
     # To the end of the code span or the line, but no further than a pipe or a comment.
     for name, rest in re.findall(r"\bls-clip ([a-z][\w-]*)([^`\n|#]*)", page.read_text()):
-        if name not in COMMANDS:
-            name = " ".join([name, *rest.split()[:1]])
-        assert name in COMMANDS, name
+        command = name if name in COMMANDS else " ".join([name, *rest.split()[:1]])
+        assert command in COMMANDS, command
         options = {"--help"} | {
-            option for parameter in COMMANDS[name].params for option in parameter.opts
+            option for parameter in COMMANDS[command].params for option in parameter.opts
         }
         shown = set(re.findall(r"(?<!\S)--[a-z][\w-]*", rest.split(" ls-clip ")[0]))
-        assert shown <= options, f"ls-clip {name} has no {shown - options}"
+        assert shown <= options, f"ls-clip {command} has no {shown - options}"
 
 
 def test_every_setting_that_a_text_names_exists():
