@@ -28,6 +28,9 @@ from backend.errors import SettingsError
 
 DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
+"""Names and addresses of this machine for itself."""
+
 Precision = Literal["auto", "float32", "bfloat16"]
 Regions = Literal["auto", "none", "cells", "tiles"]
 Goal = Literal["", "precision", "recall", "f1"]
@@ -269,12 +272,16 @@ class Settings(BaseSettings):
 
     @property
     def installation_name(self) -> str:
-        """``installation``; by default Label Studio's address, without scheme and default port."""
+        """``installation``; by default Label Studio's address, without scheme and default port.
+
+        The names of this machine for itself count as one.
+        """
         if self.installation.strip():
             return self.installation.strip()
         parts = urlsplit(self.label_studio_url)
         port = "" if parts.port in {None, 80, 443} else f":{parts.port}"
-        return f"{(parts.hostname or '').lower()}{port}{parts.path}"
+        host = (parts.hostname or "").lower()
+        return f"{'localhost' if host in LOOPBACK else host}{port}{parts.path}"
 
     @property
     def installation_id(self) -> str:

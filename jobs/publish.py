@@ -78,7 +78,12 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
             runs.note(run.id, notes=(duplicates_note(run.project, double),))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
     heads = runtime.versions.heads
-    if run.trigger == Trigger.TRAINING and heads.candidate(key) != run.head:
+    if (
+        run.trigger == Trigger.TRAINING
+        and not heads.candidate(key)
+        and heads.serving(key) != run.head
+    ):
+        # A rollback has withdrawn it.
         runs.note(run.id, notes=(f"{run.head} was withdrawn meanwhile and is not put into use.",))
         return
     # Before Label Studio reports our change of the project, which does not change its labels.

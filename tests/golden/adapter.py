@@ -31,14 +31,15 @@ from backend.server import settings_comparison
 from backend.server.app import create_app
 from backend.settings import Settings
 from backend.storage.head_registry import HeadRegistry
+from backend.storage.installations import open_store
 from backend.storage.project_state import ProjectState
-from backend.storage.store import Store
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer
 from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from jobs import enqueue, queue, schedule
+from jobs.key_migration import adopt_former_keys
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -90,10 +91,13 @@ def _control(control: Any) -> dict[str, Any]:
 # Store, scores, heads
 
 
+INSTALLATION = "golden"
+
+
 def make_settings(store: Path, **values: Any) -> Any:
     """Settings of a test: offline encoder, no network, no blind tasks unless asked for."""
     given = {"encoder": "offline", "offline": True, "store": str(store), "blind_share": 0.0}
-    given["label_studio_url"] = "http://studio.test:8080"
+    given |= {"label_studio_url": "http://studio.test:8080", "installation": INSTALLATION}
     return Settings(_env_file=None, **{**given, **values})
 
 
@@ -135,7 +139,7 @@ def version(runtime: Any, xml: str, key: str) -> str:
 
 def heads(store: Path, key: str) -> dict[str, Any]:
     """A project's sets of heads and which of them serves."""
-    kept = HeadRegistry(Store(str(store)))
+    kept = HeadRegistry(open_store(make_settings(store)))
     found = [kept.get(key, name) for name in kept.names(key)]
     return {
         "names": kept.names(key),
@@ -166,7 +170,7 @@ def keeps(runtime: Any, key: str, tasks: Sequence[int]) -> bool:
 
 def memory(store: Path, key: str, xml: str) -> dict[str, Any]:
     """What is remembered about a project besides its heads."""
-    of = ProjectState(Store(str(store)), key)
+    of = ProjectState(open_store(make_settings(store)), key)
     tasks, made_from = of.trained_on()
     return {
         "known_field": of.known_field(),
@@ -188,7 +192,7 @@ def stored(runtime: Any, values: Sequence[str]) -> dict[str, Any]:
 
 def run_files(store: Path, run_id: str, shard: int, model_version: str) -> dict[str, Any]:
     """What a run keeps in the store: its config, and a shard's tasks and predictions."""
-    files = RunFiles(Store(str(store)).artifacts, run_id)
+    files = RunFiles(open_store(make_settings(store)).artifacts, run_id)
     made = files.predictions(shard, model_version)
     return {
         "digest": files.config().digest,
@@ -330,6 +334,16 @@ def due_is_known(connection: Redis) -> bool:
 def current_config(connection: Redis, project: int) -> str:
     """Digest of the config that a project is predicted for."""
     return RunStore(connection).current_config(project)
+
+
+def connect(url: str) -> Redis:
+    """A connection with the keys of the recordings' installation."""
+    return queue.connect(make_settings(Path("store"), redis_url=url))
+
+
+def take_over(connection: Redis) -> None:
+    """What a worker does when it finds the records of a former release."""
+    adopt_former_keys(connection)
 
 
 def waiting_jobs(connection: Redis) -> dict[str, list[str]]:

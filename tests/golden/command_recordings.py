@@ -123,7 +123,7 @@ def _house(folder: Path, name: str) -> Iterator[tuple[_Terminal, Any, Redis, str
     with (
         golden_studio(truth(folder)) as studio,
         adapter.valkey(place / "valkey", free_port()) as url,
-        Redis.from_url(url) as connection,
+        adapter.connect(url) as connection,
     ):
         places = {studio.url: "<studio>", url: "<redis>", url.split("/")[2]: "<redis>"}
         places |= {f"127.0.0.1:{port}": "<backend>", str(place): "<folder>"}
@@ -131,6 +131,7 @@ def _house(folder: Path, name: str) -> Iterator[tuple[_Terminal, Any, Redis, str
             "LS_CLIP_ENCODER": "offline",
             "LS_CLIP_OFFLINE": "1",
             "LS_CLIP_STORE": str(store),
+            "LS_CLIP_INSTALLATION": adapter.INSTALLATION,
             "LS_CLIP_PORT": port,
             "LS_CLIP_BLIND_SHARE": "0",
             "LS_CLIP_AUDIT_SHARE": "0",

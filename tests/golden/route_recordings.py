@@ -68,7 +68,7 @@ def routes(folder: Path) -> dict[str, Any]:
     with (
         golden_studio() as studio,
         adapter.valkey(folder / "valkey", free_port()) as url,
-        Redis.from_url(url) as connection,
+        adapter.connect(url) as connection,
     ):
         places = {studio.url: "<studio>", url: "<redis>", url.split("/")[2]: "<redis>"}
         normal = Normal({**places, str(folder): "<folder>"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +294,7 @@ def test_a_store_that_fails_still_lets_predictions_through(
     runtime = make_runtime()
     client = create_app(runtime).test_client()
     place = Path(runtime.settings.store)
-    place.rmdir()
+    shutil.rmtree(place)
     place.write_text("a file where the store was")
     answer = client.post("/predict", json=predict_body(task(1)))
     assert "Traceback" not in answer.text

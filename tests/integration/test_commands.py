@@ -16,13 +16,14 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.settings import Settings
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.installations import open_store
 from backend.storage.project_state import ProjectState
-from backend.storage.store import Store
 from jobs import enqueue, queue
 from jobs.polling import wait_until_started
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
+from tests.support.builders import make_settings
 from tests.support.commands import run_command
 from tests.support.fixtures import MakeRuntime
 from tests.support.heads import head_set
@@ -59,7 +60,7 @@ def cli(tmp_path: Path, studio: StubStudio, valkey: Any, connection: Redis) -> C
 
 @pytest.fixture
 def heads(tmp_path: Path) -> HeadRegistry:
-    return HeadRegistry(Store(str(tmp_path / "store")))
+    return HeadRegistry(open_store(make_settings(tmp_path / "store")))
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: command[0])
@@ -202,11 +203,11 @@ def test_an_archive_with_nothing_in_it_changes_nothing(
     code, answer = cli("import-archive", "1", source)
     assert code == 1
     assert said in " ".join(answer.split())
-    assert ProjectState(Store(str(tmp_path / "store")), KEY).known_field() == ""
+    assert ProjectState(open_store(make_settings(tmp_path / "store")), KEY).known_field() == ""
 
 
 def test_the_field_of_known_labels_is_not_changed_by_the_way(cli: Cli, tmp_path: Path):
-    ProjectState(Store(str(tmp_path / "store")), KEY).set_known_field("category")
+    ProjectState(open_store(make_settings(tmp_path / "store")), KEY).set_known_field("category")
     (tmp_path / "archive.csv").write_text("image,label\nx.jpg,cat\n")
     code, said = cli("import-archive", "1", "archive.csv", "--field", "other")
     assert code == 1

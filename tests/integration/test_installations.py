@@ -73,6 +73,8 @@ def test_the_name_of_an_installation_is_label_studios_address_without_its_scheme
     assert len(set(names.values())) == 3
     assert names["http://ls.example"] == names["https://LS.example:443/"]
     assert names["http://ls.example:8080"].startswith("ls-example-8080-")
+    own = [f"http://{host}:8080" for host in ("localhost", "127.0.0.1", "[::1]", "LOCALHOST")]
+    assert len({settings_of(place, label_studio_url=url).installation_id for url in own}) == 1
     given = settings_of(place, "staging", label_studio_url="http://ls.example")
     assert given.installation_id.startswith("staging-")
 

@@ -243,7 +243,7 @@ def test_files_that_were_restored_by_hand_are_followed_after_a_while(
     before = version(runtime, config)
     serve_head(runtime, "h1")
     assert version(runtime, config) != before
-    (Path(runtime.settings.store) / "projects" / PROJECT / "serving.json").unlink()
+    (Path(runtime.store.uri) / "projects" / PROJECT / "serving.json").unlink()
     assert version(runtime, config) != before
     monkeypatch.setattr("backend.inference.versions.REBUILD_SECONDS", 0.0)
     assert version(runtime, config) == before
@@ -286,7 +286,7 @@ def test_a_damaged_marker_is_written_anew_by_the_next_change(
 ):
     runtime, config = make_runtime(), choices_config()
     before = version(runtime, config)
-    (Path(runtime.settings.store) / "generation.json").write_bytes(content)
+    (Path(runtime.store.uri) / "generation.json").write_bytes(content)
     assert version(runtime, config) == before
     serve_head(runtime, "h1")
     assert version(runtime, config) == version(make_runtime(), config) != before
@@ -300,7 +300,7 @@ def test_statistics_that_would_give_no_probabilities_are_refused(
 ):
     runtime, config = make_runtime(), parse_config(choices_config())
     runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
-    (file,) = (Path(runtime.settings.store) / "statistics" / PROJECT).iterdir()
+    (file,) = (Path(runtime.store.uri) / "statistics" / PROJECT).iterdir()
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     runtime.store.generation.change()
     with pytest.raises(StoreError, match="damaged"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,15 +113,11 @@ def test_installations_are_listed_and_adopted(
 def found(settings: Settings) -> dict[str, tuple[str, str]]:
     """Check -> what and fix, of the checks of the store that are not well."""
     context = Context(settings, 1)
-    checks = (*store_checks.CHECKS, *store_checks.PROJECT_CHECKS)
     # Whether the project is there is another module's check.
-    checks = tuple(check for check in checks if "project" not in check.needs) + tuple(
-        check.__class__(
-            check.id, check.all_well, check.why, check.function, ("store",), check.project
-        )
-        for check in checks
-        if "project" in check.needs
-    )
+    checks = [
+        replace(check, needs=tuple(name for name in check.needs if name != "project"))
+        for check in (*store_checks.CHECKS, *store_checks.PROJECT_CHECKS)
+    ]
     findings = examine(context, checks)
     return {one.check: (one.what, one.fix) for one in findings if one.severity != "ok"}
 

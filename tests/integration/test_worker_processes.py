@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from backend.demo.servers import LocalValkey
 from backend.settings import Settings
 from backend.storage.installations import open_store
 from jobs import enqueue, queue
-from jobs.run import Scope, Trigger
-from jobs.run_files import RunFiles
+from jobs.run import RunState, Scope, Trigger
+from jobs.run_files import UNKNOWN_SECONDS, RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import task
@@ -129,15 +130,22 @@ def test_asking_and_looking_from_the_command_line(
 def test_forget_erases_what_ended_runs_left_and_nothing_of_those_that_go_on(
     queue_settings: Settings, connection: Redis, tmp_path: Path
 ):
-    run, _ = RunStore(connection).start(3, Scope.MISSING, Trigger.CLI)
+    runs = RunStore(connection)
+    run, _ = runs.start(3, Scope.MISSING, Trigger.CLI)
+    ended, _ = runs.start(4, Scope.MISSING, Trigger.CLI)
+    runs.end(ended.id, RunState.DONE)
     store = open_store(queue_settings)
-    for name in (run.id, "ended"):
+    # Of a run that only another Redis knows, which works with the same store.
+    for name in (run.id, ended.id, "unknown", "old"):
         RunFiles(store.artifacts, name).write_tasks(0, [task(1)])
+    long_ago = time.time() - UNKNOWN_SECONDS - 60
+    os.utime(Path(store.uri) / "runs" / "old" / "0.json", (long_ago, long_ago))
     url = queue_settings.redis_url.get_secret_value()
     variables = {"LS_CLIP_REDIS_URL": url, "LS_CLIP_STORE": queue_settings.store}
     done = run_command("forget", "3", "--yes", cwd=tmp_path, **variables)
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in (Path(queue_settings.store) / "runs").iterdir()] == [run.id]
+    left = {path.name for path in (Path(store.uri) / "runs").iterdir()}
+    assert left == {run.id, "unknown"}
 
 
 def test_a_token_that_no_header_can_carry_is_told(tmp_path: Path):

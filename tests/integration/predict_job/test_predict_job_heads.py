@@ -33,8 +33,9 @@ from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
 @pytest.fixture
 def head(runtime: Runtime) -> str:
-    """A set of heads that does not serve yet."""
+    """An accepted set of heads that does not serve yet."""
     runtime.versions.heads.save(KEY, head_set("h1", runtime.encoder.id, runtime.encoder.dim))
+    runtime.versions.heads.set_candidate(KEY, "h1")
     return "h1"
 
 
@@ -71,6 +72,23 @@ def test_a_head_serves_only_once_its_predictions_are_shown(
         one["task"] for one in studio.predictions if one["model_version"] == studio.shown
     )
     assert set(counts.values()) == {1} and len(counts) == 20
+
+
+def test_a_head_that_was_withdrawn_during_its_refresh_is_not_put_into_use(
+    runtime: Runtime, runs: RunStore, studio: StubStudio, work: Callable[[], None], head: str
+):
+    add_tasks(studio, *range(1, 21))
+    begin(runs)
+    work()
+    before = studio.shown
+    run = refresh(runs, head)
+    assert runtime.versions.heads.withdraw_candidate(KEY) == head
+    work()
+    ended = now(runs, run)
+    assert ended.state == RunState.DONE
+    assert any("withdrawn" in note for note in ended.notes)
+    assert runtime.versions.heads.serving(KEY) == ZERO_SHOT
+    assert studio.shown == before
 
 
 def test_a_head_that_was_accepted_during_a_refresh_still_waits_for_its_own(
@@ -126,7 +144,7 @@ def test_a_head_is_rolled_back_to_the_predictions_that_are_there(
     refresh(runs, head)
     work()
     made = len(studio.predictions)
-    run = refresh(runs, ZERO_SHOT)
+    run, _ = enqueue.start_run(runs, PROJECT, Scope.UNLABELLED, Trigger.CLI, ZERO_SHOT)
     work()
     assert now(runs, run).state == RunState.DONE
     assert runtime.versions.heads.history(KEY) == [ZERO_SHOT, head, ZERO_SHOT]
