@@ -145,6 +145,7 @@ class ImageReason(StrEnum):
     # The file.
     UNSUPPORTED_FORMAT = "unsupported_format"
     TOO_MANY_PIXELS = "too_many_pixels"
+    TOO_COSTLY = "too_costly"
     TRUNCATED = "truncated"
     CORRUPT = "corrupt"
     # The task's labels.

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import requests
-
 from backend.errors import ClipError, StudioError
 
 _PR_SET_PDEATHSIG = 1
@@ -94,6 +92,9 @@ class LocalProcess:
 
 def answers_ok(url: str) -> Callable[[], bool]:
     """For `wait_for`: whether a GET of this address succeeds."""
+    # Costly to import, and a decoder process needs none of it.
+    import requests
+
     session = requests.Session()
     session.trust_env = False
 
@@ -162,6 +163,10 @@ def free_port(wanted: int, taken: Sequence[int] = ()) -> int:
     raise ClipError(f"No port from {wanted} to {wanted + 99} is free.", "Give another --port.")
 
 
-def die_with_parent() -> None:
-    """For ``preexec_fn`` on Linux: the child gets a SIGTERM when its parent is gone."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel send this signal to the calling process when its parent is gone; Linux only.
+
+    For ``preexec_fn``, or called by the child. To the kernel the parent is the thread that started
+    the child.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)

@@ -189,6 +189,15 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         100_000_000, ge=1, description="An image with more pixels is refused before decoding."
     )
+    decode_seconds: float = Field(
+        10.0, gt=0, description="CPU seconds that decoding one image may take."
+    )
+    decode_memory: int = Field(
+        2_400_000_000,
+        ge=64_000_000,
+        description="Bytes of memory for all images that are being decoded; one that needs more "
+        "than three quarters of it is refused.",
+    )
     allowed_hosts: str = Field(
         "",
         description="Comma-separated host names, addresses or networks that images may come from "

@@ -12,6 +12,7 @@ import requests
 
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
+from backend.images.decoder import Decoder
 from backend.images.fetcher import ImageFetcher
 from backend.inference.versions import ModelVersions
 from backend.labels.config import LabelConfig, parse_config
@@ -117,6 +118,11 @@ class Context:
     def fetcher(self) -> ImageFetcher:
         """Fetches images as the server does; raises StudioError."""
         return ImageFetcher(self.settings, self.studio.headers)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        """Decodes images as the server does."""
+        return Decoder(self.settings)
 
     @cached_property
     def project(self) -> dict[str, Any]:

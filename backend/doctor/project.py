@@ -11,7 +11,6 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
 from backend.encoders.label_texts import unreadable_message
 from backend.errors import ImageError, ImageReason
-from backend.images.decode import decode
 from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import image_of
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
@@ -238,7 +237,7 @@ def _image_failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageEr
             )
             return "the task's data", missing
         try:
-            decode(context.fetcher.fetch(value), context.settings.max_image_pixels)
+            context.decoder.decoded(context.fetcher.fetch(value), lambda image: None)
         except ImageError as error:
             if value.startswith("data:"):
                 return "the task's data", error

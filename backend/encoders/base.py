@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -106,14 +106,15 @@ def normalise(rows: Floats) -> Floats:
     return result
 
 
-def tiles(image: Image.Image) -> list[Image.Image]:
-    """Nine overlapping crops of half the width and half the height each, in reading order."""
+def tiles(image: Image.Image) -> Iterator[Image.Image]:
+    """Nine overlapping crops of half the width and half the height each, in reading order.
+
+    One at a time: those of a large image take more than twice its memory.
+    """
     width, height = image.size
     tile_width, tile_height = max(1, width // 2), max(1, height // 2)
     lefts = [round((width - tile_width) * step / 2) for step in range(3)]
     tops = [round((height - tile_height) * step / 2) for step in range(3)]
-    return [
-        image.crop((left, top, left + tile_width, top + tile_height))
-        for top in tops
-        for left in lefts
-    ]
+    for top in tops:
+        for left in lefts:
+            yield image.crop((left, top, left + tile_width, top + tile_height))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +123,7 @@ class OfflineEncoder:
         """The image, and its tiles where those are the regions: float32 (1 or 10, 3, 224, 224)."""
         import torch
 
-        crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
+        crops = chain([image], tiles(image) if self.regions == "tiles" else [])
         return torch.stack([_to_tensor(crop) for crop in crops])
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
@@ -193,6 +194,6 @@ class OfflineEncoder:
 def _to_tensor(image: Image.Image) -> torch.Tensor:
     import torch
 
-    squashed = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    squashed = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
     pixels = np.asarray(squashed, np.float32) / 127.5 - 1.0
     return torch.from_numpy(pixels).permute(2, 0, 1)

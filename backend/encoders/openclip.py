@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +157,7 @@ class OpenClipEncoder:
         import torch
 
         self.load()
-        crops = [image, *tiles(image)] if self.regions == "tiles" else [image]
+        crops = chain([image], tiles(image) if self.regions == "tiles" else [])
         return torch.stack([self._preprocess(self._bounded(crop)) for crop in crops])
 
     def _bounded(self, image: Image.Image) -> Image.Image:

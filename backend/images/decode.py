@@ -1,27 +1,45 @@
 """Decoding: untrusted image bytes in, an upright RGB image out.
 
 The format is read from the content, never from a name or a header. The size is read from the
-image's own header and checked before any pixel is decoded.
+image's own header and checked before any pixel is decoded, and so are the scans of a JPEG. What a
+file costs beyond that is bounded by `backend.images.decoder`, which decides where this runs.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import import_module
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from backend.errors import ImageError, ImageReason
+from backend.images.headers import (
+    MAX_SCANS,
+    has_too_many_scans,
+    jpeg_bytes,
+    jpeg_header,
+    pixel_bytes,
+    webp_size,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # An MPO file, several JPEGs in one, is opened as its first JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
     ("AVIF",) if features.check("avif") else ()
 )
 
-# Some of these plugins are registered only by this call.
-Image.init()
+# Without this Pillow would import its plugins for all formats at the first WebP, TIFF or AVIF file.
+for _plugin in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
+    import_module(f"PIL.{_plugin}ImagePlugin")
+if "AVIF" in FORMATS:
+    import_module("PIL.AvifImagePlugin")
 
 # EXIF orientation -> what makes the image upright.
 _TRANSPOSE_BY_ORIENTATION = {
@@ -70,8 +88,11 @@ _TEXT_MARKS = {
     b"<!doctype html": "an HTML page",
 }
 
-_16_TO_8_BITS = np.rint(np.arange(65536) / 257).astype(np.uint8)
+_BAND_PIXELS = 1 << 20
+"""Conversions that need copies are done on so many pixels at once."""
 
+_KEEPING_FORMATS = {"WEBP", "AVIF"}
+"""Pillow's plugins keep what they decoded from for as long as the image lives."""
 
 # Pillow warns about metadata that does not matter here, in other words for each file. Filters are
 # process-wide and switching them per call is not thread-safe, so this one is installed once.
@@ -83,7 +104,12 @@ MOST_PIXELS = 178_956_970
 """The largest size that Pillow decodes by default; ``max_pixels`` does not raise it."""
 
 
-def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image.Image:
+def decode(
+    data: bytes,
+    max_pixels: int,
+    draft_size: int | None = None,
+    reserve: Callable[[int], None] = lambda size: None,
+) -> Image.Image:
     """Decode the first frame of an image.
 
     Args:
@@ -92,6 +118,8 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
             178,956,970 pixels (`MOST_PIXELS`) applies as well.
         draft_size: a JPEG may come out at 1/2, 1/4 or 1/8 of its size as long as its shorter side
             keeps at least this many pixels, which is faster; other formats are not affected.
+        reserve: called before any pixel is decoded, with the bytes of memory that are needed at
+            most; may raise an ImageError to refuse.
 
     Returns:
         A new image of mode ``RGB``, at least 1 x 1, turned as its EXIF orientation says.
@@ -99,56 +127,63 @@ def decode(data: bytes, max_pixels: int, draft_size: int | None = None) -> Image
         grey values are stretched so that the smallest becomes 0 and the largest 255.
 
     Raises:
-        ImageError: its ``reason`` is ``unsupported_format``, ``too_many_pixels``, ``truncated`` or
-            ``corrupt``.
+        ImageError: its ``reason`` is ``unsupported_format``, ``too_many_pixels``, ``too_costly``,
+            ``truncated`` or ``corrupt``, or it comes from ``reserve``.
     """
     try:
-        return _decode(data, min(max_pixels, MOST_PIXELS), draft_size)
+        rgb, transpose = _decode(data, min(max_pixels, MOST_PIXELS), draft_size, reserve)
+        return rgb.transpose(transpose) if transpose is not None else rgb
     except ImageError:
         raise
     except MemoryError as error:
-        raise _too_many(str(error) or "It does not fit in memory.") from error
+        raise ImageError(
+            ImageReason.TOO_COSTLY,
+            "The image needs more memory to decode than there is, or than its size explains.",
+            "Scale the image down, or save it again in an image editor.",
+        ) from error
     except Exception as error:  # Broken files make Pillow's plugins raise nearly anything.
         raise _explained(data, error) from error
 
 
-def _decode(data: bytes, max_pixels: int, draft_size: int | None) -> Image.Image:
-    _check_pixels(_webp_canvas(data), max_pixels)
+def _decode(
+    data: bytes, max_pixels: int, draft_size: int | None, reserve: Callable[[int], None]
+) -> tuple[Image.Image, Image.Transpose | None]:
+    """The image, and what makes it upright."""
+    _check_pixels(webp_size(data), max_pixels)
+    if has_too_many_scans(data):
+        raise ImageError(
+            ImageReason.TOO_COSTLY,
+            f"The JPEG has more than {MAX_SCANS} scans, each of which is another pass over the "
+            "image.",
+            "Open it in an image editor, save it again and replace it.",
+        )
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         _check_pixels(image.size, max_pixels)
+        reserve(_needed_bytes(image, data, draft_size))
         if draft_size is not None:
             image.draft(image.mode, (draft_size, draft_size))
         image.load()
         transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
-        rgb = _to_rgb(image)
-    return rgb.transpose(transpose) if transpose is not None else rgb
+        return _to_rgb(image), transpose
+
+
+def _needed_bytes(image: Image.Image, data: bytes, draft_size: int | None) -> int:
+    """An upper bound, from the header of a file that has been opened."""
+    header = jpeg_header(data)
+    if header is not None:
+        return jpeg_bytes(header, draft_size)
+    return image.width * image.height * pixel_bytes(image.format) + 2 * len(data)
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
-        raise _too_many(f"Its header says {width} x {height} pixels; the limit is {max_pixels}.")
-
-
-def _too_many(detail: str) -> ImageError:
-    return ImageError(
-        ImageReason.TOO_MANY_PIXELS,
-        f"The image is too large to decode. {detail}",
-        "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted.",
-    )
-
-
-def _webp_canvas(data: bytes) -> tuple[int, int]:
-    """Width and height of an extended WebP file's canvas; 0 x 0 for other files.
-
-    Pillow allocates the canvas as soon as the file is opened.
-    """
-    if len(data) < 30 or data[:4] != b"RIFF" or data[8:16] != b"WEBPVP8X":
-        return 0, 0
-    return (
-        1 + int.from_bytes(data[24:27], "little"),
-        1 + int.from_bytes(data[27:30], "little"),
-    )
+        raise ImageError(
+            ImageReason.TOO_MANY_PIXELS,
+            f"The image is too large to decode. Its header says {width} x {height} pixels; the "
+            f"limit is {max_pixels}.",
+            "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted.",
+        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -162,23 +197,69 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        return _grey_to_8_bits(image).convert("RGB")
+        return _grey_to_rgb(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    transparent = image.convert("RGBA")
-    rgb = Image.new("RGB", transparent.size, "white")
-    rgb.paste(transparent, mask=transparent)
+        is_lean = image.mode == "RGB" and image.format not in _KEEPING_FORMATS
+        return image if is_lean else image.convert("RGB")
+    rgb = Image.new("RGB", image.size, "white")
+    for box in bands(image.size):
+        transparent = image.crop(box).convert("RGBA")
+        rgb.paste(transparent, box, mask=transparent)
     return rgb
 
 
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+def bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes as wide as an image that cover it from top to bottom, of about a million pixels."""
+    width, height = size
+    rows = max(1, _BAND_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(top + rows, height)
+
+
+def _grey_to_rgb(image: Image.Image) -> Image.Image:
     """Scale 16- and 32-bit grey values to 8 bits; Pillow's own conversion clips at 255."""
+    import numpy as np
+
     if image.mode.startswith("I;16"):
-        return Image.fromarray(_16_TO_8_BITS[np.asarray(image)])
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    scaled = (values - low) * (255.0 / ((high - low) or 1.0))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+        table = _table_of_16_bits()
+
+        def scaled(band: Image.Image) -> NDArray[np.uint8]:
+            narrow: NDArray[np.uint8] = table[np.asarray(band)]
+            return narrow
+
+    else:
+        low, high = _value_range(image)
+        factor = 255.0 / ((high - low) or 1.0)
+
+        def scaled(band: Image.Image) -> NDArray[np.uint8]:
+            return np.rint((_finite(band) - low) * factor).astype(np.uint8)
+
+    rgb = Image.new("RGB", image.size)
+    for box in bands(image.size):
+        rgb.paste(Image.fromarray(scaled(image.crop(box))).convert("RGB"), box)
+    return rgb
+
+
+@cache
+def _table_of_16_bits() -> NDArray[np.uint8]:
+    import numpy as np
+
+    return np.rint(np.arange(65536) / 257).astype(np.uint8)
+
+
+def _value_range(image: Image.Image) -> tuple[float, float]:
+    """The smallest and the largest value of a 32-bit grey image."""
+    ranges = []
+    for box in bands(image.size):
+        values = _finite(image.crop(box))
+        ranges.append((float(values.min()), float(values.max())))
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _finite(band: Image.Image) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.nan_to_num(np.asarray(band, dtype=np.float64), posinf=0.0, neginf=0.0)
 
 
 def _explained(data: bytes, error: Exception) -> ImageError:

@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,11 +16,11 @@ from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import ClipError, EncoderError, ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import loggable, store_address
-from backend.images.decode import decode
+from backend.inference.preparer import Prepared, Preparer, Source
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
-from backend.storage.vectors import Embedding, NewEmbedding, content_key
+from backend.storage.vectors import Embedding, NewEmbedding
 
 log = logging.getLogger(__name__)
 
@@ -31,30 +30,12 @@ Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
 """Images encoded at once where there is a deadline: a batch cannot be cut short."""
-DRAFT_SIZE = 896
-"""JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
-
+BEAT_SECONDS = 1.0
+"""While no image is ready, `Step` is called this often."""
 
 Step = Callable[[int, int, int], None]
-"""Called after each batch with the numbers of images that the store had already, that were encoded
-and that failed so far; may raise to stop."""
-
-
-@dataclass(frozen=True)
-class _Fetched:
-    """An image that is ready to be encoded.
-
-    Attributes:
-        value: its address as the task's data has it.
-        address: its name in the store.
-        key: its content key.
-        prepared: from `Encoder.prepare`.
-    """
-
-    value: str
-    address: str
-    key: str
-    prepared: Any
+"""Called after each batch, and while images take long, with the numbers of images that the store
+had already, that were encoded and that failed so far; may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +53,6 @@ class Filled:
     failures: Failures
 
 
-class Source(Protocol):
-    """Where image files come from: Label Studio and the web, or a disk."""
-
-    def fetch(self, value: str) -> bytes:
-        """The file at this address.
-
-        Raises:
-            ImageError: it cannot be fetched or read.
-        """
-
-
 class Embedder:
     """See the module. Thread-safe.
 
@@ -97,10 +67,9 @@ class Embedder:
         self._settings = settings
         self._encoder = encoder
         self._store = store
-        self._fetcher = fetcher
+        self._preparer = Preparer(settings, encoder, fetcher)
         self._cache = EmbeddingCache(store.vectors, encoder.id, encoder.dim)
         self._encoding = threading.Lock()
-        self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
 
     def embed(self, values: Sequence[str], deadline_seconds: float | None = None) -> Embedded:
         """Embeddings of these images; what the store lacks is fetched, encoded and stored.
@@ -177,6 +146,10 @@ class Embedder:
         present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
         return len(keys) == len(addresses) and present >= set(keys.values())
 
+    def close(self) -> None:
+        """Give up images that are being decoded; they fail with ``timeout``."""
+        self._preparer.close()
+
     def address(self, value: str) -> str:
         """The image's name in the store, see `store_address`."""
         return store_address(value, self._settings.label_studio_url)
@@ -202,11 +175,12 @@ class Embedder:
         step: Callable[[int, int], None] | None = None,
     ) -> tuple[dict[str, Embedding], Failures]:
         """Fetch and encode images; with a ``step``, store failures are raised, else logged."""
+        strict, tell = step is not None, step or (lambda done, failed: None)
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
-        jobs: dict[Future[_Fetched], str] = {}
+        jobs: dict[Future[Prepared], str] = {}
         queue = deque(missing.items())
-        ready: list[_Fetched] = []
+        ready: list[Prepared] = []
         # Only so many images wait decoded: memory stays flat however long the list is.
         size = (
             self._settings.batch_size
@@ -216,51 +190,46 @@ class Embedder:
         in_flight = self._settings.fetch_workers + size
         try:
             while (queue or jobs) and not _passed(deadline):
-                while queue and len(jobs) < in_flight:
+                while queue and self._may_fetch(jobs, in_flight, deadline is not None):
                     value, address = queue.popleft()
-                    jobs[self._pool.submit(self._fetch, value, address)] = value
-                done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
-                for job in done:
-                    value = jobs.pop(job)
-                    try:
-                        ready.append(job.result())
-                    except Exception as error:
-                        failures[value] = as_image_error(error)
-                        log.warning(
-                            "image %s: %s (%s)",
-                            loggable(value),
-                            error,
-                            failures[value].reason,
-                        )
-                # With a deadline, no fetched image waits for those that are still being fetched.
-                enough = size if deadline is None else 1
+                    jobs[self._preparer.submit(value, address)] = value
+                done, _ = wait(jobs, timeout=_beat(deadline), return_when=FIRST_COMPLETED)
+                if not done:
+                    tell(len(embeddings), len(failures))
+                _collect(done, jobs, ready, failures)
+                # With a deadline, no image that is ready waits for those that are not; without one,
+                # only as long as others become ready.
+                enough = size if deadline is None and done else 1
                 while len(ready) >= enough and not _passed(deadline):
                     batch, ready = ready[:size], ready[size:]
-                    self._encode(batch, deadline, step is not None, embeddings, failures)
-                    if step is not None:
-                        step(len(embeddings), len(failures))
+                    self._encode(batch, deadline, strict, embeddings, failures)
+                    tell(len(embeddings), len(failures))
             if not _passed(deadline):
-                self._encode(ready, deadline, step is not None, embeddings, failures)
+                self._encode(ready, deadline, strict, embeddings, failures)
         finally:
             for job in jobs:
                 job.cancel()
-        if step is not None:
-            step(len(embeddings), len(failures))
+        tell(len(embeddings), len(failures))
         for value in missing:
             if value not in embeddings and value not in failures:
                 failures[value] = _late()
         return embeddings, failures
 
-    def _fetch(self, value: str, address: str) -> _Fetched:
-        with telemetry.FETCH_SECONDS.time():
-            data = self._fetcher.fetch(value)
-        with telemetry.DECODE_SECONDS.time():
-            image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
-            return _Fetched(value, address, content_key(data), self._encoder.prepare(image))
+    def _may_fetch(
+        self, jobs: dict[Future[Prepared], str], in_flight: int, is_urgent: bool
+    ) -> bool:
+        """Whether another image may be fetched.
+
+        Costly images keep no others waiting, and where there is no deadline, few of them do.
+        """
+        costly = self._preparer.costly_of(jobs)
+        if len(jobs) - costly >= in_flight:
+            return False
+        return is_urgent or not jobs or (costly < in_flight and self._preparer.has_room)
 
     def _encode(
         self,
-        batch: list[_Fetched],
+        batch: list[Prepared],
         deadline: float | None,
         strict: bool,
         embeddings: dict[str, Embedding],
@@ -278,7 +247,7 @@ class Embedder:
             self._encoding.release()
 
     def _encode_alone(
-        self, batch: list[_Fetched], failures: Failures, strict: bool
+        self, batch: list[Prepared], failures: Failures, strict: bool
     ) -> dict[str, Embedding]:
         encoder = self._encoder
         try:
@@ -311,12 +280,12 @@ class Embedder:
             self._store_failed(error, strict)
         return {image.value: known[image.key] for image in batch if image.key in known}
 
-    def _rows_of(self, fresh: list[_Fetched]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
+    def _rows_of(self, fresh: list[Prepared]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
         """Encode; a batch that fails is halved, until each image that fails is alone."""
         if not fresh:
             return [], {}
         try:
-            encoded = self._encoder.encode_prepared([image.prepared for image in fresh])
+            encoded = self._encoder.encode_prepared([image.pixels for image in fresh])
         except Exception as error:
             if len(fresh) == 1:
                 log.exception("image %s cannot be encoded", loggable(fresh[0].value))
@@ -346,6 +315,22 @@ class Embedder:
         if strict:
             raise error
         log.error("%s", error)
+
+
+def _collect(
+    done: Iterable[Future[Prepared]],
+    jobs: dict[Future[Prepared], str],
+    ready: list[Prepared],
+    failures: Failures,
+) -> None:
+    """Move finished jobs to the images that are ready, or to the failures."""
+    for job in done:
+        value = jobs.pop(job)
+        try:
+            ready.append(job.result())
+        except Exception as error:
+            failure = failures[value] = as_image_error(error)
+            log.warning("image %s: %s (%s)", loggable(value), error, failure.reason)
 
 
 _NOT_FINITE = ImageError(
@@ -386,6 +371,11 @@ def _reason(error: ClipError) -> ImageReason:
 
 def _passed(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
+
+
+def _beat(deadline: float | None) -> float:
+    left = _left(deadline)
+    return BEAT_SECONDS if left is None else min(BEAT_SECONDS, left)
 
 
 def _left(deadline: float | None) -> float | None:

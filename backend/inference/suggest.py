@@ -15,7 +15,7 @@ from backend.encoders.label_texts import unreadable_message
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
 from backend.errors import ClipError, ImageError, ImageReason, SettingsError
-from backend.images.decode import decode
+from backend.images.decoder import Decoder
 from backend.inference.evidence import ScoredControl
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
 from backend.inference.model_version import ModelVersion
@@ -90,15 +90,17 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
         table=shipped_table(encoder.short),
         threshold=settings.threshold,
     )
-    return [missing.get(file) or _suggestion(version, settings, file) for file in files]
+    decoder = Decoder(settings)
+    max_bytes = settings.max_image_bytes
+    return [missing.get(file) or _suggestion(version, decoder, max_bytes, file) for file in files]
 
 
-def _suggestion(version: ModelVersion, settings: Settings, file: Path) -> Suggestion:
+def _suggestion(version: ModelVersion, decoder: Decoder, max_bytes: int, file: Path) -> Suggestion:
     """The suggestion for an existing file."""
     (control,) = version.config.controls
     try:
-        data = _read(file, settings.max_image_bytes)
-        embedding = _embedding(version.encoder, data, settings.max_image_pixels)
+        data = _read(file, max_bytes)
+        embedding = _embedding(version.encoder, decoder, data)
     except ImageError as error:
         return Suggestion(str(file), error=error)
     (probabilities,) = version.probabilities(control, [embedding])
@@ -112,9 +114,9 @@ def _suggestion(version: ModelVersion, settings: Settings, file: Path) -> Sugges
     )
 
 
-def _embedding(encoder: Encoder, data: bytes, max_pixels: int) -> Embedding:
+def _embedding(encoder: Encoder, decoder: Decoder, data: bytes) -> Embedding:
     """An image file's embedding, as the store would keep it."""
-    encoded = encoder.encode_images([decode(data, max_pixels)])
+    encoded = decoder.decoded(data, lambda image: encoder.encode_images([image]))
     regions = None if encoded.regions is None else encoded.regions[0].astype(np.float16)
     return Embedding(encoded.image[0].astype(np.float16), regions)
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -56,6 +58,7 @@ class _Server(BaseApplication):
             log.error("%s", error)
             sys.exit(LOAD_FAILED)
         threading.Thread(target=_warm_up, args=(runtime,), daemon=True).start()
+        _before(signal.SIGTERM, runtime.embedder.close)
         log.info(
             "serving %s on %s:%d", runtime.encoder.id, self._settings.host, self._settings.port
         )
@@ -143,6 +146,18 @@ def _leave(server: Any, worker: Any) -> None:
     error = sys.exc_info()[1]
     code = error.code if isinstance(error, SystemExit) else 1
     os._exit(code if isinstance(code, int) else 1)
+
+
+def _before(number: signal.Signals, act: Callable[[], None]) -> None:
+    """Do something first when this signal comes: requests that wait for an image end then."""
+    handler = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        act()
+        if callable(handler):
+            handler(number, frame)
+
+    signal.signal(number, handle)
 
 
 def _is_loopback(host: str) -> bool:

@@ -269,7 +269,7 @@ def test_a_config_without_controls_leaves_the_task_open(make_runtime: MakeRuntim
 def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, eager: str):
     runtime = make_runtime()
     release = threading.Event()
-    fetched = runtime.embedder._fetcher.fetch
+    fetched = runtime.embedder._preparer._fetcher.fetch
 
     def fetch(value: str) -> bytes:
         if value == "http://slow/":
@@ -277,7 +277,7 @@ def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, e
             raise ImageError(ImageReason.UNREACHABLE, "gone")
         return fetched(value)
 
-    runtime.embedder._fetcher.fetch = fetch  # type: ignore[method-assign]
+    runtime.embedder._preparer._fetcher.fetch = fetch  # type: ignore[method-assign]
     predictor = Predictor(runtime.versions.get(parse_config(eager), PROJECT), runtime.embedder)
     slow = {"id": 2, "data": {"image": "http://slow/"}}
     try:

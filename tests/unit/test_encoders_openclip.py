@@ -142,7 +142,7 @@ def test_regions_are_the_embeddings_of_the_tiles(request: pytest.FixtureRequest)
     encoder = encoder_of("clip", request)
     regions = encoder.encode_images(PHOTOS[:1]).regions
     assert regions is not None
-    expected = encoder.encode_images(tiles(PHOTOS[0])).image
+    expected = encoder.encode_images([*tiles(PHOTOS[0])]).image
     assert np.abs(regions[0] - expected).max() < 1e-5
 
 

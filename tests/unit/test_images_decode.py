@@ -8,7 +8,6 @@ import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from backend.errors import ImageError
+from backend.errors import ImageError, ImageReason
 from backend.images.decode import FORMATS, decode
+from tests.support.costly_images import encoded, jpeg_of_many_scans, png
 
 MAX_PIXELS = 1_000_000
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 UPRIGHT = np.array([[RED, GREEN, BLUE], [(0, 0, 0), WHITE, (90, 60, 30)]], np.uint8)
-
-
-def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
-    out = BytesIO()
-    image.save(out, name, **options)
-    return out.getvalue()
 
 
 def pixels(data: bytes, **options: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -42,18 +36,6 @@ def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageError:
         decode(data, max_pixels)
     assert caught.value.fix
     return caught.value
-
-
-def png(
-    width: int, height: int, *chunks: tuple[bytes, bytes], depth: int = 8, colour: int = 0
-) -> bytes:
-    """A PNG made by hand, for what Pillow would not write; colour 0 is grey, 2 is RGB."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    out = b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", header), *chunks, (b"IEND", b"")):
-        out += struct.pack(">I", len(body)) + kind + body
-        out += struct.pack(">I", zlib.crc32(kind + body))
-    return out
 
 
 # Upright images of every kind
@@ -288,6 +270,40 @@ def test_a_higher_limit_does_not_lift_the_limit_of_pillow() -> None:
     assert "178956970" in error.message
 
 
+@pytest.mark.parametrize("kind", ["VP8 ", "VP8L"])
+def test_a_plain_webp_is_refused_by_its_own_header(kind: str) -> None:
+    data = encoded(Image.new("RGB", (300, 200)), "WEBP", lossless=kind == "VP8L")
+    assert data[12:16] == kind.encode()
+    error = refusal(data, 59_999)
+    assert (error.reason, "300 x 200" in error.message) == ("too_many_pixels", True)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    needed: list[int] = []
+    with pytest.raises(ImageError) as caught:
+        decode(jpeg_of_many_scans(101, 16), MAX_PIXELS, None, needed.append)
+    assert (caught.value.reason, needed) == ("too_costly", [])
+    assert decode(jpeg_of_many_scans(80, 16), MAX_PIXELS).size == (16, 16)
+
+
+def test_bytes_in_metadata_that_look_like_scans_count_for_nothing() -> None:
+    data = encoded(Image.new("RGB", (16, 16), RED), "JPEG", progressive=True)
+    comment = b"\xff\xfe" + struct.pack(">H", 402) + b"\xff\xda" * 200
+    assert decode(data[:2] + comment + data[2:], MAX_PIXELS).size == (16, 16)
+
+
+def test_memory_is_asked_for_before_pixels_are_decoded() -> None:
+    def refuse(needed: int) -> None:
+        raise ImageError(ImageReason.TOO_COSTLY, str(needed))
+
+    # The pixels are missing: whoever decodes them says so.
+    data = encoded(Image.new("RGB", (1000, 500)), "PNG")[:-30]
+    assert refusal(data).reason == "truncated"
+    with pytest.raises(ImageError) as caught:
+        decode(data, MAX_PIXELS, None, refuse)
+    assert caught.value.reason == "too_costly" and int(caught.value.message) >= 8 * 500_000
+
+
 @pytest.mark.parametrize("part", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", FORMATS)
 def test_truncated_files(name: str, part: float) -> None:
@@ -332,7 +348,13 @@ def test_any_bytes_give_an_rgb_image_or_an_image_error(data: bytes) -> None:
     try:
         image = decode(data, MAX_PIXELS)
     except ImageError as error:
-        assert error.reason in {"unsupported_format", "too_many_pixels", "truncated", "corrupt"}
+        assert error.reason in {
+            "unsupported_format",
+            "too_many_pixels",
+            "too_costly",
+            "truncated",
+            "corrupt",
+        }
     else:
         assert image.mode == "RGB"
         assert 1 <= image.width * image.height <= MAX_PIXELS

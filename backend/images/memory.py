@@ -1,0 +1,83 @@
+"""Memory for decoding: a budget that many threads share, and giving back what was freed."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_M_ARENA_MAX = -8
+"""The number of this option in glibc's malloc.h."""
+
+
+class MemoryBudget:
+    """So many bytes for all threads together, given out in the order in which they are asked for.
+
+    Thread-safe. The C library keeps what is freed, for later. So after half the budget has been
+    used again and again, or a good part of it and nothing is in use any more, freed memory is
+    returned to the system: resident memory grows by one and a half times the budget at most.
+
+    Args:
+        size: in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = size
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._used_since_trim = 0
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Hold this many bytes, at most the budget's size; waits until they are free."""
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._free >= size)
+            self._waiting.popleft()
+            self._free -= size
+            self._used_since_trim += size
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                idle = self._free == self.size and not self._waiting
+                trim = self._used_since_trim > self.size // (8 if idle else 2)
+                if trim:
+                    self._used_since_trim = 0
+                self._changed.notify_all()
+            if trim:
+                give_back()
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library is glibc.
+
+    It keeps freed blocks of up to 32 MB once blocks of that size were in use.
+    """
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def share_heaps() -> None:
+    """Let the threads that are started from now on share two heaps, where the C library is glibc.
+
+    Each thread would otherwise get a heap of its own, and what is free at the end of such a heap
+    cannot be given back.
+    """
+    configure = _glibc("mallopt")
+    if configure is not None:
+        configure(_M_ARENA_MAX, 2)
+
+
+def _glibc(name: str) -> Any:
+    """A function of glibc; None where the C library is another."""
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
