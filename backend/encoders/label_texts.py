@@ -10,7 +10,7 @@ import numpy as np
 from backend.encoders.base import Encoder, Floats, normalise
 
 TEXT_BATCH = 256
-"""Texts encoded at once; images wait so long for the encoder."""
+"""Texts encoded at once; other labels wait so long for the encoder."""
 
 
 def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> list[str]:

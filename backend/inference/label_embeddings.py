@@ -31,7 +31,7 @@ WAITING = 16
 LOGGED_SECONDS = 10.0
 """Time between two lines of the log on a label set that takes long."""
 PAUSE_SECONDS = 0.002
-"""Between two batches of texts: a lock is not fair, and images wait for the encoder's."""
+"""Between two batches of texts: a lock is not fair, and other labels wait for the encoder's."""
 
 Prompts = tuple[tuple[str, ...], ...]
 """For each label of a set its texts."""

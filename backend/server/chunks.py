@@ -5,6 +5,9 @@ from __future__ import annotations
 MAX_LINE = 8190
 """Bytes of a line with a chunk's size, or of a trailer."""
 
+MAX_DIGITS = 16
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+
 
 class ChunkFraming:
     """Follows the framing of a chunked body as it arrives, and keeps none of it.
@@ -52,15 +55,11 @@ class ChunkFraming:
 
     def _begin_chunk(self, line: bytes) -> None:
         digits = line.partition(b";")[0].strip()
-        # int() alone would accept signs and underscores.
-        if not digits.isalnum() or len(digits) > 16:
+        # int() alone would accept signs, underscores and a prefix.
+        if not 0 < len(digits) <= MAX_DIGITS or not _HEX.issuperset(digits):
             self.is_broken = True
             return
-        try:
-            size = int(digits, 16)
-        except ValueError:
-            self.is_broken = True
-            return
+        size = int(digits, 16)
         self.size += size
         # The line break after the data belongs to the chunk.
         self._skipped = size + 2 if size else 0

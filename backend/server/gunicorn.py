@@ -206,8 +206,8 @@ def check_port(settings: Settings) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
-        except (OSError, ValueError) as error:
-            # ValueError: a name that no address can have, e.g. with a label that is too long.
+        except (OSError, TypeError) as error:
+            # TypeError: a name that no host can have, e.g. with a part that is too long.
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise SettingsError(
                 f"{settings.host}:{settings.port} cannot be used: {reason}.",
