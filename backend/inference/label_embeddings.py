@@ -12,7 +12,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from backend.encoders.base import Encoder
-from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_texts
+from backend.encoders.label_texts import (
+    TEXT_BATCH,
+    label_embeddings,
+    label_texts,
+    unreadable_texts,
+)
 from backend.errors import ImageError, ImageReason, counted
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Label
@@ -28,6 +33,9 @@ THREADS = 4
 """Label sets embedded at once for callers with a deadline."""
 WAITING = 16
 """Label sets that wait for that or are being embedded, at most."""
+GRACE_SECONDS = 1.0
+"""For labels of a single batch of texts, also after the deadline: else images that were ready just
+in time would have been encoded for nothing."""
 LOGGED_SECONDS = 10.0
 """Time between two lines of the log on a label set that takes long."""
 PAUSE_SECONDS = 0.002
@@ -99,7 +107,7 @@ class LabelEmbeddings:
         if is_mine:
             self._embed(prompts, begun)
         try:
-            return begun.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            return begun.result(None if deadline is None else _wait(prompts, deadline))
         except TimeoutError as error:
             if begun.done():
                 raise
@@ -133,6 +141,12 @@ class LabelEmbeddings:
                 self._cache.popitem(last=False)
             del self._begun[prompts]
         begun.set_result(embeddings)
+
+
+def _wait(prompts: Prompts, deadline: float) -> float:
+    """Seconds to wait for a set of labels."""
+    least = GRACE_SECONDS if sum(map(len, prompts)) <= TEXT_BATCH else 0.0
+    return max(least, deadline - time.monotonic())
 
 
 def is_unreadable(encoder: Encoder, label: Label) -> bool:

@@ -171,17 +171,26 @@ def test_a_deadline_that_has_passed_still_has_the_labels_made(encoder: GatedEnco
     assert sum(encoder.calls) == 700
 
 
+def test_a_few_labels_are_had_although_the_images_took_all_the_time(
+    encoder: GatedEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(label_embeddings, "GRACE_SECONDS", PATIENCE)
+    encoder.gate.set()
+    late = time.monotonic() - 1
+    assert len(LabelEmbeddings(encoder).of(labels_of(3), late).weights) == 3
+
+
 def test_no_more_label_sets_wait_than_can_be_made_in_reasonable_time(encoder: GatedEncoder):
     embeddings = LabelEmbeddings(encoder)
     for number in range(WAITING + 10):
         with pytest.raises(LabelsLateError):
-            embeddings.of(labels_of(3, f"set {number}"), time.monotonic())
+            embeddings.of(labels_of(300, f"set {number}"), time.monotonic())
     encoder.gate.set()
-    until(lambda: len(encoder.calls) == WAITING)
+    until(lambda: len(encoder.calls) == 2 * WAITING)
     # What was refused is made when it is asked for again.
-    again = labels_of(3, f"set {WAITING + 5}")
-    assert len(until(lambda: _or_none(embeddings, again)).weights) == 3
-    assert len(encoder.calls) == WAITING + 1
+    again = labels_of(300, f"set {WAITING + 5}")
+    assert len(until(lambda: _or_none(embeddings, again)).weights) == 300
+    assert len(encoder.calls) == 2 * WAITING + 2
 
 
 def _or_none(embeddings: LabelEmbeddings, labels: Sequence[Label]) -> Any:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import requests
 from tests.support.builders import predict_body, task
 from tests.support.processes import served
 from tests.support.slow_clients import connect, read_all, request_head, status
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 LOGIN = ("user", "pass")
 CREDENTIALS = {
@@ -40,8 +41,8 @@ class Backend(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with served(tmp_path_factory.mktemp("server")) as (url, log):
-        yield Backend(url, log)
+    with ready(tmp_path_factory.mktemp("server")) as backend:
+        yield backend
 
 
 def closed_by_server(url: str) -> dict[str, int]:
@@ -50,6 +51,14 @@ def closed_by_server(url: str) -> dict[str, int]:
     lines = requests.get(f"{url}/metrics", timeout=PATIENCE).text.splitlines()
     counts = [line.split('"') for line in lines if line.startswith(name + "{")]
     return {parts[1]: int(float(parts[2].strip("} "))) for parts in counts}
+
+
+@contextmanager
+def ready(folder: Path, **variables: str) -> Iterator[Backend]:
+    """A backend that has loaded its model: here only clients are slow."""
+    with served(folder, LS_CLIP_PREDICT_SECONDS="90", **variables) as (url, log):
+        until(lambda: "the encoder is loaded" in log.read_text())
+        yield Backend(url, log)
 
 
 def assert_serves(url: str, auth: tuple[str, str] | None = None) -> None:
@@ -61,7 +70,7 @@ def assert_serves(url: str, auth: tuple[str, str] | None = None) -> None:
 
 
 def test_half_sent_requests_of_strangers_silence_nobody(tmp_path: Path):
-    with served(tmp_path, LS_CLIP_RECEIVE_SECONDS="20", **CREDENTIALS) as (url, log):
+    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="20", **CREDENTIALS) as (url, log):
         bodies = [connect(url, HALF_BODY) for _ in range(BODIES)]
         heads = [connect(url, HALF_HEAD) for _ in range(HEADS)]
         assert_serves(url, LOGIN)
@@ -78,7 +87,7 @@ def test_half_sent_requests_of_strangers_silence_nobody(tmp_path: Path):
 
 
 def test_half_sent_bodies_silence_nobody_where_no_credentials_are_asked_for(tmp_path: Path):
-    with served(tmp_path, LS_CLIP_RECEIVE_SECONDS="20") as (url, _):
+    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="20") as (url, _):
         begun = [connect(url, part) for part in (HALF_BODY, HALF_CHUNKED) for _ in range(BODIES)]
         assert_serves(url)
         assert Counter(status(read_all(client)) for client in begun) == {408: 2 * BODIES}
@@ -88,7 +97,7 @@ def test_half_sent_bodies_silence_nobody_where_no_credentials_are_asked_for(tmp_
 @pytest.mark.parametrize("begin", [b"", HALF_BODY], ids=["headers", "body"])
 def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(tmp_path: Path, begin: bytes):
     rest = b"GET /health HTTP/1.1\r\nX-Slow: " + b"a" * 10_000 if not begin else b" " * 900
-    with served(tmp_path, LS_CLIP_RECEIVE_SECONDS="2") as (url, _):
+    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="2") as (url, _):
         client = connect(url, begin)
         ended = threading.Event()
         sent = 0
