@@ -238,6 +238,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         32_000_000, ge=1024, description="A larger request body is answered with 413."
     )
+    receive_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="A request whose last byte has not come within this many seconds is cut off; "
+        "headers have at most 10.",
+    )
     log_level: LogLevel = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
     @field_validator("label_studio_url", "public_url")

@@ -11,6 +11,9 @@ REQUEST_SECONDS = Histogram(
     ["route"],
     buckets=(0.01, 0.05, 0.1, 0.3, 1, 3, 10, 30, 100),
 )
+CONNECTIONS_CLOSED = Counter(
+    "ls_clip_connections_closed_total", "Connections closed on their clients.", ["reason"]
+)
 PREDICTIONS = Counter("ls_clip_predictions_total", "Tasks answered by /predict.", ["outcome"])
 IMAGES_ENCODED = Counter("ls_clip_images_encoded_total", "Images encoded.")
 CACHE_HITS = Counter("ls_clip_embedding_cache_hits_total", "Images whose embedding was stored.")

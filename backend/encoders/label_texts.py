@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from backend.encoders.base import Encoder, Floats, normalise
+
+TEXT_BATCH = 256
+"""Texts encoded at once; other labels wait so long for the encoder."""
 
 
 def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> list[str]:
@@ -27,7 +30,11 @@ def label_texts(encoder: Encoder, label: str, prompts: Sequence[str] = ()) -> li
     return [template.format(words) for template in encoder.templates]
 
 
-def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floats:
+def label_embeddings(
+    encoder: Encoder,
+    prompts: Sequence[Sequence[str]],
+    step: Callable[[int, int], None] = lambda done, total: None,
+) -> Floats:
     """One embedding per label: the normalised mean over its texts.
 
     Prompt ensembling in embedding space, as in CLIP (arXiv 2103.00020, section 3.1.4).
@@ -35,13 +42,20 @@ def label_embeddings(encoder: Encoder, prompts: Sequence[Sequence[str]]) -> Floa
     Args:
         encoder: the text tower.
         prompts: for each of C labels its texts, complete (templates already applied).
+        step: called after each batch with the number of texts that are encoded, and of all.
 
     Returns:
         float32 (C, dim), rows L2-normalised.
     """
     if not prompts:
         return np.zeros((0, encoder.dim), np.float32)
-    encoded = encoder.encode_texts([text for texts in prompts for text in texts])
+    flat = [text for texts in prompts for text in texts]
+    parts = []
+    # Batches are the same wherever labels are encoded: others might give another last bit.
+    for start in range(0, len(flat), TEXT_BATCH):
+        parts.append(encoder.encode_texts(flat[start : start + TEXT_BATCH]))
+        step(min(start + TEXT_BATCH, len(flat)), len(flat))
+    encoded = np.concatenate(parts)
     ends = np.cumsum([len(texts) for texts in prompts])
     means = [part.mean(axis=0) for part in np.split(encoded, ends[:-1])]
     return normalise(np.stack(means))

@@ -82,6 +82,8 @@ class OfflineEncoder:
             f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}-{regions}-float32"
         )
         self._lock = threading.Lock()
+        # One of their own for texts: those of thousands of labels must not keep images waiting.
+        self._text_lock = threading.Lock()
         self._loaded = False
 
     def load(self) -> None:
@@ -164,7 +166,7 @@ class OfflineEncoder:
         self.load()
         if not texts:
             return np.zeros((0, DIM), np.float32)
-        with self._lock:
+        with self._text_lock:
             logits = self._sentences(texts) @ self._class_names.T / KERNEL_WIDTH
         logits -= logits.max(axis=1, keepdims=True)
         weights = np.exp(logits)

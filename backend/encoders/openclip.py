@@ -94,6 +94,8 @@ class OpenClipEncoder:
             f"-{digest}-{regions}-{compute}"
         )
         self._lock = threading.Lock()
+        # One of their own for texts: those of thousands of labels must not keep images waiting.
+        self._text_lock = threading.Lock()
         self._loaded = False
         self._scale: tuple[float, float | None] = (100.0, None)
 
@@ -218,7 +220,7 @@ class OpenClipEncoder:
         self.load()
         parts: list[Floats] = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(texts), 256):
-            with self._lock:
+            with self._text_lock:
                 tokens = self._tokenizer(list(texts[start : start + 256]))
                 # Texts are few and encoded once: float32 costs nothing and is exact.
                 with torch.inference_mode():

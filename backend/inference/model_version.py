@@ -73,14 +73,24 @@ class ModelVersion:
         return self.label_embeddings.encoder
 
     def raw(
-        self, control: Control, embeddings: Sequence[Embedding]
+        self, control: Control, embeddings: Sequence[Embedding], deadline: float | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Cosines (N, C) of whole images and of their best regions, see `zero_shot.raw_scores`."""
-        return raw_scores(self.label_embeddings, control, embeddings)
+        """Cosines (N, C) of whole images and of their best regions, see `zero_shot.raw_scores`.
 
-    def z(self, control: Control, embeddings: Sequence[Embedding]) -> torch.Tensor:
-        """Zero-shot scores (N, C) float32, see `zero_shot.fuse`."""
-        return self.fused(control, *self.raw(control, embeddings))
+        Raises:
+            LabelsLateError: see `LabelEmbeddings.of`.
+        """
+        return raw_scores(self.label_embeddings, control, embeddings, deadline)
+
+    def z(
+        self, control: Control, embeddings: Sequence[Embedding], deadline: float | None = None
+    ) -> torch.Tensor:
+        """Zero-shot scores (N, C) float32, see `zero_shot.fuse`.
+
+        Raises:
+            LabelsLateError: see `LabelEmbeddings.of`.
+        """
+        return self.fused(control, *self.raw(control, embeddings, deadline))
 
     def fused(
         self, control: Control, whole: torch.Tensor, best: torch.Tensor | None
@@ -94,10 +104,19 @@ class ModelVersion:
         return zero_shot.probabilities(z, row.slope, row.offset)
 
     def probabilities(
-        self, control: Control, embeddings: Sequence[Embedding]
+        self, control: Control, embeddings: Sequence[Embedding], deadline: float | None = None
     ) -> NDArray[np.float32]:
-        """Probabilities (N, C) of a control's labels."""
-        z = self.z(control, embeddings)
+        """Probabilities (N, C) of a control's labels.
+
+        Args:
+            control: see the class.
+            embeddings: of N images.
+            deadline: for the embeddings of labels that are new, see `LabelEmbeddings.of`.
+
+        Raises:
+            LabelsLateError: see `LabelEmbeddings.of`.
+        """
+        z = self.z(control, embeddings, deadline)
         if control.name in self.heads:
             images = torch.from_numpy(np.stack([embedding.image for embedding in embeddings]))
             scored = self.heads[control.name].head.probabilities(images, z)
@@ -159,12 +178,19 @@ class ModelVersion:
 
 
 def raw_scores(
-    label_embeddings: LabelEmbeddings, control: Control, embeddings: Sequence[Embedding]
+    label_embeddings: LabelEmbeddings,
+    control: Control,
+    embeddings: Sequence[Embedding],
+    deadline: float | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Cosines (N, C) of whole images and of their best regions with a control's labels.
 
     The second is None for an encoder without regions. See `zero_shot.raw_scores`.
+
+    Raises:
+        LabelsLateError: see `LabelEmbeddings.of`.
     """
+    labels = label_embeddings.of(control.labels, deadline)
     images = torch.from_numpy(np.stack([embedding.image for embedding in embeddings]))
     regions = None
     if label_embeddings.encoder.regions != "none":
@@ -173,4 +199,4 @@ def raw_scores(
                 [embedding.regions for embedding in embeddings if embedding.regions is not None]
             )
         )
-    return zero_shot.raw_scores(images, regions, label_embeddings.of(control.labels))
+    return zero_shot.raw_scores(images, regions, labels)

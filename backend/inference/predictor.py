@@ -7,6 +7,7 @@ whenever it is asked.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,9 @@ from backend.inference.task_images import TaskInput
 from backend.labels.controls import Control, known_labels
 from backend.storage.vectors import Embedding
 
+PAIRS = 200_000
+"""Images times labels that are scored at once where there is a deadline."""
+
 
 class Predictor:
     """Predicts tasks with one model version. Thread-safe.
@@ -49,11 +53,13 @@ class Predictor:
 
         Args:
             tasks: as Label Studio sends them; ``id`` and ``data`` are read.
-            deadline_seconds: tasks whose images are not embedded by then get the failure
-                ``timeout``; None: however long it takes.
+            deadline_seconds: tasks whose images and labels are not embedded by then, or that are
+                not scored, get the failure ``timeout``; None: however long it takes.
         """
+        deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         inputs = self._inputs(tasks)
-        return self._predict(inputs, *self._embedder.embed(_addresses(inputs), deadline_seconds))
+        embedded = self._embedder.embed(_addresses(inputs), deadline_seconds)
+        return self._predict(inputs, *embedded, deadline)
 
     def predict_stored(self, tasks: Sequence[Mapping[str, Any]]) -> list[Prediction]:
         """One prediction per task, in order, from what the store holds; nothing is fetched.
@@ -74,9 +80,16 @@ class Predictor:
         tasks: Sequence[TaskInput],
         embeddings: Mapping[str, Embedding],
         failures: Failures,
+        deadline: float | None = None,
     ) -> list[Prediction]:
         predictions = []
-        for task, probabilities in zip(tasks, self._score(tasks, embeddings), strict=True):
+        name = self.version.name
+        scores, late = self._score(tasks, embeddings, deadline)
+        for index, (task, probabilities) in enumerate(zip(tasks, scores, strict=True)):
+            if index in late:
+                # A part of its controls would be a prediction that lacks the others' labels.
+                predictions.append(Prediction(task.number, name, None, None, (), late[index]))
+                continue
             scored = []
             for control in task.controls:
                 if control.name in probabilities:
@@ -90,14 +103,19 @@ class Predictor:
                 predictions.append(replace(prediction, failure=broken[0]) if broken else prediction)
             else:
                 failure = _failure(task, failures)
-                name = self.version.name
                 predictions.append(Prediction(task.number, name, None, None, (), failure))
         return predictions
 
     def _score(
-        self, tasks: Sequence[TaskInput], embeddings: Mapping[str, Embedding]
-    ) -> list[dict[str, NDArray[np.float32]]]:
-        """For each task: control name -> probabilities (C,). Equal controls are scored together."""
+        self,
+        tasks: Sequence[TaskInput],
+        embeddings: Mapping[str, Embedding],
+        deadline: float | None,
+    ) -> tuple[list[dict[str, NDArray[np.float32]]], dict[int, ImageError]]:
+        """For each task: control name -> probabilities (C,); and place -> why it comes too late.
+
+        Equal controls are scored together.
+        """
         groups: dict[Control, list[tuple[int, Embedding]]] = {}
         # A control that is the same object for all tasks is hashed, label by label, only once.
         groups_by_id: dict[int, list[tuple[int, Embedding]]] = {}
@@ -109,11 +127,23 @@ class Predictor:
                         groups_by_id[id(control)] = groups.setdefault(control, [])
                     groups_by_id[id(control)].append((index, embeddings[value]))
         by_task: list[dict[str, NDArray[np.float32]]] = [{} for _ in tasks]
+        late: dict[int, ImageError] = {}
         for control, members in groups.items():
-            rows = self.version.probabilities(control, [embedding for _, embedding in members])
-            for (index, _), row in zip(members, rows, strict=True):
-                by_task[index][control.name] = row
-        return by_task
+            size = len(members) if deadline is None else max(1, PAIRS // len(control.labels))
+            for start in range(0, len(members), size):
+                block = members[start : start + size]
+                try:
+                    if start and deadline is not None and time.monotonic() >= deadline:
+                        raise _not_scored()
+                    rows = self.version.probabilities(
+                        control, [embedding for _, embedding in block], deadline
+                    )
+                except ImageError as error:
+                    late |= {index: error for index, _ in members[start:]}
+                    break
+                for (index, _), row in zip(block, rows, strict=True):
+                    by_task[index][control.name] = row
+        return by_task, late
 
 
 def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
@@ -124,6 +154,14 @@ def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tup
         if prediction.task is not None
         for image in prediction.images
     ]
+
+
+def _not_scored() -> ImageError:
+    return ImageError(
+        ImageReason.TIMEOUT,
+        "The task was not scored within LS_CLIP_PREDICT_SECONDS.",
+        "Open the task again, or run ls-clip connect, which takes its time.",
+    )
 
 
 def _images(task: TaskInput) -> list[str]:

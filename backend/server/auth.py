@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import hmac
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
 from flask import request
@@ -16,6 +18,7 @@ from flask import request
 from backend.errors import RequestError
 from backend.labelstudio.events import SECRET_HEADER
 from backend.server.state import state
+from backend.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,29 +52,16 @@ def require_login() -> None:
 
 def has_login() -> bool:
     """Whether the request has the right basic authentication, or none is asked for."""
-    settings = state().settings
-    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
-    if not user and not password:
-        return True
-    given = request.authorization
-    sent = (given.username or "", given.password or "") if given is not None else ("", "")
-    # "&" compares both, always, so that the time tells nothing.
-    return _equal(sent[0], user) & _equal(sent[1], password)
+    return login_matches(state().settings, request.headers.get("Authorization", ""))
 
 
 def require_webhook_secret() -> None:
     """Refuse a request without the webhook secret.
 
-    Without a secret but with a login configured every webhook is refused; without either, none.
-
     Raises:
         RequestError: 401.
     """
-    settings = state().settings
-    secret = settings.webhook_secret.get_secret_value()
-    if not secret and not settings.basic_auth_user:
-        return
-    if not secret or not _equal(request.headers.get(SECRET_HEADER, ""), secret):
+    if not webhook_secret_matches(state().settings, request.headers.get(SECRET_HEADER, "")):
         raise RequestError(
             f"Wrong or missing {SECRET_HEADER}.",
             "Run ls-clip connect PROJECT, which makes the webhook with the secret.",
@@ -80,5 +70,61 @@ def require_webhook_secret() -> None:
         )
 
 
-def _equal(sent: str, expected: str) -> bool:
-    return hmac.compare_digest(sent.encode(), expected.encode())
+def may_send_body(settings: Settings, headers: Mapping[str, str]) -> bool:
+    """Whether a caller is known well enough to be listened to.
+
+    Args:
+        settings: of this process.
+        headers: of the request, names in upper case.
+    """
+    # "|" looks at both, always, so that the time tells nothing.
+    return login_matches(settings, headers.get("AUTHORIZATION", "")) | webhook_secret_matches(
+        settings, headers.get(SECRET_HEADER.upper(), "")
+    )
+
+
+def login_matches(settings: Settings, authorization: str) -> bool:
+    """Whether a header has the right basic authentication, or none is asked for.
+
+    Args:
+        settings: of this process.
+        authorization: the header, its bytes read as Latin-1; empty if there is none.
+    """
+    user, password = settings.basic_auth_user, settings.basic_auth_pass.get_secret_value()
+    if not user and not password:
+        return True
+    scheme, _, token = authorization.strip().partition(" ")
+    sent = b""
+    if scheme.lower() == "basic":
+        with suppress(ValueError):  # Not base64.
+            sent = b64decode(_bytes(token.strip()), validate=True)
+    sent_user, colon, sent_password = sent.partition(b":")
+    return bool(colon) & _equal(sent_user, user) & _equal(sent_password, password)
+
+
+def webhook_secret_matches(settings: Settings, sent: str) -> bool:
+    """Whether a header holds the webhook secret, or none is asked for.
+
+    Without a secret but with a login configured no header does; without either, every one.
+
+    Args:
+        settings: of this process.
+        sent: the header, its bytes read as Latin-1; empty if there is none.
+    """
+    secret = settings.webhook_secret.get_secret_value()
+    if not secret:
+        return not settings.basic_auth_user
+    return _equal(_bytes(sent), secret)
+
+
+def _equal(sent: bytes, expected: str) -> bool:
+    """Compare with a setting in UTF-8 and in Latin-1, which clients send, too."""
+    utf_8 = expected.encode(errors="surrogateescape")
+    latin_1 = expected.encode("latin-1", errors="replace")
+    is_latin_1 = latin_1.decode("latin-1") == expected
+    return hmac.compare_digest(sent, utf_8) | (hmac.compare_digest(sent, latin_1) & is_latin_1)
+
+
+def _bytes(header: str) -> bytes:
+    """The bytes of a header as they were sent; no other characters are possible in one."""
+    return header.encode("latin-1", errors="replace")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 
 from flask import Flask, Response, jsonify, request
-from werkzeug.exceptions import HTTPException
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from backend.errors import ClipError
 
 log = logging.getLogger(__name__)
 
 _HTTP_ERRORS = {
-    400: ("bad_request", "The request cannot be read.", "Send valid JSON."),
+    400: ("bad_request", "The request cannot be read.", "Send a valid request."),
     404: ("not_found", "There is no such route.", "docs/http.md lists the routes."),
     405: ("method_not_allowed", "This route has another method.", "docs/http.md lists them."),
     413: (
@@ -28,6 +29,8 @@ def register_handlers(app: Flask) -> None:
     """Answer every error of an application in the one shape."""
     app.register_error_handler(ClipError, _clip_error)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ParseException, _bad_framing)
+    app.register_error_handler(NoMoreData, _bad_framing)
     app.register_error_handler(Exception, _unexpected_error)
 
 
@@ -43,6 +46,12 @@ def _http_error(error: HTTPException) -> tuple[Response, int]:
     status = error.code or 500
     code, message, fix = _HTTP_ERRORS.get(status, ("http", error.name, ""))
     return jsonify({"error": {"code": code, "message": message, "fix": fix}}), status
+
+
+def _bad_framing(error: Exception) -> tuple[Response, int]:
+    """The body is chunked, and its chunks are broken."""
+    log.warning("%s %s: %s", request.method, request.path, type(error).__name__)
+    return _http_error(BadRequest())
 
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:

@@ -8,37 +8,57 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 
 from backend.errors import ClipError, SettingsError
+from backend.server.auth import may_send_body
+from backend.server.connections import ClipWorker, close_unless_whole
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
 
+CONNECTIONS = 1000
+"""Connections at once, at most; see `backend.server.connections` for what happens then."""
+FILES = 4096
+"""Files that this process may open, if it is allowed to: connections, images, the store."""
 LOAD_FAILED = 4
 """The exit code by which a gunicorn worker tells its arbiter not to try again."""
 
 
-class _Server(BaseApplication):
+class Server(BaseApplication):
+    """What gunicorn runs.
+
+    Args:
+        settings: of this process.
+
+    Attributes:
+        settings: the same.
+    """
+
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         super().__init__()
 
     def load_config(self) -> None:
-        host = self._settings.host
+        """Called by gunicorn: its settings."""
+        host = self.settings.host
         shown = f"[{host}]" if ":" in host else host
-        self.cfg.set("bind", [f"{shown}:{self._settings.port}"])
-        self.cfg.set("worker_class", "gthread")
+        self.cfg.set("bind", [f"{shown}:{self.settings.port}"])
+        self.cfg.set("worker_class", ClipWorker)
         self.cfg.set("workers", 1)
-        self.cfg.set("threads", self._settings.threads)
+        self.cfg.set("threads", self.settings.threads)
+        self.cfg.set("worker_connections", _connections())
+        self.cfg.set("pre_request", close_unless_whole)
         # /predict may take as long as Label Studio waits (100 s).
         self.cfg.set("timeout", 120)
         self.cfg.set("graceful_timeout", 20)
@@ -47,22 +67,79 @@ class _Server(BaseApplication):
         self.cfg.set("worker_exit", _leave)
         self.cfg.set("control_socket_disable", True)
 
+    def run(self) -> None:
+        """Serve until stopped."""
+        Keeper(self).run()
+
+    def admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request with these headers may send a body."""
+        return may_send_body(self.settings, headers)
+
     def load(self) -> Any:
+        """Called by gunicorn: the WSGI application."""
         # Runs in the worker, after the fork: neither CUDA nor LanceDB survives one.
         from backend.runtime import Runtime
         from backend.server.app import create_app
 
         try:
-            runtime = Runtime(self._settings)
+            runtime = Runtime(self.settings)
         except ClipError as error:
             log.error("%s", error)
             sys.exit(LOAD_FAILED)
         threading.Thread(target=_warm_up, args=(runtime,), daemon=True).start()
         _before(signal.SIGTERM, runtime.embedder.close)
-        log.info(
-            "serving %s on %s:%d", runtime.encoder.id, self._settings.host, self._settings.port
-        )
+        log.info("serving %s on %s:%d", runtime.encoder.id, self.settings.host, self.settings.port)
         return create_app(runtime)
+
+
+class Keeper(Arbiter):
+    """gunicorn's parent process, which starts the one that serves anew if that dies.
+
+    There is always one: it holds the model, and neither memory nor the store's locks are meant for
+    two. So the signals by which gunicorn replaces, adds or removes processes do nothing here.
+    """
+
+    def handle_hup(self) -> None:
+        """SIGHUP: gunicorn would stop the process and start another one."""
+        _log_ignored("SIGHUP")
+
+    def handle_usr1(self) -> None:
+        """SIGUSR1: gunicorn would open its log files anew; the log goes to standard error."""
+        _log_ignored("SIGUSR1")
+
+    def handle_usr2(self) -> None:
+        """SIGUSR2: gunicorn would start another parent process beside this one."""
+        _log_ignored("SIGUSR2")
+
+    def handle_ttin(self) -> None:
+        """SIGTTIN: gunicorn would start another process."""
+        _log_ignored("SIGTTIN")
+
+    def handle_ttou(self) -> None:
+        """SIGTTOU: gunicorn would stop a process if there were several."""
+        _log_ignored("SIGTTOU")
+
+    def handle_winch(self) -> None:
+        """SIGWINCH: sent whenever the size of a terminal changes; nothing to tell."""
+
+
+def _log_ignored(name: str) -> None:
+    log.warning(
+        "%s is ignored: one process serves, with the settings of its start. To apply others, or to "
+        "reload anything, stop it (SIGTERM) and start ls-clip serve again.",
+        name,
+    )
+
+
+def _connections() -> int:
+    """How many connections fit into the files that this process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    # Each may linger after its answer while another one takes its place.
+    return CONNECTIONS if soft == resource.RLIM_INFINITY else min(CONNECTIONS, soft // 4)
 
 
 def serve(settings: Settings) -> None:
@@ -77,7 +154,7 @@ def serve(settings: Settings) -> None:
     # is so little work that they would do nothing else, on cores that other requests need.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
-        _Server(settings).run()
+        Server(settings).run()
     except SystemExit as end:
         # gunicorn has codes of its own, e.g. 4 if the encoder cannot be loaded.
         raise SystemExit(1 if end.code else 0) from None
@@ -132,11 +209,13 @@ def check_port(settings: Settings) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
-        except OSError as error:
+        except (OSError, TypeError) as error:
+            # TypeError: a name that no host can have, e.g. with a part that is too long.
+            reason = error.strerror if isinstance(error, OSError) else str(error)
             raise SettingsError(
-                f"{settings.host}:{settings.port} cannot be used: {error.strerror}.",
-                "Stop what listens there (another ls-clip serve?), or set LS_CLIP_PORT; "
-                "LS_CLIP_PUBLIC_URL, where it is set, must name the same port.",
+                f"{settings.host}:{settings.port} cannot be used: {reason}.",
+                "Stop what listens there (another ls-clip serve?), or correct LS_CLIP_HOST or "
+                "LS_CLIP_PORT; LS_CLIP_PUBLIC_URL, where it is set, must name the same port.",
             ) from error
 
 

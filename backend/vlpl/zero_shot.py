@@ -28,6 +28,8 @@ MIN_STD = 1e-3
 """Floor of a cosine's standard deviation, so that z stays bounded if all images are alike."""
 MIN_SPREAD = 0.5
 """The same for the sum of both standardised scores, where 1 to 2 is usual."""
+BLOCK = 200_000
+"""Images times labels that are scored at once, to bound memory."""
 _MIN_NORM = 1e-6
 DEFAULT_SPREAD = 0.05
 """Standard deviation of a cosine over labels, if nothing has been measured yet."""
@@ -149,8 +151,9 @@ def raw_scores(
         raise ValueError(f"cells {tuple(cells.shape)} do not fit images {tuple(image.shape)}")
     whole = image.new_empty((len(image), len(weights)), dtype=torch.float32)
     best = None if cells is None else torch.empty_like(whole)
-    for start in range(0, len(image), exact.ROWS):
-        block = slice(start, start + exact.ROWS)
+    rows = max(1, min(exact.ROWS, BLOCK // max(1, len(weights))))
+    for start in range(0, len(image), rows):
+        block = slice(start, start + rows)
         vectors = image[block, None]
         if cells is not None:
             vectors = torch.cat([vectors, cells[block]], dim=1)

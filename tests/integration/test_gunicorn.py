@@ -10,7 +10,7 @@ import requests
 
 from backend.errors import SettingsError
 from backend.server.app import create_app
-from backend.server.gunicorn import check_bind
+from backend.server.gunicorn import check_bind, check_port
 from tests.support.builders import contract, make_settings
 from tests.support.fixtures import MakeRuntime
 from tests.support.processes import free_port, run_cli, served
@@ -102,15 +102,36 @@ def test_an_encoder_that_cannot_be_had_ends_the_server_with_one_error(tmp_path: 
     assert "Traceback" not in done.stderr
 
 
-def test_a_store_that_cannot_be_opened_ends_the_server_with_one_error(tmp_path: Path):
-    (tmp_path / "store").write_text("a file")
+@pytest.mark.parametrize("store", ["file", "file/below", "nosuch://bucket"])
+def test_a_store_that_cannot_be_opened_ends_the_server_with_one_error(tmp_path: Path, store: str):
+    (tmp_path / "file").write_text("a file")
     done = run_cli(
         *("serve", "--port", str(free_port()), "--encoder", "offline"),
         cwd=tmp_path,
-        LS_CLIP_STORE=str(tmp_path / "store"),
+        LS_CLIP_STORE=store,
     )
     assert done.returncode == 1
+    assert done.stderr.count("Fix:") == 1
     assert "LS_CLIP_STORE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["no.such.host.invalid", "999.1.1.1", "a b", "[::1]", "::zz", "ü" * 70, "a..b", "a\x00b"],
+)
+def test_a_host_that_cannot_be_bound_is_told(tmp_path: Path, host: str):
+    with pytest.raises(SettingsError) as caught:
+        check_port(make_settings(tmp_path, host=host, port=0))
+    assert "LS_CLIP_HOST" in caught.value.fix
+    assert "None" not in caught.value.message
+
+
+def test_a_host_that_cannot_be_bound_ends_the_server_with_one_error(tmp_path: Path):
+    credentials = {"BASIC_AUTH_USER": "u", "BASIC_AUTH_PASS": "p", "LS_CLIP_WEBHOOK_SECRET": "s"}
+    done = run_cli("serve", "--host", "no.such.host.invalid", cwd=tmp_path, **credentials)
+    assert done.returncode == 1
+    assert done.stderr.count("Error:") == 1 and "LS_CLIP_HOST" in done.stderr
     assert "Traceback" not in done.stderr
 
 

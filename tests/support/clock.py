@@ -11,3 +11,6 @@ class Clock:
 
     def time(self) -> float:
         return self.now
+
+    def monotonic(self) -> float:
+        return self.now

@@ -61,6 +61,15 @@ def start_cli(
 @contextmanager
 def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
     """``ls-clip serve`` in a process of its own: (its URL, the file with its log)."""
+    with server_process(cwd, **variables) as (url, log, _):
+        yield url, log
+
+
+@contextmanager
+def server_process(
+    cwd: Path, **variables: str
+) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
+    """`served`, with the process: gunicorn's parent, whose only child serves."""
     # Costly to import, and not needed to name our environment variables.
     import requests
 
@@ -79,7 +88,7 @@ def served(cwd: Path, **variables: str) -> Iterator[tuple[str, Path]]:
 
     try:
         until(answers)
-        yield url, log
+        yield url, log, process
     finally:
         process.terminate()
         process.wait(60)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from backend.encoders.openclip import OpenClipEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
 from tests.support.builders import make_settings, photo
+from tests.support.waiting import PATIENCE
 
 PHOTOS = [photo(seed, 90 + 30 * seed, 60) for seed in range(4)]
 TEXTS = ["a photo of a dog.", "two bicycles", "", "word " * 200]
@@ -144,6 +147,30 @@ def test_regions_are_the_embeddings_of_the_tiles(request: pytest.FixtureRequest)
     assert regions is not None
     expected = encoder.encode_images([*tiles(PHOTOS[0])]).image
     assert np.abs(regions[0] - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_images_do_not_wait_for_texts(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    encoder = encoder_of(kind, request)
+    encoder.load()
+    inside, go_on = threading.Event(), threading.Event()
+    encode_text = encoder._model.encode_text
+
+    def wait(tokens: Any) -> Any:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return encode_text(tokens)
+
+    monkeypatch.setattr(encoder._model, "encode_text", wait)
+    with ThreadPoolExecutor(1) as pool:
+        texts = pool.submit(encoder.encode_texts, ["a cat"])
+        assert inside.wait(PATIENCE)
+        images = encoder.encode_images(PHOTOS[:1])
+        assert not texts.done()
+        go_on.set()
+    assert len(images.image) == 1
 
 
 def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(

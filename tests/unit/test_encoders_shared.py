@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from backend.encoders.base import tiles
-from backend.encoders.label_texts import label_embeddings, label_texts, unreadable_texts
+from backend.encoders.label_texts import (
+    TEXT_BATCH,
+    label_embeddings,
+    label_texts,
+    unreadable_texts,
+)
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.weights import fingerprint
+from tests.support.builders import photo
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -82,3 +93,33 @@ def test_a_damaged_fingerprint_cache_is_ignored(tmp_path: Path):
     file.write_bytes(b"one")
     (tmp_path / "fingerprints.json").write_text("[1")
     assert len(fingerprint(file, tmp_path)) == 12
+
+
+def test_images_do_not_wait_for_the_texts_of_many_labels(
+    encoder: OfflineEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    encoder.load()
+    inside, go_on = threading.Event(), threading.Event()
+    sentences = encoder._sentences
+
+    def wait(texts: Sequence[str]) -> Any:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return sentences(texts)
+
+    monkeypatch.setattr(encoder, "_sentences", wait)
+    with ThreadPoolExecutor(1) as pool:
+        texts = pool.submit(encoder.encode_texts, ["a cat"])
+        assert inside.wait(PATIENCE)
+        images = encoder.encode_images([photo(1)])
+        assert not texts.done()
+        go_on.set()
+    assert images.image.shape == (1, encoder.dim)
+
+
+def test_texts_are_encoded_in_batches_that_are_counted(encoder: OfflineEncoder):
+    told: list[tuple[int, int]] = []
+    prompts = [[f"a {number}", f"the {number}"] for number in range(TEXT_BATCH)]
+    embeddings = label_embeddings(encoder, prompts, lambda *counts: told.append(counts))
+    assert told == [(TEXT_BATCH, 2 * TEXT_BATCH), (2 * TEXT_BATCH, 2 * TEXT_BATCH)]
+    assert embeddings.shape == (TEXT_BATCH, encoder.dim)
