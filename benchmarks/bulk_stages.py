@@ -14,9 +14,10 @@ from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
 from backend.images.fetcher import ImageFetcher
-from backend.inference.embedder import DRAFT_SIZE, Embedder
+from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
+from backend.inference.reading import DRAFT_SIZE
 from backend.inference.versions import ModelVersions
 from backend.labels.config import parse_config
 from backend.labelstudio.importing import Importer

@@ -15,7 +15,13 @@ from jobs.run_files import RunFiles
 
 
 def run_locally(
-    runtime: Runtime, project: int, scope: Scope, trigger: Trigger, report: Callable[[Run], None]
+    runtime: Runtime,
+    project: int,
+    scope: Scope,
+    trigger: Trigger,
+    report: Callable[[Run], None],
+    *,
+    revalidate: bool = False,
 ) -> tuple[Run, dict[int, dict[str, str]]]:
     """Predict a project's tasks.
 
@@ -29,6 +35,7 @@ def run_locally(
         scope: which tasks.
         trigger: what asks for it.
         report: called with the run after each change of it.
+        revalidate: whether the hosts of stored images are asked if they have changed.
 
     Returns:
         The run, which is done, and task id -> why it has no prediction, or only a part.
@@ -39,7 +46,7 @@ def run_locally(
         StoreError: the store cannot be read or written.
     """
     runs = MemoryRuns(report)
-    run = runs.start(project, scope, trigger)
+    run = runs.start(project, scope, trigger, revalidate)
 
     def now() -> Run:
         current = runs.get(run.id)

@@ -6,55 +6,34 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
 from backend import telemetry
 from backend.encoders.base import Encoder
-from backend.errors import ClipError, EncoderError, ImageError, ImageReason, StoreError, StudioError
+from backend.errors import ImageError, StoreError
 from backend.images.address import loggable, store_address
-from backend.images.decode import decode
+from backend.inference.image_failures import NOT_FINITE, Failures, as_image_error, count, late
+from backend.inference.reading import ImageReader, Known, ReadImage, Source
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
-from backend.storage.vectors import Embedding, NewEmbedding, content_key
+from backend.storage.vectors import Embedding, NewEmbedding
 
 log = logging.getLogger(__name__)
 
-Failures = dict[str, ImageError]
-"""Image address -> why there is no embedding of it."""
 Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
 """Images encoded at once where there is a deadline: a batch cannot be cut short."""
-DRAFT_SIZE = 896
-"""JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
 
 
 Step = Callable[[int, int, int], None]
 """Called after each batch with the numbers of images that the store had already, that were encoded
 and that failed so far; may raise to stop."""
-
-
-@dataclass(frozen=True)
-class _Fetched:
-    """An image that is ready to be encoded.
-
-    Attributes:
-        value: its address as the task's data has it.
-        address: its name in the store.
-        key: its content key.
-        prepared: from `Encoder.prepare`.
-    """
-
-    value: str
-    address: str
-    key: str
-    prepared: Any
 
 
 @dataclass(frozen=True)
@@ -64,23 +43,17 @@ class Filled:
     Attributes:
         embedded: images that were encoded.
         cached: images that the store had already.
-        failures: the other images.
+        failures: the other images. One whose embedding is stored, and which could not be fetched
+            when its host was asked for it, keeps its embedding.
+        revalidated: images whose hosts were asked whether they have changed, and answered.
+        changed: addresses of those that were another image than the one that was embedded.
     """
 
     embedded: int
     cached: int
     failures: Failures
-
-
-class Source(Protocol):
-    """Where image files come from: Label Studio and the web, or a disk."""
-
-    def fetch(self, value: str) -> bytes:
-        """The file at this address.
-
-        Raises:
-            ImageError: it cannot be fetched or read.
-        """
+    revalidated: int = 0
+    changed: tuple[str, ...] = ()
 
 
 class Embedder:
@@ -97,7 +70,7 @@ class Embedder:
         self._settings = settings
         self._encoder = encoder
         self._store = store
-        self._fetcher = fetcher
+        self._reader = ImageReader(settings, fetcher, store, encoder.prepare)
         self._cache = EmbeddingCache(store.vectors, encoder.id, encoder.dim)
         self._encoding = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.fetch_workers, "fetch")
@@ -119,7 +92,7 @@ class Embedder:
         if not missing:
             return stored, {}
         fresh, failures = self._encode_missing(missing, deadline)
-        _count(failures)
+        count(failures)
         return stored | fresh, failures
 
     def stored(self, values: Sequence[str]) -> Embedded:
@@ -133,11 +106,17 @@ class Embedder:
         """
         addresses = {value: self.address(value) for value in dict.fromkeys(values)}
         stored = self._stored(addresses, strict=True)
-        failures = {value: _late() for value in addresses if value not in stored}
-        _count(failures)
+        failures = {value: late() for value in addresses if value not in stored}
+        count(failures)
         return stored, failures
 
-    def fill(self, values: Sequence[str], step: Step = lambda cached, done, failed: None) -> Filled:
+    def fill(
+        self,
+        values: Sequence[str],
+        step: Step = lambda cached, done, failed: None,
+        *,
+        revalidate: bool = False,
+    ) -> Filled:
         """Make sure that the store has these images' embeddings, however long it takes.
 
         Memory stays flat: nothing is returned, and only so many images wait decoded.
@@ -145,37 +124,53 @@ class Embedder:
         Args:
             values: image addresses as the tasks' data has them.
             step: see `Step`.
+            revalidate: whether the hosts of stored images are asked if they have changed.
 
         Raises:
             StoreError: the store cannot be read, or could not be written.
         """
         addresses = {value: self.address(value) for value in dict.fromkeys(values)}
-        keys = self._store.vectors.keys_of(addresses.values())
-        present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        stored = self._stored_keys(addresses.values())
+        asked = self._reader.known(stored) if revalidate else {}
         missing = {
             value: address
             for value, address in addresses.items()
-            if keys.get(address) not in present
+            if address not in stored or address in asked
         }
         cached = len(addresses) - len(missing)
         telemetry.CACHE_HITS.inc(cached)
         step(cached, 0, 0)
         fresh, failures = self._encode_missing(
-            missing, None, lambda done, failed: step(cached, done, failed)
+            missing,
+            None,
+            lambda same, done, failed: step(cached + same, done, failed),
+            asked,
         )
-        _count(failures)
-        return Filled(len(fresh), cached, failures)
+        count(failures)
+        same = len(missing) - len(fresh) - len(failures)
+        changed = tuple(value for value in fresh if addresses[value] in asked)
+        answered = sum(
+            address in asked and value not in failures for value, address in missing.items()
+        )
+        return Filled(len(fresh), cached + same, failures, answered, changed)
 
-    def has_all(self, values: Sequence[str]) -> bool:
-        """Whether the store has the embeddings of all of these images.
+    def needs_nothing(self, values: Sequence[str], *, revalidate: bool = False) -> bool:
+        """Whether `fill` with these arguments would fetch nothing.
 
         Raises:
             StoreError: the store cannot be read.
         """
         addresses = {self.address(value) for value in values}
+        stored = self._stored_keys(addresses)
+        return len(stored) == len(addresses) and not (
+            revalidate and any(not self._reader.is_fixed(address) for address in addresses)
+        )
+
+    def _stored_keys(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Address -> content key, of the images that this encoder has embedded."""
         keys = self._store.vectors.keys_of(addresses)
         present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
-        return len(keys) == len(addresses) and present >= set(keys.values())
+        return {address: key for address, key in keys.items() if key in present}
 
     def address(self, value: str) -> str:
         """The image's name in the store, see `store_address`."""
@@ -199,14 +194,21 @@ class Embedder:
         self,
         missing: dict[str, str],
         deadline: float | None,
-        step: Callable[[int, int], None] | None = None,
+        step: Step | None = None,
+        asked: Mapping[str, Known] | None = None,
     ) -> tuple[dict[str, Embedding], Failures]:
-        """Fetch and encode images; with a ``step``, store failures are raised, else logged."""
+        """Fetch and encode images; with a ``step``, store failures are raised, else logged.
+
+        An image that is asked for, and is the one that is known, is in neither of the results.
+        """
+        known = {} if asked is None else asked
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
-        jobs: dict[Future[_Fetched], str] = {}
+        same: list[ReadImage] = []
+        told = 0
+        jobs: dict[Future[ReadImage], str] = {}
         queue = deque(missing.items())
-        ready: list[_Fetched] = []
+        ready: list[ReadImage] = []
         # Only so many images wait decoded: memory stays flat however long the list is.
         size = (
             self._settings.batch_size
@@ -218,49 +220,48 @@ class Embedder:
             while (queue or jobs) and not _passed(deadline):
                 while queue and len(jobs) < in_flight:
                     value, address = queue.popleft()
-                    jobs[self._pool.submit(self._fetch, value, address)] = value
+                    job = self._pool.submit(self._reader.read, value, address, known.get(address))
+                    jobs[job] = value
                 done, _ = wait(jobs, timeout=_left(deadline), return_when=FIRST_COMPLETED)
                 for job in done:
-                    value = jobs.pop(job)
-                    try:
-                        ready.append(job.result())
-                    except Exception as error:
-                        failures[value] = as_image_error(error)
-                        log.warning(
-                            "image %s: %s (%s)",
-                            loggable(value),
-                            error,
-                            failures[value].reason,
-                        )
+                    image = self._image_of(job, jobs.pop(job), failures)
+                    if image is not None:
+                        (same if image.prepared is None else ready).append(image)
                 # With a deadline, no fetched image waits for those that are still being fetched.
                 enough = size if deadline is None else 1
                 while len(ready) >= enough and not _passed(deadline):
                     batch, ready = ready[:size], ready[size:]
                     self._encode(batch, deadline, step is not None, embeddings, failures)
                     if step is not None:
-                        step(len(embeddings), len(failures))
+                        step(len(same), len(embeddings), len(failures))
+                if step is not None and len(same) - told >= size:
+                    self._reader.remember(same[told:])
+                    told = len(same)
+                    step(len(same), len(embeddings), len(failures))
             if not _passed(deadline):
                 self._encode(ready, deadline, step is not None, embeddings, failures)
         finally:
             for job in jobs:
                 job.cancel()
         if step is not None:
-            step(len(embeddings), len(failures))
-        for value in missing:
-            if value not in embeddings and value not in failures:
-                failures[value] = _late()
+            self._reader.remember(same[told:])
+            step(len(same), len(embeddings), len(failures))
+        unchanged = {image.value for image in same}
+        left = missing.keys() - embeddings.keys() - failures.keys() - unchanged
+        failures |= {value: late() for value in left}
         return embeddings, failures
 
-    def _fetch(self, value: str, address: str) -> _Fetched:
-        with telemetry.FETCH_SECONDS.time():
-            data = self._fetcher.fetch(value)
-        with telemetry.DECODE_SECONDS.time():
-            image = decode(data, self._settings.max_image_pixels, DRAFT_SIZE)
-            return _Fetched(value, address, content_key(data), self._encoder.prepare(image))
+    def _image_of(self, job: Future[ReadImage], value: str, failures: Failures) -> ReadImage | None:
+        try:
+            return job.result()
+        except Exception as error:
+            failures[value] = as_image_error(error)
+            log.warning("image %s: %s (%s)", loggable(value), error, failures[value].reason)
+            return None
 
     def _encode(
         self,
-        batch: list[_Fetched],
+        batch: list[ReadImage],
         deadline: float | None,
         strict: bool,
         embeddings: dict[str, Embedding],
@@ -278,7 +279,7 @@ class Embedder:
             self._encoding.release()
 
     def _encode_alone(
-        self, batch: list[_Fetched], failures: Failures, strict: bool
+        self, batch: list[ReadImage], failures: Failures, strict: bool
     ) -> dict[str, Embedding]:
         encoder = self._encoder
         try:
@@ -306,12 +307,13 @@ class Embedder:
             self._store.vectors.add(encoder.id, encoder.dim, rows)
             if again:
                 self._store.vectors.add_addresses(again)
+            self._reader.remember([image for image in batch if image.key not in broken])
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
             self._store_failed(error, strict)
         return {image.value: known[image.key] for image in batch if image.key in known}
 
-    def _rows_of(self, fresh: list[_Fetched]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
+    def _rows_of(self, fresh: list[ReadImage]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
         """Encode; a batch that fails is halved, until each image that fails is alone."""
         if not fresh:
             return [], {}
@@ -332,7 +334,7 @@ class Embedder:
                 regions is not None and not np.isfinite(regions).all()
             ):
                 log.error("image %s has no finite embedding", loggable(image.value))
-                broken[image.key] = _NOT_FINITE
+                broken[image.key] = NOT_FINITE
                 continue
             embedding = Embedding(
                 encoded.image[index].astype(np.float16),
@@ -346,42 +348,6 @@ class Embedder:
         if strict:
             raise error
         log.error("%s", error)
-
-
-_NOT_FINITE = ImageError(
-    ImageReason.NOT_FINITE,
-    "The model gives no finite embedding for the image.",
-    "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
-)
-
-
-def _late() -> ImageError:
-    return ImageError(
-        ImageReason.TIMEOUT,
-        "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
-        "Open the task again, or run ls-clip connect, which takes its time.",
-    )
-
-
-def _count(failures: Failures) -> None:
-    for failure in failures.values():
-        telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
-
-
-def as_image_error(error: Exception) -> ImageError:
-    """Any error while an image was fetched or encoded, as the failure of this image."""
-    if isinstance(error, ImageError):
-        return error
-    if isinstance(error, ClipError):
-        return ImageError(_reason(error), error.message, error.fix)
-    kind = type(error).__name__
-    return ImageError(ImageReason.INTERNAL, f"Unexpected {kind}.", "The log has the details.")
-
-
-def _reason(error: ClipError) -> ImageReason:
-    if isinstance(error, StudioError):
-        return ImageReason.LABEL_STUDIO
-    return ImageReason.ENCODER if isinstance(error, EncoderError) else ImageReason.INTERNAL
 
 
 def _passed(deadline: float | None) -> bool:
