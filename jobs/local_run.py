@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from backend.runtime import Runtime
 from backend.storage.artifacts import Artifacts
+from backend.storage.maintenance import dedupe
 from jobs.memory_runs import MemoryRuns
 from jobs.pipeline import embed_shard, list_shards
 from jobs.publish import promote
@@ -59,5 +60,8 @@ def run_locally(
             embed_shard(runs, now(), runtime, files, number)
         runs.note(run.id, state=RunState.IMPORTING)
         promote(runs, now(), runtime, files)
+    if now().changed:
+        # The embeddings of the earlier images go.
+        dedupe(runtime.store, runtime.encoder.id, runtime.encoder.dim)
     runs.note(run.id, state=RunState.DONE)
     return now(), runs.failures(run.id)

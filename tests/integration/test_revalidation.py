@@ -75,6 +75,11 @@ def contents(studio: StubStudio) -> dict[int, str]:
     return {one["task"]: json.dumps([one["score"], one["result"]]) for one in studio.predictions}
 
 
+def stored_keys(runtime: Runtime, studio: StubStudio) -> set[str]:
+    values = [data["image"] for data in studio.tasks.values()]
+    return set(runtime.store.vectors.keys_of(values).values())
+
+
 def encoded(runtime: Runtime) -> int:
     return int(runtime.encoder.images)  # type: ignore[attr-defined]
 
@@ -85,9 +90,13 @@ def test_only_the_task_whose_image_was_replaced_gets_another_suggestion_in_place
     first, _ = predict(runtime, revalidate=False)
     before, images = contents(studio), encoded(runtime)
     numbers = [one["id"] for one in studio.predictions]
+    earlier = stored_keys(runtime, studio)
     replace(files[2], 100)
     run, failures = predict(runtime)
     after = contents(studio)
+    assert len(stored_keys(runtime, studio) & earlier) == COUNT - 1
+    encoder = runtime.encoder
+    assert len(runtime.store.vectors.has(encoder.id, encoder.dim, earlier)) == COUNT - 1
     assert (run.revalidated, run.changed, run.rewritten, run.imported) == (COUNT, 1, 1, 0)
     assert failures == {} and encoded(runtime) == images + 1
     assert [task for task in after if after[task] != before[task]] == [3]

@@ -71,7 +71,7 @@ class StubStudio:
         if path.startswith("/api/predictions/"):
             found = [one for one in self.predictions if path.endswith(f"/{one['id']}/")]
             for one in found:
-                one |= body
+                one.update(body)
             return (200, found[0]) if found else (404, {"detail": "Not found."})
         if path.startswith("/api/tasks/") and path.endswith("/annotations/"):
             number = int(path.split("/")[3])
