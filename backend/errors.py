@@ -112,6 +112,13 @@ class QueueError(ClipError):
     http_status = 503
 
 
+class RunInProgressError(QueueError):
+    """A project's run in progress is not what was asked for."""
+
+    code = "run_in_progress"
+    http_status = 409
+
+
 class RunNotFoundError(QueueError):
     """The queue knows no run with this id, or several."""
 

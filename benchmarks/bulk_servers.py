@@ -18,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 import psutil
 
 from backend.demo.servers import VERSION, LocalStudio, LocalValkey, LocalWorker, new_secret
+from backend.images.validators import FetchedFile, Validators
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, free_port
 from backend.settings import Settings, load_settings
@@ -121,7 +122,11 @@ class Disk:
     """An `embedder.Source` that reads the same addresses from the disk."""
 
     def __init__(self, servers: Servers) -> None:
-        self.fetch = servers.read
+        self._read = servers.read
+
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile:
+        """The photo at this address."""
+        return FetchedFile(self._read(value))
 
 
 def address(name: str, copy: int | None = None) -> str:

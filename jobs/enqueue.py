@@ -11,6 +11,7 @@ import time
 from redis import Redis
 from rq.job import JobStatus
 
+from backend.errors import RunInProgressError
 from jobs import queue, schedule
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -38,7 +39,13 @@ queue. The names stay the same between releases, so that waiting jobs survive an
 
 
 def start_run(
-    runs: RunStore, project: int, scope: Scope, trigger: Trigger, head: str = ""
+    runs: RunStore,
+    project: int,
+    scope: Scope,
+    trigger: Trigger,
+    head: str = "",
+    *,
+    revalidate: bool = False,
 ) -> tuple[Run, bool]:
     """Start a run of a project, or join the one that is going on.
 
@@ -48,6 +55,7 @@ def start_run(
         scope: which tasks it is about.
         trigger: what asks for it.
         head: the set of heads that it puts into use; empty: the one that serves stays.
+        revalidate: whether the hosts of stored images are asked if they have changed.
 
     Returns:
         The run, and whether it is new.
@@ -56,13 +64,26 @@ def start_run(
         QueueError: Redis cannot be reached.
     """
     with queue.explained():
-        run, is_new = runs.start(project, scope, trigger, head)
+        run, is_new = runs.start(project, scope, trigger, head, revalidate)
         if is_new:
             enqueue_plan(runs, run.id)
             log.info(
                 "run %s: project %d, scope %s, requested by %s", run.id, project, scope, trigger
             )
     return run, is_new
+
+
+def require_revalidation(run: Run, revalidate: bool) -> None:
+    """Refuse to join a run that does not revalidate, where that is asked for.
+
+    Raises:
+        RunInProgressError: the run does not revalidate.
+    """
+    if revalidate and not run.revalidate:
+        raise RunInProgressError(
+            f"Project {run.project} has a run in progress that does not revalidate: {run.id}.",
+            f"Wait for its end (ls-clip runs {run.project}), then ask again.",
+        )
 
 
 def request_training(trainings: TrainingStore, project: int) -> int:

@@ -16,7 +16,8 @@ from jobs.run import Scope
 AHEAD = 16
 """Shards that may be listed before the first of them is processed."""
 Task = dict[str, Any]
-"""``id``, ``data``, and ``images``: the addresses of its images as they stand in the data."""
+"""``id``, ``data``, ``images`` (the addresses of its images as they stand in the data), and
+``annotated`` (whether it has an annotation)."""
 
 
 def tasks_in_scope(
@@ -58,6 +59,7 @@ def tasks_in_scope(
             "id": number,
             "data": {name: value for name, value in task_data(task).items() if name in kept},
             "images": sorted({value for value in images if value is not None}),
+            "annotated": bool(task["total_annotations"]),
         }
 
 

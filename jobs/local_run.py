@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from backend.runtime import Runtime
 from backend.storage.artifacts import Artifacts
+from backend.storage.maintenance import dedupe
 from jobs.memory_runs import MemoryRuns
 from jobs.pipeline import embed_shard, list_shards
 from jobs.publish import promote
@@ -15,7 +16,13 @@ from jobs.run_files import RunFiles
 
 
 def run_locally(
-    runtime: Runtime, project: int, scope: Scope, trigger: Trigger, report: Callable[[Run], None]
+    runtime: Runtime,
+    project: int,
+    scope: Scope,
+    trigger: Trigger,
+    report: Callable[[Run], None],
+    *,
+    revalidate: bool = False,
 ) -> tuple[Run, dict[int, dict[str, str]]]:
     """Predict a project's tasks.
 
@@ -29,6 +36,7 @@ def run_locally(
         scope: which tasks.
         trigger: what asks for it.
         report: called with the run after each change of it.
+        revalidate: whether the hosts of stored images are asked if they have changed.
 
     Returns:
         The run, which is done, and task id -> why it has no prediction, or only a part.
@@ -39,7 +47,7 @@ def run_locally(
         StoreError: the store cannot be read or written.
     """
     runs = MemoryRuns(report)
-    run = runs.start(project, scope, trigger)
+    run = runs.start(project, scope, trigger, revalidate)
 
     def now() -> Run:
         current = runs.get(run.id)
@@ -52,5 +60,8 @@ def run_locally(
             embed_shard(runs, now(), runtime, files, number)
         runs.note(run.id, state=RunState.IMPORTING)
         promote(runs, now(), runtime, files)
+    if now().changed:
+        # The embeddings of the earlier images go.
+        dedupe(runtime.store, runtime.encoder.id, runtime.encoder.dim)
     runs.note(run.id, state=RunState.DONE)
     return now(), runs.failures(run.id)

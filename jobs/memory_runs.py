@@ -23,7 +23,7 @@ class MemoryRuns:
         self._shards: dict[str, dict[int, Shard]] = {}
         self._failures: dict[str, dict[int, dict[str, str]]] = {}
 
-    def start(self, project: int, scope: Scope, trigger: Trigger) -> Run:
+    def start(self, project: int, scope: Scope, trigger: Trigger, revalidate: bool = False) -> Run:
         """A new run, whose tasks are being listed."""
         now = time.time()
         run = Run.model_validate(
@@ -32,6 +32,7 @@ class MemoryRuns:
                 "project": project,
                 "scope": scope,
                 "trigger": trigger,
+                "revalidate": revalidate,
                 "state": RunState.LISTING,
                 "created": now,
                 "updated": now,
@@ -65,6 +66,8 @@ class MemoryRuns:
             run_id,
             embedded=sum(shard.embedded for shard in shards),
             cached=sum(shard.cached for shard in shards),
+            revalidated=sum(shard.revalidated for shard in shards),
+            changed=sum(shard.changed for shard in shards),
             shards=len(shards),
             shards_done=sum(shard.done for shard in shards),
         )

@@ -148,6 +148,7 @@ def embed_shard(
             embedded=before + done,
             cached=max(0, cached - before),
             failed=failed,
+            changed=0 if recorded is None else recorded.changed,
         )
         if runs.progress(run.id, now) in ENDED or stop_requested():
             raise StoppedError
@@ -155,15 +156,20 @@ def embed_shard(
     failures = dict(unusable or {})
     filled = Filled(0, len(images), {})
     if not stored:
-        filled = embedder.fill([value for value in images if value not in failures], step)
+        usable = [value for value in images if value not in failures]
+        filled = embedder.fill(usable, step, revalidate=run.revalidate)
     failures |= filled.failures
+    changed, revalidated = [*filled.changed], filled.revalidated
     unreached = [value for value, error in failures.items() if error.reason in OUTAGE_REASONS]
     if unreached:
         # If Label Studio is away, this raises, and the shard is repeated with these images.
         LabelStudioClient(runtime.settings).version()
         for value in unreached:
             del failures[value]
-        failures |= embedder.fill(unreached).failures
+        again = embedder.fill(unreached, revalidate=run.revalidate)
+        failures |= again.failures
+        changed += again.changed
+        revalidated += again.revalidated
     failed = {task: error for value, error in failures.items() for task in images[value]}
     runs.record_failures(run.id, {task: error.as_dict() for task, error in failed.items()})
     _score_early(runtime, run, files, number)
@@ -175,6 +181,8 @@ def embed_shard(
         cached=cached,
         failed=len(failures),
         done=True,
+        revalidated=revalidated,
+        changed=files.add_changed(number, changed),
     )
     if runs.progress(run.id, now) in ENDED:
         raise StoppedError

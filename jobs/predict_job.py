@@ -58,7 +58,8 @@ def _plan(run_id: str) -> None:
         _sweep(runs, runtime)
         files = RunFiles(runtime.store.artifacts, run_id)
         for number, tasks in list_shards(runs, run, runtime, files):
-            if runtime.embedder.has_all([*tasks_by_image(tasks)]):
+            images = [*tasks_by_image(tasks)]
+            if runtime.embedder.needs_nothing(images, revalidate=run.revalidate):
                 # Faster done here than enqueued, and Label Studio lists on meanwhile.
                 embed_shard(runs, runs.get(run_id) or run, runtime, files, number, stored=True)
             else:
@@ -177,7 +178,7 @@ def _one_by_one(
             )
             continue
         runs.hold(run.id, number, address)
-        failures |= embedder.fill([value]).failures
+        failures |= embedder.fill([value], revalidate=run.revalidate).failures
         runs.hold(run.id, number, None)
         if stop_requested():
             raise StoppedError

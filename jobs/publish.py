@@ -20,6 +20,7 @@ from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from jobs.listing import Task, tasks_in_scope
+from jobs.rewriting import Rewriting, add_note, changed_note
 from jobs.run import ENDED, Run, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_log import RunLog
@@ -57,7 +58,8 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         # A process that died has sent something that Label Studio may still be working on.
         importer.recover(run.sent_to, run.sending)
         runs.note(run.id, imported=run.imported + importer.created, sending=0)
-    delivery = _Delivery(runs, run, runtime, predictor, importer)
+    rewriting = Rewriting(runs, run, runtime, studio, version) if run.revalidate else None
+    delivery = _Delivery(runs, run, runtime, predictor, importer, rewriting=rewriting)
     for number in range(run.shards):
         delivery.take(files.tasks(number), made=files.predictions(number, version))
     if version != run.planned_version and run.left_out:
@@ -65,6 +67,9 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         for part in _rest(studio, run, predictor.version, delivery, runtime.settings.shard_size):
             delivery.take(part, made={}, fetch=True)
     delivery.close()
+    reviewed = _reviewed_before_the_change(run, files)
+    if reviewed:
+        add_note(runs, run, changed_note(reviewed))
     now = runs.get(run.id)
     if now is None or now.state in ENDED or not (importer.there or run.head):
         # Nothing to show, or cancelled meanwhile: what was imported stays unseen.
@@ -75,7 +80,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         alive = {int(task["id"]) for task in studio.tasks.iterate(run.project)}
         double = importer.verify(expected & alive)
         if double:
-            runs.note(run.id, notes=(duplicates_note(run.project, double),))
+            add_note(runs, run, duplicates_note(run.project, double))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
     heads = runtime.versions.heads
     if (
@@ -84,7 +89,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         and heads.serving(key) != run.head
     ):
         # A rollback has withdrawn it.
-        runs.note(run.id, notes=(f"{run.head} was withdrawn meanwhile and is not put into use.",))
+        add_note(runs, run, f"{run.head} was withdrawn meanwhile and is not put into use.")
         return
     # Before Label Studio reports our change of the project, which does not change its labels.
     runs.set_config(run.project, config.digest)
@@ -113,17 +118,27 @@ class _Delivery:
     """Scores tasks and sends their predictions, many at once."""
 
     def __init__(
-        self, runs: RunLog, run: Run, runtime: Runtime, predictor: Predictor, importer: Importer
+        self,
+        runs: RunLog,
+        run: Run,
+        runtime: Runtime,
+        predictor: Predictor,
+        importer: Importer,
+        *,
+        rewriting: Rewriting | None,
     ) -> None:
         self._runs, self._run, self._runtime = runs, run, runtime
         self._predictor, self._importer = predictor, importer
+        self._rewriting = rewriting
         self._waiting: list[Prediction] = []
-        self._partial: set[int] = set()
         self.seen: set[int] = set()
         self.failures: dict[int, dict[str, str]] = runs.failures(run.id)
+        # A stored image whose host could not be asked: the task keeps its prediction, and people
+        # should know.
+        self._partial = set(self.failures) if run.revalidate else set()
 
     def take(self, tasks: list[Task], made: Mapping[int, Prediction], fetch: bool = False) -> None:
-        """Predict the tasks that have no prediction yet.
+        """Predict the tasks that have no prediction yet, or one that may be out of date.
 
         Args:
             tasks: of the run.
@@ -132,6 +147,9 @@ class _Delivery:
         """
         fresh = [task for task in tasks if task["id"] not in self.seen]
         self.seen |= {task["id"] for task in fresh}
+        if self._rewriting is not None:
+            there = [task for task in fresh if task["id"] in self._importer.there]
+            self._rewriting.take(self._stored(there, made))
         missing = [task for task in fresh if task["id"] not in self._importer.there]
         rest = [task for task in missing if task["id"] not in made]
         predictions = [made[task["id"]] for task in missing if task["id"] in made]
@@ -144,7 +162,8 @@ class _Delivery:
                 # Thousands wait: without the scores that they were made from.
                 self._waiting.append(replace(prediction, scored=()))
                 if prediction.failure is None:
-                    self.failures.pop(prediction.task, None)
+                    if prediction.task not in self._partial:
+                        self.failures.pop(prediction.task, None)
                 else:
                     # It lacks one of several images, which people should know.
                     self._partial.add(prediction.task)
@@ -157,9 +176,16 @@ class _Delivery:
         if len(self._waiting) >= self._runtime.settings.import_size:
             self._send()
 
+    def _stored(self, tasks: list[Task], made: Mapping[int, Prediction]) -> list[Prediction]:
+        rest = [task for task in tasks if task["id"] not in made]
+        predictions = self._predictor.predict_stored(rest) if rest else []
+        return predictions + [made[task["id"]] for task in tasks if task["id"] in made]
+
     def close(self) -> None:
         """Send what is left, and record why tasks have no prediction."""
         self._send()
+        if self._rewriting is not None:
+            self._rewriting.carry_out()
         for task in self._importer.there - self._partial:
             self.failures.pop(task, None)
         for task, reason in self._importer.dropped.items():
@@ -175,6 +201,18 @@ class _Delivery:
         made = self._run.imported + self._importer.created
         self._runs.note(self._run.id, imported=made, sending=0)
         self._waiting = []
+
+
+def _reviewed_before_the_change(run: Run, files: RunFiles) -> list[int]:
+    """Ids of the annotated tasks of which an image has changed."""
+    if not run.changed:
+        return []
+    return sorted(
+        task["id"]
+        for number in range(run.shards)
+        for task in files.tasks(number)
+        if task.get("annotated") and not files.changed(number).isdisjoint(task["images"])
+    )
 
 
 def _first_tasks(files: RunFiles, run: Run) -> list[Task]:

@@ -59,6 +59,8 @@ class Shard(Record):
         cached: images whose embedding was stored already.
         failed: images that could not be embedded.
         done: whether it needs no more work.
+        revalidated: stored images whose hosts answered whether they have changed.
+        changed: of them, images that were others than the ones that were embedded.
     """
 
     number: int
@@ -67,6 +69,8 @@ class Shard(Record):
     cached: int = 0
     failed: int = 0
     done: bool = False
+    revalidated: int = 0
+    changed: int = 0
 
 
 class Run(Record):
@@ -86,7 +90,11 @@ class Run(Record):
         embedded: images encoded; like the next ones, the sum over its shards.
         cached: images whose embedding was stored already.
         imported: predictions made in Label Studio.
-        failed: tasks without a prediction.
+        failed: tasks without a prediction, or whose stored image could not be asked for again.
+        revalidate: whether the hosts of stored images are asked if they have changed.
+        revalidated: stored images whose hosts answered; like the next one, the sum over its shards.
+        changed: of them, images that were others than the ones that were embedded.
+        rewritten: predictions in Label Studio that were made from another image, and now are not.
         shards: how many there are.
         shards_done: of them.
         error: why it failed, in the one shape of all errors.
@@ -118,6 +126,10 @@ class Run(Record):
     cached: int = 0
     imported: int = 0
     failed: int = 0
+    revalidate: bool = False
+    revalidated: int = 0
+    changed: int = 0
+    rewritten: int = 0
     shards: int = 0
     shards_done: int = 0
     error: Json[Mapping[str, str]] | None = None

@@ -110,6 +110,21 @@ class RunFiles:
             for item in content["items"]
         }
 
+    def add_changed(self, shard: int, values: Sequence[str]) -> int:
+        """Keep addresses of images that have changed; returns how many of the shard are kept."""
+        known = self.changed(shard)
+        if values:
+            addresses = sorted(known | set(values))
+            self._artifacts.write(
+                self._name(f"{shard}-changed"), {"addresses": addresses}, replace=True
+            )
+        return len(known | set(values))
+
+    def changed(self, shard: int) -> set[str]:
+        """Those addresses, as they stand in the tasks' data."""
+        content = self._artifacts.read(self._name(f"{shard}-changed"))
+        return set() if content is None else set(content["addresses"])
+
     def _read(self, what: str) -> dict[str, Any]:
         content = self._artifacts.read(self._name(what))
         if content is None:

@@ -46,7 +46,12 @@ class RunStore:
         self._active = key(connection, "active")
 
     def start(
-        self, project: int, scope: Scope, trigger: Trigger, head: str = ""
+        self,
+        project: int,
+        scope: Scope,
+        trigger: Trigger,
+        head: str = "",
+        revalidate: bool = False,
     ) -> tuple[Run, bool]:
         """A new run, or the one of this project that has not ended.
 
@@ -61,6 +66,7 @@ class RunStore:
                 "scope": scope,
                 "trigger": trigger,
                 "head": head,
+                "revalidate": revalidate,
                 "state": RunState.QUEUED,
                 "created": now,
                 "updated": now,
@@ -106,6 +112,8 @@ class RunStore:
             embedded=sum(shard.embedded for shard in shards),
             cached=sum(shard.cached for shard in shards),
             failed=int(failed),
+            revalidated=sum(shard.revalidated for shard in shards),
+            changed=sum(shard.changed for shard in shards),
             shards=len(shards),
             shards_done=sum(shard.done for shard in shards),
         )

@@ -88,6 +88,14 @@ def connect(
             help="The field in the tasks' data that holds labels known beforehand; '' for none."
         ),
     ] = None,
+    revalidate: Annotated[
+        bool,
+        typer.Option(
+            "--revalidate",
+            help="Ask for each stored image whether it was replaced, and correct what its task "
+            "suggests.",
+        ),
+    ] = False,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,7 +116,15 @@ def connect(
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
         runtime = Runtime(settings)
-        report = run(settings, studio, runtime, project, progress, known_field=known_label)
+        report = run(
+            settings,
+            studio,
+            runtime,
+            project,
+            progress,
+            known_field=known_label,
+            revalidate=revalidate,
+        )
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:

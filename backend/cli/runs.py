@@ -68,6 +68,14 @@ def predict(
             "them without an annotation; all: check every task again."
         ),
     ] = "missing",
+    revalidate: Annotated[
+        bool,
+        typer.Option(
+            "--revalidate",
+            help="With --only all: ask for each stored image whether it was replaced, and correct "
+            "what its task suggests.",
+        ),
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Show the progress until the run has ended.")
     ] = False,
@@ -81,15 +89,18 @@ def predict(
     settings = load_settings()
     configure_logging(settings)
     from backend.cli.wording import RUN_STATES
-    from jobs.enqueue import start_run
+    from jobs.enqueue import require_revalidation, start_run
     from jobs.polling import wait_until_started
     from jobs.queue import PREDICT
     from jobs.run import RunState, Scope, Trigger
 
     if only not in [*Scope]:
         raise SettingsError(f"--only {only} is not known.", f"Give one of: {', '.join(Scope)}.")
+    if revalidate and only != Scope.ALL:
+        raise SettingsError("--revalidate is about all tasks.", "Give --only all --revalidate.")
     runs = run_store(settings, wait)
-    run, is_new = start_run(runs, project, Scope(only), Trigger.CLI)
+    run, is_new = start_run(runs, project, Scope(only), Trigger.CLI, revalidate=revalidate)
+    require_revalidation(run, revalidate)
     if not is_new:
         word, _ = RUN_STATES[run.state]
         console.print(
@@ -150,12 +161,15 @@ def runs(
         require_project(settings, project)
         console.print(f"Project {project} has no recorded runs.")
         return
-    table = compact_table("run", "when", "state", "tasks", "imported", "failed", "only", "asked by")
+    columns = ["run", "when", "state", "tasks", "imported", "failed", "only", "asked by"]
+    revalidated = any(run.revalidate for run in listed)
+    table = compact_table(*columns, *(["revalidated", "changed"] if revalidated else []))
     for run in listed:
         when = time.strftime("%m-%d %H:%M", time.localtime(run.created))
         numbers = map(str, (run.listed, run.imported, run.failed))
         word, _ = RUN_STATES[run.state]
-        table.add_row(run.id, when, word, *numbers, run.scope, run.trigger)
+        more = [str(run.revalidated), str(run.changed)] if run.revalidate else []
+        table.add_row(run.id, when, word, *numbers, run.scope, run.trigger, *more)
     Console().print(table)
     for run in listed:
         if run.error is not None:
@@ -195,6 +209,12 @@ def _progress(run: Run) -> str:
         f"{run.failed} failed",
         f"{run.imported} imported",
     ]
+    if run.revalidate:
+        parts += [
+            f"{run.revalidated} revalidated",
+            f"{run.changed} changed",
+            f"{run.rewritten} rewritten",
+        ]
     if run.embedded:
         parts.append(f"{run.images_per_second:.1f} images/s")
     if run.seconds_left is not None:

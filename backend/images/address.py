@@ -69,3 +69,21 @@ def store_address(value: str, label_studio_url: str) -> str:
         if cloud.lower().startswith(CLOUD_SCHEMES):
             return cloud
     return label_studio_url + value
+
+
+def is_fixed(address: str, label_studio_url: str) -> bool:
+    """Whether an address always leads to the same image.
+
+    So does a ``data:`` URI, and so does an upload: Label Studio gives each file a name of its own.
+
+    Args:
+        address: from `store_address`.
+        label_studio_url: without a trailing slash.
+    """
+    if address.startswith("data:"):
+        return True
+    if not address.startswith(f"{label_studio_url}/"):
+        return False
+    # Under a sub-path, Label Studio includes that path in some of its addresses only.
+    path = address.removeprefix(label_studio_url).removeprefix(urlsplit(label_studio_url).path)
+    return path.startswith("/data/upload/")

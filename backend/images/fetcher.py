@@ -23,6 +23,7 @@ from urllib3.util import Retry, Url, parse_url
 
 from backend.errors import ImageError, ImageReason
 from backend.images.guard import guarded_pools, origin, remaining, time_limit
+from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from backend.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -89,6 +90,24 @@ class ImageFetcher:
                 ``forbidden``, ``not_found``, ``http_status`` or ``too_large``.
             ClipError: whatever ``studio_headers`` raises.
         """
+        file = self.fetch_file(value, UNKNOWN)
+        assert file is not None
+        return file.data
+
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile | None:
+        """Fetch one image like `fetch`, unless it is the one that is known.
+
+        Args:
+            value: as for `fetch`.
+            known: the validators that came with it before.
+
+        Returns:
+            The file; None if it is unchanged by its validators, and then its body was not read.
+
+        Raises:
+            ImageError: as for `fetch`.
+            ClipError: whatever ``studio_headers`` raises.
+        """
         if not isinstance(value, str) or not value.strip():
             raise ImageError(
                 ImageReason.BAD_URL,
@@ -97,7 +116,7 @@ class ImageFetcher:
             )
         value = value.strip()
         if value[:5].lower() == "data:":
-            return self._from_data_uri(value)
+            return FetchedFile(self._from_data_uri(value))
         url = self._locate(value)
         retrying = Retrying(
             retry=retry_if_exception_type(_TransientError),
@@ -106,7 +125,7 @@ class ImageFetcher:
             reraise=True,
         )
         with time_limit(self._settings.fetch_timeout):
-            return retrying(self._follow, url)
+            return retrying(self._follow, url, known)
 
     def _from_data_uri(self, value: str) -> bytes:
         head, comma, body = value.partition(",")
@@ -166,14 +185,14 @@ class ImageFetcher:
             _refuse_traversal(text)
         return url
 
-    def _follow(self, url: Url) -> bytes:
+    def _follow(self, url: Url, known: Validators) -> FetchedFile | None:
         with_token = True
         for _ in range(1 + MAX_REDIRECTS):
             # Once another host has decided where to go, the token is not sent any more.
             with_token = with_token and origin(url) == self._studio
-            headers = _HEADERS | (self._studio_headers() if with_token else {})
-            answer = self._get(url, headers)
-            if isinstance(answer, bytes):
+            token = self._studio_headers() if with_token else {}
+            answer = self._get(url, _HEADERS | known.conditions() | token, known)
+            if not isinstance(answer, str):
                 return answer
             url = self._checked(_joined(url, answer))
         raise ImageError(
@@ -182,8 +201,10 @@ class ImageFetcher:
             "Put the final address into the task's data.",
         )
 
-    def _get(self, url: Url, headers: dict[str, str]) -> bytes | str:
-        """The body (bytes), or the address to which the host redirects (str)."""
+    def _get(
+        self, url: Url, headers: dict[str, str], known: Validators
+    ) -> FetchedFile | str | None:
+        """The file, or the address to which the host redirects, or None if it is unchanged."""
         try:
             pool = self._pools.connection_from_host(url.host, url.port, url.scheme)
             response = pool.urlopen(
@@ -196,7 +217,7 @@ class ImageFetcher:
                 timeout=remaining(),
             )
             try:
-                return response.get_redirect_location() or self._body(url, response)
+                return response.get_redirect_location() or self._file(url, response, known)
             finally:
                 # A connection whose answer was read to the end is in its pool again already.
                 response.close()
@@ -224,6 +245,16 @@ class ImageFetcher:
                 f"{_loggable(url)}: the answer cannot be read ({error}).",
                 "Open the address in a browser, and fix the host.",
             ) from error
+
+    def _file(self, url: Url, response: BaseHTTPResponse, known: Validators) -> FetchedFile | None:
+        sent = Validators.of(response.headers)
+        if known.conditions() and response.status == 304:
+            # It has no body, and its connection is good for the next image.
+            response.drain_conn()
+            return None
+        if response.status == 200 and known.match(sent):
+            return None
+        return FetchedFile(self._body(url, response), sent)
 
     def _body(self, url: Url, response: BaseHTTPResponse) -> bytes:
         if response.status != 200:

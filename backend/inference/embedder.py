@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
@@ -14,9 +14,11 @@ import numpy as np
 
 from backend import telemetry
 from backend.encoders.base import Encoder
-from backend.errors import ClipError, EncoderError, ImageError, ImageReason, StoreError, StudioError
+from backend.errors import ImageError, StoreError
 from backend.images.address import loggable, store_address
-from backend.inference.preparer import Prepared, Preparer, Source
+from backend.inference.image_failures import NOT_FINITE, Failures, as_image_error, count, late
+from backend.inference.known_images import KnownImages
+from backend.inference.preparer import Known, Prepared, Preparer, Source
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
@@ -24,8 +26,6 @@ from backend.storage.vectors import Embedding, NewEmbedding
 
 log = logging.getLogger(__name__)
 
-Failures = dict[str, ImageError]
-"""Image address -> why there is no embedding of it."""
 Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
 URGENT = 8
@@ -45,12 +45,17 @@ class Filled:
     Attributes:
         embedded: images that were encoded.
         cached: images that the store had already.
-        failures: the other images.
+        failures: the other images. One whose embedding is stored, and which could not be fetched
+            when its host was asked for it, keeps its embedding.
+        revalidated: images whose hosts were asked whether they have changed, and answered.
+        changed: addresses of those that were another image than the one that was embedded.
     """
 
     embedded: int
     cached: int
     failures: Failures
+    revalidated: int = 0
+    changed: tuple[str, ...] = ()
 
 
 class Embedder:
@@ -68,6 +73,7 @@ class Embedder:
         self._encoder = encoder
         self._store = store
         self._preparer = Preparer(settings, encoder, fetcher)
+        self._known = KnownImages(settings, store)
         self._cache = EmbeddingCache(store.vectors, encoder.id, encoder.dim)
         self._encoding = threading.Lock()
 
@@ -88,7 +94,7 @@ class Embedder:
         if not missing:
             return stored, {}
         fresh, failures = self._encode_missing(missing, deadline)
-        _count(failures)
+        count(failures)
         return stored | fresh, failures
 
     def stored(self, values: Sequence[str]) -> Embedded:
@@ -102,11 +108,17 @@ class Embedder:
         """
         addresses = {value: self.address(value) for value in dict.fromkeys(values)}
         stored = self._stored(addresses, strict=True)
-        failures = {value: _late() for value in addresses if value not in stored}
-        _count(failures)
+        failures = {value: late() for value in addresses if value not in stored}
+        count(failures)
         return stored, failures
 
-    def fill(self, values: Sequence[str], step: Step = lambda cached, done, failed: None) -> Filled:
+    def fill(
+        self,
+        values: Sequence[str],
+        step: Step = lambda cached, done, failed: None,
+        *,
+        revalidate: bool = False,
+    ) -> Filled:
         """Make sure that the store has these images' embeddings, however long it takes.
 
         Memory stays flat: nothing is returned, and only so many images wait decoded.
@@ -114,37 +126,53 @@ class Embedder:
         Args:
             values: image addresses as the tasks' data has them.
             step: see `Step`.
+            revalidate: whether the hosts of stored images are asked if they have changed.
 
         Raises:
             StoreError: the store cannot be read, or could not be written.
         """
         addresses = {value: self.address(value) for value in dict.fromkeys(values)}
-        keys = self._store.vectors.keys_of(addresses.values())
-        present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
+        stored = self._stored_keys(addresses.values())
+        asked = self._known.known(stored) if revalidate else {}
         missing = {
             value: address
             for value, address in addresses.items()
-            if keys.get(address) not in present
+            if address not in stored or address in asked
         }
         cached = len(addresses) - len(missing)
         telemetry.CACHE_HITS.inc(cached)
         step(cached, 0, 0)
         fresh, failures = self._encode_missing(
-            missing, None, lambda done, failed: step(cached, done, failed)
+            missing,
+            None,
+            lambda same, done, failed: step(cached + same, done, failed),
+            asked,
         )
-        _count(failures)
-        return Filled(len(fresh), cached, failures)
+        count(failures)
+        same = len(missing) - len(fresh) - len(failures)
+        changed = tuple(value for value in fresh if addresses[value] in asked)
+        answered = sum(
+            address in asked and value not in failures for value, address in missing.items()
+        )
+        return Filled(len(fresh), cached + same, failures, answered, changed)
 
-    def has_all(self, values: Sequence[str]) -> bool:
-        """Whether the store has the embeddings of all of these images.
+    def needs_nothing(self, values: Sequence[str], *, revalidate: bool = False) -> bool:
+        """Whether `fill` with these arguments would fetch nothing.
 
         Raises:
             StoreError: the store cannot be read.
         """
         addresses = {self.address(value) for value in values}
+        stored = self._stored_keys(addresses)
+        return len(stored) == len(addresses) and not (
+            revalidate and any(not self._known.is_fixed(address) for address in addresses)
+        )
+
+    def _stored_keys(self, addresses: Iterable[str]) -> dict[str, str]:
+        """Address -> content key, of the images that this encoder has embedded."""
         keys = self._store.vectors.keys_of(addresses)
         present = self._store.vectors.has(self._encoder.id, self._encoder.dim, keys.values())
-        return len(keys) == len(addresses) and present >= set(keys.values())
+        return {address: key for address, key in keys.items() if key in present}
 
     def close(self) -> None:
         """Give up images that are being decoded; they fail with ``timeout``."""
@@ -172,12 +200,19 @@ class Embedder:
         self,
         missing: dict[str, str],
         deadline: float | None,
-        step: Callable[[int, int], None] | None = None,
+        step: Step | None = None,
+        asked: Mapping[str, Known] | None = None,
     ) -> tuple[dict[str, Embedding], Failures]:
-        """Fetch and encode images; with a ``step``, store failures are raised, else logged."""
-        strict, tell = step is not None, step or (lambda done, failed: None)
+        """Fetch and encode images; with a ``step``, store failures are raised, else logged.
+
+        An image that is asked for, and is the one that is known, is in neither of the results.
+        """
+        known = {} if asked is None else asked
+        strict, tell = step is not None, step or (lambda same, done, failed: None)
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
+        same: list[Prepared] = []
+        told = 0
         jobs: dict[Future[Prepared], str] = {}
         queue = deque(missing.items())
         ready: list[Prepared] = []
@@ -192,27 +227,34 @@ class Embedder:
             while (queue or jobs) and not _passed(deadline):
                 while queue and self._may_fetch(jobs, in_flight, deadline is not None):
                     value, address = queue.popleft()
-                    jobs[self._preparer.submit(value, address)] = value
+                    jobs[self._preparer.submit(value, address, known.get(address))] = value
                 done, _ = wait(jobs, timeout=_beat(deadline), return_when=FIRST_COMPLETED)
                 if not done:
-                    tell(len(embeddings), len(failures))
-                _collect(done, jobs, ready, failures)
+                    tell(len(same), len(embeddings), len(failures))
+                for image in _collected(done, jobs, failures):
+                    (same if image.pixels is None else ready).append(image)
                 # With a deadline, no image that is ready waits for those that are not; without one,
                 # only as long as others become ready.
                 enough = size if deadline is None and done else 1
                 while len(ready) >= enough and not _passed(deadline):
                     batch, ready = ready[:size], ready[size:]
                     self._encode(batch, deadline, strict, embeddings, failures)
-                    tell(len(embeddings), len(failures))
+                    tell(len(same), len(embeddings), len(failures))
+                if len(same) - told >= size:
+                    self._known.remember(same[told:])
+                    told = len(same)
+                    tell(len(same), len(embeddings), len(failures))
             if not _passed(deadline):
                 self._encode(ready, deadline, strict, embeddings, failures)
         finally:
             for job in jobs:
                 job.cancel()
-        tell(len(embeddings), len(failures))
-        for value in missing:
-            if value not in embeddings and value not in failures:
-                failures[value] = _late()
+        if strict:
+            self._known.remember(same[told:])
+        tell(len(same), len(embeddings), len(failures))
+        unchanged = {image.value for image in same}
+        left = missing.keys() - embeddings.keys() - failures.keys() - unchanged
+        failures |= {value: late() for value in left}
         return embeddings, failures
 
     def _may_fetch(
@@ -275,6 +317,7 @@ class Embedder:
             self._store.vectors.add(encoder.id, encoder.dim, rows)
             if again:
                 self._store.vectors.add_addresses(again)
+            self._known.remember([image for image in batch if image.key not in broken])
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
             self._store_failed(error, strict)
@@ -301,7 +344,7 @@ class Embedder:
                 regions is not None and not np.isfinite(regions).all()
             ):
                 log.error("image %s has no finite embedding", loggable(image.value))
-                broken[image.key] = _NOT_FINITE
+                broken[image.key] = NOT_FINITE
                 continue
             embedding = Embedding(
                 encoded.image[index].astype(np.float16),
@@ -317,56 +360,17 @@ class Embedder:
         log.error("%s", error)
 
 
-def _collect(
-    done: Iterable[Future[Prepared]],
-    jobs: dict[Future[Prepared], str],
-    ready: list[Prepared],
-    failures: Failures,
-) -> None:
-    """Move finished jobs to the images that are ready, or to the failures."""
+def _collected(
+    done: Iterable[Future[Prepared]], jobs: dict[Future[Prepared], str], failures: Failures
+) -> Iterator[Prepared]:
+    """The images of finished jobs; the others go to the failures."""
     for job in done:
         value = jobs.pop(job)
         try:
-            ready.append(job.result())
+            yield job.result()
         except Exception as error:
             failure = failures[value] = as_image_error(error)
             log.warning("image %s: %s (%s)", loggable(value), error, failure.reason)
-
-
-_NOT_FINITE = ImageError(
-    ImageReason.NOT_FINITE,
-    "The model gives no finite embedding for the image.",
-    "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
-)
-
-
-def _late() -> ImageError:
-    return ImageError(
-        ImageReason.TIMEOUT,
-        "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
-        "Open the task again, or run ls-clip connect, which takes its time.",
-    )
-
-
-def _count(failures: Failures) -> None:
-    for failure in failures.values():
-        telemetry.IMAGE_FAILURES.labels(failure.reason).inc()
-
-
-def as_image_error(error: Exception) -> ImageError:
-    """Any error while an image was fetched or encoded, as the failure of this image."""
-    if isinstance(error, ImageError):
-        return error
-    if isinstance(error, ClipError):
-        return ImageError(_reason(error), error.message, error.fix)
-    kind = type(error).__name__
-    return ImageError(ImageReason.INTERNAL, f"Unexpected {kind}.", "The log has the details.")
-
-
-def _reason(error: ClipError) -> ImageReason:
-    if isinstance(error, StudioError):
-        return ImageReason.LABEL_STUDIO
-    return ImageReason.ENCODER if isinstance(error, EncoderError) else ImageReason.INTERNAL
 
 
 def _passed(deadline: float | None) -> bool:

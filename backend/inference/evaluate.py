@@ -16,6 +16,7 @@ import torch
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import Row, Table
 from backend.errors import ImageError, ImageReason, SettingsError
+from backend.images.validators import FetchedFile, Validators
 from backend.inference.embedder import Embedder
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ModelVersion
@@ -36,14 +37,14 @@ class _Files:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
 
-    def fetch(self, value: str) -> bytes:
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile:
         path = Path(value.removeprefix("file:").rpartition("#")[0])
         try:
             if path.stat().st_size > self._max_bytes:
                 raise ImageError(
                     ImageReason.TOO_LARGE, f"{path} is too large.", "LS_CLIP_MAX_IMAGE_BYTES."
                 )
-            return path.read_bytes()
+            return FetchedFile(path.read_bytes())
         except OSError as error:
             raise ImageError(
                 ImageReason.NOT_FOUND,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.errors import ImageError, ImageReason
-from backend.inference.embedder import Embedder, Failures
+from backend.inference.embedder import Embedder
 from backend.inference.evidence import (
     ScoredControl,
     confidence,
@@ -24,6 +24,7 @@ from backend.inference.evidence import (
     with_visibility,
 )
 from backend.inference.holdout import blind_score, is_blind
+from backend.inference.image_failures import Failures
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction
 from backend.inference.task_images import TaskInput

@@ -14,6 +14,7 @@ from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.images.address import loggable
 from backend.images.decoder import Decoder
+from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from backend.settings import Settings
 from backend.storage.vectors import content_key
 
@@ -26,6 +27,19 @@ _MOST_WAITING = 200_000_000
 
 
 @dataclass(frozen=True)
+class Known:
+    """What the store knows about an image that may have been replaced.
+
+    Attributes:
+        key: content key of the image that is embedded.
+        validators: of that content.
+    """
+
+    key: str
+    validators: Validators
+
+
+@dataclass(frozen=True)
 class Prepared:
     """An image that is ready to be encoded.
 
@@ -33,20 +47,22 @@ class Prepared:
         value: its address as the task's data has it.
         address: its name in the store.
         key: its content key.
-        pixels: from `Encoder.prepare`.
+        validators: of that content.
+        pixels: from `Encoder.prepare`; None if the image is the known one.
     """
 
     value: str
     address: str
     key: str
+    validators: Validators
     pixels: Any
 
 
 class Source(Protocol):
     """Where image files come from: Label Studio and the web, or a disk."""
 
-    def fetch(self, value: str) -> bytes:
-        """The file at this address.
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile | None:
+        """The file at this address; None if it is the one with these validators.
 
         Raises:
             ImageError: it cannot be fetched or read.
@@ -75,15 +91,16 @@ class Preparer:
         self._lock = threading.Lock()
         self._costly: dict[Future[Prepared], int] = {}
 
-    def submit(self, value: str, address: str) -> Future[Prepared]:
+    def submit(self, value: str, address: str, known: Known | None = None) -> Future[Prepared]:
         """Begin with an image; the future can be cancelled until the image is ready.
 
         Args:
             value: its address as the task's data has it.
             address: its name in the store.
+            known: the image that is stored; it is not decoded if it is still the same.
         """
         outcome: Future[Prepared] = Future()
-        self._run(self._fetching, outcome, self._fetch, value, address)
+        self._run(self._fetching, outcome, self._fetch, value, address, known)
         return outcome
 
     def costly_of(self, jobs: Collection[Future[Prepared]]) -> int:
@@ -122,29 +139,46 @@ class Preparer:
             self._costly.pop(outcome, None)
         return not outcome.done() and outcome.set_running_or_notify_cancel()
 
-    def _fetch(self, outcome: Future[Prepared], value: str, address: str) -> None:
+    def _fetch(
+        self, outcome: Future[Prepared], value: str, address: str, known: Known | None
+    ) -> None:
         with telemetry.FETCH_SECONDS.time():
-            data = self._fetcher.fetch(value)
-        if self._decoder.is_ordinary(data, DRAFT_SIZE):
-            self._decode(outcome, value, address, data)
+            file = self._fetcher.fetch_file(value, UNKNOWN if known is None else known.validators)
+        if file is None:
+            assert known is not None
+            # Its validators are stored already.
+            self._succeed(outcome, Prepared(value, address, known.key, UNKNOWN, None))
+            return
+        if known is not None and known.key == content_key(file.data):
+            self._succeed(outcome, Prepared(value, address, known.key, file.validators, None))
+            return
+        if self._decoder.is_ordinary(file.data, DRAFT_SIZE):
+            self._decode(outcome, value, address, file)
             return
         log.info(
             "image %s: %d bytes that may be costly, for a decoder process",
             loggable(value),
-            len(data),
+            len(file.data),
         )
         keep = self.has_room
         with self._lock:
-            self._costly[outcome] = len(data) if keep else 0
+            self._costly[outcome] = len(file.data) if keep else 0
         step = self._decode if keep else self._fetch_again
-        self._run(self._decoding, outcome, step, value, address, *([data] if keep else []))
+        self._run(self._decoding, outcome, step, value, address, *([file] if keep else []))
 
     def _fetch_again(self, outcome: Future[Prepared], value: str, address: str) -> None:
-        self._decode(outcome, value, address, self._fetcher.fetch(value))
+        file = self._fetcher.fetch_file(value, UNKNOWN)
+        assert file is not None
+        self._decode(outcome, value, address, file)
 
-    def _decode(self, outcome: Future[Prepared], value: str, address: str, data: bytes) -> None:
+    def _decode(
+        self, outcome: Future[Prepared], value: str, address: str, file: FetchedFile
+    ) -> None:
         with telemetry.DECODE_SECONDS.time():
-            pixels = self._decoder.decoded(data, self._encoder.prepare, DRAFT_SIZE)
-            prepared = Prepared(value, address, content_key(data), pixels)
+            pixels = self._decoder.decoded(file.data, self._encoder.prepare, DRAFT_SIZE)
+            key = content_key(file.data)
+        self._succeed(outcome, Prepared(value, address, key, file.validators, pixels))
+
+    def _succeed(self, outcome: Future[Prepared], prepared: Prepared) -> None:
         if self._finish(outcome):
             outcome.set_result(prepared)

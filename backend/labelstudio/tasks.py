@@ -124,6 +124,15 @@ class Tasks:
                 return
             after = int(tasks[-1].id)
 
+    def is_annotated(self, task: int) -> bool:
+        """Whether a task has an annotation that was not cancelled.
+
+        Raises:
+            StudioNotFoundError: there is no such task.
+        """
+        annotations = self._transport.call("GET", f"/api/tasks/{task}/annotations/")
+        return any(not annotation["was_cancelled"] for annotation in annotations)
+
     def last_change(self, project: int) -> str:
         """A string that changes whenever an annotation is made, changed or deleted."""
         answer = self._transport.call(

@@ -70,6 +70,7 @@ def connect(
     progress: Progress = lambda what, done, total: None,
     *,
     known_field: str | None = None,
+    revalidate: bool = False,
 ) -> ConnectReport:
     """Make a project show suggestions, and keep it that way when called again.
 
@@ -81,6 +82,7 @@ def connect(
         progress: called with what is being done.
         known_field: the task-data field with labels known beforehand, from now on; empty: none;
             None: as before.
+        revalidate: whether it is asked for each stored image if it was replaced.
 
     Raises:
         LabelConfigError: the project's labeling config has no control that can be predicted.
@@ -96,7 +98,7 @@ def connect(
                 state = ProjectState(runtime.store, project_key(project))
                 _require_known_labels(studio, project, state, known_field)
                 state.set_known_field(known_field)
-            return _connect(settings, studio, runtime, project, progress)
+            return _connect(settings, studio, runtime, project, progress, revalidate=revalidate)
     except Timeout as error:
         raise StudioError(
             f"Project {number} is already being connected.", "Wait until that call has ended."
@@ -129,6 +131,8 @@ def _connect(
     runtime: Runtime,
     project: Mapping[str, Any],
     progress: Progress,
+    *,
+    revalidate: bool,
 ) -> ConnectReport:
     number = int(project["id"])
     config = parse_config(project["label_config"])
@@ -158,9 +162,12 @@ def _connect(
             progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
 
     if by_workers:
-        run, failures = run_by_workers(settings, number, report)
+        run, failures = run_by_workers(settings, number, report, revalidate=revalidate)
     else:
-        run, failures = run_locally(runtime, number, Scope.MISSING, Trigger.CONNECT, report)
+        scope = Scope.ALL if revalidate else Scope.MISSING
+        run, failures = run_locally(
+            runtime, number, scope, Trigger.CONNECT, report, revalidate=revalidate
+        )
     after = studio.projects.get(number)
     tasks, shown = int(after["task_number"]), str(after["model_version"] or "")
     if len(failures) < tasks:
@@ -176,7 +183,7 @@ def _connect(
 
 
 def run_by_workers(
-    settings: Settings, number: int, report: Callable[[Run], None]
+    settings: Settings, number: int, report: Callable[[Run], None], *, revalidate: bool = False
 ) -> tuple[Run, dict[int, dict[str, str]]]:
     """Start a run and wait for its end; waits first for one that is going on already.
 
@@ -188,11 +195,16 @@ def run_by_workers(
         StudioError: the run failed or was cancelled.
     """
     runs = RunStore(queue.connect(settings))
-    run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+    scope = Scope.ALL if revalidate else Scope.MISSING
+
+    def start() -> tuple[Run, bool]:
+        return enqueue.start_run(runs, number, scope, Trigger.CONNECT, revalidate=revalidate)
+
+    run, is_new = start()
     while not is_new:
         # It may be about other tasks, or have listed them before the last ones came.
         wait(runs, run.id, report)
-        run, is_new = enqueue.start_run(runs, number, Scope.MISSING, Trigger.CONNECT)
+        run, is_new = start()
     run = wait(runs, run.id, report)
     if run.state != RunState.DONE:
         error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}

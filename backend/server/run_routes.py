@@ -24,7 +24,8 @@ blueprint = Blueprint("runs", __name__, url_prefix="/projects/<int:project>")
 @requires_login
 def start_run(project: int) -> tuple[Response, int]:
     """Ask the workers for a run, or join the one that is going on: 202 with the run."""
-    scope = (json_body() if request.get_data() else {}).get("only", Scope.MISSING)
+    body = json_body() if request.get_data() else {}
+    scope, revalidate = body.get("only", Scope.MISSING), body.get("revalidate", False)
     if scope not in [*Scope]:
         raise RequestError(
             "'only' has an unknown value.",
@@ -32,8 +33,20 @@ def start_run(project: int) -> tuple[Response, int]:
             http_status=422,
             code="bad_field",
         )
+    if not isinstance(revalidate, bool):
+        raise RequestError("'revalidate' must be true or false.", http_status=422, code="bad_field")
+    if revalidate and scope != Scope.ALL:
+        raise RequestError(
+            "'revalidate' is about all tasks.",
+            'Send {"only": "all", "revalidate": true}.',
+            http_status=422,
+            code="bad_field",
+        )
     _require_project(project)
-    run, is_new = enqueue.start_run(state().runs, project, Scope(scope), Trigger.HTTP)
+    run, is_new = enqueue.start_run(
+        state().runs, project, Scope(scope), Trigger.HTTP, revalidate=revalidate
+    )
+    enqueue.require_revalidation(run, revalidate)
     return jsonify({**run.as_dict(), "joined": not is_new}), 202
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 VECTORS = "embeddings_"
 """Prefix of the names of the tables that hold embeddings."""
 ADDRESS_TABLE = "addresses"
+VALIDATOR_TABLE = "validators"
 _CLOCK_SECONDS = 2.0
 """How far the clock of a file system may be behind."""
 
 
 def is_recomputable(table: str) -> bool:
     """Whether all that a table of this name holds can be computed from the images again."""
-    return table == ADDRESS_TABLE or table.startswith(VECTORS)
+    return table in {ADDRESS_TABLE, VALIDATOR_TABLE} or table.startswith(VECTORS)
 
 
 def sync(path: str) -> None:

@@ -127,7 +127,7 @@ def adopt(settings: Settings, former: str) -> str:
         root.write(f"{installation}/{RECORD}", record, replace=True)
     store = Store(f"{uri}/{installation}")
     for scheme in ("http", "https"):
-        for name in ("addresses", "task_images"):
+        for name in ("addresses", "task_images", "validators"):
             store.tables.replace_prefix(
                 name, "address", f"{scheme}://{known[source]}/", f"{settings.label_studio_url}/"
             )

@@ -9,16 +9,18 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from backend.errors import StoreError
 from backend.storage.compaction import LOCK
-from backend.storage.durability import ADDRESS_TABLE, VECTORS
+from backend.storage.durability import ADDRESS_TABLE, VALIDATOR_TABLE, VECTORS
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT, chunks, in_conditions, sql_list, sql_text
+from backend.storage.validators import VALIDATORS
 from backend.storage.vectors import ADDRESSES
 
 
 def dedupe(store: Store, encoder_id: str, dim: int) -> int:
     """Delete duplicate rows, which several writers may have added, and merge small files.
 
-    The rows that readers use stay: the first of an embedding, the last of an address.
+    The rows that readers use stay: the first of an embedding, the last of an address. The
+    embeddings of an image that was replaced behind its last address are erased.
 
     Args:
         store: the store.
@@ -32,20 +34,28 @@ def dedupe(store: Store, encoder_id: str, dim: int) -> int:
         StoreError: the store cannot be read or written.
     """
     deleted = 0
+    replaced: set[str] = set()
     for table, column, last in (
         (store.vectors.embedding_table(encoder_id, dim), "key", False),
         (store.vectors.address_table(), "address", True),
+        (store.tables.table(VALIDATOR_TABLE, VALIDATORS), "address", True),
     ):
         # Row ids are positions, which a compaction changes.
         with store.locks.hold(LOCK), store.tables.writing, store.tables.errors("written"):
-            query = table.search().select([column]).with_row_id(True).limit(NO_LIMIT)
+            columns = ["key", "address"] if last else ["key"]
+            query = table.search().select(columns).with_row_id(True).limit(NO_LIMIT)
             rows = query.to_arrow()
             pairs = list(zip(rows[column].to_pylist(), rows["_rowid"].to_pylist(), strict=True))
             kept = dict(pairs if last else reversed(pairs))
             duplicates = [row for value, row in pairs if kept[value] != row]
+            if last and duplicates:
+                keys = dict(zip(rows["_rowid"].to_pylist(), rows["key"].to_pylist(), strict=True))
+                left = {keys[row] for row in kept.values()}
+                replaced |= {keys[row] for row in duplicates} - left
             for part in chunks(duplicates, LOOKUP_KEYS):
                 table.delete(f"_rowid IN ({sql_list(part)})")
         deleted += len(duplicates)
+    _erase_orphans(store, replaced)
     store.tables.compact_if_due()
     return deleted
 
@@ -96,11 +106,22 @@ def erase_images(store: Store, addresses: Iterable[str]) -> int:
     Raises:
         StoreError: the store cannot be read or written.
     """
-    keys = store.vectors.keys_of(addresses)
+    wheres = in_conditions("address", set(addresses))
+    keys: set[str] = set()
+    for where in wheres:
+        # All rows: the image may have been another one before.
+        rows = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
+        keys |= set(rows["key"].to_pylist())
     if not keys:
         return 0
-    erase_rows(store, ADDRESS_TABLE, ADDRESSES, in_conditions("address", keys))
-    orphans = set(keys.values())
+    erase_rows(store, ADDRESS_TABLE, ADDRESSES, wheres)
+    erase_rows(store, VALIDATOR_TABLE, VALIDATORS, wheres)
+    return _erase_orphans(store, keys)
+
+
+def _erase_orphans(store: Store, keys: Iterable[str]) -> int:
+    """Erase the embeddings of those images that no address leads to; returns their number."""
+    orphans = set(keys)
     for where in in_conditions("key", orphans):
         left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
         orphans -= set(left["key"].to_pylist())

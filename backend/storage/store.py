@@ -12,6 +12,7 @@ from backend.storage.artifacts import Artifacts
 from backend.storage.generation import Generation
 from backend.storage.locks import Locks
 from backend.storage.tables import Tables
+from backend.storage.validators import ValidatorRows
 from backend.storage.vectors import Vectors
 
 
@@ -27,6 +28,7 @@ class Store:
         locks: held across processes and machines.
         tables: LanceDB tables, by name.
         vectors: embeddings and image addresses, in those tables.
+        validators: what tells whether the image at an address is still the same.
 
     Raises:
         StoreError: the location cannot be opened.
@@ -39,3 +41,4 @@ class Store:
         self.locks = Locks(self.uri)
         self.tables = Tables(self.uri, self.generation, self.locks)
         self.vectors = Vectors(self.tables)
+        self.validators = ValidatorRows(self.tables)

@@ -184,7 +184,7 @@ def stored(runtime: Any, values: Sequence[str]) -> dict[str, Any]:
     """Whether the store has these images, and the encoder and the table for it."""
     return {
         "encoder": runtime.encoder.id,
-        "there": {value: runtime.embedder.has_all([value]) for value in values},
+        "there": {value: runtime.embedder.needs_nothing([value]) for value in values},
         "addresses": {value: runtime.embedder.address(value) for value in values},
         "table": runtime.versions.table().as_dict(),
     }

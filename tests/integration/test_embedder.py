@@ -12,6 +12,7 @@ import pytest
 
 from backend.errors import ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import fetch_address
+from backend.images.validators import FetchedFile, Validators
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
 from backend.storage.installations import open_store
@@ -27,11 +28,12 @@ class Source:
         self.asked: list[str] = []
         self.errors: dict[str, Exception] = {}
 
-    def fetch(self, value: str) -> bytes:
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile:
         self.asked.append(value)
         if value in self.errors:
             raise self.errors[value]
-        return png_bytes(photo(int(value.rstrip("/").rpartition("/")[2].partition("?")[0])))
+        number = int(value.rstrip("/").rpartition("/")[2].partition("?")[0])
+        return FetchedFile(png_bytes(photo(number)))
 
 
 @pytest.fixture
@@ -100,14 +102,14 @@ def test_images_go_to_the_encoder_in_batches(settings: Settings):
 def test_what_is_late_fails_and_the_rest_does_not_wait(parts: Parts):
     embedder, source, _ = parts
     release = threading.Event()
-    fetch = source.fetch
+    fetch = source.fetch_file
 
-    def slow(value: str) -> bytes:
+    def slow(value: str, known: Validators) -> FetchedFile:
         if value == ADDRESSES[2]:
             release.wait(30)
-        return fetch(value)
+        return fetch(value, known)
 
-    source.fetch = slow  # type: ignore[method-assign]
+    source.fetch_file = slow  # type: ignore[method-assign]
     try:
         found, failures = embedder.embed(ADDRESSES, deadline_seconds=1)
     finally:

@@ -14,6 +14,7 @@ import pytest
 
 from backend.errors import ImageError, ImageReason
 from backend.images.fetcher import ImageFetcher
+from backend.images.validators import FetchedFile, Validators
 from backend.inference.embedder import Embedder
 from backend.inference.prediction import logged
 from backend.inference.predictor import Predictor
@@ -269,15 +270,16 @@ def test_a_config_without_controls_leaves_the_task_open(make_runtime: MakeRuntim
 def test_a_late_image_is_a_failure_of_its_task_only(make_runtime: MakeRuntime, eager: str):
     runtime = make_runtime()
     release = threading.Event()
-    fetched = runtime.embedder._preparer._fetcher.fetch
+    source = runtime.embedder._preparer._fetcher
+    fetched = source.fetch_file
 
-    def fetch(value: str) -> bytes:
+    def fetch(value: str, known: Validators) -> FetchedFile | None:
         if value == "http://slow/":
             release.wait(30)
             raise ImageError(ImageReason.UNREACHABLE, "gone")
-        return fetched(value)
+        return fetched(value, known)
 
-    runtime.embedder._preparer._fetcher.fetch = fetch  # type: ignore[method-assign]
+    source.fetch_file = fetch  # type: ignore[method-assign]
     predictor = Predictor(runtime.versions.get(parse_config(eager), PROJECT), runtime.embedder)
     slow = {"id": 2, "data": {"image": "http://slow/"}}
     try:

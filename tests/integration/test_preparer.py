@@ -13,6 +13,7 @@ import psutil
 import pytest
 import requests
 
+from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from backend.inference import preparer as module
 from backend.inference.embedder import Embedder
 from backend.inference.preparer import Preparer
@@ -33,8 +34,8 @@ class Files:
     def __init__(self, **files: bytes) -> None:
         self.files = files
 
-    def fetch(self, value: str) -> bytes:
-        return self.files[value.rpartition("/")[2].partition("-")[0]]
+    def fetch_file(self, value: str, known: Validators) -> FetchedFile:
+        return FetchedFile(self.files[value.rpartition("/")[2].partition("-")[0]], UNKNOWN)
 
 
 FILES = Files(photo=png_bytes(photo(1)), tiled=costly.tiff_of_tiles(64), endless=ENDLESS)
@@ -85,13 +86,13 @@ def test_files_that_wait_are_kept_as_long_as_there_is_room(
 ):
     """Otherwise they are fetched again when it is their turn."""
     asked: list[str] = []
-    original = FILES.fetch
+    original = FILES.fetch_file
 
-    def fetch(value: str) -> bytes:
+    def fetch_file(value: str, known: Validators) -> FetchedFile:
         asked.append(value)
-        return original(value)
+        return original(value, known)
 
-    monkeypatch.setattr(preparer._fetcher, "fetch", fetch)
+    monkeypatch.setattr(preparer._fetcher, "fetch_file", fetch_file)
     monkeypatch.setattr(module, "_MOST_WAITING", 1)
     monkeypatch.setattr(preparer, "_decoding", ThreadPoolExecutor(1))
     blocker = threading.Event()

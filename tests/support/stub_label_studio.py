@@ -68,11 +68,21 @@ class StubStudio:
             return self._listing(asked)
         if path == "/api/predictions/":
             return 200, self.predictions
+        if path.startswith("/api/predictions/"):
+            found = [one for one in self.predictions if path.endswith(f"/{one['id']}/")]
+            for one in found:
+                one.update(body)
+            return (200, found[0]) if found else (404, {"detail": "Not found."})
+        if path.startswith("/api/tasks/") and path.endswith("/annotations/"):
+            number = int(path.split("/")[3])
+            there = [{"was_cancelled": False}] if number in self.annotated else []
+            return (200, there) if number in self.tasks else (404, {"detail": "Not found."})
         if path == f"/api/projects/{PROJECT}/model-versions/":
             versions = [one["model_version"] for one in self.predictions]
             return 200, {version: versions.count(version) for version in versions}
         if path == f"/api/projects/{PROJECT}/import/predictions":
-            self.predictions += [{**one, "id": len(self.predictions)} for one in body]
+            first = len(self.predictions)
+            self.predictions += [{**one, "id": first + n} for n, one in enumerate(body)]
             return 201, {"created": len(body)}
         if path == f"/api/projects/{PROJECT}/":
             self.shown = (body or {}).get("model_version", self.shown)

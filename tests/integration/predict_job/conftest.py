@@ -33,6 +33,7 @@ def runtime(
         redis_url=queue_settings.redis_url.get_secret_value(),
         label_studio_url=studio.url,
         label_studio_api_key="f" * 40,
+        allowed_hosts="127.0.0.1",
         batch_size=8,
         shard_size=SHARD,
     )

@@ -127,7 +127,7 @@ def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
         raise UnansweredError("Label Studio does not answer.", "Start it.")
 
     add_tasks(studio, *range(1, 11))
-    monkeypatch.setattr(runtime.embedder._preparer._fetcher, "fetch", no_token)
+    monkeypatch.setattr(runtime.embedder._preparer._fetcher, "fetch_file", no_token)
     studio.before = lambda method, path: 503 if path == "/api/version" else None
     run = begin(runs)
     work()
