@@ -125,7 +125,7 @@ def test_an_embedding_does_not_depend_on_where_its_image_was_decoded(tmp_path: P
         embedder = Embedder(settings, StubEncoder(), Store(settings.store_uri), files)
         # The smaller budget leaves the calling thread no memory for it.
         decoder = embedder._preparer._decoder
-        assert decoder.is_ordinary(files.fetch("photo")) == (name == "here")
+        assert decoder.is_ordinary(files.files["photo"]) == (name == "here")
         found, failures = embedder.embed(PHOTOS[:1])
         assert not failures
         rows.append(found[PHOTOS[0]])
