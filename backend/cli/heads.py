@@ -111,7 +111,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.storage.artifacts import DamagedArtifactError
-    from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+    from backend.storage.head_registry import HeadRegistry
     from backend.storage.installations import open_store
     from backend.storage.project_state import ProjectState
     from backend.training.head_trainer import MIN_APPROVALS
@@ -122,9 +122,10 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     registry, former = HeadRegistry(store), ProjectState(store, key).former_names()
     damage = registry.damage(key)
     sets = [registry.get(key, name) for name in registry.names(key) if name not in damage]
-    serving, history, candidate = "", [""], ""
+    serving, candidate = "", ""
+    history: list[str] = []
     try:
-        serving, history = registry.serving(key), registry.history(key) or [ZERO_SHOT]
+        serving, history = registry.serving(key), registry.history(key)
         candidate = registry.candidate(key)
     except DamagedArtifactError as error:
         damage["serving"] = str(error)
@@ -138,7 +139,7 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
         return
     for name, message in damage.items():
         console.print(f"[bold red]{name} is damaged:[/] {plain(message)}", highlight=False)
-    if serving != history[-1]:
+    if history and serving != history[-1]:
         console.print(
             f"[bold red]{plain(history[-1])} should be in use and is damaged; {serving} is in use "
             f"instead.[/] Restore it from a backup, or keep {serving}: "
