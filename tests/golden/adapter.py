@@ -127,7 +127,7 @@ def predict(
             "blind": one.blind,
             "failure": None if one.failure is None else [one.failure.reason, one.failure.as_dict()],
         }
-        for one in Predictor(version, runtime.embedder).predict(tasks, 30.0)
+        for one in Predictor(version, runtime.embedder).predict(tasks)
     ]
 
 
