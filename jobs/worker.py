@@ -259,6 +259,10 @@ def main() -> int:
 
 if __name__ == "__main__":
     code = main()
+    # Not above: the supervisor needs no store.
+    from backend.storage.compaction import FINISH_SECONDS, finish_compactions
+
+    finish_compactions(FINISH_SECONDS)
     logging.shutdown()
     # Threads inside the model's libraries may abort a normal exit.
     os._exit(code)

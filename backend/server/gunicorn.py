@@ -221,6 +221,9 @@ def check_port(settings: Settings) -> None:
 
 def _leave(server: Any, worker: Any) -> None:
     """End the worker at once: threads inside the model's libraries abort a normal exit."""
+    from backend.storage.compaction import FINISH_SECONDS, finish_compactions
+
+    finish_compactions(FINISH_SECONDS)
     logging.shutdown()
     error = sys.exc_info()[1]
     code = error.code if isinstance(error, SystemExit) else 1

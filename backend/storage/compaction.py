@@ -34,6 +34,24 @@ file, and each append writes a list of all of them."""
 CHECK_EVERY = 16
 """Appends between two looks at a table's files."""
 LOCK = "compaction"
+FINISH_SECONDS = 20.0
+"""How long a process that is asked to end waits for its compactions."""
+
+
+_THREAD = "compaction of "
+"""How the names of the threads begin."""
+
+
+def finish_compactions(seconds: float) -> None:
+    """Let the compactions of this process end, before it does: see `Compactor.start_if_due`.
+
+    Args:
+        seconds: how long they may take.
+    """
+    deadline = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name.startswith(_THREAD):
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 class Compactor:
@@ -52,8 +70,8 @@ class Compactor:
     def start_if_due(self, table: Any) -> None:
         """Compact a table in a thread of its own, if it is due and nobody is compacting.
 
-        The thread ends its work before the process exits: an interrupted compaction leaves files
-        that LanceDB deletes only after a week.
+        An interrupted compaction loses nothing, but leaves files that LanceDB deletes only after a
+        week: a process that is ended by ``os._exit`` calls `finish_compactions` before.
 
         Args:
             table: of LanceDB.
@@ -68,7 +86,7 @@ class Compactor:
             finally:
                 self._running.release()
 
-        threading.Thread(target=run, name=f"compaction of {name}").start()
+        threading.Thread(target=run, name=_THREAD + name).start()
 
     def compact(self, name: str) -> None:
         """Compact a table now, whether it is due or not; waits for another compaction to end.

@@ -39,7 +39,6 @@ from backend.training.pulling import Pulled
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from jobs import enqueue, queue, schedule
-from jobs.key_migration import adopt_former_keys
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -339,11 +338,6 @@ def current_config(connection: Redis, project: int) -> str:
 def connect(url: str) -> Redis:
     """A connection with the keys of the recordings' installation."""
     return queue.connect(make_settings(Path("store"), redis_url=url))
-
-
-def take_over(connection: Redis) -> None:
-    """What a worker does when it finds the records of a former release."""
-    adopt_former_keys(connection)
 
 
 def waiting_jobs(connection: Redis) -> dict[str, list[str]]:

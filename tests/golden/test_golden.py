@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from jobs.key_migration import adopt_former_keys
 from tests.golden import adapter, cases
 from tests.golden.normal import differences
 from tests.golden.record import RECORDINGS, file_of
@@ -160,7 +161,7 @@ def redis(connection: Redis) -> Redis:
             connection.rpush(key, *map(_bytes, value))
         if kept["expires"]:
             connection.expire(key, 3600)
-    adapter.take_over(connection)
+    adopt_former_keys(connection)
     return connection
 
 

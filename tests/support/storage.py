@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from backend.storage.compaction import finish_compactions
+
 
 def wait_for_compaction() -> None:
     """Wait until no table is being compacted by this process."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("compaction of"):
-            thread.join(60)
-            assert not thread.is_alive()
+    finish_compactions(60)
+    assert not [thread for thread in threading.enumerate() if "compaction" in thread.name]
