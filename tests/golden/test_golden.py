@@ -195,7 +195,8 @@ def test_a_run_of_an_older_redis_can_go_on(redis: Redis):
         **{"sending": 9, "sent_to": 4},
     }
     assert {name: fields[name] for name in wanted} == wanted
-    assert set(fields) - set(wanted) == {"id", "created", "updated", "working"}
+    later = {"revalidate", "revalidated", "changed", "rewritten"}
+    assert set(fields) - set(wanted) - later == {"id", "created", "updated", "working"}
     assert [shard["done"] for shard in run["shards"]] == [True, False, False]
     assert run["shards"][0] | {"number": 0, "tasks": 16, "embedded": 10} == run["shards"][0]
     assert list(run["failures"]) == ["8", "70"]
@@ -214,7 +215,7 @@ def test_what_an_older_redis_had_in_progress_is_enqueued_again(redis: Redis):
     reconcile_now(redis)
     waiting = adapter.waiting_jobs(redis)
     assert any("-shard-" in job for job in waiting["predict"])
-    assert [job.startswith("8-train") for job in waiting["train"]] == [True]
+    assert any(job.startswith("8-train") for job in waiting["train"])
     assert set(adapter.waiting_functions(redis)) <= set(adapter.runnable())
 
 
