@@ -114,7 +114,7 @@ def enqueue_training(trainings: TrainingStore, project: int, reason: TrainingRea
 
 def enqueue_reconcile_all(connection: Redis) -> None:
     """Ask a worker to reconcile all projects, unless that job is there already."""
-    job = queue.job_id(connection, "look-again")
+    job = queue.own_name(connection, "look-again")
     if queue.statuses(connection, queue.TRAIN, [job]).get(job) not in queue.ALIVE:
         queue.remove(connection, queue.TRAIN, job)
         queue.enqueue(connection, queue.TRAIN, RECONCILE_ALL, job_id=job)
@@ -122,7 +122,7 @@ def enqueue_reconcile_all(connection: Redis) -> None:
 
 def train_id(connection: Redis, project: int) -> str:
     """The id of a project's training job."""
-    return queue.job_id(connection, f"{project}-train")
+    return queue.own_name(connection, f"{project}-train")
 
 
 def plan_id(run_id: str) -> str:

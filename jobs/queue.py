@@ -94,14 +94,22 @@ def key(connection: Redis, name: str) -> str:
         connection: from `connect`.
         name: of the key within the installation.
     """
-    installation = getattr(connection, "installation", "")
+    installation = _installation(connection)
     return f"{PREFIX}{installation}:{name}" if installation else PREFIX + name
 
 
-def job_id(connection: Redis, name: str) -> str:
-    """The id of a job that is no part of a run: RQ's ids are shared by all that use a Redis."""
-    installation = getattr(connection, "installation", "")
+def own_name(connection: Redis, name: str) -> str:
+    """The name of a queue, or the id of a job that is no part of a run, in this installation.
+
+    RQ's names and ids are shared by all that use a Redis.
+    """
+    installation = _installation(connection)
     return f"{name}-{installation}" if installation else name
+
+
+def _installation(connection: Redis) -> str:
+    """The id of the installation; empty on the connection to a former release's keys."""
+    return str(getattr(connection, "installation", ""))
 
 
 def connect(settings: Settings, retries: int = 2) -> Connection:
@@ -176,9 +184,8 @@ def as_queue_error(error: RedisError) -> QueueError:
 
 def queue(connection: Redis, name: str) -> Queue:
     """One of `QUEUES`, of the installation."""
-    installation = getattr(connection, "installation", "")
     return Queue(
-        f"{name}-{installation}" if installation else name,
+        own_name(connection, name),
         connection=connection,
         job_class=QuietJob,
         serializer=JSONSerializer,

@@ -36,7 +36,7 @@ from jobs.record import DamagedRecordError
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
-from jobs.training_state import TrainingReason, TrainingState, TrainingStore
+from jobs.training_state import Training, TrainingReason, TrainingState, TrainingStore
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,7 @@ def reconcile(connection: Redis, settings: Settings) -> None:
     trainings = TrainingStore(connection)
     for project in trainings.active():
         with _alone(f"the training of project {project}"):
-            try:
-                _reconcile_training(trainings, project)
-            except DamagedRecordError:
-                trainings.set_aside(project)
-                raise
+            _reconcile_training(trainings, project)
     if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
         enqueue_reconcile_all(connection)
     farthest = max(settings.train_after, settings.reconcile_every, settings.refresh_every)
@@ -113,11 +109,7 @@ def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -
     """Start what is due; returns the unix time for which it is postponed, None: it has begun."""
     now = time.time()
     if kind == Kind.REFRESH:
-        try:
-            candidate = trainings.get(project).candidate
-        except DamagedRecordError:
-            trainings.set_aside(project)
-            raise
+        candidate = _training(trainings, project).candidate
         if not candidate:
             return None
         run, is_new = start_run(runs, project, Scope.UNLABELLED, Trigger.TRAINING, candidate)
@@ -143,6 +135,15 @@ def _pause(attempts: int) -> float:
     return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** (attempts - 1))
 
 
+def _training(trainings: TrainingStore, project: int) -> Training:
+    """How a project's training stands; a damaged record is set aside, and told once."""
+    try:
+        return trainings.get(project)
+    except DamagedRecordError:
+        trainings.set_aside(project)
+        raise
+
+
 def _is_pausing(ends: float, now: float) -> bool:
     """Whether a pause is not over; one that seems too long was written by a wrong clock."""
     return now < ends <= now + LONGEST_PAUSE
@@ -152,7 +153,7 @@ def _reconcile_training(trainings: TrainingStore, project: int) -> None:
     """Retry a training whose job has failed, or was lost with its worker."""
     job = train_id(trainings.connection, project)
     status = queue.statuses(trainings.connection, queue.TRAIN, [job]).get(job)
-    now, training = time.time(), trainings.get(project)
+    now, training = time.time(), _training(trainings, project)
     if status in queue.ALIVE or training.state == TrainingState.IDLE:
         return
     if _is_pausing(training.not_before, now):

@@ -45,8 +45,8 @@ class Rewriter:
         Args:
             item: as for the bulk import.
         """
-        digests = self._stored.get(int(item["task"]), {}).values()
-        return any(digest != _digest(item) for digest in digests)
+        stored = self._stored.get(int(item["task"]))
+        return stored is not None and set(stored.values()) != {_digest(item)}
 
     def due(self, item: Mapping[str, Any]) -> list[int]:
         """Numbers of the predictions that are to be replaced by this one: none of annotated tasks.

@@ -17,6 +17,11 @@ import pyarrow.fs
 from backend.errors import StoreError
 from backend.storage.durability import sync
 
+DAMAGED_FIX = (
+    "Restore it from a backup. Without one, delete it; docs/architecture.md says what each folder "
+    "holds."
+)
+
 
 class DamagedArtifactError(StoreError):
     """A file of the store does not hold a JSON object."""
@@ -64,18 +69,16 @@ class Artifacts:
             raise self.damaged(name, "it holds no JSON object")
         return content
 
-    def damaged(self, name: str, why: str) -> DamagedArtifactError:
+    def damaged(self, name: str, why: str, fix: str = DAMAGED_FIX) -> DamagedArtifactError:
         """The error for an artifact that does not hold what it should.
 
         Args:
             name: of the artifact.
             why: what is wrong with it.
+            fix: what a person can do.
         """
-        return DamagedArtifactError(
-            f"The file {self._path(name)} of the store is damaged: {why}.",
-            "Restore it from a backup. Without one, delete it; docs/architecture.md says what each "
-            "folder holds.",
-        )
+        message = f"The file {self._path(name)} of the store is damaged: {why}."
+        return DamagedArtifactError(message, fix)
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
         """Write a JSON artifact. One that exists already is kept unless ``replace`` is set.

@@ -165,20 +165,22 @@ def _check_pointer(
 ) -> Iterator[Problem]:
     pointer = PointerFile(store, project)
     path = f"projects/{project}/serving"
+    damage: StoreError | None = None
     try:
         pointer.read_file()
+    except DamagedArtifactError as error:
+        damage = error
+    try:
         now = pointer.read()
     except DamagedArtifactError as error:
-        try:
-            now = pointer.read()
-        except DamagedArtifactError as both:
-            yield Problem(path, both.message, fix=both.fix)
-            return
-        if not repair:
-            yield Problem(path, error.message, fix=_REPAIR)
-            return
+        yield Problem(path, error.message, fix=error.fix)
+        return
+    if damage is not None and not repair:
+        yield Problem(path, damage.message, fix=_REPAIR)
+        return
+    if damage is not None:
         pointer.change(lambda read: read)
-        yield Problem(path, error.message, "written anew from its copy")
+        yield Problem(path, damage.message, "written anew from its copy")
     serving = now.history[-1] if now.history else ZERO_SHOT
     if serving not in {ZERO_SHOT, *registry.names(project)}:
         number = project.partition(".")[0]

@@ -1,8 +1,7 @@
 """Locks of a store: one holder per name at a time, across threads, processes and machines.
 
 In a directory these are file locks, which the operating system releases when their holder dies. In
-a bucket a lock is a lease: a table of one row, which LanceDB updates atomically; its holder renews
-it, and it expires when the holder dies.
+a bucket a lock is a lease, which its holder renews, and which expires when the holder dies.
 """
 
 from __future__ import annotations
@@ -10,32 +9,19 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from backend.errors import StoreError
 from backend.storage.artifacts import store_errors
-
-# LanceDB warns that readers of an old version fail; nobody reads one for longer than a moment.
-# Filters are process-wide and switching them per call is not thread-safe: installed once.
-warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarning)
+from backend.storage.leases import LEASE_SECONDS, Lease
 
 WAIT_SECONDS = 60.0
 """How long `Locks.hold` waits for another holder."""
-LEASE_SECONDS = 120.0
-"""After which the lease of a dead holder is free; the clocks of all machines must agree better."""
 _POLL_SECONDS = 0.2
-_LEASE_VERSIONS = 200
-"""Superseded versions of a lease's table that are kept at most."""
-_LEASE = pa.schema([pa.field("holder", pa.string()), pa.field("expires", pa.float64())])
 
 
 class Locks:
@@ -83,7 +69,7 @@ class Locks:
     def _held(self, name: str, wait_seconds: float) -> Iterator[bool]:
         digest = hashlib.sha256(name.encode()).hexdigest()[:16]
         if "://" in self._uri:
-            with _leased(self._uri, f"lock_{digest}", wait_seconds) as held:
+            with _leased(self._uri, f"locks/{digest}.json", wait_seconds) as held:
                 yield held
             return
         folder = Path(self._uri) / "locks"
@@ -99,18 +85,14 @@ class Locks:
 
 
 @contextmanager
-def _leased(uri: str, name: str, wait_seconds: float) -> Iterator[bool]:
+def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
     """Hold a lease while the block runs; gives whether it could be had in time."""
-    import lancedb
+    from obstore.exceptions import BaseError
 
     deadline = time.monotonic() + wait_seconds
-    holder = uuid4().hex
     with store_errors(uri, "written"):
-        # Zero: each update begins at the newest version.
-        database = lancedb.connect(uri, read_consistency_interval=timedelta(0))
-        free = pa.table({"holder": [""], "expires": [0.0]}, schema=_LEASE)
-        table = database.create_table(name, data=free, exist_ok=True)
-        while not (held := _take(table, holder)) and time.monotonic() < deadline:
+        lease = Lease(uri, path)
+        while not (held := lease.take()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     if not held:
         yield False
@@ -120,9 +102,8 @@ def _leased(uri: str, name: str, wait_seconds: float) -> Iterator[bool]:
     def renew() -> None:
         while not stopped.wait(LEASE_SECONDS / 4):
             # While the bucket does not answer for a moment, most of the lease is still left.
-            with suppress(Exception):
-                values = {"expires": time.time() + LEASE_SECONDS}
-                table.update(where=f"holder = '{holder}'", values=values)
+            with suppress(BaseError):
+                lease.renew()
 
     keeper = threading.Thread(target=renew, name="lease", daemon=True)
     keeper.start()
@@ -132,14 +113,5 @@ def _leased(uri: str, name: str, wait_seconds: float) -> Iterator[bool]:
         stopped.set()
         keeper.join()
         # What cannot be released now expires by itself.
-        with suppress(Exception):
-            table.update(where=f"holder = '{holder}'", values={"holder": "", "expires": 0.0})
-            if table.version > _LEASE_VERSIONS:
-                table.optimize(cleanup_older_than=timedelta(0))
-
-
-def _take(table: Any, holder: str) -> bool:
-    """Whether the lease was free and is now the holder's: LanceDB updates a row only once."""
-    now = time.time()
-    values = {"holder": holder, "expires": now + LEASE_SECONDS}
-    return bool(table.update(where=f"expires < {now}", values=values).rows_updated)
+        with suppress(BaseError):
+            lease.release()

@@ -94,6 +94,9 @@ def _erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str
         kept = table.search().select([column]).limit(1).to_arrow()[column].to_pylist()
         if kept:
             table.update(where=f"{column} = {sql_text(kept[0])}", values={column: kept[0]})
+        else:
+            # A table's newest version names the condition of the deletion that made it.
+            table.delete("false")
     store.tables.compactor.compact(name)
 
 

@@ -139,7 +139,7 @@ class ProjectState:
         try:
             return LabelHistory.from_dict(content)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(self._history_name, error) from error
+            raise self._damaged(self._history_name, error) from error
 
     def settle(self, control: str, key: str) -> None:
         """Note that a former label was not renamed: see `FormerLabel.settled`.
@@ -167,7 +167,7 @@ class ProjectState:
                 for control, renames in content["controls"].items()
             }
         except (AttributeError, KeyError, TypeError) as error:
-            raise _damaged(name, error) from error
+            raise self._damaged(name, error) from error
 
     def former_names(self) -> dict[str, dict[str, str]]:
         """Control name -> former key of a label -> the key that replaced it.
@@ -217,10 +217,10 @@ class ProjectState:
         """Control name -> label key -> since when it is known, as noted; None before the first."""
         return self._store.artifacts.read(self._ages_name)
 
-
-def _damaged(name: str, error: Exception) -> StoreError:
-    return StoreError(
-        f"The file {name}.json of the store is damaged ({type(error).__name__}: {error}).",
-        "Restore it from a backup. Without one, delete it: labels that were renamed have to be "
-        "renamed again (ls-clip rename).",
-    )
+    def _damaged(self, name: str, error: Exception) -> StoreError:
+        return self._store.artifacts.damaged(
+            name,
+            f"{type(error).__name__}: {error}",
+            "Restore it from a backup. Without one, delete it: labels that were renamed have to be "
+            "renamed again (ls-clip rename).",
+        )

@@ -30,6 +30,7 @@ LOOKUP_KEYS = 512
 """Keys per query, as many as a shard has tasks: a longer IN list parses slowly."""
 SYNC_SECONDS = 5.0
 """Between two waits for the disk, where rows can be computed again."""
+_CREATION = "creation of a table"
 ATTEMPTS = 3
 """Attempts at a query or an append."""
 NO_LIMIT = 2**31 - 1
@@ -71,6 +72,7 @@ class Tables:
 
         self.uri = uri
         self._generation = generation
+        self._locks = locks
         self.compactor = Compactor(uri, locks)
         self.writing = threading.Lock()
         self._opening = threading.Lock()
@@ -92,10 +94,19 @@ class Tables:
             if name not in self._open:
                 self._generation.ensure()
                 with store_errors(self.uri, "opened"):
-                    self._open[name] = self.database.create_table(
-                        name, schema=schema, exist_ok=True
-                    )
+                    self._open[name] = self._opened(name, schema)
             return self._open[name]
+
+    def _opened(self, name: str, schema: pa.Schema) -> Any:
+        if name in self._names():
+            return self.database.open_table(name)
+        # One at a time: LanceDB's creation can replace a table that another process has created in
+        # the same moment, with its rows.
+        with self._locks.hold(_CREATION):
+            return self.database.create_table(name, schema=schema, exist_ok=True)
+
+    def _names(self) -> list[str]:
+        return list(self.database.list_tables(limit=NO_LIMIT).tables)
 
     def names(self) -> list[str]:
         """Names of all tables.
@@ -104,7 +115,7 @@ class Tables:
             StoreError: the store cannot be read.
         """
         with self.errors("read"):
-            return list(self.database.list_tables(limit=NO_LIMIT).tables)
+            return self._names()
 
     def version(self, name: str, schema: pa.Schema) -> TableVersion:
         """A table's version, which every change of it by any process makes another.
@@ -114,7 +125,7 @@ class Tables:
         Raises:
             StoreError: the store cannot be read.
         """
-        number = self._read(name, schema, lambda table: int(table.version))
+        number = self._attempt(name, schema, "read", lambda table: int(table.version))
         return TableVersion(self._generation.seen, number)
 
     def append(self, name: str, rows: pa.Table) -> None:
@@ -160,7 +171,7 @@ class Tables:
             query = table.search().where(where).limit(NO_LIMIT)
             return (query if columns is None else query.select(list(columns))).to_arrow()
 
-        return self._read(name, schema, select)
+        return self._attempt(name, schema, "read", select)
 
     def replace_prefix(self, name: str, column: str, old: str, new: str) -> None:
         """Replace the beginning of a text in all rows of a table that have it.
@@ -180,9 +191,6 @@ class Tables:
         """Merge the files of the tables that this process has used, where that is due."""
         for name in list(self._open):
             self.compactor.compact_if_due(name)
-
-    def _read(self, name: str, schema: pa.Schema, read: Callable[[Any], T]) -> T:
-        return self._attempt(name, schema, "read", read)
 
     def _attempt(self, name: str, schema: pa.Schema, action: str, use: Callable[[Any], T]) -> T:
         """Use a table; again if that fails, since a compaction may have replaced its files."""

@@ -104,9 +104,10 @@ def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> 
     own = [control for control in config.controls if control.options_field is not None]
     of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
     data: dict[int, Mapping[str, Any]] = {}
+    prediction_log = PredictionLog(store)
     for tasks in chunks(studio.tasks.annotated(number), CHUNK):
         logged: dict[int, dict[str, LoggedPrediction]] = {int(task["id"]): {} for task in tasks}
-        for (number_of, version), entry in PredictionLog(store).of_tasks(key, logged).items():
+        for (number_of, version), entry in prediction_log.of_tasks(key, logged).items():
             logged[number_of][version] = entry
         for task in tasks:
             shown = _shown(key, task, logged[int(task["id"])], share)

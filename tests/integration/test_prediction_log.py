@@ -107,6 +107,18 @@ def test_a_purged_task_leaves_the_disk_and_the_others_stay(
     assert on_disk(store, "secret-label") == []
 
 
+def test_a_purge_that_empties_the_tables_leaves_no_name_on_the_disk(
+    store: Store, prediction_log: PredictionLog
+):
+    """Lance writes the condition of a deletion into the table's manifest."""
+    prediction_log.link_images(PROJECT, [(1, "secret-a.jpg")])
+    prediction_log.add(PROJECT, logged([shown(1, "secret-label")]))
+    embed(store, "secret-a.jpg")
+    prediction_log.purge(PROJECT, [1])
+    assert on_disk(store, "secret") == []
+    assert on_disk(store, content_key(b"secret-a.jpg")) == []
+
+
 def test_an_image_that_another_task_has_too_stays(store: Store, prediction_log: PredictionLog):
     prediction_log.link_images(PROJECT, [(1, "a.jpg")])
     prediction_log.link_images(OTHER, [(9, "a.jpg")])

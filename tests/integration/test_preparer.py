@@ -104,7 +104,7 @@ def test_files_that_wait_are_kept_as_long_as_there_is_room(
     assert not preparer.has_room and len(asked) == 3
     blocker.set()
     assert [job.result(PATIENCE).pixels.size for job in jobs] == [(64, 64)] * 3
-    assert asked[3:] == asked[1:3]
+    assert sorted(asked[3:]) == asked[1:3]
     assert preparer.has_room
 
 

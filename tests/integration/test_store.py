@@ -14,7 +14,7 @@ from backend.storage.compaction import FEWEST_FILES
 from backend.storage.maintenance import dedupe
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
-from tests.support.storage import wait_for_compaction
+from tests.support.storage import assert_created_once, wait_for_compaction
 
 ENCODER, DIM = "an-encoder", 16
 
@@ -182,6 +182,11 @@ def test_processes_that_write_the_same_keys_lose_nothing(uri: str):
         assert_same(after[key], stored[key])
 
 
+def test_a_table_is_created_by_one_writer_at_a_time(uri: str):
+    """LanceDB's creation can replace a table that is a moment old, with its rows."""
+    assert_created_once(uri)
+
+
 def test_of_two_embeddings_of_a_key_all_readers_use_the_first(uri: str):
     for seed in (1, 2):
         Store(uri).vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", embedding(seed))])
@@ -195,7 +200,8 @@ def test_deduping_keeps_the_rows_that_readers_use(uri: str):
     first, second = embedding(1), embedding(2)
     for vectors in (first, second):
         store.vectors.add(ENCODER, DIM, [NewEmbedding("a.jpg", "key", vectors)])
-    store.vectors.add_addresses([("a.jpg", "newer")])
+    # Another address leads to the first image: what no address leads to is erased.
+    store.vectors.add_addresses([("a.jpg", "newer"), ("b.jpg", "key")])
     assert dedupe(store, ENCODER, DIM) == 3
     assert_same(store.vectors.embeddings(ENCODER, DIM, ["key"])["key"], first)
     assert store.vectors.keys_of(["a.jpg"]) == {"a.jpg": "newer"}

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -20,13 +21,14 @@ from backend.storage.check import check_store
 from backend.storage.compaction import is_due
 from backend.storage.head_pointer import Pointer, PointerFile
 from backend.storage.installations import adopt, open_store
+from backend.storage.leases import Lease
 from backend.storage.locks import Locks
 from backend.storage.maintenance import dedupe, erase_images
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding
 from tests.support.builders import make_settings
 from tests.support.processes import free_port
-from tests.support.storage import wait_for_compaction
+from tests.support.storage import assert_created_once, wait_for_compaction
 from tests.support.waiting import until
 
 ENCODER, DIM = "an-encoder", 16
@@ -173,6 +175,24 @@ def test_a_lock_has_one_holder_among_machines(bucket: str):
         Locks(bucket).hold("a", 0.1),
     ):
         pass
+
+
+def test_a_lease_is_taken_over_when_its_holder_is_dead_and_never_taken_back(bucket: str):
+    with mock.patch("backend.storage.leases.LEASE_SECONDS", 0.0):
+        dead = Lease(bucket, "locks/a.json")
+        assert dead.take()
+    heir = Lease(bucket, "locks/a.json")
+    assert heir.take()
+    assert not dead.renew()
+    dead.release()
+    assert not dead.take()
+    assert heir.renew()
+    heir.release()
+    assert dead.take()
+
+
+def test_a_table_is_created_by_one_writer_at_a_time(bucket: str):
+    assert_created_once(bucket)
 
 
 def test_no_change_of_a_pointer_is_lost(bucket: str):

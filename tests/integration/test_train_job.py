@@ -208,7 +208,7 @@ def test_only_a_worker_that_trains_is_asked_to_look_again(
     for _ in range(2):
         reconcile_now(connection)
     assert queue.queue(connection, queue.TRAIN).get_job_ids() == [
-        queue.job_id(connection, "look-again")
+        queue.own_name(connection, "look-again")
     ]
     reconcile_all()
     assert schedule.is_known(connection)

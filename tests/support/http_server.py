@@ -65,10 +65,13 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def answer(body: bytes = BODY, status: int = 200, **headers: str) -> Route:
+    sent = {"Content-Length": str(len(body))}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+
     def route(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
+        for name, value in sent.items():
+            handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(body)
 

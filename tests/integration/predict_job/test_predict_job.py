@@ -123,7 +123,7 @@ def test_images_wait_for_label_studio_where_no_access_token_can_be_had(
     work: Callable[[], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def no_token(value: str) -> bytes:
+    def no_token(value: str, known: object) -> bytes:
         raise UnansweredError("Label Studio does not answer.", "Start it.")
 
     add_tasks(studio, *range(1, 11))

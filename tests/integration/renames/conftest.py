@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,12 +9,12 @@ import pytest
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.renaming import notice, rename
 from backend.runtime import Runtime
+from backend.training.approvals import Approval
+from backend.training.head_trainer import HeadTrainer
 from tests.support.builders import choices_config
 from tests.support.fixtures import MakeRuntime
+from tests.support.renames import Labels, Pulled, Rename
 from tests.support.stub_label_studio import PROJECT, StubStudio
-
-Labels = Callable[..., None]
-"""Gives the project these labels, as somebody did who edited the labeling config."""
 
 
 @pytest.fixture
@@ -40,8 +39,18 @@ def labels(studio: StubStudio, client: LabelStudioClient, runtime: Runtime) -> L
 
 
 @pytest.fixture
-def go(client: LabelStudioClient, runtime: Runtime) -> Callable[..., Any]:
+def go(client: LabelStudioClient, runtime: Runtime) -> Rename:
     def run(old: str, new: str, control: str | None = None) -> Any:
         return rename(client, runtime.store, PROJECT, (old, new), control)
 
     return run
+
+
+@pytest.fixture
+def pulled(client: LabelStudioClient, runtime: Runtime) -> Pulled:
+    trainer = HeadTrainer(runtime.settings, client, runtime.versions, runtime.embedder)
+
+    def pull() -> dict[str, list[Approval]]:
+        return {name: list(items) for name, items in trainer.pull(PROJECT).approvals.items()}
+
+    return pull

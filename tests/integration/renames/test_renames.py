@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from backend.errors import SettingsError
@@ -12,13 +9,9 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.renaming import ProbableRename, notice
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
-from backend.training.approvals import Approval
-from backend.training.head_trainer import HeadTrainer
 from tests.support.builders import choices_config, data_uri
+from tests.support.renames import Labels, Pulled, Rename
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
-
-Labels = Callable[..., None]
-"""Gives the project these labels, as somebody did who edited the labeling config."""
 
 
 def annotate(studio: StubStudio, task: int, when: str, *names: str, control: str = "tags") -> None:
@@ -37,16 +30,11 @@ def annotate(studio: StubStudio, task: int, when: str, *names: str, control: str
     studio.annotations[task] = [annotation]
 
 
-def pulled(runtime: Runtime, client: LabelStudioClient) -> dict[str, list[Approval]]:
-    trainer = HeadTrainer(runtime.settings, client, runtime.versions, runtime.embedder)
-    return {name: list(items) for name, items in trainer.pull(PROJECT).approvals.items()}
-
-
 BEFORE, LATER = "2020-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
 
 
 def test_a_probable_rename_is_noticed_until_somebody_decides(
-    labels: Labels, client: LabelStudioClient, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, client: LabelStudioClient, runtime: Runtime, go: Rename
 ):
     labels("cat", "dog", "tree")
     labels("cat", "hound", "tree")
@@ -90,33 +78,25 @@ def test_other_changes_are_no_probable_rename(
 
 
 def test_approvals_count_under_the_new_name_and_the_old_one_is_forgiven(
-    labels: Labels,
-    studio: StubStudio,
-    client: LabelStudioClient,
-    runtime: Runtime,
-    go: Callable[..., Any],
+    labels: Labels, studio: StubStudio, go: Rename, pulled: Pulled
 ):
     labels("cat", "dog")
     annotate(studio, 1, BEFORE, "dog")
     annotate(studio, 2, BEFORE, "cat")
     labels("cat", "hound")
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 0), (1, 0)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 0), (1, 0)]
     done = go("dog", "hound")
     assert (done.control, done.is_undo, done.is_merge) == ("tags", False, False)
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 1), (1, -1)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 1), (1, -1)]
     # In Label Studio nothing was changed.
     assert not [call for call in studio.calls if call[0] != "GET"]
     done = go("hound", "dog")
     assert done.is_undo
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 0), (1, 0)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 0), (1, 0)]
 
 
 def test_renames_follow_each_other_and_are_taken_back_one_by_one(
-    labels: Labels,
-    studio: StubStudio,
-    client: LabelStudioClient,
-    runtime: Runtime,
-    go: Callable[..., Any],
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename, pulled: Pulled
 ):
     labels("cat", "a")
     annotate(studio, 1, BEFORE, "a")
@@ -124,7 +104,7 @@ def test_renames_follow_each_other_and_are_taken_back_one_by_one(
     go("a", "b")
     labels("cat", "c")
     go("b", "c")
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 1)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 1)]
     with pytest.raises(SettingsError, match="circle"):
         go("c", "a")
     go("c", "b")
@@ -133,11 +113,7 @@ def test_renames_follow_each_other_and_are_taken_back_one_by_one(
 
 
 def test_who_renames_the_label_back_in_the_config_renames_it_back(
-    labels: Labels,
-    studio: StubStudio,
-    client: LabelStudioClient,
-    runtime: Runtime,
-    go: Callable[..., Any],
+    labels: Labels, studio: StubStudio, go: Rename, pulled: Pulled
 ):
     labels("cat", "a")
     annotate(studio, 1, BEFORE, "a")
@@ -146,15 +122,11 @@ def test_who_renames_the_label_back_in_the_config_renames_it_back(
     annotate(studio, 2, BEFORE, "b")
     labels("cat", "a")
     assert not go("b", "a").is_undo
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 1), (-1, 1)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 1), (-1, 1)]
 
 
 def test_a_label_is_merged_into_another_one_from_when_both_were_there(
-    labels: Labels,
-    studio: StubStudio,
-    client: LabelStudioClient,
-    runtime: Runtime,
-    go: Callable[..., Any],
+    labels: Labels, studio: StubStudio, go: Rename, pulled: Pulled
 ):
     labels("cat", "dog")
     annotate(studio, 1, BEFORE, "dog")
@@ -164,23 +136,23 @@ def test_a_label_is_merged_into_another_one_from_when_both_were_there(
     annotate(studio, 4, LATER, "hound")
     labels("cat", "hound")
     assert go("dog", "hound").is_merge
-    states = [item.states for item in pulled(runtime, client)["tags"]]
+    states = [item.states for item in pulled()["tags"]]
     # Nobody asked about hounds when the second task was reviewed.
     assert states == [(-1, 1), (1, 0), (1, -1), (-1, 1)]
 
 
 def test_a_label_that_was_split_or_removed_says_nothing_of_the_new_ones(
-    labels: Labels, studio: StubStudio, client: LabelStudioClient, runtime: Runtime
+    labels: Labels, studio: StubStudio, pulled: Pulled
 ):
     labels("cat", "dog")
     annotate(studio, 1, BEFORE, "dog")
     annotate(studio, 2, BEFORE, "cat")
     labels("cat", "poodle", "terrier")
-    assert [item.states for item in pulled(runtime, client)["tags"]] == [(-1, 0, 0), (1, 0, 0)]
+    assert [item.states for item in pulled()["tags"]] == [(-1, 0, 0), (1, 0, 0)]
 
 
 def test_a_question_that_is_asked_of_more_tasks_is_not_absent_where_it_was_not_asked(
-    studio: StubStudio, client: LabelStudioClient, runtime: Runtime
+    studio: StubStudio, pulled: Pulled
 ):
     question = (
         '<View{}><Choices name="more" toName="image"><Choice value="street"/></Choices></View>'
@@ -189,10 +161,10 @@ def test_a_question_that_is_asked_of_more_tasks_is_not_absent_where_it_was_not_a
     studio.config = choices_config("cat", "dog", extra=question.format(condition))
     annotate(studio, 1, BEFORE, "cat")
     annotate(studio, 2, BEFORE, "dog")
-    approvals = pulled(runtime, client)["more"]
+    approvals = pulled()["more"]
     assert [(item.task, item.states) for item in approvals] == [(2, (-1,))]
     studio.config = choices_config("cat", "dog", extra=question.format(""))
-    assert pulled(runtime, client)["more"] == []
+    assert pulled()["more"] == []
 
 
 @pytest.mark.parametrize(
@@ -213,7 +185,7 @@ def test_names_that_do_not_fit_are_refused_with_the_fix(
     message: str,
     fix: str,
     labels: Labels,
-    go: Callable[..., Any],
+    go: Rename,
     runtime: Runtime,
 ):
     labels("cat", "dog", "gone", more=("cat", "gone"))
@@ -226,7 +198,7 @@ def test_names_that_do_not_fit_are_refused_with_the_fix(
 
 
 def test_the_control_is_named_where_several_have_the_label(
-    labels: Labels, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, runtime: Runtime, go: Rename
 ):
     labels("cat", "kitty", more=("cat", "pussy"))
     labels("cat", more=("cat",))
@@ -240,7 +212,7 @@ def test_the_control_is_named_where_several_have_the_label(
 
 
 def test_a_name_that_only_annotations_or_task_data_have_can_be_renamed(
-    labels: Labels, studio: StubStudio, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename
 ):
     labels("cat", "hound")
     with pytest.raises(SettingsError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,12 @@ from backend.storage.project_state import ProjectState
 from tests.support.builders import choices_config, data_uri
 from tests.support.commands import run_command
 from tests.support.heads import head_set
+from tests.support.renames import Labels, Rename
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
-
-Labels = Callable[..., None]
-"""Gives the project these labels, as somebody did who edited the labeling config."""
 
 
 def test_known_labels_follow_and_the_version_is_another_one(
-    labels: Labels, studio: StubStudio, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename
 ):
     ProjectState(runtime.store, KEY).set_known_field("category")
     labels("cat", "dog")
@@ -61,7 +58,7 @@ def test_known_labels_follow_and_the_version_is_another_one(
 
 
 def test_a_head_and_its_thresholds_follow_the_label(
-    labels: Labels, studio: StubStudio, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename
 ):
     heads = HeadRegistry(runtime.store)
     trained = head_set("h1", runtime.encoder.id, runtime.encoder.dim)
@@ -85,7 +82,7 @@ def test_a_head_and_its_thresholds_follow_the_label(
 
 
 def test_a_merged_label_keeps_its_own_part_of_the_head(
-    labels: Labels, studio: StubStudio, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename
 ):
     heads = HeadRegistry(runtime.store)
     trained = head_set("h1", runtime.encoder.id, runtime.encoder.dim)
@@ -130,7 +127,7 @@ def test_the_command_renames_and_the_others_show_it(
     assert json.loads(cli("heads", "1", "--json")[1])["renamed"] == {}
 
 
-def test_renames_are_kept_by_forget(labels: Labels, runtime: Runtime, go: Callable[..., Any]):
+def test_renames_are_kept_by_forget(labels: Labels, runtime: Runtime, go: Rename):
     labels("cat", "dog")
     labels("cat", "hound")
     go("dog", "hound")
@@ -164,7 +161,7 @@ def test_on_a_terminal_the_question_is_asked_once(
 
 
 def test_doctor_names_a_probable_rename_and_those_in_effect(
-    labels: Labels, studio: StubStudio, runtime: Runtime, go: Callable[..., Any]
+    labels: Labels, studio: StubStudio, runtime: Runtime, go: Rename
 ):
     (check,) = [one for one in CHECKS if one.id == "labels-renamed"]
     context = Context(runtime.settings, PROJECT)
