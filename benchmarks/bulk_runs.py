@@ -270,7 +270,7 @@ def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Seq
         for index, value in part:
             at = index % len(photos)
             regions = None if encoded.regions is None else encoded.regions[at]
-            embedding = Embedding(
+            embedding = Embedding.of(
                 _near(encoded.image[at], chance),
                 None if regions is None else _near(regions, chance),
             )
@@ -280,10 +280,11 @@ def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Seq
 
 
 def _near(rows: np.ndarray[Any, Any], chance: np.random.Generator) -> np.ndarray[Any, Any]:
-    noisy = rows + NOISE * chance.standard_normal(rows.shape) / np.sqrt(rows.shape[-1])
+    noisy: np.ndarray[Any, Any] = rows + NOISE * chance.standard_normal(rows.shape) / np.sqrt(
+        rows.shape[-1]
+    )
     noisy /= np.linalg.norm(noisy, axis=-1, keepdims=True)
-    stored: np.ndarray[Any, Any] = noisy.astype(np.float16)
-    return stored
+    return noisy
 
 
 def _command(servers: Servers, settings: Settings, project: int) -> tuple[Run, str, float]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import label_embeddings, label_texts
+from backend.storage import region_codes
 from backend.vlpl import zero_shot
 
 CHUNK = 64
@@ -77,13 +78,16 @@ def cache_folder() -> Path:
     return Path(root) / "label-studio-clip" / "benchmark"
 
 
-def load_folder(folder: Path, encoder: Encoder, limit: int | None = None) -> Dataset:
+def load_folder(
+    folder: Path, encoder: Encoder, limit: int | None = None, exact_regions: bool = False
+) -> Dataset:
     """Read and embed a folder of photos; embeddings are cached by encoder and file list.
 
     Args:
         folder: in the format that the module describes.
         encoder: loaded if an embedding is not cached.
         limit: read only so many photos, spread evenly over the sorted names.
+        exact_regions: score regions as the encoder gives them, not as the store keeps them.
     """
     content = json.loads((folder / "labels.json").read_text())
     classes = tuple(content["classes"])
@@ -96,6 +100,8 @@ def load_folder(folder: Path, encoder: Encoder, limit: int | None = None) -> Dat
         for label in content["images"][file]:
             truth[row, place[label]] = 1
     image, cells = _embeddings(folder / "images", files, encoder)
+    if cells is not None and not exact_regions:
+        cells = torch.from_numpy(region_codes.decode(region_codes.encode(cells.numpy())))
     texts = [label_texts(encoder, label) for label in classes]
     whole, best = zero_shot.raw_scores(
         image, cells, zero_shot.label_vectors(torch.from_numpy(label_embeddings(encoder, texts)))

@@ -133,7 +133,7 @@ def fill_store(settings: Settings, folder: Path, tasks: int) -> None:
         NewEmbedding(
             settings.label_studio_url + address(number),
             f"{number:064x}",
-            Embedding(
+            Embedding.of(
                 _near(encoded.image[0], chance, number),
                 None if regions is None else _near(regions, chance, number),
             ),

@@ -32,9 +32,9 @@ PAUSE_SECONDS = 0.02
 
 def new_rows(start: int, count: int) -> list[NewEmbedding]:
     """The images ``start`` ... ``start + count - 1``; the same at each call."""
-    values = np.random.default_rng(start).normal(size=(count, 10, DIM)).astype(np.float16)
+    values = np.random.default_rng(start).normal(size=(count, 10, DIM)).astype(np.float32)
     return [
-        NewEmbedding(address(start + index), key(start + index), Embedding(value[0], value[1:]))
+        NewEmbedding(address(start + index), key(start + index), Embedding.of(value[0], value[1:]))
         for index, value in enumerate(values)
     ]
 
@@ -52,7 +52,7 @@ def key(number: int) -> str:
 def payload_bytes(images: int) -> int:
     """Bytes of the vectors, and of what finds them: each key twice, each address once."""
     texts = 2 * len(key(0)) + len(address(0))
-    return images * (10 * DIM * np.dtype(np.float16).itemsize + texts)
+    return images * (new_rows(0, 1)[0].embedding.nbytes + texts)
 
 
 def fill(uri: str, images: int, batch: int, done: Any, progress: Any) -> None:

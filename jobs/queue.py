@@ -46,8 +46,8 @@ JOB_SECONDS = 2 * 3600
 """Time limit of a job; RQ's own default of 180 s is too short for a shard on a CPU."""
 KEEP_SECONDS = 3600
 """How long RQ keeps a job that has ended; its result is in the run's record."""
-ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED, JobStatus.DEFERRED, JobStatus.SCHEDULED})
-"""Of jobs that need not be enqueued again."""
+ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED})
+"""Of jobs that need not be enqueued again. Nothing of ours is scheduled or deferred by RQ."""
 _READ_ITS_LOG = "Read the log of Redis; ls-clip doctor tries again."
 _REFUSALS: tuple[tuple[type[RedisError], str, str], ...] = (
     (
@@ -154,9 +154,12 @@ def place(settings: Settings) -> str:
 
 
 class QuietJob(Job):
-    """Never calls back: the callbacks are named in Redis, which others may write to."""
+    """Calls nobody back: whom, is written in Redis, to which others may write."""
 
     success_callback = failure_callback = stopped_callback = None
+
+    def send_webhooks(self, status: str | JobStatus, *, exc_string: str | None = None) -> None:
+        """Sends none."""
 
 
 @contextmanager
@@ -237,7 +240,11 @@ def statuses(connection: Redis, name: str, job_ids: Sequence[str]) -> dict[str, 
 
 def remove(connection: Redis, name: str, job_id: str) -> None:
     """Delete a job from the queue and from RQ's registries; one that is running goes on."""
-    job = queue(connection, name).fetch_job(job_id)
+    jobs = queue(connection, name)
+    # Else RQ, ten minutes later, calls the next job of this id failed: left there by a worker that
+    # died while it took the job.
+    jobs.intermediate_queue.remove(job_id)
+    job = jobs.fetch_job(job_id)
     if job is not None:
         # RQ lists an execution for a minute longer than it keeps it, and trips over the difference
         # when the worker has died.

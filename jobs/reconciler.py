@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from redis import Redis
 from redis.exceptions import RedisError
 from rq.registry import clean_registries
-from rq.worker_registration import clean_worker_registry
 
 from backend.errors import ClipError
 from backend.settings import Settings
@@ -69,10 +68,8 @@ def reconcile(connection: Redis, settings: Settings) -> None:
     if not connection.set(tending, "1", nx=True, px=int(EVERY_SECONDS * 900)):
         return
     for name in queue.QUEUES:
-        jobs = queue.queue(connection, name)
         # Marks jobs as failed whose worker sends no heartbeat any more.
-        clean_registries(jobs)
-        clean_worker_registry(jobs)
+        clean_registries(queue.queue(connection, name))
     runs = RunStore(connection)
     for run in runs.active():
         with _alone(f"run {run.id}"):

@@ -2,7 +2,7 @@
 
 One sorted set in Redis. Every supervisor reads it every few seconds (`jobs.reconciler`), acts on
 what is due, and then removes it: after an error or a crash in between it is done again. RQ's own
-scheduler would be one more process that can be missing.
+scheduler can neither postpone what is scheduled, nor notice that Redis was emptied.
 """
 
 from __future__ import annotations

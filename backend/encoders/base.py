@@ -85,6 +85,11 @@ class Encoder(Protocol):
         """Embed C texts as they are, without a template: float32 (C, dim), rows L2-normalised."""
 
 
+def stored_regions(regions: str) -> str:
+    """The part of an encoder's id that tells its regions, and that the store keeps them as int8."""
+    return regions if regions == "none" else f"{regions}-int8"
+
+
 def in_batches(encoder: Encoder, images: Sequence[Image.Image], batch_size: int) -> ImageEmbeddings:
     """Prepare and encode images, ``batch_size`` at a time: the pixels of all would not fit."""
     starts = range(0, max(1, len(images)), batch_size)

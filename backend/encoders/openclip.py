@@ -22,6 +22,7 @@ from backend.encoders.base import (
     ImageEmbeddings,
     in_batches,
     normalise,
+    stored_regions,
     tiles,
 )
 from backend.encoders.openclip_source import WEIGHTS_FIX, find_source
@@ -91,7 +92,7 @@ class OpenClipEncoder:
         digest = hashlib.sha256(config.encode()).hexdigest()[:8]
         self.id = (
             f"openclip-{self._source.model_name}-{fingerprint(self._source.weights)}"
-            f"-{digest}-{regions}-{compute}"
+            f"-{digest}-{stored_regions(regions)}-{compute}"
         )
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.

@@ -346,10 +346,7 @@ class Embedder:
                 log.error("image %s has no finite embedding", loggable(image.value))
                 broken[image.key] = NOT_FINITE
                 continue
-            embedding = Embedding(
-                encoded.image[index].astype(np.float16),
-                None if regions is None else regions.astype(np.float16),
-            )
+            embedding = Embedding.of(encoded.image[index], regions)
             rows.append(NewEmbedding(image.address, image.key, embedding))
         return rows, broken
 

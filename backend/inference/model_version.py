@@ -18,6 +18,7 @@ from backend.encoders.table import Row, Table
 from backend.inference.label_embeddings import LabelEmbeddings, is_unreadable
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
+from backend.storage import region_codes
 from backend.storage.head_registry import FittedControl
 from backend.storage.vectors import Embedding
 from backend.vlpl import zero_shot
@@ -194,9 +195,6 @@ def raw_scores(
     images = torch.from_numpy(np.stack([embedding.image for embedding in embeddings]))
     regions = None
     if label_embeddings.encoder.regions != "none":
-        regions = torch.from_numpy(
-            np.stack(
-                [embedding.regions for embedding in embeddings if embedding.regions is not None]
-            )
-        )
+        codes = [embedding.regions for embedding in embeddings if embedding.regions is not None]
+        regions = torch.from_numpy(region_codes.decode(np.stack(codes)))
     return zero_shot.raw_scores(images, regions, labels)

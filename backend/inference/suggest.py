@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.registry import get_encoder
@@ -117,8 +115,7 @@ def _suggestion(version: ModelVersion, decoder: Decoder, max_bytes: int, file: P
 def _embedding(encoder: Encoder, decoder: Decoder, data: bytes) -> Embedding:
     """An image file's embedding, as the store would keep it."""
     encoded = decoder.decoded(data, lambda image: encoder.encode_images([image]))
-    regions = None if encoded.regions is None else encoded.regions[0].astype(np.float16)
-    return Embedding(encoded.image[0].astype(np.float16), regions)
+    return Embedding.of(encoded.image[0], None if encoded.regions is None else encoded.regions[0])
 
 
 def _not_there(file: Path) -> ImageError:

@@ -10,6 +10,7 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from backend.errors import SettingsError
 from backend.labels.config import LabelConfig, parse_config
@@ -132,11 +133,24 @@ def rename(
         StudioError: there is no such project, or Label Studio does not answer.
         StoreError: the store cannot be read or written.
     """
-    old, new = names
     project = studio.projects.get(number)
+    # What one rename reads must not be changed by another one before it writes.
+    with store.locks.hold(f"renames of {project_key(project)}"):
+        return _rename(studio, store, project, names, control_name)
+
+
+def _rename(
+    studio: LabelStudioClient,
+    store: Store,
+    project: Mapping[str, Any],
+    names: tuple[str, str],
+    control_name: str | None,
+) -> Renamed:
+    """`rename`, of a project as Label Studio describes it."""
+    old, new = names
+    number, key = int(project["id"]), project_key(project)
     config = parse_config(project["label_config"])
     config.require_controls()
-    key = project_key(project)
     state = ProjectState(store, key)
     since = state.labels_since(config.label_keys(), time.time(), config.conditions())
     if old == new:

@@ -98,12 +98,9 @@ class Background:
             project: its number.
 
         Raises:
-            QueueError: Redis refuses it, or does not answer in time.
+            QueueError: no queue is set; or Redis refuses it, or does not answer in time.
         """
         settings = self._runtime.settings
-        if not settings.redis_url.get_secret_value():
-            self.record_event(event, project)
-            return
         connection = queue.connect(settings, retries=0)
 
         def record() -> None:

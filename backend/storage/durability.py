@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-VECTORS = "embeddings_"
+VECTORS = "vectors_"
 """Prefix of the names of the tables that hold embeddings."""
 ADDRESS_TABLE = "addresses"
 VALIDATOR_TABLE = "validators"

@@ -26,7 +26,7 @@ from backend.storage.tables import TableVersion
 from backend.storage.vectors import Embedding, Vectors
 
 CACHE_BYTES = 64 * 2**20
-"""Of embeddings; with regions one takes about 10 kB, so some 6,000 images fit."""
+"""Of embeddings; with regions one takes about 6 kB, so some 11,000 images fit."""
 LARGEST_LOOKUP = 64
 """Lookups of more images than this are a run's, which asks for each image once: not cached."""
 

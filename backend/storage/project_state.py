@@ -23,6 +23,7 @@ class ProjectState:
     def __init__(self, store: Store, project: str) -> None:
         self._store = store
         self._folder = f"projects/{safe_name(project)}"
+        self._lock = f"labels of {self._folder}"
 
     def known_field(self) -> str:
         """The task-data field that holds labels known beforehand; empty if there is none.
@@ -90,16 +91,23 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        before = self._ages()
         since, history = self.seen(labels, now, conditions)
-        if self._store.artifacts.read(self._history_name) != history.as_dict():
+        if self._is_noted(since, history):
+            return since
+        with self._store.locks.hold(self._lock):
+            since, history = self.seen(labels, now, conditions)
             # First, so that a label is never gone from both files.
             self._store.artifacts.write(self._history_name, history.as_dict(), replace=True)
-        # Also for another order: it tells in whose place a new label is.
-        if json.dumps(since) != json.dumps(before):
             # A label that was removed is dropped: when it comes back, it is new.
             self._store.artifacts.write(self._ages_name, since, replace=True)
         return since
+
+    def _is_noted(self, since: Mapping[str, Mapping[str, float]], history: LabelHistory) -> bool:
+        # As text: the order tells in whose place a new label is.
+        return (
+            json.dumps(self._ages()) == json.dumps(since)
+            and self._store.artifacts.read(self._history_name) == history.as_dict()
+        )
 
     def seen(
         self,
@@ -147,11 +155,13 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        history = self.label_history()
-        gone = {name: dict(labels) for name, labels in history.gone.items()}
-        gone[control][key] = replace(gone[control][key], settled=True)
-        content = replace(history, gone=gone).as_dict()
-        self._store.artifacts.write(self._history_name, content, replace=True)
+        with self._store.locks.hold(self._lock):
+            history = self.label_history()
+            gone = {name: dict(labels) for name, labels in history.gone.items()}
+            if key in gone.get(control, {}):
+                gone[control][key] = replace(gone[control][key], settled=True)
+                content = replace(history, gone=gone).as_dict()
+                self._store.artifacts.write(self._history_name, content, replace=True)
 
     def renames(self) -> dict[str, list[Rename]]:
         """Control name -> the renames of its labels, oldest first.
@@ -193,16 +203,17 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        ages = self._ages() or {}
-        if since and control in ages:
-            ages[control] |= {key: when for key, when in since.items() if key in ages[control]}
-            self._store.artifacts.write(self._ages_name, ages, replace=True)
-        every = {**self.renames(), control: list(renames)}
-        content = {
-            "schema": SCHEMA,
-            "controls": {name: [*map(asdict, of_it)] for name, of_it in every.items() if of_it},
-        }
-        self._store.artifacts.write(f"{self._folder}/renames", content, replace=True)
+        with self._store.locks.hold(self._lock):
+            ages = self._ages() or {}
+            if since and control in ages:
+                ages[control] |= {key: when for key, when in since.items() if key in ages[control]}
+                self._store.artifacts.write(self._ages_name, ages, replace=True)
+            every = {**self.renames(), control: list(renames)}
+            content = {
+                "schema": SCHEMA,
+                "controls": {name: [*map(asdict, of_it)] for name, of_it in every.items() if of_it},
+            }
+            self._store.artifacts.write(f"{self._folder}/renames", content, replace=True)
         self._store.generation.change()
 
     @property

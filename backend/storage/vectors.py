@@ -1,4 +1,4 @@
-"""Embeddings in LanceDB: one table per encoder, keyed by the sha256 of the image file, float16.
+"""Embeddings in LanceDB: one table per encoder, keyed by the sha256 of the image file.
 
 A second table maps an image's address to that key, so that an image is fetched only once. Two
 processes may write the same key; readers use one row per key.
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from backend.storage import region_codes
 from backend.storage.durability import ADDRESS_TABLE, VECTORS
 from backend.storage.tables import Tables, TableVersion, in_conditions
 
@@ -24,15 +25,21 @@ ADDRESSES = pa.schema([pa.field("address", pa.string()), pa.field("key", pa.stri
 
 @dataclass(frozen=True)
 class Embedding:
-    """One image's embeddings as stored, L2-normalised.
+    """One image's embeddings as stored.
 
     Attributes:
-        image: float16 (dim,).
-        regions: float16 (9, dim), or None.
+        image: float16 (dim,), L2-normalised.
+        regions: int8 (9, dim), see `region_codes`; None for an encoder without regions.
     """
 
     image: NDArray[np.float16]
-    regions: NDArray[np.float16] | None
+    regions: NDArray[np.int8] | None
+
+    @classmethod
+    def of(cls, image: NDArray[np.floating], regions: NDArray[np.floating] | None) -> Embedding:
+        """An encoder's embeddings of one image, (dim,) and (9, dim), as the store keeps them."""
+        codes = None if regions is None else region_codes.encode(regions)
+        return cls(image.astype(np.float16), codes)
 
     @property
     def nbytes(self) -> int:
@@ -170,18 +177,19 @@ def table_name(encoder_id: str) -> str:
 
 
 def vector_schema(encoder_id: str, dim: int) -> pa.Schema:
-    """Columns of an embedding table: key, image (dim,) and regions (9 * dim,), both float16."""
+    """Columns of an embedding table: key, image (dim,) float16, and regions (9 * dim,) int8."""
     return pa.schema(
         [
             pa.field("key", pa.string()),
             pa.field("image", pa.list_(pa.float16(), dim)),
-            pa.field("regions", pa.list_(pa.float16(), 9 * dim)),
+            pa.field("regions", pa.list_(pa.int8(), 9 * dim)),
         ],
         metadata={"encoder": encoder_id},
     )
 
 
-def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[np.float16]:
+def _matrix(column: pa.ChunkedArray, dim: int) -> NDArray[Any]:
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix: NDArray[np.float16] = values.astype(np.float16, copy=False).reshape(-1, dim)
-    return matrix
+    # Of no row at all, Arrow gives values of another type.
+    matrix: NDArray[Any] = values.astype(column.type.value_type.to_pandas_dtype(), copy=False)
+    return matrix.reshape(-1, dim)

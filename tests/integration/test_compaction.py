@@ -41,7 +41,7 @@ def rows(number: int) -> list[NewEmbedding]:
         NewEmbedding(
             f"https://photos.example/{number}/{index}.jpg",
             f"{number:060d}{index:04d}",
-            Embedding(value[0], value[1:]),
+            Embedding.of(value[0], value[1:]),
         )
         for index, value in enumerate(values)
     ]

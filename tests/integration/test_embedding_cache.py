@@ -22,7 +22,7 @@ def row(seed: int, address: str | None = None, regions: bool = True) -> NewEmbed
     values = np.random.default_rng(seed)
     image = values.standard_normal(DIM).astype(np.float16)
     cells = values.standard_normal((9, DIM)).astype(np.float16) if regions else None
-    return NewEmbedding(address or f"{seed}.jpg", f"key{seed}", Embedding(image, cells))
+    return NewEmbedding(address or f"{seed}.jpg", f"key{seed}", Embedding.of(image, cells))
 
 
 def assert_same(embedding: Embedding, expected: Embedding) -> None:

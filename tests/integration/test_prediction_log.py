@@ -48,7 +48,7 @@ def embed(store: Store, *addresses: str, content: str = "") -> None:
         NewEmbedding(
             address,
             content_key((content or address).encode()),
-            Embedding(np.ones(DIM, np.float16), np.ones((9, DIM), np.float16)),
+            Embedding.of(np.ones(DIM, np.float16), np.ones((9, DIM), np.float16)),
         )
         for address in addresses
     ]

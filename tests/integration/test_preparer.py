@@ -20,6 +20,7 @@ from backend.inference.preparer import Preparer
 from backend.storage.store import Store
 from tests.support import costly_images as costly
 from tests.support.builders import make_settings, photo, png_bytes, predict_body, task
+from tests.support.decoding import decoding
 from tests.support.http_server import Server, answer
 from tests.support.processes import served
 from tests.support.stub_encoder import StubEncoder
@@ -183,18 +184,10 @@ def test_a_server_that_is_stopped_answers_without_waiting_for_a_costly_image(tmp
             target=lambda: answers.append(requests.post(f"{url}/predict", json=body, timeout=200))
         )
         call.start()
-        server = until(lambda: _decoding(psutil.Process()))
+        server = until(lambda: decoding(psutil.Process()))
         # gunicorn's arbiter passes it on to the process that serves.
         server.parent().send_signal(signal.SIGTERM)
         call.join()
     assert answers[0].status_code == 200
     first, second = answers[0].json()["results"]
     assert "result" in first and "result" not in second
-
-
-def _decoding(parent: psutil.Process) -> psutil.Process | None:
-    """The process below this one that has a decoder process at work."""
-    for child in parent.children(recursive=True):
-        if "backend.images.decoder_process" in child.cmdline() and child.cpu_times().user > 0.5:
-            return child.parent()
-    return None

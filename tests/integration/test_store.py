@@ -21,7 +21,7 @@ ENCODER, DIM = "an-encoder", 16
 
 def embedding(seed: int, regions: bool = True) -> Embedding:
     numbers = np.random.default_rng(seed)
-    return Embedding(
+    return Embedding.of(
         numbers.normal(size=DIM).astype(np.float16),
         numbers.normal(size=(9, DIM)).astype(np.float16) if regions else None,
     )

@@ -43,8 +43,8 @@ def store(folder: Path) -> Store:
 
 
 def row(number: int, value: float = 1.0) -> NewEmbedding:
-    values = np.full((10, DIM), value, np.float16)
-    return NewEmbedding(f"{number}.jpg", f"key{number}", Embedding(values[0], values[1:]))
+    embedding = Embedding.of(np.full(DIM, value), np.ones((9, DIM)))
+    return NewEmbedding(f"{number}.jpg", f"key{number}", embedding)
 
 
 def problems(store: Store, repair: bool = False) -> list[tuple[str, bool]]:
@@ -66,7 +66,7 @@ def test_an_intact_store_has_no_problems(store: Store):
     assert problems(store, repair=True) == []
 
 
-@pytest.mark.parametrize("prefix", ["embeddings_", "addresses"])
+@pytest.mark.parametrize("prefix", ["vectors_", "addresses"])
 def test_a_table_of_embeddings_that_cannot_be_read_is_begun_anew(
     store: Store, folder: Path, prefix: str
 ):
@@ -107,7 +107,7 @@ def test_embeddings_that_are_not_finite_are_deleted(store: Store, folder: Path):
     # LanceDB refuses to append them, so the bytes are changed on the disk.
     store.vectors.add(ENCODER, DIM, [row(4, 3.0)])
     one, nan = np.float16(3.0).tobytes() * DIM, np.float16(np.nan).tobytes() * DIM
-    for file in (table_of(folder, "embeddings_") / "data").iterdir():
+    for file in (table_of(folder, "vectors_") / "data").iterdir():
         file.write_bytes(file.read_bytes().replace(one, nan))
     (problem,) = check_store(Store(str(folder)), repair=True)
     assert "not finite" in problem.what

@@ -37,7 +37,7 @@ KEY = "7.1700000000"
 
 def row(seed: int) -> NewEmbedding:
     values = np.random.default_rng(seed).normal(size=(10, DIM)).astype(np.float16)
-    return NewEmbedding(f"https://x/{seed}.jpg", f"key{seed}", Embedding(values[0], values[1:]))
+    return NewEmbedding(f"https://x/{seed}.jpg", f"key{seed}", Embedding.of(values[0], values[1:]))
 
 
 def assert_there(store: Store, seeds: range) -> None:

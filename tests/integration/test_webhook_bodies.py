@@ -57,7 +57,8 @@ def test_any_fields_beside_an_action_break_nothing(
 ):
     body = json.dumps({**fields, "action": action})
     answer = client.post("/webhook", data=body, content_type="application/json")
-    assert_answered(answer, 200)
+    # There is no queue, so no training can be noted.
+    assert_answered(answer, 200, *[503] * (action == "START_TRAINING"))
 
 
 @RELAXED

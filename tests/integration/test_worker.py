@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
 import sys
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import psutil
 import pytest
 from redis import Redis
-from rq.job import Job
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from backend.runtime import Runtime
@@ -26,18 +29,34 @@ from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri, photo
+from tests.support.costly_images import png_of_texts
+from tests.support.decoding import decoding
 from tests.support.fixtures import MakeRuntime
+from tests.support.hosted import serving
+from tests.support.http_server import Server, answer
 from tests.support.queues import DEFAULTS
 from tests.support.stub_encoder import StubEncoder
+from tests.support.waiting import until
 
 # In this process, with a stub encoder
+
+
+@pytest.fixture
+def host() -> Iterator[Server]:
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
 def runtime(
     make_runtime: MakeRuntime, queue_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> Runtime:
-    runtime = make_runtime(redis_url=queue_settings.redis_url.get_secret_value(), batch_size=4)
+    runtime = make_runtime(
+        redis_url=queue_settings.redis_url.get_secret_value(),
+        batch_size=4,
+        allowed_hosts="127.0.0.1",
+        decode_seconds=1000.0,
+    )
     monkeypatch.setattr("jobs.predict_job.process_runtime", lambda: runtime)
     return runtime
 
@@ -169,6 +188,27 @@ def test_told_to_stop_a_worker_puts_its_shard_back_and_keeps_what_it_has(
     assert (shard.done, shard.embedded, encoder.images) == (True, 40, 40)
 
 
+def test_told_to_stop_a_worker_waits_for_no_costly_image(
+    runtime: Runtime, runs: RunStore, work: Callable[[], None], host: Server
+):
+    host.routes["/endless.png"] = answer(png_of_texts(b"zTXt", 20_000))
+    photos = [data_uri(seed) for seed in range(10)]
+    run = shard_of(runtime, runs, [f"{host.url}/endless.png", *photos])
+
+    def stop() -> None:
+        until(lambda: decoding(psutil.Process()) and len(stored(runtime, photos)) == 10)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=stop)
+    killer.start()
+    work()
+    killer.join()
+    assert queue.queue(runs.connection, queue.PREDICT).get_job_ids() == [
+        enqueue.shard_id(run.id, 0)
+    ]
+    assert runs.failures(run.id) == {}
+
+
 def test_an_image_that_kills_its_worker_is_found_and_left_out(
     runtime: Runtime, runs: RunStore, work: Callable[[], None]
 ):
@@ -247,13 +287,23 @@ def test_a_function_that_is_not_ours_is_refused(
 
 @pytest.mark.parametrize("function", [enqueue.SWEEP, "os.getpid"])
 def test_nothing_that_a_job_wants_called_back_is_called(
-    runtime: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path, function: str
+    runtime: Runtime,
+    connection: Redis,
+    work: Callable[[], None],
+    tmp_path: Path,
+    function: str,
+    host: Server,
 ):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'called')!r}, 'w')\n")
     sys.path.insert(0, str(tmp_path))
     try:
         queue.enqueue(connection, queue.PREDICT, function, job_id="a")
+        hooks = [
+            {"url": f"{host.url}/{status}", "job_status": status, "method": "GET", "timeout": 5}
+            for status in ("finished", "failed")
+        ]
         wanted = {f"{name}_callback_name": "evil.run" for name in ("success", "failure", "stopped")}
+        wanted["webhooks"] = json.dumps(hooks)
         connection.hset("rq:job:a", mapping=wanted)
         work()
         # A job whose worker died: the supervisor calls it failed.
@@ -267,6 +317,26 @@ def test_nothing_that_a_job_wants_called_back_is_called(
         sys.path.remove(str(tmp_path))
     assert connection.hget("rq:job:b", "status") == b"failed"
     assert not (tmp_path / "called").exists()
+    assert host.requests == []
+
+
+def test_a_job_that_is_removed_is_not_called_failed_later_because_its_worker_died(
+    connection: Redis,
+):
+    queue.enqueue(connection, queue.PREDICT, enqueue.SWEEP, job_id="a")
+    jobs = queue.queue(connection, queue.PREDICT)
+    # A worker of one queue takes it, and dies before it begins.
+    connection.lmove(jobs.key, jobs.intermediate_queue.key, "LEFT", "RIGHT")
+    assert queue.statuses(connection, queue.PREDICT, ["a"]) == {}
+    queue.remove(connection, queue.PREDICT, "a")
+    queue.enqueue(connection, queue.PREDICT, enqueue.SWEEP, job_id="a")
+    jobs.intermediate_queue.set_first_seen("a")
+    worker = ClipWorker([jobs], connection=connection, serializer=JSONSerializer)
+    with mock.patch(
+        "rq.intermediate_queue.IntermediateQueue.should_be_cleaned_up", lambda *_: True
+    ):
+        jobs.intermediate_queue.cleanup(worker, jobs)
+    assert queue.statuses(connection, queue.PREDICT, ["a"]) == {"a": JobStatus.QUEUED}
 
 
 def test_a_job_for_a_run_that_is_gone_does_nothing(

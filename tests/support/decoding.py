@@ -46,6 +46,14 @@ def cost(folder: Path, *files: bytes, **variables: str) -> dict[str, Any]:
     return used
 
 
+def decoding(parent: psutil.Process) -> psutil.Process | None:
+    """The process below this one that has a decoder process at work."""
+    for child in parent.children(recursive=True):
+        if "backend.images.decoder_process" in child.cmdline() and child.cpu_times().user > 0.5:
+            return child.parent()
+    return None
+
+
 def _resident() -> int:
     me = psutil.Process()
     total = 0

@@ -20,7 +20,7 @@ class Hosted:
         sized: whether its length is declared.
         honours: whether the host answers 304 where it may.
         status: with which it answers.
-        answers: status and number of body bytes written, of each answer.
+        answers: status and number of body bytes, of each answer.
     """
 
     body: bytes
@@ -47,9 +47,10 @@ class Hosted:
         elif status != 304:
             handler.send_header("Connection", "close")
             handler.close_connection = True
+        # Before the client can have the answer.
+        self.answers.append((status, len(body)))
         handler.end_headers()
         handler.wfile.write(body)
-        self.answers.append((status, len(body)))
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from backend.images.fetcher import ImageFetcher
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from tests.support.hosted import Hosted
 from tests.support.http_server import BODY, TOKEN, Fetchers, Route, Server, answer, redirect
-from tests.support.waiting import until
 
 DATE = "Mon, 23 Nov 2026 06:56:13 GMT"
 STRONG, WEAK = '"1"', 'W/"1"'
@@ -48,7 +47,7 @@ def test_an_equal_etag_is_answered_without_a_body(
     fetcher = fetcher_of(studio.url)
     known = taken(fetcher).validators
     assert [fetcher.fetch_file("/x", known) for _ in range(3)] == [None] * 3
-    until(lambda: file.answers == [(200, len(BODY)), *[(304, 0)] * 3])
+    assert file.answers == [(200, len(BODY)), *[(304, 0)] * 3]
     # One connection for all: an unchanged image costs one answer.
     assert len(studio.peers) == 1
 
@@ -92,7 +91,7 @@ def test_what_proves_nothing_is_read(
     studio.routes["/x"] = file = Hosted(BODY, **sent)
     found = fetcher_of(studio.url).fetch_file("/x", known)
     assert found is not None and found.data == BODY
-    until(lambda: file.answers == [(200, len(BODY))])
+    assert file.answers == [(200, len(BODY))]
 
 
 def test_an_older_file_put_in_place_is_noticed(studio: Server, fetcher_of: Fetchers) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.renaming import ProbableRename, notice
 from backend.runtime import Runtime
+from backend.storage.label_history import Rename as Stored
 from backend.storage.project_state import ProjectState
 from tests.support.builders import choices_config, data_uri
 from tests.support.renames import Labels, Pulled, Rename
@@ -222,3 +226,22 @@ def test_a_name_that_only_annotations_or_task_data_have_can_be_renamed(
     ProjectState(runtime.store, KEY).set_known_field("category")
     studio.tasks[2] = {"image": data_uri(2), "category": ["wolf", "cat"]}
     assert go("wolf", "hound").control == "tags"
+
+
+def test_of_two_renames_in_the_same_moment_none_is_lost(
+    labels: Labels, runtime: Runtime, go: Rename, monkeypatch: pytest.MonkeyPatch
+):
+    labels("cat", "dog", "tree")
+    labels("kitten", "hound", "tree")
+    read = ProjectState.renames
+
+    def slowly(state: ProjectState) -> dict[str, list[Stored]]:
+        found = read(state)
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(ProjectState, "renames", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(go, ("cat", "dog"), ("kitten", "hound")))
+    former = ProjectState(runtime.store, KEY).former_names()
+    assert former == {"tags": {"cat": "kitten", "dog": "hound"}}
