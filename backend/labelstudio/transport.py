@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import jwt
 import requests
-from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -77,6 +76,9 @@ class Transport:
                 "The Label Studio token has characters that no token has.", TOKEN_FIX
             )
         _refuse_access_token(key)
+        # Costs four seconds of CPU, which commands without a Label Studio need not wait for.
+        from label_studio_sdk import LabelStudio
+
         try:
             self.sdk = LabelStudio(
                 base_url=self.url,

@@ -21,8 +21,8 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from backend.errors import ClipError, SettingsError
-from backend.server.auth import may_send_body
 from backend.server.connections import ClipWorker, close_unless_whole
+from backend.server.credentials import may_send_body
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.labelstudio.events import SECRET_HEADER
 from backend.server.app import create_app
-from backend.server.auth import login_matches, may_send_body, webhook_secret_matches
+from backend.server.credentials import login_matches, may_send_body, webhook_secret_matches
 from backend.settings import Settings
 from tests.support.builders import make_settings, predict_body, task
 from tests.support.fixtures import MakeRuntime

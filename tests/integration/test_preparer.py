@@ -149,7 +149,7 @@ def test_photos_are_encoded_while_costly_images_are_not_ready(embedder: Embedder
         embedder.fill([*ENDLESS_ONES[:3], *PHOTOS], step)
     # A live call, with more costly images than may be in flight.
     later = [f"{value}-2" for value in PHOTOS]
-    found, failures = embedder.embed([*ENDLESS_ONES, *later], 20.0)
+    found, failures = embedder.embed([*ENDLESS_ONES, *later], 8.0)
     assert set(found) == set(later) and set(failures) == set(ENDLESS_ONES)
 
 

@@ -41,16 +41,16 @@ class Backend(NamedTuple):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
-    with ready(tmp_path_factory.mktemp("server")) as backend:
+    with ready(tmp_path_factory.mktemp("server"), LS_CLIP_RECEIVE_SECONDS="10") as backend:
         yield backend
 
 
-def closed_by_server(url: str) -> dict[str, int]:
+def closed_by_server(url: str) -> Counter[str]:
     """Reason -> connections, from /metrics."""
     name = "ls_clip_connections_closed_total"
     lines = requests.get(f"{url}/metrics", timeout=PATIENCE).text.splitlines()
     counts = [line.split('"') for line in lines if line.startswith(name + "{")]
-    return {parts[1]: int(float(parts[2].strip("} "))) for parts in counts}
+    return Counter({parts[1]: int(float(parts[2].strip("} "))) for parts in counts})
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def assert_serves(url: str, auth: tuple[str, str] | None = None) -> None:
 
 
 def test_half_sent_requests_of_strangers_silence_nobody(tmp_path: Path):
-    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="20", **CREDENTIALS) as (url, log):
+    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="10", **CREDENTIALS) as (url, log):
         bodies = [connect(url, HALF_BODY) for _ in range(BODIES)]
         heads = [connect(url, HALF_HEAD) for _ in range(HEADS)]
         assert_serves(url, LOGIN)
@@ -86,37 +86,37 @@ def test_half_sent_requests_of_strangers_silence_nobody(tmp_path: Path):
     assert "Traceback" not in log.read_text()
 
 
-def test_half_sent_bodies_silence_nobody_where_no_credentials_are_asked_for(tmp_path: Path):
-    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="20") as (url, _):
-        begun = [connect(url, part) for part in (HALF_BODY, HALF_CHUNKED) for _ in range(BODIES)]
-        assert_serves(url)
-        assert Counter(status(read_all(client)) for client in begun) == {408: 2 * BODIES}
-        assert closed_by_server(url) == {"slow_body": 2 * BODIES}
+def test_half_sent_bodies_silence_nobody_where_no_credentials_are_asked_for(server: Backend):
+    before = closed_by_server(server.url)
+    halves = (HALF_BODY, HALF_CHUNKED)
+    begun = [connect(server.url, half) for half in halves for _ in range(BODIES)]
+    assert_serves(server.url)
+    assert Counter(status(read_all(client)) for client in begun) == {408: 2 * BODIES}
+    assert closed_by_server(server.url) - before == {"slow_body": 2 * BODIES}
 
 
 @pytest.mark.parametrize("begin", [b"", HALF_BODY], ids=["headers", "body"])
-def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(tmp_path: Path, begin: bytes):
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(server: Backend, begin: bytes):
     rest = b"GET /health HTTP/1.1\r\nX-Slow: " + b"a" * 10_000 if not begin else b" " * 900
-    with ready(tmp_path, LS_CLIP_RECEIVE_SECONDS="2") as (url, _):
-        client = connect(url, begin)
-        ended = threading.Event()
-        sent = 0
+    client = connect(server.url, begin)
+    ended = threading.Event()
+    sent = 0
 
-        def trickle() -> None:
-            nonlocal sent
-            try:
-                while sent < len(rest) and not ended.wait(0.1):
-                    client.sendall(rest[sent : sent + 1])
-                    sent += 1
-            except OSError:
-                """The server has closed."""
+    def trickle() -> None:
+        nonlocal sent
+        try:
+            while sent < len(rest) and not ended.wait(0.1):
+                client.sendall(rest[sent : sent + 1])
+                sent += 1
+        except OSError:
+            """The server has closed."""
 
-        sender = threading.Thread(target=trickle)
-        sender.start()
-        answer = read_all(client)
-        ended.set()
-        sender.join()
-        assert_serves(url)
+    sender = threading.Thread(target=trickle)
+    sender.start()
+    answer = read_all(client)
+    ended.set()
+    sender.join()
+    assert_serves(server.url)
     assert status(answer) in {408, 0}
     assert sent < len(rest)
 
