@@ -6,6 +6,7 @@ in the store, and only the difference is done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 
 from backend.errors import ImageError, ImageReason, SettingsError
@@ -17,6 +18,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import predicted
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
+from backend.storage.project_state import ProjectState
 from backend.storage.tables import chunks
 from jobs.listing import Task, prefetched, tasks_by_image, tasks_in_scope
 from jobs.publish import require_labels_of
@@ -63,6 +65,9 @@ def list_shards(
     config = parse_config(project["label_config"])
     config.require_controls()
     key = project_key(project)
+    # What is reviewed before a label is known to exist says nothing about it.
+    state = ProjectState(runtime.store, key)
+    state.labels_since(config.label_keys(), time.time(), config.conditions())
     if run.planned_version:
         require_labels_of(run, config)
         require_same_encoder(runtime, run)

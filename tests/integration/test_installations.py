@@ -21,6 +21,7 @@ from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS
+from backend.storage.validators import StoredValidators, ValidatorRows
 from backend.storage.vectors import Embedding, NewEmbedding, table_name, vector_schema
 from jobs.run_files import RunFiles
 from tests.support.builders import make_settings
@@ -49,6 +50,7 @@ def fill(store: Store, address: str = "https://x/1.jpg") -> None:
     log = PredictionLog(store)
     log.add(KEY, [LoggedPrediction(3, "v", 0.5, {"choice": ["cat"]})])
     log.link_images(KEY, [(3, address)])
+    ValidatorRows(store.tables).add([StoredValidators(address, "key1", '"1"', "", 5)])
     ProjectState(store, KEY).set_known_field("known")
     HeadRegistry(store).set_serving(KEY, ZERO_SHOT)
     store.artifacts.write(f"statistics/{KEY}/s", {"n": 1})
@@ -58,6 +60,7 @@ def fill(store: Store, address: str = "https://x/1.jpg") -> None:
 def assert_filled(store: Store, address: str = "https://x/1.jpg") -> None:
     assert store.vectors.keys_of([address]) == {address: "key1"}
     assert set(store.vectors.embeddings("e", DIM, ["key1"])) == {"key1"}
+    assert ValidatorRows(store.tables).of({address: "key1"})[address].etag == '"1"'
     assert set(PredictionLog(store).of_tasks(KEY, [3])) == {(3, "v")}
     assert ProjectState(store, KEY).known_field() == "known"
     assert HeadRegistry(store).history(KEY) == [ZERO_SHOT]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from backend.labelstudio.transport import UnansweredError
 from backend.projects.connect import run_by_workers
 from backend.runtime import Runtime
 from backend.settings import Settings
+from backend.storage.project_state import ProjectState
 from jobs import enqueue, queue, shutdown
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -36,7 +38,7 @@ from tests.support.predict_job import (
     now,
     nth,
 )
-from tests.support.stub_label_studio import PROJECT, StubStudio
+from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
 
 def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
@@ -58,6 +60,24 @@ def test_an_import_that_is_repeated_still_gives_the_other_tasks_the_new_version(
     assert (ended.state, ended.failed) == (RunState.DONE, 0)
     assert studio.shown == ended.model_version != first
     assert studio.shown_tasks() == set(studio.tasks)
+
+
+def test_a_run_notes_since_when_labels_are_there(
+    studio: StubStudio, runtime: Runtime, runs: RunStore, work: Callable[[], None]
+) -> None:
+    """A training would come too late: what was reviewed until then would not count."""
+    add_tasks(studio, 1)
+    studio.config = choices_config("cat", "dog")
+    begin(runs)
+    work()
+    began = time.time()
+    studio.config = choices_config("cat", "dog", "bird")
+    begin(runs)
+    work()
+    labels = {"tags": ["cat", "dog", "bird"]}
+    since, _ = ProjectState(runtime.store, KEY).seen(labels, time.time() + 1000.0)
+    assert since["tags"]["cat"] == since["tags"]["dog"] == 0.0
+    assert began <= since["tags"]["bird"] <= time.time()
 
 
 def test_a_listing_that_is_repeated_goes_on_after_its_last_shard(
