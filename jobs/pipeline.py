@@ -19,6 +19,7 @@ from backend.labelstudio.importing import predicted
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
+from backend.storage.region_codes import present_id
 from backend.storage.tables import chunks
 from jobs.listing import Task, prefetched, tasks_by_image, tasks_in_scope
 from jobs.publish import require_labels_of
@@ -215,9 +216,15 @@ def require_same_encoder(runtime: Runtime, run: Run) -> None:
     Raises:
         SettingsError: this process has another one.
     """
-    if run.encoder != runtime.encoder.id:
+    if run.encoder == runtime.encoder.id:
+        return
+    if present_id(run.encoder) == runtime.encoder.id:
         raise SettingsError(
-            f"The run was begun with {run.encoder}, and this worker has {runtime.encoder.id}.",
-            "Give all workers the same LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION "
-            "(set it to float32 where some have a GPU and some have not).",
+            "The run was begun by an older release, whose embeddings differed a little.",
+            f"Ask for it again: ls-clip predict {run.project}.",
         )
+    raise SettingsError(
+        f"The run was begun with {run.encoder}, and this worker has {runtime.encoder.id}.",
+        "Give all workers the same LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION "
+        "(set it to float32 where some have a GPU and some have not).",
+    )

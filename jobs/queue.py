@@ -244,6 +244,7 @@ def remove(connection: Redis, name: str, job_id: str) -> None:
     # Else RQ, ten minutes later, calls the next job of this id failed: left there by a worker that
     # died while it took the job.
     jobs.intermediate_queue.remove(job_id)
+    connection.delete(jobs.intermediate_queue.get_first_seen_key(job_id))
     job = jobs.fetch_job(job_id)
     if job is not None:
         # RQ lists an execution for a minute longer than it keeps it, and trips over the difference

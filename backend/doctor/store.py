@@ -25,6 +25,16 @@ def store(context: Context) -> Iterator[Finding]:
     uri = context.store.uri
     if "://" in uri:
         context.store.artifacts.write("doctor/probe", {}, replace=True)
+        locks = context.store.locks
+        with locks.hold("doctor"), locks.hold_if_free("doctor") as is_free:
+            if is_free:
+                yield Finding(
+                    "store",
+                    Severity.ERROR,
+                    f"The server of {uri} replaces objects that it should not (If-Match).",
+                    "Two processes that write at once lose each other's work.",
+                    "Use a server that knows conditional writes, or a store on a disk.",
+                )
         return
     try:
         with tempfile.TemporaryFile(dir=uri) as probe:

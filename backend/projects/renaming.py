@@ -133,10 +133,10 @@ def rename(
         StudioError: there is no such project, or Label Studio does not answer.
         StoreError: the store cannot be read or written.
     """
-    project = studio.projects.get(number)
+    key = project_key(studio.projects.get(number))
     # What one rename reads must not be changed by another one before it writes.
-    with store.locks.hold(f"renames of {project_key(project)}"):
-        return _rename(studio, store, project, names, control_name)
+    with store.locks.hold(f"renames of {key}"):
+        return _rename(studio, store, studio.projects.get(number), names, control_name)
 
 
 def _rename(

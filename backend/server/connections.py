@@ -15,6 +15,7 @@ import logging
 import selectors
 import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -104,6 +105,20 @@ class ClipWorker(ThreadWorker):
         super().init_signals()
         for number in (signal.SIGHUP, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
+
+    def load_wsgi(self) -> None:
+        """As gunicorn's, which would kill a process that brings a large store up to date."""
+        loaded = threading.Event()
+
+        def tell() -> None:
+            while not loaded.wait(1.0):
+                self.notify()
+
+        threading.Thread(target=tell, name="start", daemon=True).start()
+        try:
+            super().load_wsgi()
+        finally:
+            loaded.set()
 
     def accept(self, listener: socket.socket) -> None:
         """Accept a connection, and wait for its request."""

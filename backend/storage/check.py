@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from backend.errors import StoreError
 from backend.storage.artifacts import DamagedArtifactError, first_line
-from backend.storage.durability import VECTORS, is_recomputable
+from backend.storage.durability import holds_vectors, is_recomputable
 from backend.storage.head_pointer import PointerFile
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.store import Store
@@ -92,7 +92,7 @@ def _not_finite(table: Any, name: str) -> list[str]:
     broken: list[str] = []
     batch: pa.RecordBatch
     for batch in table.search().limit(NO_LIMIT).to_batches(_BATCH):
-        if not name.startswith(VECTORS):
+        if not holds_vectors(name):
             continue
         finite = np.isfinite(batch["image"].flatten().to_numpy(zero_copy_only=False))
         whole = finite.reshape(len(batch), -1).all(axis=1) if len(batch) else finite

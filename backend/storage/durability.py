@@ -8,15 +8,22 @@ from pathlib import Path
 
 VECTORS = "vectors_"
 """Prefix of the names of the tables that hold embeddings."""
+FORMER_VECTORS = "embeddings_"
+"""The same until layout 2; a process of that release may still write one."""
 ADDRESS_TABLE = "addresses"
 VALIDATOR_TABLE = "validators"
 _CLOCK_SECONDS = 2.0
 """How far the clock of a file system may be behind."""
 
 
+def holds_vectors(table: str) -> bool:
+    """Whether a table of this name holds embeddings."""
+    return table.startswith((VECTORS, FORMER_VECTORS))
+
+
 def is_recomputable(table: str) -> bool:
     """Whether all that a table of this name holds can be computed from the images again."""
-    return table in {ADDRESS_TABLE, VALIDATOR_TABLE} or table.startswith(VECTORS)
+    return table in {ADDRESS_TABLE, VALIDATOR_TABLE} or holds_vectors(table)
 
 
 def sync(path: str) -> None:

@@ -23,6 +23,7 @@ from backend.errors import StoreError
 from backend.labels.renames import Renames
 from backend.storage.artifacts import DamagedArtifactError, safe_name
 from backend.storage.head_pointer import Pointer, PointerFile
+from backend.storage.region_codes import present_id
 from backend.storage.store import Store
 from backend.vlpl.head import Head, HeadError
 
@@ -90,7 +91,7 @@ class HeadSet:
         name: ``h1``, ``h2`` ...
         controls: control name -> its head; controls that could not be trained are missing.
         created: ISO 8601, UTC.
-        encoder: id of the encoder whose embeddings the heads read.
+        encoder: id of the encoder whose embeddings the heads read, as it is called today.
         approvals: number of reviewed (task, control) pairs for training and judging.
         provenance: kind of review -> number of approvals.
         accepted: whether the judge found it no worse than the set that served then.
@@ -153,7 +154,7 @@ class HeadSet:
             name=str(content["name"]),
             controls=controls,
             created=str(content["created"]),
-            encoder=str(content["encoder"]),
+            encoder=present_id(str(content["encoder"])),
             approvals=int(content["approvals"]),
             provenance=dict(content["provenance"]),
             accepted=bool(content["accepted"]),

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 RECORD = "installation"
 """Name of the artifact in an installation's folder that says whose it is."""
+UPGRADE_SECONDS = 3600.0
+"""How long a process waits for another one that brings the store to the present layout."""
 _LOCK = "installations"
 
 
@@ -43,8 +45,14 @@ def open_store(settings: Settings) -> Store:
     name = f"{installation}/{RECORD}"
     record = root.read(name)
     if record is None or root_content(root) or record.get("layout") != LAYOUT:
-        with Locks(uri).hold(_LOCK):
-            _prepare(root, installation, settings.installation_name)
+        locks = Locks(uri)
+        with locks.hold_if_free(_LOCK) as is_free:
+            if is_free:
+                _prepare(root, installation, settings.installation_name)
+        if not is_free:
+            log.warning("waiting for another process, which brings the store at %s up to date", uri)
+            with locks.hold(_LOCK, UPGRADE_SECONDS):
+                _prepare(root, installation, settings.installation_name)
     return Store(f"{uri}/{installation}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Lease:
 
     Raises:
         obstore.exceptions.BaseError: the bucket refuses or does not answer; so do all methods.
+        FileNotFoundError: there is no such bucket; the same.
     """
 
     def __init__(self, uri: str, path: str) -> None:
@@ -40,26 +41,42 @@ class Lease:
 
     def take(self) -> bool:
         """Hold the lease for `LEASE_SECONDS` if nobody else does; returns whether it is held."""
+        lease = self._read()
+        is_taken = lease is not None and lease["expires"] > time.time()
+        if lease is not None and is_taken and lease["holder"] != self._holder:
+            return False
+        return self._write(LEASE_SECONDS)
+
+    def renew(self) -> bool:
+        """Hold the lease for another `LEASE_SECONDS`; returns whether it was still held."""
+        return self._write_if_held(LEASE_SECONDS)
+
+    def release(self) -> None:
+        """Let others have the lease, if it is still held."""
+        self._write_if_held(0.0)
+
+    def _write_if_held(self, seconds: float) -> bool:
+        if self._write(seconds):
+            return True
+        # What was written before may have arrived without its answer.
+        lease = self._read()
+        if lease is not None and lease["holder"] == self._holder:
+            return self._write(seconds)
+        # Never that of another holder.
+        self._seen = None
+        return False
+
+    def _read(self) -> dict[str, Any] | None:
         from obstore import get
 
         try:
             found = get(self._bucket, self._path)
         except FileNotFoundError:
             self._seen = None
-        else:
-            lease = json.loads(bytes(found.bytes()))
-            self._seen = _version(found.meta)
-            if lease["expires"] > time.time() and lease["holder"] != self._holder:
-                return False
-        return self._write(LEASE_SECONDS)
-
-    def renew(self) -> bool:
-        """Hold the lease for another `LEASE_SECONDS`; returns whether it was still held."""
-        return self._write(LEASE_SECONDS)
-
-    def release(self) -> None:
-        """Let others have the lease, if it is still held."""
-        self._write(0.0)
+            return None
+        self._seen = _version(found.meta)
+        lease: dict[str, Any] = json.loads(bytes(found.bytes()))
+        return lease
 
     def _write(self, seconds: float) -> bool:
         """Whether the object was still the one that was seen, and is replaced."""
@@ -72,6 +89,10 @@ class Lease:
                 self._bucket, self._path, json.dumps(lease).encode(), mode=self._seen or "create"
             )
         except (AlreadyExistsError, PreconditionError):
+            return False
+        except FileNotFoundError:
+            if self._seen is None:
+                raise  # There is no bucket.
             return False
         self._seen = _version(written)
         return True

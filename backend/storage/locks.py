@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from backend.errors import StoreError
-from backend.storage.artifacts import store_errors
+from backend.storage.artifacts import first_line, store_errors
 from backend.storage.leases import LEASE_SECONDS, Lease
 
 WAIT_SECONDS = 60.0
@@ -90,20 +90,28 @@ def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
     from obstore.exceptions import BaseError
 
     deadline = time.monotonic() + wait_seconds
-    with store_errors(uri, "written"):
+    try:
         lease = Lease(uri, path)
         while not (held := lease.take()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
+    except (BaseError, OSError, ValueError) as error:
+        raise StoreError(
+            f"The store at {uri} cannot be locked: {first_line(error)}.",
+            "Give the keys to the bucket in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or by the "
+            "machine's role (profiles are not read), and its region in AWS_REGION. Its server must "
+            "know conditional writes.",
+        ) from error
     if not held:
         yield False
         return
-    stopped = threading.Event()
+    stopped, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
-        while not stopped.wait(LEASE_SECONDS / 4):
+        while not lost.is_set() and not stopped.wait(LEASE_SECONDS / 4):
             # While the bucket does not answer for a moment, most of the lease is still left.
-            with suppress(BaseError):
-                lease.renew()
+            with suppress(BaseError, OSError):
+                if not lease.renew():
+                    lost.set()
 
     keeper = threading.Thread(target=renew, name="lease", daemon=True)
     keeper.start()
@@ -113,5 +121,10 @@ def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
         stopped.set()
         keeper.join()
         # What cannot be released now expires by itself.
-        with suppress(BaseError):
+        with suppress(BaseError, OSError):
             lease.release()
+    if lost.is_set():
+        raise StoreError(
+            f"A lock of the store at {uri} was lost to another process while it was held.",
+            "Set the clocks of all machines, then repeat what was asked for.",
+        )

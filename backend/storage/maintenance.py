@@ -9,7 +9,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from backend.errors import StoreError
 from backend.storage.compaction import LOCK
-from backend.storage.durability import ADDRESS_TABLE, VALIDATOR_TABLE, VECTORS
+from backend.storage.durability import ADDRESS_TABLE, VALIDATOR_TABLE, holds_vectors
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT, chunks, in_conditions, sql_list, sql_text
 from backend.storage.validators import VALIDATORS
@@ -129,7 +129,7 @@ def _erase_orphans(store: Store, keys: Iterable[str]) -> int:
         left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
         orphans -= set(left["key"].to_pylist())
     for name in store.tables.names() if orphans else []:
-        if not name.startswith(VECTORS):
+        if not holds_vectors(name):
             continue
         with store.tables.errors("opened"):
             schema = store.tables.database.open_table(name).schema

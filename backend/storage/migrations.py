@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,8 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from backend.errors import StoreError
 from backend.storage import region_codes
-from backend.storage.artifacts import Artifacts, DamagedArtifactError
+from backend.storage.artifacts import Artifacts, DamagedArtifactError, first_line
+from backend.storage.durability import FORMER_VECTORS, sync_table
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT
 from backend.storage.vectors import table_name, vector_schema
@@ -33,10 +34,8 @@ LAYOUT = 3
 """The layout that this release reads and writes."""
 _FOLDERS = frozenset({"doctor", "heads", "projects", "runs", "statistics", "tables"})
 """Folders at the root of a store of layout 1, besides its tables."""
-_WIDE_VECTORS = "embeddings_"
-"""Prefix of the tables of embeddings in layout 2."""
-_WITH_REGIONS = re.compile(r"-(cells|tiles)-([a-z0-9]+)$")
-"""The end of the id of an encoder with regions in layout 2."""
+_MOVED = "moved-tables"
+"""Name of the artifact that lists the tables of which everything was copied."""
 
 
 def root_content(root: Artifacts) -> list[str]:
@@ -75,7 +74,9 @@ def migrate(root: Artifacts, installation: str, layout: int) -> None:
 
 def _drop_superseded_versions(root: Artifacts, store: Store) -> None:
     for name in store.tables.names():
-        store.tables.compactor.compact(name)
+        # The next step replaces those.
+        if not name.startswith(FORMER_VECTORS):
+            store.tables.compactor.compact(name)
     if "://" not in root.uri:
         # Where another user owns it, ls-clip doctor says what to do.
         with suppress(PermissionError):
@@ -84,28 +85,54 @@ def _drop_superseded_versions(root: Artifacts, store: Store) -> None:
 
 
 def _shorten_regions(root: Artifacts, store: Store) -> None:
+    artifacts = store.artifacts
+    moved = list((artifacts.read(_MOVED) or {"names": []})["names"])
     for name in store.tables.names():
-        if name.startswith(_WIDE_VECTORS):
+        if not name.startswith(FORMER_VECTORS):
+            continue
+        if name not in moved:
             _shorten_table(store, name)
+            moved.append(name)
+            # From now on the table is only deleted: half of one cannot be read.
+            artifacts.write(_MOVED, {"names": moved}, replace=True)
+        artifacts.erase("", f"{name}.lance".__eq__)
+    for project in artifacts.folder_names("heads"):
+        for name in artifacts.names(f"heads/{project}"):
+            # ls-clip store check finds damaged ones.
+            with suppress(DamagedArtifactError):
+                content = artifacts.read(f"heads/{project}/{name}") or {}
+                _rename_artifacts(artifacts, str(content.get("encoder", "")))
+    artifacts.erase("", f"{_MOVED}.json".__eq__)
     store.generation.change()
 
 
 def _shorten_table(store: Store, name: str) -> None:
-    """Move the rows of a table of layout 2, with what belongs to its encoder, and drop it."""
-    with store.tables.errors("read"):
+    """Copy the rows of a table of layout 2 into one of layout 3."""
+    try:
         table = store.tables.database.open_table(name)
         former = table.schema.metadata[b"encoder"].decode()
         dim = table.schema.field("image").type.list_size
-        encoder = _WITH_REGIONS.sub(r"-\1-int8-\2", former)
+        log.warning("%d embeddings are converted, about 500 a second", table.count_rows())
+        encoder = region_codes.present_id(former)
         batch: pa.RecordBatch
         for batch in table.search().limit(NO_LIMIT).to_batches(LOOKUP_KEYS):
-            # What an interrupted step has moved stays.
+            # What an interrupted step has copied is there.
             there = store.vectors.has(encoder, dim, batch["key"].to_pylist())
             rows = batch.filter(pc.invert(pc.is_in(batch["key"], pa.array(there, pa.string()))))
             if len(rows):
                 store.tables.append(table_name(encoder), _shortened(rows, encoder, dim))
-        _move_artifacts(store.artifacts, former, encoder)
-        store.tables.database.drop_table(name)
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(
+            f"The table {name} of the store at {store.uri} cannot be read: {first_line(error)}.",
+            f"Restore {name}.lance from a backup, or move it to another place: its images are "
+            "embedded again when they are needed.",
+        ) from error
+    # All of it, before the old one goes.
+    with store.tables.errors("written"):
+        sync_table(store.uri, table_name(encoder), 0.0)
+    _rename_artifacts(store.artifacts, former)
 
 
 def _shortened(rows: pa.RecordBatch, encoder: str, dim: int) -> pa.Table:
@@ -118,25 +145,24 @@ def _shortened(rows: pa.RecordBatch, encoder: str, dim: int) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _move_artifacts(artifacts: Artifacts, former: str, encoder: str) -> None:
-    """Give the encoder's table of probabilities, its statistics and its heads its new id."""
+def _rename_artifacts(artifacts: Artifacts, former: str) -> None:
+    """Give an encoder's table of probabilities and its statistics the encoder's present id."""
+    encoder = region_codes.present_id(former)
     if encoder == former:
         return
     before, now = (hashlib.sha256(one.encode()).hexdigest()[:12] for one in (former, encoder))
     projects = [f"statistics/{project}" for project in artifacts.folder_names("statistics")]
     for folder in ("tables", *projects):
-        for name in artifacts.names(folder):
-            if name.startswith(before):
-                target = now + name.removeprefix(before)
+        names = artifacts.names(folder)
+        for name in names:
+            if not name.startswith(before):
+                continue
+            target = now + name.removeprefix(before)
+            if target in names:
+                # In a bucket a move that was interrupted leaves both.
+                artifacts.erase(folder, f"{name}.json".__eq__)
+            else:
                 artifacts.move(f"{folder}/{name}.json", f"{folder}/{target}.json")
-    for project in artifacts.folder_names("heads"):
-        for name in artifacts.names(f"heads/{project}"):
-            path = f"heads/{project}/{name}"
-            # ls-clip store check finds damaged ones.
-            with suppress(DamagedArtifactError):
-                content = artifacts.read(path)
-                if content is not None and content.get("encoder") == former:
-                    artifacts.write(path, {**content, "encoder": encoder}, replace=True)
 
 
 _STEPS: Mapping[int, Callable[[Artifacts, Store], None]] = {

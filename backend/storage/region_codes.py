@@ -7,10 +7,18 @@ zero-shot suggestions on COCO is the same to 0.02 points (docs/encoders.md).
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 
 _LARGEST = 127.0
+_FORMER_ID = re.compile(r"-(cells|tiles)-([a-z0-9]+)$")
+
+
+def present_id(encoder_id: str) -> str:
+    """The id that an encoder has today, if this is its id of when regions were kept as float16."""
+    return _FORMER_ID.sub(r"-\1-int8-\2", encoder_id)
 
 
 def encode(regions: NDArray[np.floating]) -> NDArray[np.int8]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from gunicorn.workers.gthread import ThreadWorker
 
 from backend.errors import SettingsError
 from backend.server.app import create_app
+from backend.server.connections import ClipWorker
 from backend.server.gunicorn import check_bind, check_port
 from tests.support.builders import contract, make_settings
 from tests.support.fixtures import MakeRuntime
 from tests.support.processes import free_port, run_cli, served
 from tests.support.stub_encoder import StubEncoder
+from tests.support.waiting import until
 
 CREDENTIALS = {"basic_auth_user": "u", "basic_auth_pass": "p", "webhook_secret": "s"}
 PUBLIC = ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8", "clip.example.com", "", "127.0.0.1.nip.io"]
@@ -88,6 +92,19 @@ def test_health_and_setup_answer_while_the_model_loads(tmp_path: Path):
         assert answer.json()["model_version"].startswith("offline-z-")
     assert "only this machine" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+def test_a_process_that_takes_long_to_load_tells_its_parent_that_it_is_alive(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    told = []
+    monkeypatch.setattr(ThreadWorker, "load_wsgi", lambda self: until(lambda: len(told) > 1))
+    monkeypatch.setattr(ThreadWorker, "notify", told.append)
+    worker = ClipWorker.__new__(ClipWorker)
+    worker.load_wsgi()
+    before = len(told)
+    time.sleep(1.5)
+    assert len(told) == before
 
 
 def test_an_encoder_that_cannot_be_had_ends_the_server_with_one_error(tmp_path: Path):

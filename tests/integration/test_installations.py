@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
-from contextlib import suppress
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
 
 from backend.errors import StoreError
 from backend.settings import Settings
 from backend.storage import migrations
+from backend.storage.artifacts import Artifacts
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.installations import adopt, installation_names, namesakes, open_store
 from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
-from backend.storage.tables import LOOKUP_KEYS
 from backend.storage.validators import StoredValidators, ValidatorRows
-from backend.storage.vectors import Embedding, NewEmbedding, table_name, vector_schema
+from backend.storage.vectors import Embedding, NewEmbedding
 from jobs.run_files import RunFiles
 from tests.support.builders import make_settings
+from tests.support.waiting import until
 
 KEY = "7.1700000000"
 DIM = 16
@@ -146,7 +145,6 @@ def test_a_second_installation_on_an_older_store_begins_empty(old: Path):
 def test_an_interrupted_migration_is_continued(
     old: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    from backend.storage.artifacts import Artifacts
     from backend.storage.compaction import Compactor
 
     calls = 0
@@ -169,90 +167,26 @@ def test_an_interrupted_migration_is_continued(
     assert_filled(open_store(settings_of(old)))
 
 
-WIDE, NARROW = "openclip-x-tiles-float32", "openclip-x-tiles-int8-float32"
-"""Ids of one encoder in layout 2 and today."""
-
-
-def write_wide(store: Store, encoder: str, count: int, regions: bool = True) -> None:
-    """The embeddings table of layout 2."""
-    schema = pa.schema(
-        [
-            pa.field("key", pa.string()),
-            pa.field("image", pa.list_(pa.float16(), DIM)),
-            pa.field("regions", pa.list_(pa.float16(), 9 * DIM)),
-        ],
-        metadata={"encoder": encoder},
-    )
-    vectors = [wide(number) for number in range(count)]
-    rows = {
-        "key": [f"key{number}" for number in range(count)],
-        "image": [one[0] for one in vectors],
-        "regions": [one[1:].ravel() if regions else None for one in vectors],
-    }
-    columns = [pa.array(rows[field.name], field.type) for field in schema]
-    store.tables.append(
-        table_name(encoder).replace("vectors_", "embeddings_"),
-        pa.Table.from_arrays(columns, schema=schema),
-    )
-
-
-def wide(number: int) -> NDArray[np.float16]:
-    values = np.random.default_rng(number).normal(size=(10, DIM))
-    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
-
-
-def assert_shortened(store: Store, encoder: str, count: int, regions: bool = True) -> None:
-    found = store.vectors.embeddings(encoder, DIM, [f"key{number}" for number in range(count)])
-    assert len(found) == count
-    for number in range(count):
-        expected = Embedding.of(wide(number)[0], wide(number)[1:] if regions else None)
-        assert np.array_equal(found[f"key{number}"].image, expected.image)
-        codes = found[f"key{number}"].regions
-        assert (codes is None) == (expected.regions is None)
-        if codes is not None and expected.regions is not None:
-            assert np.array_equal(codes, expected.regions)
-    rows = store.tables.rows(table_name(encoder), vector_schema(encoder, DIM), "true", ["key"])
-    assert len(rows) == count
-    assert not [name for name in store.tables.names() if name.startswith("embeddings_")]
-
-
-@pytest.mark.parametrize("after", [*range(6), 100])
-def test_regions_of_an_older_store_are_shortened_however_often_it_is_interrupted(
-    place: Path, monkeypatch: pytest.MonkeyPatch, after: int
+def test_who_comes_during_an_upgrade_waits_for_it(
+    old: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    old = Store(str(place))
-    count = LOOKUP_KEYS + 5
-    write_wide(old, WIDE, count)
-    write_wide(old, "openclip-x-none-float32", 3, regions=False)
-    digests = [hashlib.sha256(one.encode()).hexdigest()[:12] for one in (WIDE, NARROW)]
-    old.artifacts.write(f"tables/{digests[0]}", {"n": 1})
-    old.artifacts.write(f"statistics/{KEY}/{digests[0]}-abc", {"n": 2})
-    old.artifacts.write(f"heads/{KEY}/h1", {"encoder": WIDE, "n": 3})
-    old.artifacts.write(f"heads/{KEY}/h2", {"encoder": "another"})
-    Path(f"{old.uri}/heads/{KEY}/h3.json").write_text('{"encod')
-    calls = 0
+    begun, ended = threading.Event(), threading.Event()
+    migrate = migrations.migrate
 
-    def interrupted(real):
-        def call(*arguments, **options):
-            nonlocal calls
-            calls += 1
-            if calls > after:
-                raise KeyboardInterrupt
-            return real(*arguments, **options)
+    def slowly(*arguments):
+        begun.set()
+        assert ended.wait(30)
+        migrate(*arguments)
 
-        return call
-
-    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
-        for method in ("_shortened", "_move_artifacts"):
-            patched.setattr(migrations, method, interrupted(getattr(migrations, method)))
-        open_store(settings_of(place))
-    store = open_store(settings_of(place))
-    assert_shortened(store, NARROW, count)
-    assert_shortened(store, "openclip-x-none-float32", 3, regions=False)
-    assert store.artifacts.read(f"tables/{digests[1]}") == {"n": 1}
-    assert store.artifacts.read(f"statistics/{KEY}/{digests[1]}-abc") == {"n": 2}
-    assert store.artifacts.read(f"heads/{KEY}/h1") == {"encoder": NARROW, "n": 3}
-    assert store.artifacts.read(f"heads/{KEY}/h2") == {"encoder": "another"}
+    monkeypatch.setattr("backend.storage.installations.migrate", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(open_store, settings_of(old))
+        assert begun.wait(30)
+        second = pool.submit(open_store, settings_of(old))
+        until(lambda: "waiting for another process" in caplog.text)
+        ended.set()
+        for opened in (first, second):
+            assert_filled(opened.result(30))
 
 
 def test_a_migration_deletes_superseded_versions(place: Path):

@@ -14,7 +14,11 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from obstore.store import from_url
 
+from backend.doctor import store as checks
+from backend.doctor.context import Context
+from backend.doctor.finding import Severity
 from backend.errors import StoreError
 from backend.storage import compaction, tables
 from backend.storage.check import check_store
@@ -189,6 +193,49 @@ def test_a_lease_is_taken_over_when_its_holder_is_dead_and_never_taken_back(buck
     assert heir.renew()
     heir.release()
     assert dead.take()
+
+
+def test_a_renewal_whose_answer_was_lost_loses_no_lease(bucket: str):
+    lease, other = Lease(bucket, "locks/a.json"), Lease(bucket, "locks/a.json")
+    assert lease.take()
+    before = lease._seen
+    assert lease.renew()
+    lease._seen = before
+    assert lease.renew()
+    lease._seen = before
+    lease.release()
+    assert other.take()
+
+
+def test_a_lock_that_was_lost_is_told(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("backend.storage.locks.LEASE_SECONDS", 0.2)
+    objects, lost = from_url(bucket), pytest.raises(StoreError, match="lost to another process")
+    with lost, Locks(bucket).hold("a"):
+        (path,) = [entry["path"] for batch in objects.list("locks") for entry in batch]
+        objects.delete(path)
+        assert Lease(bucket, path).take()
+        until(lambda: not [one for one in threading.enumerate() if one.name == "lease"])
+
+
+def test_a_bucket_that_cannot_be_reached_is_told_with_what_it_needs(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    with (
+        pytest.raises(StoreError, match="cannot be locked") as caught,
+        Locks("s3://no-such-bucket/x").hold("a"),
+    ):
+        pass
+    assert "AWS_ACCESS_KEY_ID" in caught.value.fix and "conditional" in caught.value.fix
+
+
+def test_doctor_finds_a_server_that_knows_no_conditional_writes(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+):
+    context = Context(make_settings(Path()).model_copy(update={"store": bucket}), None)
+    assert list(checks.store(context)) == []
+    monkeypatch.setattr(Lease, "take", lambda self: True)
+    (finding,) = checks.store(context)
+    assert (finding.check, finding.severity) == ("store", Severity.ERROR)
 
 
 def test_a_table_is_created_by_one_writer_at_a_time(bucket: str):

@@ -255,6 +255,19 @@ def test_a_worker_with_another_encoder_fails_the_run_and_says_why(
     assert "LS_CLIP_ENCODER" in now.error["fix"]
 
 
+def test_a_run_of_before_regions_were_shortened_has_to_be_asked_for_again(
+    runtime: Runtime, runs: RunStore, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+):
+    assert isinstance(runtime.encoder, StubEncoder)
+    runtime.encoder.id = "openclip-x-tiles-int8-float32"
+    run = shard_of(runtime, runs, [data_uri(1)])
+    runs.note(run.id, encoder="openclip-x-tiles-float32")
+    work()
+    now = runs.get(run.id)
+    assert now is not None and now.error is not None
+    assert now.state == "failed" and now.error["fix"] == "Ask for it again: ls-clip predict 1."
+
+
 def test_a_pickle_in_the_queue_is_refused(
     runtime: Runtime, connection: Redis, work: Callable[[], None], tmp_path: Path
 ):
@@ -327,9 +340,11 @@ def test_a_job_that_is_removed_is_not_called_failed_later_because_its_worker_die
     jobs = queue.queue(connection, queue.PREDICT)
     # A worker of one queue takes it, and dies before it begins.
     connection.lmove(jobs.key, jobs.intermediate_queue.key, "LEFT", "RIGHT")
+    jobs.intermediate_queue.set_first_seen("a")
     assert queue.statuses(connection, queue.PREDICT, ["a"]) == {}
     queue.remove(connection, queue.PREDICT, "a")
     queue.enqueue(connection, queue.PREDICT, enqueue.SWEEP, job_id="a")
+    assert jobs.intermediate_queue.get_first_seen("a") is None
     jobs.intermediate_queue.set_first_seen("a")
     worker = ClipWorker([jobs], connection=connection, serializer=JSONSerializer)
     with mock.patch(
