@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from backend.inference.embedding_writer import ROWS
 from backend.storage.maintenance import dedupe
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding
@@ -123,7 +124,7 @@ def main() -> None:
     """Parse the arguments, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, action="append", help="may be given several times")
-    parser.add_argument("--batch", type=int, default=32, help="images per append")
+    parser.add_argument("--batch", type=int, default=ROWS, help="images per append; as a run's")
     parser.add_argument("--store", help="an empty folder or bucket path; default: a temporary one")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -16,6 +16,7 @@ from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import ImageError, StoreError
 from backend.images.address import loggable, store_address
+from backend.inference.embedding_writer import EmbeddingWriter
 from backend.inference.image_failures import NOT_FINITE, Failures, as_image_error, count, late
 from backend.inference.known_images import KnownImages
 from backend.inference.preparer import Known, Prepared, Preparer, Source
@@ -209,6 +210,7 @@ class Embedder:
         """
         known = {} if asked is None else asked
         strict, tell = step is not None, step or (lambda same, done, failed: None)
+        writer = EmbeddingWriter(self._encoder, self._store, self._known, is_run=strict)
         embeddings: dict[str, Embedding] = {}
         failures: Failures = {}
         same: list[Prepared] = []
@@ -230,6 +232,8 @@ class Embedder:
                     jobs[self._preparer.submit(value, address, known.get(address))] = value
                 done, _ = wait(jobs, timeout=_beat(deadline), return_when=FIRST_COMPLETED)
                 if not done:
+                    if strict:
+                        writer.flush_if_due()
                     tell(len(same), len(embeddings), len(failures))
                 for image in _collected(done, jobs, failures):
                     (same if image.pixels is None else ready).append(image)
@@ -238,17 +242,20 @@ class Embedder:
                 enough = size if deadline is None and done else 1
                 while len(ready) >= enough and not _passed(deadline):
                     batch, ready = ready[:size], ready[size:]
-                    self._encode(batch, deadline, strict, embeddings, failures)
+                    self._encode(batch, deadline, writer, embeddings, failures)
                     tell(len(same), len(embeddings), len(failures))
                 if len(same) - told >= size:
                     self._known.remember(same[told:])
                     told = len(same)
                     tell(len(same), len(embeddings), len(failures))
             if not _passed(deadline):
-                self._encode(ready, deadline, strict, embeddings, failures)
+                self._encode(ready, deadline, writer, embeddings, failures)
         finally:
             for job in jobs:
                 job.cancel()
+            if strict:
+                # Also when the run is stopped.
+                writer.flush()
         if strict:
             self._known.remember(same[told:])
         tell(len(same), len(embeddings), len(failures))
@@ -273,7 +280,7 @@ class Embedder:
         self,
         batch: list[Prepared],
         deadline: float | None,
-        strict: bool,
+        writer: EmbeddingWriter,
         embeddings: dict[str, Embedding],
         failures: Failures,
     ) -> None:
@@ -284,20 +291,17 @@ class Embedder:
         if not batch or not self._encoding.acquire(timeout=-1 if left is None else left):
             return
         try:
-            embeddings |= self._encode_alone(batch, failures, strict)
+            embeddings |= self._encode_alone(batch, writer, failures)
         finally:
             self._encoding.release()
 
     def _encode_alone(
-        self, batch: list[Prepared], failures: Failures, strict: bool
+        self, batch: list[Prepared], writer: EmbeddingWriter, failures: Failures
     ) -> dict[str, Embedding]:
-        encoder = self._encoder
         try:
-            known = self._store.vectors.embeddings(
-                encoder.id, encoder.dim, [image.key for image in batch]
-            )
+            known = writer.embeddings(image.key for image in batch)
         except StoreError as error:
-            self._store_failed(error, strict)
+            self._store_failed(error, writer.is_run)
             known = {}
         fresh = list({image.key: image for image in batch if image.key not in known}.values())
         started = time.monotonic()
@@ -307,20 +311,11 @@ class Embedder:
             telemetry.IMAGES_ENCODED.inc(len(rows))
         known |= {row.key: row.embedding for row in rows}
         failures |= {image.value: broken[image.key] for image in batch if image.key in broken}
-        stored = {row.address for row in rows}
-        again = [
-            (image.address, image.key)
-            for image in batch
-            if image.address not in stored and image.key not in broken
-        ]
         try:
-            self._store.vectors.add(encoder.id, encoder.dim, rows)
-            if again:
-                self._store.vectors.add_addresses(again)
-            self._known.remember([image for image in batch if image.key not in broken])
+            writer.add(rows, [image for image in batch if image.key not in broken])
         except StoreError as error:
             # The answer does not depend on it: the image is encoded again next time.
-            self._store_failed(error, strict)
+            self._store_failed(error, writer.is_run)
         return {image.value: known[image.key] for image in batch if image.key in known}
 
     def _rows_of(self, fresh: list[Prepared]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:

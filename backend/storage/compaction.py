@@ -28,7 +28,7 @@ warnings.filterwarnings("ignore", r"optimize\(cleanup_older_than=0\)", UserWarni
 
 FEWEST_FILES = 64
 """Tables of fewer files are left alone."""
-MOST_FILES = 512
+MOST_FILES = 128
 """Tables of so many files are compacted although their rows have not doubled: queries open each
 file, and each append writes a list of all of them."""
 CHECK_EVERY = 16

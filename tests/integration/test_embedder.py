@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from backend.errors import ImageError, ImageReason, StoreError, StudioError
 from backend.images.address import fetch_address
 from backend.images.validators import FetchedFile, Validators
+from backend.inference import embedding_writer
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
 from backend.storage.installations import open_store
+from backend.storage.tables import Tables
 from backend.storage.vectors import Vectors
 from tests.support.builders import data_uri, make_settings, photo, png_bytes
 from tests.support.stub_encoder import StubEncoder
@@ -97,6 +101,48 @@ def test_images_go_to_the_encoder_in_batches(settings: Settings):
     limited = make_settings(Path(settings.store), batch_size=4)
     Embedder(limited, encoder, open_store(limited), Source()).embed(ADDRESSES)
     assert encoder.batches == 2
+
+
+def test_a_run_writes_few_files_and_encodes_nothing_twice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """A lookup looks into every file of a table."""
+    written: list[str] = []
+    append = Tables.append
+
+    def noted(tables: Tables, name: str, rows: pa.Table) -> None:
+        written.append(name)
+        append(tables, name, rows)
+
+    monkeypatch.setattr(Tables, "append", noted)
+    encoder, few = StubEncoder(), settings.model_copy(update={"batch_size": 8, "fetch_workers": 4})
+    embedder = Embedder(few, encoder, open_store(few), Source())
+    # The same files at two addresses each, far apart.
+    values = [f"http://{host}/{number}" for host in "ab" for number in range(40)]
+    filled = embedder.fill(values)
+    assert (filled.embedded, filled.failures) == (80, {})
+    assert encoder.images == 40
+    assert Counter(written).most_common(1)[0][1] <= 2
+    assert embedder.needs_nothing(values)
+    written.clear()
+    monkeypatch.setattr(embedding_writer, "ROWS", 16)
+    embedder.fill([f"http://c/{number}" for number in range(100, 180)])
+    assert len([name for name in written if name.startswith("vectors_")]) == 5
+
+
+def test_a_run_that_is_stopped_keeps_what_it_has(settings: Settings):
+    few = settings.model_copy(update={"batch_size": 8})
+    embedder = Embedder(few, StubEncoder(), open_store(few), Source())
+    values = [f"http://host/{number}" for number in range(40)]
+
+    def stop(cached: int, done: int, failed: int) -> None:
+        if done:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        embedder.fill(values, stop)
+    found, _ = embedder.stored(values)
+    assert len(found) == 8
 
 
 def test_what_is_late_fails_and_the_rest_does_not_wait(parts: Parts):
