@@ -6,6 +6,7 @@ write to Redis (https://python-rq.org/docs/#considerations-for-jobs).
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ from rq.serializers import JSONSerializer
 from backend.errors import QueueError
 from backend.settings import Settings
 
+log = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -44,6 +47,8 @@ TRAIN = "train"
 QUEUES = (PREDICT, TRAIN)
 JOB_SECONDS = 2 * 3600
 """Time limit of a job; RQ's own default of 180 s is too short for a shard on a CPU."""
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ResponseError)
+"""What RQ raises where a job in Redis is damaged."""
 KEEP_SECONDS = 3600
 """How long RQ keeps a job that has ended; its result is in the run's record."""
 ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED})
@@ -229,13 +234,33 @@ def statuses(connection: Redis, name: str, job_ids: Sequence[str]) -> dict[str, 
     Left out are unknown jobs, and those that a worker took from the queue and died before it began.
     """
     waiting = set(queue(connection, name).get_job_ids())
-    jobs = Job.fetch_many(job_ids, connection=connection, serializer=JSONSerializer)
-    known = {job.id: job.get_status(refresh=False) for job in jobs if job is not None}
+    known = {job.id: job.get_status(refresh=False) for job in _jobs(connection, job_ids)}
     return {
         job_id: status
         for job_id, status in known.items()
         if status != JobStatus.QUEUED or job_id in waiting
     }
+
+
+def _jobs(connection: Redis, job_ids: Sequence[str]) -> list[Job]:
+    """Those that are known; what cannot be read is no job, and is deleted."""
+    try:
+        jobs = Job.fetch_many(job_ids, connection=connection, serializer=JSONSerializer)
+    except _UNREADABLE:
+        jobs = [_job(connection, job_id) for job_id in job_ids]
+    return [job for job in jobs if job is not None]
+
+
+def _job(connection: Redis, job_id: str) -> Job | None:
+    try:
+        (job,) = Job.fetch_many([job_id], connection=connection, serializer=JSONSerializer)
+    except _UNREADABLE as error:
+        if isinstance(error, ResponseError) and type(error) is not ResponseError:
+            raise  # It refuses, whatever the job.
+        log.error("the job %s cannot be read, and is deleted: %s", job_id, error)
+        connection.delete(Job.key_for(job_id))
+        return None
+    return job
 
 
 def remove(connection: Redis, name: str, job_id: str) -> None:
@@ -245,7 +270,7 @@ def remove(connection: Redis, name: str, job_id: str) -> None:
     # died while it took the job.
     jobs.intermediate_queue.remove(job_id)
     connection.delete(jobs.intermediate_queue.get_first_seen_key(job_id))
-    job = jobs.fetch_job(job_id)
+    job = _job(connection, job_id)
     if job is not None:
         # RQ lists an execution for a minute longer than it keeps it, and trips over the difference
         # when the worker has died.

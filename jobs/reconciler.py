@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from rq.registry import clean_registries
 
 from backend.errors import ClipError
@@ -35,7 +35,7 @@ from jobs.record import DamagedRecordError
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
-from jobs.training_state import Training, TrainingReason, TrainingState, TrainingStore
+from jobs.training_state import TrainingReason, TrainingState, TrainingStore
 
 log = logging.getLogger(__name__)
 
@@ -68,18 +68,21 @@ def reconcile(connection: Redis, settings: Settings) -> None:
     if not connection.set(tending, "1", nx=True, px=int(EVERY_SECONDS * 900)):
         return
     for name in queue.QUEUES:
-        # Marks jobs as failed whose worker sends no heartbeat any more.
-        clean_registries(queue.queue(connection, name))
-    runs = RunStore(connection)
-    for run in runs.active():
-        with _alone(f"run {run.id}"):
-            _reconcile_run(runs, run)
-    trainings = TrainingStore(connection)
-    for project in trainings.active():
-        with _alone(f"the training of project {project}"):
-            _reconcile_training(trainings, project)
-    if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
-        enqueue_reconcile_all(connection)
+        with _alone(f"the queue {name}"):
+            # Marks jobs as failed whose worker sends no heartbeat any more.
+            clean_registries(queue.queue(connection, name))
+    runs, trainings = RunStore(connection), TrainingStore(connection)
+    with _alone("the list of runs"):
+        for run in runs.active():
+            with _alone(f"run {run.id}"):
+                _reconcile_run(runs, run)
+    with _alone("the list of trainings"):
+        for project in trainings.active():
+            with _alone(f"the training of project {project}"):
+                _reconcile_training(trainings, project)
+    with _alone("the list of projects"):
+        if not schedule.is_known(connection) and queue.workers(connection, queue.TRAIN):
+            enqueue_reconcile_all(connection)
     farthest = max(settings.train_after, settings.reconcile_every, settings.refresh_every)
     for entry in schedule.due(connection, farthest + LONGEST_PAUSE):
         again: float | None = time.time() + POSTPONED_SECONDS
@@ -93,9 +96,11 @@ def _alone(what: str) -> Iterator[None]:
     """Log an error in the work for one project, so that it does not keep the others waiting."""
     try:
         yield
-    except RedisError:
-        # No other project can be reconciled either.
-        raise
+    except RedisError as error:
+        # Else it is about one key, and other projects can be reconciled.
+        if type(error) is not ResponseError:
+            raise
+        log.error("%s is not reconciled: %s", what, error)
     except ClipError as error:
         log.error("%s is not reconciled: %s", what, error)
     except Exception:
@@ -106,7 +111,7 @@ def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -
     """Start what is due; returns the unix time for which it is postponed, None: it has begun."""
     now = time.time()
     if kind == Kind.REFRESH:
-        candidate = _training(trainings, project).candidate
+        candidate = trainings.get(project).candidate
         if not candidate:
             return None
         run, is_new = start_run(runs, project, Scope.UNLABELLED, Trigger.TRAINING, candidate)
@@ -132,15 +137,6 @@ def _pause(attempts: int) -> float:
     return min(LONGEST_PAUSE, PAUSE_SECONDS * 2.0 ** (attempts - 1))
 
 
-def _training(trainings: TrainingStore, project: int) -> Training:
-    """How a project's training stands; a damaged record is set aside, and told once."""
-    try:
-        return trainings.get(project)
-    except DamagedRecordError:
-        trainings.set_aside(project)
-        raise
-
-
 def _is_pausing(ends: float, now: float) -> bool:
     """Whether a pause is not over; one that seems too long was written by a wrong clock."""
     return now < ends <= now + LONGEST_PAUSE
@@ -150,7 +146,7 @@ def _reconcile_training(trainings: TrainingStore, project: int) -> None:
     """Retry a training whose job has failed, or was lost with its worker."""
     job = train_id(trainings.connection, project)
     status = queue.statuses(trainings.connection, queue.TRAIN, [job]).get(job)
-    now, training = time.time(), _training(trainings, project)
+    now, training = time.time(), trainings.get(project)
     if status in queue.ALIVE or training.state == TrainingState.IDLE:
         return
     if _is_pausing(training.not_before, now):
@@ -178,6 +174,14 @@ def _reconcile_training(trainings: TrainingStore, project: int) -> None:
 
 
 def _reconcile_run(runs: RunStore, run: Run) -> None:
+    """Retry jobs of a run that have failed or were lost; set it aside if it cannot be read."""
+    try:
+        _retry_jobs(runs, run)
+    except DamagedRecordError as error:
+        runs.set_aside(run.id, error)
+
+
+def _retry_jobs(runs: RunStore, run: Run) -> None:
     jobs = _expected_jobs(runs, run)
     known = queue.statuses(runs.connection, queue.PREDICT, list(jobs))
     for job, enqueue_again in jobs.items():

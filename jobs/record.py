@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -89,6 +89,27 @@ class Record(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """JSON-able, with the names of JSON answers."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+@contextmanager
+def readable(kind: str) -> Iterator[None]:
+    """Name what damaged values cause: of another type, or no numbers, JSON or text.
+
+    Args:
+        kind: what is read.
+
+    Raises:
+        DamagedRecordError: a value is damaged.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise _unreadable(kind, str(error)[:200]) from error
+    except ResponseError as error:
+        # Its subclasses are refusals, and no matter of one record.
+        if type(error) is not ResponseError:
+            raise
+        raise _unreadable(kind, str(error)) from error
 
 
 def set_aside(connection: Redis, name: str) -> None:

@@ -70,8 +70,9 @@ class Rewriting:
 
 def changed_note(tasks: Sequence[int]) -> str:
     """A sentence about annotated tasks of which an image has changed."""
+    count = "1 annotated task has" if len(tasks) == 1 else f"{len(tasks)} annotated tasks have"
     return (
-        f"{len(tasks)} annotated tasks have another image than their annotator saw: "
+        f"{count} another image than their annotator saw: "
         f"{', '.join(map(str, tasks[:10]))}{', ...' if len(tasks) > 10 else ''}. Training believes "
         "their annotations for the image that is there now; look at them again."
     )

@@ -148,7 +148,7 @@ class Run(Record):
 
     @property
     def working(self) -> float:
-        """Seconds from its first image to its last one."""
+        """Seconds from the beginning of its first image to the end of its last one."""
         return max(0.0, self.last_image - self.first_image) if self.first_image else 0.0
 
     @property

@@ -18,13 +18,14 @@ from redis import Redis
 
 from backend.errors import ClipError, QueueError, RunNotFoundError
 from jobs.queue import key
-from jobs.record import SCHEMA, DamagedRecordError, set_aside
+from jobs.record import SCHEMA, DamagedRecordError, readable, set_aside
 from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 
 if TYPE_CHECKING:
     from redis.client import Pipeline
 
 log = logging.getLogger(__name__)
+_readable = readable("run")
 
 KEPT_RUNS = 50
 """Runs of a project that are remembered."""
@@ -45,6 +46,7 @@ class RunStore:
         self.connection = connection
         self._active = key(connection, "active")
 
+    @_readable
     def start(
         self,
         project: int,
@@ -88,6 +90,7 @@ class RunStore:
         assert run is not None
         return run, True
 
+    @_readable
     def get(self, run_id: str) -> Run | None:
         """The run as it stands now, or None.
 
@@ -118,6 +121,7 @@ class RunStore:
             shards_done=sum(shard.done for shard in shards),
         )
 
+    @_readable
     def state(self, run_id: str) -> RunState | None:
         """The run's state; None if Redis has forgotten it."""
         state = self._text(self.connection.hget(self._key(run_id), "state"))
@@ -144,23 +148,26 @@ class RunStore:
             )
         return run
 
+    @_readable
     def of_project(self, project: int) -> list[Run]:
         """Its runs, newest first."""
         ids = self.connection.zrevrange(self._project_key(project, "runs"), 0, -1)
-        runs = [self._intact(value.decode()) for value in ids]
+        runs = [self._intact(value.decode(errors="replace")) for value in ids]
         return [run for run in runs if run is not None]
 
     def active_ids(self) -> set[str]:
         """Ids of the runs that have not ended, of all projects, whoever wrote them."""
-        return {value.decode() for value in self.connection.smembers(self._active)}
+        return {value.decode(errors="replace") for value in self.connection.smembers(self._active)}
 
+    @_readable
     def active(self) -> list[Run]:
         """Runs that have not ended, of all projects.
 
         Those that a newer release wrote are left out, and those that are damaged are set aside.
         """
         runs = []
-        for run_id in self.active_ids():
+        for member in self.connection.smembers(self._active):
+            run_id = member.decode(errors="replace")
             try:
                 run = self._intact(run_id)
             except QueueError as error:
@@ -168,7 +175,7 @@ class RunStore:
                 log.warning("run %s is left alone: %s", run_id, error)
                 continue
             if run is None or run.state in ENDED:
-                self.connection.srem(self._active, run_id)
+                self.connection.srem(self._active, member)
             else:
                 runs.append(run)
         return runs
@@ -182,11 +189,16 @@ class RunStore:
         try:
             return self.get(run_id)
         except DamagedRecordError as error:
-            log.error("run %s is set aside as %s: %s", run_id, self._key(run_id, "damaged"), error)
-            set_aside(self.connection, self._key(run_id))
-            self.connection.srem(self._active, run_id)
+            self.set_aside(run_id, error)
             return None
 
+    def set_aside(self, run_id: str, error: DamagedRecordError) -> None:
+        """Give up a run that cannot be read; it stays in Redis under another key."""
+        log.error("run %s is set aside as %s: %s", run_id, self._key(run_id, "damaged"), error)
+        set_aside(self.connection, self._key(run_id))
+        self.connection.srem(self._active, run_id)
+
+    @_readable
     def _keep_active(self, run_id: str) -> bool:
         """List a run among the active ones, unless it has ended; returns whether it has not."""
 
@@ -201,6 +213,7 @@ class RunStore:
         kept: bool = self.connection.transaction(add, self._key(run_id), value_from_callable=True)
         return kept
 
+    @_readable
     def move(self, run_id: str, state: RunState, **fields: Any) -> bool:
         """Give a run another state, and other values of `Run`'s fields, unless it has ended.
 
@@ -225,6 +238,7 @@ class RunStore:
         )
         return moved
 
+    @_readable
     def end(
         self, run_id: str, state: RunState, error: ClipError | None = None, **fields: Any
     ) -> bool:
@@ -248,11 +262,13 @@ class RunStore:
         """A shard that is to be worked on."""
         self._put(run_id, shard)
 
+    @_readable
     def shards(self, run_id: str) -> list[Shard]:
         """All shards, by number."""
         shards = _shards(self.connection.hgetall(self._key(run_id, "shards")))
         return sorted(shards, key=lambda shard: shard.number)
 
+    @_readable
     def progress(self, run_id: str, shard: Shard) -> RunState:
         """Record how far a shard is.
 
@@ -263,8 +279,9 @@ class RunStore:
         if state is None:
             return RunState.CANCELLED
         now = time.time()
+        # Also before the first image is done: its time counts.
+        self.connection.hsetnx(self._key(run_id), "first_image", now)
         if shard.embedded or shard.cached:
-            self.connection.hsetnx(self._key(run_id), "first_image", now)
             self.note(run_id, last_image=now)
         else:
             self.note(run_id)
@@ -289,6 +306,7 @@ class RunStore:
         self.connection.delete(self._key(run_id, "failures"))
         self.record_failures(run_id, failures)
 
+    @_readable
     def failures(self, run_id: str) -> dict[int, dict[str, str]]:
         """Task id -> why it has no prediction, by task."""
         raw = self.connection.hgetall(self._key(run_id, "failures"))
@@ -306,16 +324,19 @@ class RunStore:
 
     # Jobs that fail or are lost
 
+    @_readable
     def attempts(self, run_id: str, job: str) -> int:
         """How often this job of the run has failed or was lost."""
         return int(self.connection.hget(self._key(run_id, "attempts"), job) or 0)
 
+    @_readable
     def count_attempt(self, run_id: str, job: str) -> int:
         """One more; returns how many there are."""
         count = int(self.connection.hincrby(self._key(run_id, "attempts"), job, 1))
         self.connection.expire(self._key(run_id, "attempts"), KEPT_SECONDS)
         return count
 
+    @_readable
     def not_before(self, run_id: str, job: str, moment: float | None = None) -> float:
         """The unix time from which a failed job may be retried; sets it if ``moment`` is given."""
         if moment is not None:
@@ -330,6 +351,7 @@ class RunStore:
         else:
             self._set(self._key(run_id, "held"), {str(shard): address})
 
+    @_readable
     def deadly(self, run_id: str, shard: int) -> set[str]:
         """The images during whose processing a worker died."""
         held = self.connection.hget(self._key(run_id, "held"), str(shard))
@@ -350,7 +372,7 @@ class RunStore:
         def free(pipe: Pipeline) -> None:
             now: Any = pipe.get(self._project_key(project, "running"))
             pipe.multi()
-            if now is not None and now.decode() == run_id:
+            if now is not None and now.decode(errors="replace") == run_id:
                 pipe.delete(self._project_key(project, "running"))
 
         self.connection.transaction(free, self._project_key(project, "running"))
@@ -369,7 +391,7 @@ class RunStore:
 
     @staticmethod
     def _text(value: Any) -> str:
-        return value.decode() if value is not None else ""
+        return value.decode(errors="replace") if value is not None else ""
 
 
 def _shards(raw: Mapping[bytes, bytes]) -> list[Shard]:

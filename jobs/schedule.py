@@ -7,6 +7,7 @@ scheduler can neither postpone what is scheduled, nor notice that Redis was empt
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,9 @@ from enum import StrEnum
 from redis import Redis
 
 from jobs.queue import key
+from jobs.record import DamagedRecordError, readable, set_aside
+
+log = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
@@ -110,12 +114,20 @@ def due(connection: Redis, horizon: float) -> list[Due]:
     """
     now = time.time()
     name = key(connection, _DUE)
-    raw = connection.zrangebyscore(name, "-inf", now, withscores=True)
-    raw += connection.zrangebyscore(name, now + horizon, "+inf", withscores=True)
+    try:
+        with readable("schedule"):
+            raw = connection.zrangebyscore(name, "-inf", now, withscores=True)
+            raw += connection.zrangebyscore(name, now + horizon, "+inf", withscores=True)
+    except DamagedRecordError as error:
+        # It is rebuilt as after Redis was emptied.
+        log.error("the schedule is set aside: %s", error)
+        set_aside(connection, name)
+        connection.delete(key(connection, _KNOWN))
+        return []
     entries = []
     for member, score in raw:
         kind, _, project = member.decode(errors="replace").partition(":")
-        if kind in [*Kind] and project.isdecimal():
+        if kind in [*Kind] and project.isdecimal() and len(project) < 20:
             entries.append(Due(Kind(kind), int(project), member, score))
     return entries
 

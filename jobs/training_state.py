@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +14,9 @@ from redis import Redis
 
 from backend.errors import ClipError
 from jobs.queue import key
-from jobs.record import SCHEMA, Record, set_aside
+from jobs.record import SCHEMA, DamagedRecordError, Record, readable, set_aside
+
+log = logging.getLogger(__name__)
 
 MIN_NEW_APPROVALS = 20
 """The least number of new, changed or deleted approvals that start a training."""
@@ -114,19 +119,39 @@ class TrainingStore:
         """How it stands now; docs/training.md describes the JSON of its ``as_dict``.
 
         Raises:
-            DamagedRecordError: it cannot be read.
+            DamagedRecordError: it cannot be read, and is set aside: the next call begins anew.
             QueueError: a newer release wrote it.
         """
-        raw = self.connection.hgetall(self._key(project))
-        content = {
-            name.decode(errors="replace"): value.decode(errors="replace")
-            for name, value in raw.items()
-        }
-        return Training.from_wire(content, project=project)
+        with self._intact(project):
+            raw = self.connection.hgetall(self._key(project))
+            content = {
+                name.decode(errors="replace"): value.decode(errors="replace")
+                for name, value in raw.items()
+            }
+            return Training.from_wire(content, project=project)
+
+    @contextmanager
+    def _intact(self, project: int) -> Iterator[None]:
+        try:
+            with readable("training"):
+                yield
+        except DamagedRecordError as error:
+            log.error("the training of project %d is set aside: %s", project, error)
+            set_aside(self.connection, self._key(project))
+            self.connection.srem(self._active, str(project))
+            raise
 
     def active(self) -> list[int]:
         """Projects whose training is queued or going on."""
-        return sorted(int(value) for value in self.connection.smembers(self._active))
+        projects = []
+        for member in self.connection.smembers(self._active):
+            name = member.decode(errors="replace")
+            if name.isdecimal() and len(name) < 20:
+                projects.append(int(name))
+            else:
+                log.error("%r is no project whose training could be going on", name[:100])
+                self.connection.srem(self._active, member)
+        return sorted(projects)
 
     def request(self, project: int) -> int:
         """Somebody wants a training; returns a number to wait for in `Training.served`."""
@@ -173,11 +198,6 @@ class TrainingStore:
         self.end(project, Outcome.FAILED, str(error), last_change="")
         self._increase(project, "pending", taken)
 
-    def set_aside(self, project: int) -> None:
-        """Begin anew where the record is damaged; it stays in Redis under another key."""
-        set_aside(self.connection, self._key(project))
-        self.connection.srem(self._active, str(project))
-
     def purge(self, project: int) -> None:
         """Delete how a project stands, a head that waits for its refresh included."""
         self.connection.delete(self._key(project))
@@ -197,8 +217,9 @@ class TrainingStore:
 
     def _increase(self, project: int, field: str, by: int) -> int:
         (name,) = Training.to_wire({field: by})
-        self.connection.hsetnx(self._key(project), "schema", SCHEMA)
-        return int(self.connection.hincrby(self._key(project), name, by))
+        with self._intact(project):
+            self.connection.hsetnx(self._key(project), "schema", SCHEMA)
+            return int(self.connection.hincrby(self._key(project), name, by))
 
 
 def approvals_needed(seen: int) -> int:

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from backend.cli.console import JsonOption, console, plain
+from backend.errors import StoreError
 from backend.logs import configure_logging
-from backend.settings import load_settings
+from backend.settings import Settings, load_settings
 
 store_app = typer.Typer(help="Check the store, or move work between installations.")
 
@@ -86,8 +87,35 @@ def adopt(
     configure_logging(settings)
     from backend.storage.installations import adopt as adopt_installation
 
+    _refuse_beside_workers(settings, former)
     name = adopt_installation(settings, former)
     console.print(
-        f"The work of {plain(name)} is now that of {plain(settings.installation_name)}.",
+        f"The work of {plain(name)} is now that of {plain(settings.installation_name)}. To give it "
+        f"back, set LS_CLIP_INSTALLATION and LABEL_STUDIO_URL as they were and adopt it again.",
         highlight=False,
+        soft_wrap=True,
     )
+
+
+def _refuse_beside_workers(settings: Settings, former: str) -> None:
+    """Refuse to take the store from under workers, as far as Redis knows of them.
+
+    Raises:
+        StoreError: they have to be stopped.
+    """
+    from backend.storage.installations import installation_names
+    from jobs import queue
+
+    if not settings.redis_url.get_secret_value():
+        return
+    names = installation_names(settings.store_uri)
+    sources = [key for key, name in names.items() if former in {key, name}]
+    for installation in (*sources, settings.installation_id):
+        with queue.explained():
+            connection = queue.connect(settings)
+            connection.installation = installation
+            if any(queue.workers(connection, name) for name in queue.QUEUES):
+                raise StoreError(
+                    f"Workers of {names.get(installation, installation)} are running.",
+                    "Stop them, and ls-clip serve, then adopt again.",
+                )

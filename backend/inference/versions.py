@@ -191,11 +191,17 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be read, or the table is damaged.
         """
-        fitted = self.store.artifacts.read(f"tables/{self._encoder_digest}")
+        name = f"tables/{self._encoder_digest}"
+        fitted = self.store.artifacts.read(name)
         try:
             return shipped_table(self.encoder.short) if fitted is None else Table.from_dict(fitted)
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged("table", error) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self.store.artifacts.damaged(
+                name,
+                f"{type(error).__name__}: {error}",
+                "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
+                "another.",
+            ) from error
 
     def save_table(self, table: Table) -> None:
         """Make this the encoder's table; versions change with it.
@@ -210,19 +216,21 @@ class ModelVersions:
         state = ProjectState(self.store, project)
         former = state.former_names()
         config = config.with_former(former)
-        stored = {}
+        stored: dict[str, dict[str, Any]] = {}
+        statistics: dict[str, Statistics] = {}
         for control in config.controls:
-            content = self.store.artifacts.read(self._statistics_name(control, project))
-            if content is not None:
-                stored[control.name] = content
-        try:
-            statistics = {name: Statistics.from_dict(content) for name, content in stored.items()}
-            for control in config.controls:
-                known = statistics.get(control.name)
-                if known is not None and len(known.global_mean) != len(control.labels):
+            name = self._statistics_name(control, project)
+            content = self.store.artifacts.read(name)
+            if content is None:
+                continue
+            try:
+                known = Statistics.from_dict(content)
+                if len(known.global_mean) != len(control.labels):
                     raise ValueError("statistics of another number of labels")
-        except (KeyError, TypeError, ValueError) as error:
-            raise _damaged("statistics", error) from error
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                why = f"{type(error).__name__}: {error}"
+                raise self.store.artifacts.damaged(name, why) from error
+            stored[control.name], statistics[control.name] = content, known
         table = self.table()
         head_set = self._serving(project) if head is None else self._named(project, head)
         heads: dict[str, FittedControl] = {}
@@ -323,11 +331,3 @@ class ModelVersions:
             # Annotators wait for an answer, and Label Studio shows no error of a backend.
             log.error("Suggestions are zero-shot ones, without the trained head. %s", error)
             return None
-
-
-def _damaged(what: str, error: Exception) -> StoreError:
-    """The error for a file of the store that does not hold what it should."""
-    return StoreError(
-        f"A {what} file of the store is damaged ({type(error).__name__}: {error}).",
-        "Delete the folders statistics and tables under LS_CLIP_STORE; connect makes them again.",
-    )

@@ -16,6 +16,7 @@ COMPARED = (
     "precision",
     "regions",
     "store",
+    "installation",
     "webhook_secret",
     "threshold",
     "blind_share",
@@ -30,9 +31,10 @@ COMPARED = (
 
 def digests(settings: Settings, salt: str) -> dict[str, str]:
     """Setting -> hash (sha256) of its value and the salt, for the settings in `COMPARED`."""
+    meant = {"store": settings.store_uri, "installation": settings.installation_id}
     hashes = {}
     for name in COMPARED:
-        value = settings.store_uri if name == "store" else getattr(settings, name)
+        value = meant.get(name, getattr(settings, name))
         if isinstance(value, SecretStr):
             value = value.get_secret_value()
         text = f"{salt} {name} {value}".encode(errors="replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from backend.storage.artifacts import DamagedArtifactError, first_line
 from backend.storage.durability import holds_vectors, is_recomputable
 from backend.storage.head_pointer import PointerFile
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.tables import NO_LIMIT
 from backend.vlpl.zero_shot import Statistics
@@ -205,10 +206,31 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
             yield Problem(path, what, "deleted" if repair else "", "" if repair else _REPAIR)
         elif name.endswith(".json") and folder.partition("/")[0] not in {"heads", "statistics"}:
             try:
-                store.artifacts.read(path.removesuffix(".json"))
+                _read(store, path.removesuffix(".json"))
             except DamagedArtifactError as error:
                 if not name.startswith("serving"):
                     yield _damaged_file(store, path, error, repair)
+
+
+def _read(store: Store, name: str) -> None:
+    """Read an artifact as its readers do.
+
+    Raises:
+        DamagedArtifactError: it does not hold what it should.
+    """
+    folder, _, file = name.rpartition("/")
+    state = ProjectState(store, folder.rpartition("/")[2] or "-")
+    readers: Mapping[str, Callable[[], object]] = {
+        "former-labels": state.label_history,
+        "known-label": state.known_field,
+        "labels": state.label_ages,
+        "renames": state.renames,
+        "trained-on": state.trained_on,
+    }
+    if folder.startswith("projects/") and file in readers:
+        readers[file]()
+    else:
+        store.artifacts.read(name)
 
 
 def _damaged_file(store: Store, path: str, error: StoreError, repair: bool) -> Problem:

@@ -8,11 +8,11 @@ for a lookup that is answered from memory.
 Why the version of the address table is enough: an answer depends on the rows of the address and of
 its content key. Each change of an address row, by whatever process, gives the address table a new
 version: `ls-clip forget`, a deleted task, another image at the same address. An embedding, once
-stored, is never replaced (readers take the first row of a key), and it is erased only after the
-rows of all addresses that lead to it. So nothing is answered from memory that a query would answer
-differently, and what was erased is gone from memory at the next lookup. The price: while new images
-are being stored, the version changes all the time and lookups go to the tables as if there were no
-cache.
+stored, is never replaced (readers take the first row of a key), and when it is erased, so are the
+rows of all addresses that lead to it, at last. So nothing is answered from memory that a query
+would answer differently, and what was erased is gone from memory at the first lookup after that.
+The price: while new images are being stored, the version changes all the time and lookups go to the
+tables as if there were no cache.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from backend.errors import StoreError
 from backend.settings import Settings
-from backend.storage.artifacts import Artifacts
+from backend.storage.artifacts import Artifacts, DamagedArtifactError
 from backend.storage.locks import Locks
 from backend.storage.migrations import (
     FIRST_LAYOUT,
@@ -44,15 +44,20 @@ def open_store(settings: Settings) -> Store:
     root = Artifacts(uri)
     name = f"{installation}/{RECORD}"
     record = root.read(name)
-    if record is None or root_content(root) or record.get("layout") != LAYOUT:
+    if (
+        record is None
+        or root_content(root)
+        or record.get("layout") != LAYOUT
+        or settings.label_studio_url not in record.get("urls", [])
+    ):
         locks = Locks(uri)
         with locks.hold_if_free(_LOCK) as is_free:
             if is_free:
-                _prepare(root, installation, settings.installation_name)
+                _prepare(root, settings)
         if not is_free:
             log.warning("waiting for another process, which brings the store at %s up to date", uri)
             with locks.hold(_LOCK, UPGRADE_SECONDS):
-                _prepare(root, installation, settings.installation_name)
+                _prepare(root, settings)
     return Store(f"{uri}/{installation}")
 
 
@@ -63,12 +68,16 @@ def installation_names(uri: str) -> dict[str, str]:
         StoreError: the store cannot be read.
     """
     root = Artifacts(uri.rstrip("/"))
-    records = {folder: root.read(f"{folder}/{RECORD}") for folder in root.folder_names("")}
-    return {
-        folder: str(record.get("name", folder))
-        for folder, record in sorted(records.items())
-        if record is not None
-    }
+    names = {}
+    for folder in sorted(root.folder_names("")):
+        try:
+            record = root.read(f"{folder}/{RECORD}")
+        except DamagedArtifactError as error:
+            log.warning("%s", error)
+            record = {}
+        if record is not None:
+            names[folder] = str(record.get("name", folder))
+    return names
 
 
 def namesakes(uri: str, installation: str, project: str) -> list[str]:
@@ -116,44 +125,54 @@ def adopt(settings: Settings, former: str) -> str:
     with Locks(uri).hold(_LOCK):
         known = installation_names(uri)
         source = next((key for key, name in known.items() if former in {key, name}), None)
-        if source is None or source == installation:
+        # An adoption that was interrupted has moved the other one's record.
+        is_moved = source == installation and known[source] != settings.installation_name
+        if source is None or (source == installation and not is_moved):
             raise StoreError(
                 f"The store at {uri} has no other installation {former!r}.",
                 f"It has: {', '.join(known.values()) or 'none'}.",
             )
         for part in ("heads", "projects"):
-            if root.folder_names(f"{installation}/{part}"):
+            if not is_moved and root.folder_names(f"{installation}/{part}"):
                 raise StoreError(
                     f"{settings.installation_name} has work of its own in the store at {uri}.",
                     f"Set LS_CLIP_INSTALLATION={known[source]} to go on with the work of "
                     f"{known[source]}.",
                 )
-        record = root.read(f"{source}/{RECORD}") or {}
-        root.erase("", installation.__eq__)
-        root.move(source, installation)
-        record = {**record, "name": settings.installation_name}
+        if not is_moved:
+            root.erase("", installation.__eq__)
+            root.move(source, installation)
+        store = Store(f"{uri}/{installation}")
+        record = root.read(f"{installation}/{RECORD}") or {}
+        # Those that it was known by; before they were noted, the name was one without a scheme.
+        named = [f"{scheme}://{known[source]}" for scheme in ("http", "https")]
+        for url in dict.fromkeys([*record.get("urls", []), *named]):
+            for name in ("addresses", "task_images", "validators"):
+                store.tables.replace_prefix(
+                    name, "address", f"{url}/", f"{settings.label_studio_url}/"
+                )
+        # Last: until then the same call goes on.
+        record |= {"name": settings.installation_name, "urls": [settings.label_studio_url]}
         root.write(f"{installation}/{RECORD}", record, replace=True)
-    store = Store(f"{uri}/{installation}")
-    for scheme in ("http", "https"):
-        for name in ("addresses", "task_images", "validators"):
-            store.tables.replace_prefix(
-                name, "address", f"{scheme}://{known[source]}/", f"{settings.label_studio_url}/"
-            )
     return known[source]
 
 
-def _prepare(root: Artifacts, installation: str, name: str) -> None:
+def _prepare(root: Artifacts, settings: Settings) -> None:
     """Write an installation's record; what an older release kept at the root becomes its own."""
+    installation, name = settings.installation_id, settings.installation_name
     path = f"{installation}/{RECORD}"
     record = root.read(path)
     made = {"name": name, "created": datetime.now(UTC).isoformat()}
     if root_content(root):
         log.warning("the store at %s is of an older release; it becomes that of %s", root.uri, name)
-        move_into_installation(root, installation)
         record = {**(record or made), "layout": FIRST_LAYOUT}
+        # First: what is moved must never be taken for work of the present layout.
         root.write(path, record, replace=True)
+        move_into_installation(root, installation)
     if record is None:
-        record = root.write(path, {**made, "layout": LAYOUT})
+        # Work without a record, which was lost: every step may be repeated.
+        is_new = not root.content(installation)
+        record = root.write(path, {**made, "layout": LAYOUT if is_new else FIRST_LAYOUT})
     layout = record.get("layout")
     if not isinstance(layout, int) or not FIRST_LAYOUT <= layout <= LAYOUT:
         raise StoreError(
@@ -165,3 +184,6 @@ def _prepare(root: Artifacts, installation: str, name: str) -> None:
         log.warning("the store at %s is brought from layout %d to %d", root.uri, step, step + 1)
         migrate(root, installation, step)
         root.write(path, {**record, "layout": step + 1}, replace=True)
+    urls = [*record.get("urls", []), settings.label_studio_url]
+    record = {**record, "layout": LAYOUT, "urls": list(dict.fromkeys(urls))}
+    root.write(path, record, replace=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from pydantic import TypeAdapter
+
 SCHEMA = 1
 """Version of the file's format."""
 
@@ -77,14 +79,13 @@ class LabelHistory:
         """Inverse of `as_dict`.
 
         Raises:
-            AttributeError, KeyError, TypeError, ValueError: a field is damaged.
+            KeyError, ValueError: a field is missing or damaged.
         """
-        gone = {
-            str(control): {str(key): FormerLabel(**former) for key, former in labels.items()}
-            for control, labels in content["gone"].items()
-        }
-        conditions = content["conditions"]
-        return cls(float(content["began"]), gone, None if conditions is None else dict(conditions))
+        return _HISTORY.validate_python({name: content[name] for name in _FIELDS})
+
+
+_HISTORY = TypeAdapter(LabelHistory)
+_FIELDS = ("began", "gone", "conditions")
 
 
 @dataclass(frozen=True)

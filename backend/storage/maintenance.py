@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 import pyarrow as pa
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
@@ -103,31 +104,44 @@ def _erase_rows(store: Store, name: str, schema: pa.Schema, wheres: Sequence[str
 def erase_images(store: Store, addresses: Iterable[str]) -> int:
     """Erase addresses, and the embeddings of images that no other address leads to.
 
+    The addresses go last: should this be interrupted, the same call finds the rest through them.
+
     Returns:
         Number of images whose embeddings were erased.
 
     Raises:
         StoreError: the store cannot be read or written.
     """
-    wheres = in_conditions("address", set(addresses))
+    erased = set(addresses)
+    wheres = in_conditions("address", erased)
+    tables = ((VALIDATOR_TABLE, VALIDATORS), (ADDRESS_TABLE, ADDRESSES))
     keys: set[str] = set()
-    for where in wheres:
-        # All rows: the image may have been another one before.
-        rows = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
-        keys |= set(rows["key"].to_pylist())
-    if not keys:
-        return 0
-    erase_rows(store, ADDRESS_TABLE, ADDRESSES, wheres)
-    erase_rows(store, VALIDATOR_TABLE, VALIDATORS, wheres)
-    return _erase_orphans(store, keys)
+    named = []
+    for name, schema in tables:
+        # All rows: the image may have been another one before, and a table may have been lost.
+        found = [store.tables.rows(name, schema, where, ["key"]) for where in wheres]
+        keys |= {key for rows in found for key in rows["key"].to_pylist()}
+        if any(len(rows) for rows in found):
+            named.append((name, schema))
+    images = _erase_orphans(store, keys, erased) if keys else 0
+    for name, schema in named:
+        erase_rows(store, name, schema, wheres)
+    return images
 
 
-def _erase_orphans(store: Store, keys: Iterable[str]) -> int:
-    """Erase the embeddings of those images that no address leads to; returns their number."""
+def _erase_orphans(
+    store: Store, keys: Iterable[str], erased: AbstractSet[str] = frozenset()
+) -> int:
+    """Erase the embeddings of those images to which no address leads that is not to be erased.
+
+    Returns:
+        The number of images.
+    """
     orphans = set(keys)
-    for where in in_conditions("key", orphans):
-        left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where, ["key"])
-        orphans -= set(left["key"].to_pylist())
+    for where in in_conditions("key", set(keys)):
+        left = store.tables.rows(ADDRESS_TABLE, ADDRESSES, where)
+        pairs = zip(left["address"].to_pylist(), left["key"].to_pylist(), strict=True)
+        orphans -= {key for address, key in pairs if address not in erased}
     for name in store.tables.names() if orphans else []:
         if not holds_vectors(name):
             continue

@@ -72,7 +72,7 @@ class Purged:
     images: int
 
 
-_HEAD_FILES = frozenset({"serving.json", "serving-copy.json", "trained-on.json"})
+_HEAD_FILES = ("serving.json", "serving-copy.json", "trained-on.json")
 """Files of a project's state that are about its heads; the others are settings."""
 
 
@@ -200,13 +200,16 @@ class PredictionLog:
             if there:
                 erase_rows(self._store, name, schema, wheres)
             predictions += there
-        if addresses:
-            erase_rows(self._store, "task_images", _IMAGES, wheres)
+        own = set(addresses)
         for part in chunks(sorted(addresses), LOOKUP_TASKS):
-            where = f"address IN ({sql_list(part)})"
-            others = self._store.tables.rows("task_images", _IMAGES, where)
-            addresses -= set(others["address"].to_pylist())
-        images = erase_images(self._store, addresses)
+            for where in wheres:
+                others = f"address IN ({sql_list(part)}) AND NOT ({where})"
+                rows = self._store.tables.rows("task_images", _IMAGES, others)
+                own -= set(rows["address"].to_pylist())
+        images = erase_images(self._store, own)
+        if addresses:
+            # Last: they lead to the images, should this have to be repeated.
+            erase_rows(self._store, "task_images", _IMAGES, wheres)
         if tasks is None:
             for folder in ("statistics", "heads"):
                 self._store.artifacts.erase(folder, lambda name: name.startswith(project))
@@ -214,7 +217,7 @@ class PredictionLog:
                 if name.startswith(project):
                     # The known-label field, the labels' ages and their former names stay: without
                     # them, old reviews would be misread.
-                    self._store.artifacts.erase(f"projects/{name}", _HEAD_FILES.__contains__)
+                    self._store.artifacts.erase(f"projects/{name}", _is_about_heads)
             self._store.generation.change()
         return Purged(predictions, images)
 
@@ -222,6 +225,11 @@ class PredictionLog:
         """Name and schema of the log's tables that are there."""
         there = self._store.tables.names()
         return [(name, schema) for name, schema in _LOGS if name in there]
+
+
+def _is_about_heads(file: str) -> bool:
+    # Also one that was never given its name.
+    return file.startswith(_HEAD_FILES)
 
 
 def _condition(project: str, tasks: Sequence[int] | None) -> str:

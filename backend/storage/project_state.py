@@ -6,10 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
+from pydantic import TypeAdapter
+
 from backend.errors import StoreError
 from backend.storage.artifacts import safe_name
 from backend.storage.label_history import SCHEMA, LabelHistory, Rename
 from backend.storage.store import Store
+
+_AGES = TypeAdapter(dict[str, dict[str, float]])
+_RENAMES = TypeAdapter(dict[str, list[Rename]])
+_TASKS = TypeAdapter(dict[int, str])
+_RENAMES_FIX = (
+    "Restore it from a backup. Without one, delete it: labels that were renamed have to be renamed "
+    "again (ls-clip rename)."
+)
 
 
 class ProjectState:
@@ -53,8 +63,12 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read.
         """
-        content = self._store.artifacts.read(f"{self._folder}/trained-on") or {}
-        tasks = {int(task): str(digest) for task, digest in content.get("tasks", {}).items()}
+        name = f"{self._folder}/trained-on"
+        content = self._store.artifacts.read(name) or {}
+        try:
+            tasks = _TASKS.validate_python(content.get("tasks", {}))
+        except ValueError as error:
+            raise self._damaged(name, error, "Delete it: the next training reads all.") from error
         return tasks, str(content.get("made_from", ""))
 
     def set_trained_on(self, approved: Mapping[int, str], made_from: str) -> None:
@@ -105,7 +119,7 @@ class ProjectState:
     def _is_noted(self, since: Mapping[str, Mapping[str, float]], history: LabelHistory) -> bool:
         # As text: the order tells in whose place a new label is.
         return (
-            json.dumps(self._ages()) == json.dumps(since)
+            json.dumps(self.label_ages()) == json.dumps(since)
             and self._store.artifacts.read(self._history_name) == history.as_dict()
         )
 
@@ -120,7 +134,7 @@ class ProjectState:
         Raises:
             StoreError: the store cannot be read.
         """
-        before, history = self._ages(), self.label_history()
+        before, history = self.label_ages(), self.label_history()
         if before is None:
             history = LabelHistory(began=now)
         first_seen = 0.0 if before is None else now
@@ -146,7 +160,7 @@ class ProjectState:
             return LabelHistory()
         try:
             return LabelHistory.from_dict(content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, ValueError) as error:
             raise self._damaged(self._history_name, error) from error
 
     def settle(self, control: str, key: str) -> None:
@@ -170,13 +184,12 @@ class ProjectState:
             StoreError: the store cannot be read, or the file is damaged.
         """
         name = f"{self._folder}/renames"
-        content = self._store.artifacts.read(name) or {"controls": {}}
+        content = self._store.artifacts.read(name)
+        if content is None:
+            return {}
         try:
-            return {
-                str(control): [Rename(**rename) for rename in renames]
-                for control, renames in content["controls"].items()
-            }
-        except (AttributeError, KeyError, TypeError) as error:
+            return _RENAMES.validate_python(content["controls"])
+        except (KeyError, ValueError) as error:
             raise self._damaged(name, error) from error
 
     def former_names(self) -> dict[str, dict[str, str]]:
@@ -204,7 +217,7 @@ class ProjectState:
             StoreError: the store cannot be read or written.
         """
         with self._store.locks.hold(self._lock):
-            ages = self._ages() or {}
+            ages = self.label_ages() or {}
             if since and control in ages:
                 ages[control] |= {key: when for key, when in since.items() if key in ages[control]}
                 self._store.artifacts.write(self._ages_name, ages, replace=True)
@@ -224,14 +237,23 @@ class ProjectState:
     def _ages_name(self) -> str:
         return f"{self._folder}/labels"
 
-    def _ages(self) -> dict[str, dict[str, float]] | None:
-        """Control name -> label key -> since when it is known, as noted; None before the first."""
-        return self._store.artifacts.read(self._ages_name)
+    def label_ages(self) -> dict[str, dict[str, float]] | None:
+        """Control name -> label key -> since when it is known, as noted; None before the first.
 
-    def _damaged(self, name: str, error: Exception) -> StoreError:
-        return self._store.artifacts.damaged(
-            name,
-            f"{type(error).__name__}: {error}",
-            "Restore it from a backup. Without one, delete it: labels that were renamed have to be "
-            "renamed again (ls-clip rename).",
-        )
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        content = self._store.artifacts.read(self._ages_name)
+        try:
+            return None if content is None else _AGES.validate_python(content)
+        except ValueError as error:
+            raise self._damaged(
+                self._ages_name,
+                error,
+                "Restore it from a backup. Without one, delete it: all labels count as old as the "
+                "project.",
+            ) from error
+
+    def _damaged(self, name: str, error: Exception, fix: str = _RENAMES_FIX) -> StoreError:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return self._store.artifacts.damaged(name, reason, fix)

@@ -183,7 +183,9 @@ class Tables:
             return
         with self.writing, self.errors("written"):
             self.database.open_table(name).update(
-                where=f"starts_with({column}, {sql_text(old)})",
+                # Also where the new one begins with the old one, and this is done twice.
+                where=f"starts_with({column}, {sql_text(old)})"
+                f" AND NOT starts_with({column}, {sql_text(new)})",
                 values_sql={column: f"concat({sql_text(new)}, substr({column}, {len(old) + 1}))"},
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.validators import StoredValidators, ValidatorRows
-from backend.storage.vectors import Embedding, NewEmbedding
+from backend.storage.vectors import ADDRESSES, Embedding, NewEmbedding
 from jobs.run_files import RunFiles
 from tests.support.builders import make_settings
 from tests.support.waiting import until
@@ -236,6 +237,57 @@ def test_a_moved_label_studio_goes_on_with_its_work(place: Path):
     assert adopt(after, "old.example") == "old.example"
     assert_filled(open_store(after), "https://new.example:8443/data/upload/1/a.jpg")
     assert list(installation_names(str(place)).values()) == ["new.example:8443"]
+
+
+def test_a_label_studio_is_adopted_under_all_addresses_that_it_had(place: Path):
+    for url in ("http://127.0.0.1:8080", "http://localhost:8080"):
+        store = open_store(settings_of(place, label_studio_url=url))
+        store.vectors.add("e", DIM, [NewEmbedding(f"{url}/data/1.jpg", "key1", embedding())])
+    # Named otherwise, and behind a path of its former address.
+    after = settings_of(place, "prod", label_studio_url="http://localhost:8080/labels")
+    for _ in range(2):
+        adopt(after, "localhost:8080")
+        # As if it had been interrupted before its last step.
+        path = place / after.installation_id / "installation.json"
+        record = {**json.loads(path.read_text()), "name": "localhost:8080"}
+        urls = ["http://127.0.0.1:8080", "http://localhost:8080"]
+        path.write_text(json.dumps({**record, "urls": urls}))
+    found = open_store(after).tables.rows("addresses", ADDRESSES, "true")["address"].to_pylist()
+    assert found == ["http://localhost:8080/labels/data/1.jpg"] * 2
+
+
+def test_a_store_whose_record_is_lost_or_not_written_yet_is_not_taken_for_a_new_one(
+    old: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = Artifacts.write
+
+    def killed(store: Artifacts, name: str, *rest, **options):
+        if name.endswith("/installation"):
+            raise KeyboardInterrupt
+        return write(store, name, *rest, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Artifacts, "write", killed)
+        open_store(settings_of(old))
+    assert migrations.root_content(Artifacts(str(old)))
+    store = open_store(settings_of(old))
+    assert_filled(store)
+    record = Path(store.uri) / "installation.json"
+    record.unlink()
+    steps = []
+    monkeypatch.setattr(
+        "backend.storage.installations.migrate", lambda *given: steps.append(given[-1])
+    )
+    assert_filled(open_store(settings_of(old)))
+    assert steps == [1, 2]
+
+
+def test_a_damaged_record_of_another_installation_keeps_nobody_from_the_list(place: Path):
+    open_store(settings_of(place, "first"))
+    other = open_store(settings_of(place, "second"))
+    (Path(other.uri) / "installation.json").write_text("{")
+    names = installation_names(str(place))
+    assert sorted(names.values())[0] == "first" and len(names) == 2
 
 
 def test_work_of_ones_own_is_not_overwritten_by_adopting(place: Path):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from backend.inference.prediction import Prediction, logged
+from backend.storage import maintenance
 from backend.storage.prediction_log import PredictionLog
 from backend.storage.store import Store
+from backend.storage.validators import StoredValidators, ValidatorRows
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
 
 ENCODER, DIM = "an-encoder", 8
@@ -117,6 +121,48 @@ def test_a_purge_that_empties_the_tables_leaves_no_name_on_the_disk(
     prediction_log.purge(PROJECT, [1])
     assert on_disk(store, "secret") == []
     assert on_disk(store, content_key(b"secret-a.jpg")) == []
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_purge_that_is_interrupted_can_be_repeated(
+    store: Store, prediction_log: PredictionLog, monkeypatch: pytest.MonkeyPatch, after: int
+):
+    prediction_log.link_images(PROJECT, [(1, "secret-a.jpg"), (2, "b.jpg")])
+    prediction_log.add(PROJECT, logged([shown(1, "secret-label"), shown(2, "cat")]))
+    embed(store, "secret-a.jpg", "b.jpg")
+    validators = ValidatorRows(store.tables)
+    validators.add([StoredValidators("secret-a.jpg", content_key(b"secret-a.jpg"), "e", "", 1)])
+    calls = 0
+
+    erase = maintenance._erase_rows
+
+    def interrupted(*given: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise KeyboardInterrupt
+        erase(*given)
+
+    with monkeypatch.context() as patched, suppress(KeyboardInterrupt):
+        patched.setattr(maintenance, "_erase_rows", interrupted)
+        prediction_log.purge(PROJECT, [1])
+    prediction_log.purge(PROJECT, [1])
+    assert on_disk(store, "secret") == []
+    assert on_disk(store, content_key(b"secret-a.jpg")) == []
+    assert embedded(store, "secret-a.jpg", "b.jpg") == {"b.jpg"}
+
+
+def test_what_a_lost_table_of_addresses_led_to_is_erased_through_the_validators(
+    store: Store, prediction_log: PredictionLog
+):
+    prediction_log.link_images(PROJECT, [(1, "secret-a.jpg")])
+    embed(store, "secret-a.jpg")
+    key = content_key(b"secret-a.jpg")
+    ValidatorRows(store.tables).add([StoredValidators("secret-a.jpg", key, "e", "", 1)])
+    store.tables.database.drop_table("addresses")
+    again = Store(store.uri)
+    PredictionLog(again).purge(PROJECT, [1])
+    assert on_disk(again, "secret") == [] and on_disk(again, key) == []
 
 
 def test_an_image_that_another_task_has_too_stays(store: Store, prediction_log: PredictionLog):

@@ -126,6 +126,30 @@ def test_damaged_statistics_are_measured_anew(store: Store, folder: Path):
     assert store.generation.current() != generation
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("renames", '{"controls": {"tags": [{"old": 1, "new": []}]}}'),
+        ("renames", '{"controls": 5}'),
+        ("renames", "{}"),
+        ("labels", '{"tags": null}'),
+        ("labels", '{"tags": {"cat": "old"}}'),
+        ("trained-on", '{"tasks": 5}'),
+        ("former-labels", '{"gone": 5}'),
+        ("former-labels", '{"began": 0, "gone": {"tags": {"cat": {"since": "x"}}}}'),
+    ],
+)
+def test_a_file_of_another_shape_is_named_as_its_readers_name_it(
+    store: Store, folder: Path, name: str, content: str
+):
+    path = folder / "projects" / KEY / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    (problem,) = check_store(store)
+    assert problem.place == f"projects/{KEY}/{name}.json"
+    assert str(path) in problem.what and "elete it" in problem.fix
+
+
 def test_what_dead_processes_left_is_deleted_and_what_is_being_written_is_not(
     store: Store, folder: Path
 ):
