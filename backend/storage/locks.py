@@ -98,8 +98,8 @@ def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
         raise StoreError(
             f"The store at {uri} cannot be locked: {first_line(error)}.",
             "Check that the bucket is there. Give the keys to it in AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY or by the machine's role (profiles are not read), and its region "
-            "in AWS_REGION. Its server must know conditional writes.",
+            "AWS_SECRET_ACCESS_KEY or by the machine's role (profiles are not read), and its "
+            "region in AWS_REGION. Its server must know conditional writes.",
         ) from error
     if not held:
         yield False
