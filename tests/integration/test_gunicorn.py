@@ -99,7 +99,7 @@ def test_a_process_that_takes_long_to_load_tells_its_parent_that_it_is_alive(
 ):
     told = []
     monkeypatch.setattr(ThreadWorker, "load_wsgi", lambda self: until(lambda: len(told) > 1))
-    monkeypatch.setattr(ThreadWorker, "notify", told.append)
+    monkeypatch.setattr(ThreadWorker, "notify", lambda self: told.append("alive"))
     worker = ClipWorker.__new__(ClipWorker)
     worker.load_wsgi()
     before = len(told)
