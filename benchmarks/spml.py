@@ -78,7 +78,7 @@ def region_bytes(folder: Path, encoder_name: str) -> list[protocol.Row]:
         scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
         values = [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
         exact = exact or values
-        lost = [100 * (one - other) for one, other in zip(values, exact, strict=True)]
+        lost = [one - other for one, other in zip(values, exact, strict=True)]
         rows.append({"bytes a value": name, **protocol.spread(values)})
         rows[-1]["difference"] = f"{statistics.mean(lost):+.3f} (worst {min(lost):+.3f})"
     return rows

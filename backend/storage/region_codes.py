@@ -2,7 +2,7 @@
 
 Regions are nine tenths of what the store keeps. Only their directions count, since scores are
 cosines, so a vector is scaled to the range of int8 and its length is not kept. The mAP of
-zero-shot suggestions on COCO is the same to 0.02 points (docs/encoders.md).
+zero-shot suggestions on COCO is the same to 0.02 points (docs/benchmark.md).
 """
 
 from __future__ import annotations

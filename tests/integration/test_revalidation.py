@@ -158,7 +158,7 @@ def test_an_annotated_task_keeps_what_its_annotator_saw_and_is_named(
     after = contents(studio)
     assert [task for task in after if after[task] != before[task]] == [4]
     assert (run.changed, run.rewritten) == (2, 1)
-    assert len(run.notes) == 1 and "1 annotated tasks" in run.notes[0] and ": 3." in run.notes[0]
+    assert len(run.notes) == 1 and "1 annotated task has" in run.notes[0] and ": 3." in run.notes[0]
 
 
 def test_a_task_that_is_annotated_during_the_run_keeps_its_suggestion(
