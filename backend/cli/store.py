@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from backend.cli.console import JsonOption, console, plain
-from backend.errors import StoreError
+from backend.errors import QueueError, StoreError
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 
@@ -111,11 +111,17 @@ def _refuse_beside_workers(settings: Settings, former: str) -> None:
     names = installation_names(settings.store_uri)
     sources = [key for key, name in names.items() if former in {key, name}]
     for installation in (*sources, settings.installation_id):
-        with queue.explained():
-            connection = queue.connect(settings)
-            connection.installation = installation
-            if any(queue.workers(connection, name) for name in queue.QUEUES):
-                raise StoreError(
-                    f"Workers of {names.get(installation, installation)} are running.",
-                    "Stop them, and ls-clip serve, then adopt again.",
-                )
+        try:
+            with queue.explained():
+                connection = queue.connect(settings)
+                connection.installation = installation
+                are_running = any(queue.workers(connection, name) for name in queue.QUEUES)
+        except QueueError as error:
+            # Stopped with everything else, most likely.
+            console.print(f"[yellow]Workers are not looked for:[/] {plain(error.message)}")
+            return
+        if are_running:
+            raise StoreError(
+                f"Workers of {names.get(installation, installation)} are running.",
+                "Stop them, and ls-clip serve, then adopt again.",
+            )

@@ -79,9 +79,11 @@ def installation(context: Context) -> Iterator[Finding]:
             "installation",
             Severity.WARNING,
             f"The store also holds work on this project by the installation {name}.",
-            "Either Label Studio had that address before, or one of the two is a copy.",
+            "Label Studio had that address before, one of the two is a copy, or "
+            "LS_CLIP_INSTALLATION is missing or misspelt here.",
             f"If Label Studio has moved, stop all processes and run: ls-clip store adopt {name}. "
-            "A copy needs nothing.",
+            "If the server runs under that name, set LS_CLIP_INSTALLATION as there. A copy needs "
+            "nothing.",
         )
 
 

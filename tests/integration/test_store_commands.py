@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from rq.serializers import JSONSerializer
 
 from backend.doctor import store as store_checks
 from backend.doctor.context import Context
@@ -15,10 +17,13 @@ from backend.labelstudio.projects import project_key
 from backend.settings import Settings
 from backend.storage.head_registry import HeadRegistry
 from backend.storage.installations import open_store
+from jobs import queue
+from jobs.worker import ClipWorker
 from tests.support.builders import make_settings
 from tests.support.commands import Done, run_command
 from tests.support.heads import head_set
 from tests.support.live import environment_of
+from tests.support.processes import free_port
 from tests.support.stub_label_studio import StubStudio
 
 
@@ -105,6 +110,36 @@ def test_installations_are_listed_and_adopted(
     again = command(moved, tmp_path, "store", "adopt", "tests")
     assert again.returncode == 1
     assert "no other installation" in again.stderr
+
+
+def test_nothing_is_adopted_while_workers_run(
+    settings: Settings, heads: HeadRegistry, key: str, queue_settings: Settings, tmp_path: Path
+):
+    redis = {"redis_url": queue_settings.redis_url}
+    former = settings.model_copy(update=redis)
+    moved = settings.model_copy(update={"installation": "moved", **redis})
+    connection = queue.connect(former)
+    worker = ClipWorker(
+        [queue.queue(connection, queue.TRAIN)], connection=connection, serializer=JSONSerializer
+    )
+    worker.register_birth()
+    refused = command(moved, tmp_path, "store", "adopt", "tests")
+    assert refused.returncode == 1
+    assert "Workers of tests are running" in refused.stderr and "Stop them" in refused.stderr
+    assert HeadRegistry(open_store(former)).serving(key) == "h2"
+    worker.register_death()
+    assert command(moved, tmp_path, "store", "adopt", "tests").returncode == 0
+    assert HeadRegistry(open_store(moved)).serving(key) == "h2"
+
+
+def test_a_redis_that_was_stopped_keeps_nobody_from_adopting(
+    settings: Settings, heads: HeadRegistry, key: str, tmp_path: Path
+):
+    url = SecretStr(f"redis://127.0.0.1:{free_port()}/0")
+    moved = settings.model_copy(update={"installation": "moved", "redis_url": url})
+    done = command(moved, tmp_path, "store", "adopt", "tests")
+    assert done.returncode == 0 and "Workers are not looked for" in done.stderr
+    assert HeadRegistry(open_store(moved)).serving(key) == "h2"
 
 
 # The doctor
