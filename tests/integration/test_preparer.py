@@ -68,8 +68,8 @@ def test_costly_images_take_no_thread_that_fetches(preparer: Preparer):
     costly_jobs = [preparer.submit(value, value) for value in ENDLESS_ONES]
     photos = [preparer.submit(value, value) for value in PHOTOS]
     assert not wait(photos, PATIENCE).not_done
+    until(lambda: preparer.costly_of(costly_jobs) == len(costly_jobs))
     assert not any(job.done() for job in costly_jobs)
-    assert preparer.costly_of(costly_jobs) == len(costly_jobs)
     assert preparer.costly_of(photos) == 0
 
 
