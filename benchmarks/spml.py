@@ -25,7 +25,7 @@ from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.settings import Settings
 from benchmarks import paper, protocol, report
-from benchmarks.data import load_folder, load_scores
+from benchmarks.data import Dataset, load_folder, load_scores
 from benchmarks.suggestions import suggestion_quality
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +49,12 @@ def _encoder(name: str, regions: str = "auto") -> Encoder:
     return get_encoder(Settings.model_validate({"encoder": name, "regions": regions}))
 
 
+def _zero_shot_maps(data: Dataset) -> list[float]:
+    """In percent, for each seed."""
+    scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
+    return [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
+
+
 def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[protocol.Row]:
     """Zero-shot mAP with no regions, cells of the feature map, and real overlapping crops."""
     tiles = load_folder(folder, _encoder(encoder_name, "tiles"), count)
@@ -59,8 +65,7 @@ def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[protoco
         ("cells", cells),
         ("real crops (tiles)", tiles),
     ):
-        scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
-        values = [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
+        values = _zero_shot_maps(data)
         rows.append({"regions": name, "encodes per photo": 10 if data is tiles else 1})
         rows[-1] |= protocol.spread(values)
     return rows
@@ -75,8 +80,7 @@ def region_bytes(folder: Path, encoder_name: str) -> list[protocol.Row]:
         ("2 (float16)", load_folder(folder, encoder, exact_regions=True)),
         ("1 (int8, as stored)", load_folder(folder, encoder)),
     ):
-        scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
-        values = [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
+        values = _zero_shot_maps(data)
         exact = exact or values
         lost = [one - other for one, other in zip(values, exact, strict=True)]
         rows.append({"bytes a value": name, **protocol.spread(values)})

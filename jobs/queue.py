@@ -34,6 +34,7 @@ from rq.serializers import JSONSerializer
 
 from backend.errors import QueueError
 from backend.settings import Settings
+from jobs.record import is_about_one_key
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,12 @@ TRAIN = "train"
 QUEUES = (PREDICT, TRAIN)
 JOB_SECONDS = 2 * 3600
 """Time limit of a job; RQ's own default of 180 s is too short for a shard on a CPU."""
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ResponseError)
-"""What RQ raises where a job in Redis is damaged."""
 KEEP_SECONDS = 3600
 """How long RQ keeps a job that has ended; its result is in the run's record."""
 ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED})
 """Of jobs that need not be enqueued again. Nothing of ours is scheduled or deferred by RQ."""
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ResponseError)
+"""What RQ raises where a job in Redis is damaged."""
 _READ_ITS_LOG = "Read the log of Redis; ls-clip doctor tries again."
 _REFUSALS: tuple[tuple[type[RedisError], str, str], ...] = (
     (
@@ -255,8 +256,8 @@ def _job(connection: Redis, job_id: str) -> Job | None:
     try:
         (job,) = Job.fetch_many([job_id], connection=connection, serializer=JSONSerializer)
     except _UNREADABLE as error:
-        if isinstance(error, ResponseError) and type(error) is not ResponseError:
-            raise  # It refuses, whatever the job.
+        if isinstance(error, ResponseError) and not is_about_one_key(error):
+            raise
         log.error("the job %s cannot be read, and is deleted: %s", job_id, error)
         connection.delete(Job.key_for(job_id))
         return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from redis import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 from rq.registry import clean_registries
 
 from backend.errors import ClipError
@@ -31,7 +31,7 @@ from jobs.enqueue import (
     start_run,
     train_id,
 )
-from jobs.record import DamagedRecordError
+from jobs.record import DamagedRecordError, is_about_one_key
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.schedule import Kind
@@ -97,8 +97,8 @@ def _alone(what: str) -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        # Else it is about one key, and other projects can be reconciled.
-        if type(error) is not ResponseError:
+        # Else other projects can be reconciled.
+        if not is_about_one_key(error):
             raise
         log.error("%s is not reconciled: %s", what, error)
     except ClipError as error:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from backend.errors import QueueError
 
@@ -91,6 +91,14 @@ class Record(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
+def is_about_one_key(error: RedisError) -> bool:
+    """Whether Redis refused a command because of the value of a key, e.g. of another type.
+
+    The subclasses are refusals of all commands: no memory, read-only, no permission.
+    """
+    return type(error) is ResponseError
+
+
 @contextmanager
 def readable(kind: str) -> Iterator[None]:
     """Name what damaged values cause: of another type, or no numbers, JSON or text.
@@ -106,8 +114,7 @@ def readable(kind: str) -> Iterator[None]:
     except ValueError as error:
         raise _unreadable(kind, str(error)[:200]) from error
     except ResponseError as error:
-        # Its subclasses are refusals, and no matter of one record.
-        if type(error) is not ResponseError:
+        if not is_about_one_key(error):
             raise
         raise _unreadable(kind, str(error)) from error
 

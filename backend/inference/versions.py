@@ -26,6 +26,7 @@ from backend.storage.artifacts import safe_name
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry, HeadSet
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
+from backend.storage.vectors import encoder_digest
 from backend.vlpl import zero_shot
 from backend.vlpl.zero_shot import Statistics
 
@@ -72,7 +73,7 @@ class ModelVersions:
         self.store = store
         self.heads = HeadRegistry(store)
         self._label_embeddings = LabelEmbeddings(encoder)
-        self._encoder_digest = hashlib.sha256(encoder.id.encode()).hexdigest()[:12]
+        self._encoder_digest = encoder_digest(encoder.id)
         self._cache: OrderedDict[tuple[str, str, str | None], _Cached] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -26,6 +26,14 @@ SET_ASIDE = "damaged"
 DRAFT_SECONDS = 3600.0
 """After which a file that was never given its name is left over from a process that died."""
 _BATCH = 1024
+_STATE_READERS: Mapping[str, Callable[[ProjectState], object]] = {
+    "former-labels": ProjectState.label_history,
+    "known-label": ProjectState.known_field,
+    "labels": ProjectState.label_ages,
+    "renames": ProjectState.renames,
+    "trained-on": ProjectState.trained_on,
+}
+"""Name of a file of a project's state -> what reads it."""
 _DRAFT = re.compile(r".*\.json\.[0-9a-f]{32}")
 
 
@@ -219,16 +227,8 @@ def _read(store: Store, name: str) -> None:
         DamagedArtifactError: it does not hold what it should.
     """
     folder, _, file = name.rpartition("/")
-    state = ProjectState(store, folder.rpartition("/")[2] or "-")
-    readers: Mapping[str, Callable[[], object]] = {
-        "former-labels": state.label_history,
-        "known-label": state.known_field,
-        "labels": state.label_ages,
-        "renames": state.renames,
-        "trained-on": state.trained_on,
-    }
-    if folder.startswith("projects/") and file in readers:
-        readers[file]()
+    if folder.startswith("projects/") and file in _STATE_READERS:
+        _STATE_READERS[file](ProjectState(store, folder.removeprefix("projects/")))
     else:
         store.artifacts.read(name)
 

@@ -42,10 +42,9 @@ class Lease:
     def take(self) -> bool:
         """Hold the lease for `LEASE_SECONDS` if nobody else does; returns whether it is held."""
         lease = self._read()
-        is_taken = lease is not None and lease["expires"] > time.time()
-        if lease is not None and is_taken and lease["holder"] != self._holder:
-            return False
-        return self._write(LEASE_SECONDS)
+        if lease is None or lease["expires"] <= time.time() or lease["holder"] == self._holder:
+            return self._write(LEASE_SECONDS)
+        return False
 
     def renew(self) -> bool:
         """Hold the lease for another `LEASE_SECONDS`; returns whether it was still held."""

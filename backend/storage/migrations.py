@@ -9,7 +9,6 @@ embeddings of regions as float16, under encoder ids that did not say how they ar
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,7 +24,7 @@ from backend.storage.artifacts import Artifacts, DamagedArtifactError, first_lin
 from backend.storage.durability import FORMER_VECTORS, sync_table
 from backend.storage.store import Store
 from backend.storage.tables import LOOKUP_KEYS, NO_LIMIT
-from backend.storage.vectors import table_name, vector_schema
+from backend.storage.vectors import encoder_digest, table_name, vector_schema
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ def _rename_artifacts(artifacts: Artifacts, former: str) -> None:
     encoder = region_codes.present_id(former)
     if encoder == former:
         return
-    before, now = (hashlib.sha256(one.encode()).hexdigest()[:12] for one in (former, encoder))
+    before, now = encoder_digest(former), encoder_digest(encoder)
     projects = [f"statistics/{project}" for project in artifacts.folder_names("statistics")]
     for folder in ("tables", *projects):
         names = artifacts.names(folder)

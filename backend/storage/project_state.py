@@ -149,6 +149,23 @@ class ProjectState:
             since[control] = {key: known.get(key, first_seen) for key in keys}
         return since, history.after(before or {}, labels, shown, now)
 
+    def label_ages(self) -> dict[str, dict[str, float]] | None:
+        """Control name -> label key -> since when it is known, as noted; None before the first.
+
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        content = self._store.artifacts.read(self._ages_name)
+        try:
+            return None if content is None else _AGES.validate_python(content)
+        except ValueError as error:
+            raise self._damaged(
+                self._ages_name,
+                error,
+                "Restore it from a backup. Without one, delete it: all labels count as old as the "
+                "project.",
+            ) from error
+
     def label_history(self) -> LabelHistory:
         """The labels that the config does not have any more.
 
@@ -236,23 +253,6 @@ class ProjectState:
     @property
     def _ages_name(self) -> str:
         return f"{self._folder}/labels"
-
-    def label_ages(self) -> dict[str, dict[str, float]] | None:
-        """Control name -> label key -> since when it is known, as noted; None before the first.
-
-        Raises:
-            StoreError: the store cannot be read, or the file is damaged.
-        """
-        content = self._store.artifacts.read(self._ages_name)
-        try:
-            return None if content is None else _AGES.validate_python(content)
-        except ValueError as error:
-            raise self._damaged(
-                self._ages_name,
-                error,
-                "Restore it from a backup. Without one, delete it: all labels count as old as the "
-                "project.",
-            ) from error
 
     def _damaged(self, name: str, error: Exception, fix: str = _RENAMES_FIX) -> StoreError:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]

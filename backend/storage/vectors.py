@@ -169,11 +169,15 @@ class Vectors:
         return self._tables.table(ADDRESS_TABLE, ADDRESSES)
 
 
+def encoder_digest(encoder_id: str) -> str:
+    """A part of the names of all that is kept for an encoder."""
+    return hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
+
+
 def table_name(encoder_id: str) -> str:
     """The name of the table that holds an encoder's embeddings."""
-    digest = hashlib.sha256(encoder_id.encode()).hexdigest()[:12]
     readable = re.sub(r"[^A-Za-z0-9]+", "_", encoder_id)[:40]
-    return f"{VECTORS}{readable}_{digest}"
+    return f"{VECTORS}{readable}_{encoder_digest(encoder_id)}"
 
 
 def vector_schema(encoder_id: str, dim: int) -> pa.Schema:
