@@ -41,8 +41,8 @@ class Runtime:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.encoder: Encoder = get_encoder(settings)
         self.store = open_store(settings)
+        self.encoder: Encoder = get_encoder(settings, self.store.vectors.has_any)
         self.prediction_log = PredictionLog(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
         self.embedder = Embedder(settings, self.encoder, self.store, fetcher)

@@ -32,7 +32,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
 """Names and addresses of this machine for itself."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
-Regions = Literal["auto", "none", "cells", "tiles"]
+Regions = Literal["auto", "none", "cells", "patches", "tiles"]
 Goal = Literal["", "precision", "recall", "f1"]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
@@ -87,9 +87,9 @@ class Settings(BaseSettings):
     batch_size: int = Field(32, ge=1, le=4096, description="Number of images encoded at once.")
     regions: Regions = Field(
         "auto",
-        description="What is scored in addition to the whole image: `none`, `cells` (3x3 of the "
-        "one feature map; offline encoder only), `tiles` (3x3 crops, ten encodes per image); "
-        "`auto`: cells if possible, else tiles.",
+        description="What is scored in addition to the whole image: `none`, `cells` (ninths of the "
+        "one feature map), `patches` (ninths of a ViT's patches), `tiles` (3x3 crops, ten encodes "
+        "per image); `auto`: cells if possible, else tiles.",
     )
     store: str = Field(
         "~/.cache/label-studio-clip/store",

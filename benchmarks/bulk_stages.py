@@ -17,7 +17,6 @@ from backend.images.fetcher import ImageFetcher
 from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
-from backend.inference.preparer import DRAFT_SIZE
 from backend.inference.versions import ModelVersions
 from backend.labels.config import parse_config
 from backend.labelstudio.importing import Importer
@@ -192,7 +191,7 @@ def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -
     data = [scale.servers.read(address(photo)) for photo in scale.servers.names[:count]]
 
     def prepare(content: bytes) -> Any:
-        image = decode(content, settings.max_image_pixels, DRAFT_SIZE)
+        image = decode(content, settings.max_image_pixels, encoder.draft_size)
         content_key(content)
         return encoder.prepare(image)
 

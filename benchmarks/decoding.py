@@ -24,7 +24,6 @@ from backend.images.decode import decode
 from backend.images.decoder import Decoder
 from backend.images.decoder_pool import DecoderPool
 from backend.images.memory import MemoryBudget
-from backend.inference.preparer import DRAFT_SIZE
 from backend.settings import Settings, load_settings
 from benchmarks.report import put, table
 
@@ -95,16 +94,16 @@ def compare(files: Files, settings: Settings, rounds: int) -> dict[str, float]:
         pool = DecoderPool(settings.decode_seconds, MemoryBudget(settings.decode_memory))
         started = _seconds()
         for data in [*files] * repeats:
-            pool.decoded(data, most, DRAFT_SIZE, encoder.prepare)
+            pool.decoded(data, most, encoder.draft_size, encoder.prepare)
         pool.close()
         return _seconds() - started
 
     ways: dict[str, Callable[[], float]] = {
         "plain": lambda: _spent(
-            files, lambda data: encoder.prepare(decode(data, most, DRAFT_SIZE))
+            files, lambda data: encoder.prepare(decode(data, most, encoder.draft_size))
         ),
         "limited": lambda: _spent(
-            files, lambda data: decoder.decoded(data, encoder.prepare, DRAFT_SIZE)
+            files, lambda data: decoder.decoded(data, encoder.prepare, encoder.draft_size)
         ),
         "process": lambda: (elsewhere(4) - elsewhere(1)) / (3 * len(files)),
     }
@@ -127,9 +126,10 @@ def main() -> None:
     settings = load_settings()
     photos = photos_of(options.data) if options.data else made_photos()
     rows = []
+    draft_size = OfflineEncoder().draft_size
     for kind, files in photos.items():
         best = compare(files, settings, options.rounds)
-        is_ordinary = all(Decoder(settings).is_ordinary(data, DRAFT_SIZE) for data in files)
+        is_ordinary = all(Decoder(settings).is_ordinary(data, draft_size) for data in files)
         rows.append(
             {
                 "photo": kind,

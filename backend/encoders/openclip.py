@@ -8,8 +8,6 @@ import logging
 import os
 import threading
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +21,20 @@ from backend.encoders.base import (
     in_batches,
     normalise,
     stored_regions,
-    tiles,
 )
-from backend.encoders.openclip_source import WEIGHTS_FIX, find_source
+from backend.encoders.openclip_source import OpenClipSource
+from backend.encoders.preprocessing import (
+    PillowPreprocessing,
+    Preprocessing,
+    TensorPreprocessing,
+)
 from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError
 
 if TYPE_CHECKING:
     import torch
+
+    from backend.encoders.image_tower import ImageTower
 
 log = logging.getLogger(__name__)
 
@@ -47,58 +51,80 @@ CLIP_TEMPLATES = (
 notebooks/Prompt_Engineering_for_ImageNet.ipynb)."""
 SIGLIP_TEMPLATES = ("This is a photo of {}.",)
 """SigLIP's own template (arXiv 2303.15343)."""
-MAX_ASPECT = 4
-"""Longest side over shortest side beyond which the ends are cut off before resizing."""
 
 
 class OpenClipEncoder:
     """An open_clip model. Thread-safe: one forward pass at a time.
 
     Args:
-        name: ``MODEL/TAG``, ``MODEL/CHECKPOINT``, ``hf-hub:NAME`` or ``local-dir:PATH``.
+        source: the model and its files.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``float32`` or ``bfloat16``.
-        regions: ``none`` or ``tiles``.
+        regions: ``auto`` (cells where the model has a feature map, else tiles), ``none``,
+            ``cells``, ``patches`` or ``tiles``.
         batch_size: images per forward pass; halved when the device runs out of memory.
-        offline: never ask a model hub.
+        earlier: compute as the first release did, bit for bit.
 
     Raises:
-        EncoderError: the model, its weights or the device is not available.
+        EncoderError: the device is not available, or the model has no such regions.
     """
 
     def __init__(
         self,
-        name: str,
+        source: OpenClipSource,
         *,
         device: str = "auto",
         precision: str = "auto",
-        regions: str = "tiles",
+        regions: str = "auto",
         batch_size: int = 32,
-        offline: bool = False,
+        earlier: bool = False,
     ) -> None:
         import torch
 
-        self.regions = regions
         self.batch_size = batch_size
         self._device = _device(torch, device)
         self._dtype = _dtype(torch, self._device, precision)
-        self._source = find_source(name, offline)
-        self.short = self._source.model_name.lower()[:24]
-        self.multilingual = self._source.is_multilingual
-        self.templates = SIGLIP_TEMPLATES if self._source.is_siglip else CLIP_TEMPLATES
-        self.dim = int(self._source.model_config["embed_dim"])
-        compute = str(self._dtype).removeprefix("torch.")
-        config = json.dumps([self._source.model_config, self._source.preprocess], sort_keys=True)
-        digest = hashlib.sha256(config.encode()).hexdigest()[:8]
-        self.id = (
-            f"openclip-{self._source.model_name}-{fingerprint(self._source.weights)}"
-            f"-{digest}-{stored_regions(regions)}-{compute}"
-        )
+        self._source = source
+        self._earlier = earlier
+        self.regions = _regions(source, regions, earlier)
+        self.short = source.model_name.lower()[:24]
+        self.multilingual = source.is_multilingual
+        self.templates = SIGLIP_TEMPLATES if source.is_siglip else CLIP_TEMPLATES
+        self.dim = int(source.model_config["embed_dim"])
+        self._preprocess_config = source.preprocess_config
+        self._preprocessing = self._preprocessing_of(self._preprocess_config)
+        self.draft_size = self._preprocessing.draft_size
+        self.id = self._id()
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.
         self._text_lock = threading.Lock()
         self._loaded = False
         self._scale: tuple[float, float | None] = (100.0, None)
+
+    def _id(self) -> str:
+        source = self._source
+        config = json.dumps([source.model_config, source.preprocess], sort_keys=True)
+        parts = [
+            f"openclip-{source.model_name}",
+            fingerprint(source.weights),
+            hashlib.sha256(config.encode()).hexdigest()[:8],
+            self._preprocessing.name,
+            stored_regions(self.regions),
+            str(self._dtype).removeprefix("torch."),
+        ]
+        return "-".join(part for part in parts if part)
+
+    def _preprocessing_of(self, config: Any) -> Preprocessing:
+        tiled = self.regions == "tiles"
+        size = config.size if isinstance(config.size, int) else config.size[0]
+        is_square = isinstance(config.size, int) or set(config.size) == {size}
+        if self._earlier or not is_square or config.resize_mode == "longest":
+            import open_clip
+
+            transform = open_clip.transform.image_transform_v2(config, is_train=False)
+            crops_centre = config.resize_mode == "shortest"
+            return PillowPreprocessing(transform, tiled=tiled, crops_centre=crops_centre)
+        return TensorPreprocessing(size, config.resize_mode, config.interpolation, tiled=tiled)
 
     @property
     def logit_scale(self) -> float:
@@ -123,71 +149,48 @@ class OpenClipEncoder:
                 self._load()
 
     def _load(self) -> None:
-        import open_clip
         import torch
 
-        source = self._source
-        try:
-            model = open_clip.create_model(
-                source.open_clip_name,
-                pretrained=None if source.is_schema else str(source.weights),
-                force_preprocess_cfg=source.preprocess or None,
-                require_pretrained=True,
-                device=self._device,
-            )
-            self._tokenizer: Any = open_clip.get_tokenizer(source.open_clip_name)
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise EncoderError(
-                f"{source.open_clip_name} with {source.weights} cannot be loaded: {reason[:300]}",
-                "Check that the checkpoint belongs to this model; a model whose tokenizer lies on "
-                "a model hub needs that in the hub's cache too. " + WEIGHTS_FIX,
-            ) from error
-        self._model: Any = model.eval()
-        preprocess = open_clip.transform.PreprocessCfg(**model.visual.preprocess_cfg)
-        self._resize_mode = str(preprocess.resize_mode)
-        self._preprocess: Any = open_clip.transform.image_transform_v2(preprocess, is_train=False)
+        model, self._tokenizer = self._source.open()
         bias = getattr(model, "logit_bias", None)
         with torch.inference_mode():
             self._scale = (
                 float(model.logit_scale.exp()),
                 None if bias is None else float(bias),
             )
+        self._tower = self._tower_of(model.visual).eval().to(self._device)
+        self._texts: Any = model.eval().to(self._device)
         self._loaded = True
 
-    def prepare(self, image: Image.Image) -> torch.Tensor:
-        """The image, and its tiles where regions are wanted: float32 (1 or 10, 3, H, W)."""
+    def _tower_of(self, visual: torch.nn.Module) -> ImageTower:
         import torch
 
-        self.load()
-        crops = chain([image], tiles(image) if self.regions == "tiles" else [])
-        return torch.stack([self._preprocess(self._bounded(crop)) for crop in crops])
+        from backend.encoders.image_tower import CellTower, ImageTower, Normalise, PatchTower
 
-    def _bounded(self, image: Image.Image) -> Image.Image:
-        """The middle of a very long image, which holds all that the model's centre crop keeps.
+        kind = {"cells": CellTower, "patches": PatchTower}.get(self.regions, ImageTower)
+        config, dtype = self._preprocess_config, self._dtype
+        if self._earlier:
+            return kind(visual, Normalise(config.mean, config.std, torch.float32))
+        layout = torch.channels_last if self._source.has_feature_map else torch.contiguous_format
+        visual = visual.to(dtype).to(memory_format=layout)
+        return kind(visual, Normalise(config.mean, config.std, dtype))
 
-        Resizing a strip to a given shortest edge would allocate gigabytes that are cropped away.
-        """
-        if self._resize_mode != "shortest":
-            return image
-        width, height = image.size
-        limit = MAX_ASPECT * min(width, height)
-        left, top = max(0, (width - limit) // 2), max(0, (height - limit) // 2)
-        if left or top:
-            image = image.crop((left, top, width - left, height - top))
-        return image
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """The image, and its tiles where those are the regions: (1 or 10, 3, H, W)."""
+        return self._preprocessing.prepare(image)
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
         """Embed images from `prepare`, the crops of all of them together."""
         import torch
 
-        tiled = self.regions == "tiles"
+        has_regions = self.regions != "none"
         if not prepared:
             empty = np.zeros((0, REGIONS, self.dim), np.float32)
-            return ImageEmbeddings(empty[:, 0], empty if tiled else None)
+            return ImageEmbeddings(empty[:, 0], empty if has_regions else None)
+        self.load()
         rows = self._forward(torch.cat(list(prepared)))
         rows = rows.reshape(len(prepared), -1, self.dim)
-        return ImageEmbeddings(rows[:, 0], rows[:, 1:] if tiled else None)
+        return ImageEmbeddings(rows[:, 0], rows[:, 1:] if has_regions else None)
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
         """Embed RGB images with the model's own preprocessing."""
@@ -196,12 +199,17 @@ class OpenClipEncoder:
     def _forward(self, pixels: torch.Tensor) -> Floats:
         import torch
 
+        autocast = self._earlier and self._dtype != torch.float32
         parts: list[Floats] = []
         while len(pixels):
             batch = pixels[: self.batch_size]
             try:
-                with self._lock, torch.inference_mode(), self._autocast():
-                    embedded = self._model.encode_image(batch.to(self._device))
+                with (
+                    self._lock,
+                    torch.inference_mode(),
+                    torch.autocast(self._device.type, dtype=self._dtype, enabled=autocast),
+                ):
+                    embedded = self._tower(batch.to(self._device))
                 parts.append(normalise(embedded.float().cpu().numpy()))
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
@@ -225,16 +233,31 @@ class OpenClipEncoder:
                 tokens = self._tokenizer(list(texts[start : start + 256]))
                 # Texts are few and encoded once: float32 costs nothing and is exact.
                 with torch.inference_mode():
-                    embedded = self._model.encode_text(tokens.to(self._device))
+                    embedded = self._texts.encode_text(tokens.to(self._device))
             parts.append(normalise(embedded.float().cpu().numpy()))
         return np.concatenate(parts)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        import torch
 
-        if self._dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
+def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
+    """The regions that ``wanted`` means for this model.
+
+    Raises:
+        EncoderError: the model has no such regions.
+    """
+    if wanted == "auto":
+        return "cells" if source.has_feature_map and not earlier else "tiles"
+    has = {"cells": source.has_feature_map, "patches": source.has_patches}
+    if has.get(wanted, True):
+        return wanted
+    needs = {
+        "cells": "a model that averages a feature map (ConvNeXt, MobileCLIP-S, ViTamin, Swin)",
+        "patches": "a CLIP vision transformer with a class token (ViT-B-16 and the like)",
+    }
+    others = ", ".join(name for name, possible in has.items() if possible)
+    raise EncoderError(
+        f"LS_CLIP_REGIONS={wanted} needs {needs[wanted]}; {source.model_name} is none.",
+        f"Set LS_CLIP_REGIONS to {others + ', ' if others else ''}tiles, none or auto.",
+    )
 
 
 def _device(torch: Any, wanted: str) -> Any:

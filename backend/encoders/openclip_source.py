@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,27 @@ from typing import Any
 from backend.encoders.weights import prepare_hub
 from backend.errors import EncoderError
 
+log = logging.getLogger(__name__)
+
 WEIGHTS_FIX = (
     "Point LS_CLIP_ENCODER at a file you have (open_clip:MODEL/PATH), or fill the hub's cache on "
     "a machine with internet access and copy it here (HF_HOME), or set LS_CLIP_ENCODER=offline."
 )
 MULTILINGUAL_TOWERS = ("xlm", "nllb", "mt5", "i18n", "siglip2", "gemma", "multilingual")
 """Words in the names of text towers and tokenizers that were trained on more than English."""
+
+FEATURE_MAP_TRUNKS = ("convnext", "fastvit", "swin", "vitamin", "vit_medium_patch16_gap")
+"""timm's names of image towers whose embedding is made from the average of their last map."""
+CUSTOM_BLOCKS = (
+    "block_type",
+    "qk_norm",
+    "scaled_cosine_attn",
+    "scale_heads",
+    "scale_attn_inner",
+    "scale_attn",
+    "scale_fc",
+)
+"""open_clip's options of vision transformers with another attention than CLIP's."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class OpenClipSource:
             (``hf-hub:...``, ``local-dir:...``).
         model_name: a readable name, for ids.
         weights: the checkpoint.
-        model_config: open_clip's ``model_cfg``.
+        model_config: open_clip's ``model_cfg``; with ``quick_gelu`` where the weights need it.
         preprocess: open_clip's ``preprocess_cfg``; empty: the model's default.
     """
 
@@ -46,6 +62,70 @@ class OpenClipSource:
     def is_schema(self) -> bool:
         """Whether open_clip reads the configuration and the weights from the name itself."""
         return ":" in self.open_clip_name
+
+    @property
+    def is_quick_gelu(self) -> bool:
+        """Whether the towers use CLIP's approximate GELU, x * sigmoid(1.702 x)."""
+        return bool(self.model_config.get("quick_gelu", False))
+
+    @property
+    def has_feature_map(self) -> bool:
+        """Whether the image tower averages a feature map, so that parts of it can be read."""
+        tower = self._tower
+        pool = tower.get("timm_pool", "avg")
+        name = str(tower.get("timm_model_name") or "")
+        return name.startswith(FEATURE_MAP_TRUNKS) and pool in {"", "avg"}
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether the image tower is a CLIP vision transformer that reads a class token."""
+        tower = self._tower
+        return (
+            not tower.get("timm_model_name")
+            and isinstance(tower.get("layers", 12), int)
+            and tower.get("layers", 12) > 1
+            and not tower.get("attentional_pool")
+            and tower.get("pool_type", "tok") == "tok"
+            and not any(tower.get(name) for name in CUSTOM_BLOCKS)
+        )
+
+    @property
+    def preprocess_config(self) -> Any:
+        """open_clip's ``PreprocessCfg``: what its factory would attach to the model."""
+        from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
+        size = self._tower.get("image_size", 224)
+        config = merge_preprocess_dict(PreprocessCfg(), {"size": size})
+        return PreprocessCfg(**merge_preprocess_dict(config, self.preprocess))
+
+    def open(self) -> tuple[Any, Any]:
+        """The model with its weights, in evaluation mode on the CPU, and its tokenizer.
+
+        Raises:
+            EncoderError: the checkpoint does not fit the model, or the tokenizer is missing.
+        """
+        import open_clip
+
+        try:
+            model = open_clip.create_model(
+                self.open_clip_name,
+                pretrained=None if self.is_schema else str(self.weights),
+                force_quick_gelu=self.is_quick_gelu,
+                require_pretrained=True,
+            )
+            tokenizer = open_clip.get_tokenizer(self.open_clip_name)
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise EncoderError(
+                f"{self.open_clip_name} with {self.weights} cannot be loaded: {reason[:300]}",
+                "Check that the checkpoint belongs to this model; a model whose tokenizer lies on "
+                "a model hub needs that in the hub's cache too. " + WEIGHTS_FIX,
+            ) from error
+        return model.eval(), tokenizer
+
+    @property
+    def _tower(self) -> dict[str, Any]:
+        return dict(self.model_config.get("vision_cfg", {}))
 
     @property
     def is_siglip(self) -> bool:
@@ -95,6 +175,7 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
         )
     checkpoint = Path(rest).expanduser()
     if checkpoint.is_file():
+        _warn_of_quick_gelu(model, config, checkpoint)
         return OpenClipSource(model, model, checkpoint, config, _published_preprocess(model))
     tags = open_clip.list_pretrained_tags_by_model(model)
     if rest not in tags:
@@ -105,7 +186,32 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
     tag = open_clip.get_pretrained_cfg(model, rest)
     prepare_hub(offline)
     weights = _downloaded(lambda: open_clip.download_pretrained(tag), name)
+    if tag.get("quick_gelu"):
+        # Weights of OpenAI, MetaCLIP and DFN among others, whose model names do not all say so.
+        config["quick_gelu"] = True
     return OpenClipSource(model, model, weights, config, _preprocess_of(tag))
+
+
+def _warn_of_quick_gelu(model: str, config: dict[str, Any], checkpoint: Path) -> None:
+    """Say so where weights published for this model may need an activation that it has not."""
+    import open_clip
+
+    tags = [
+        tag
+        for tag in open_clip.list_pretrained_tags_by_model(model)
+        if open_clip.get_pretrained_cfg(model, tag).get("quick_gelu")
+    ]
+    if config.get("quick_gelu") or not tags:
+        return
+    log.warning(
+        "%s is read as weights for GELU. The published weights %s of %s need QuickGELU, and give "
+        "wrong embeddings without it: if these are among them, name it open_clip:%s-quickgelu/%s.",
+        checkpoint,
+        ", ".join(tags),
+        model,
+        model,
+        checkpoint,
+    )
 
 
 def _from_hub(name: str, offline: bool) -> OpenClipSource:
@@ -131,10 +237,13 @@ def _from_directory(folder: Path, name: str, weights: Path | None = None) -> Ope
             "Give a folder as open_clip's push_to_hf_hub writes it. " + WEIGHTS_FIX,
         ) from error
     if weights is None:
-        checkpoints = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*.bin"))]
-        if not checkpoints:
+        from open_clip.factory import _find_checkpoint_in_dir
+
+        # What open_clip will load: the id must hold the fingerprint of that file.
+        checkpoint = _find_checkpoint_in_dir(folder)
+        if checkpoint is None:
             raise EncoderError(f"{folder} holds no weights.", WEIGHTS_FIX)
-        weights = checkpoints[0]
+        weights = Path(checkpoint)
     model_name = name.split(":", 1)[1].rstrip("/").rsplit("/", 1)[-1]
     preprocess = dict(config.get("preprocess_cfg", {}))
     return OpenClipSource(name, model_name, weights, model_config, preprocess)

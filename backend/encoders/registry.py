@@ -5,21 +5,30 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections.abc import Callable
 
 from backend.encoders.base import Encoder
 from backend.errors import EncoderError
 from backend.settings import Settings
 
-_loaded: dict[tuple[object, ...], Encoder] = {}
+_known: dict[tuple[object, ...], list[Encoder]] = {}
 _lock = threading.Lock()
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 
 
-def get_encoder(settings: Settings) -> Encoder:
+def get_encoder(
+    settings: Settings, is_stored: Callable[[str, int], bool] = lambda encoder_id, dim: False
+) -> Encoder:
     """The encoder that the settings name, created once per process.
 
-    The weights are located now, downloaded if need be, and read at the first use.
+    The weights are located now, downloaded if need be, and read at the first use. A store keeps its
+    encoder: where it holds embeddings as an earlier release computed them, and none of the present
+    kind, they are computed that way still.
+
+    Args:
+        settings: encoder, device, precision, regions, batch_size and offline are read.
+        is_stored: whether the store holds embeddings of an encoder with this id and dimension.
 
     Raises:
         EncoderError: there is no such encoder, or its weights cannot be loaded.
@@ -33,10 +42,13 @@ def get_encoder(settings: Settings) -> Encoder:
         settings.offline,
     )
     with _lock:
-        if key not in _loaded:
+        if key not in _known:
             _keep_freed_memory()
-            _loaded[key] = _create(settings)
-        return _loaded[key]
+            _known[key] = _create(settings)
+        encoders = _known[key]
+    return next(
+        (encoder for encoder in encoders if is_stored(encoder.id, encoder.dim)), encoders[0]
+    )
 
 
 def _keep_freed_memory() -> None:
@@ -53,29 +65,35 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _create(settings: Settings) -> Encoder:
+def _create(settings: Settings) -> list[Encoder]:
+    """The encoder as it is computed now, and as earlier releases did."""
     name = settings.encoder.strip()
     if name == "offline":
         from backend.encoders.offline import OfflineEncoder
 
         regions = "cells" if settings.regions == "auto" else settings.regions
-        return OfflineEncoder(regions, settings.batch_size)
+        return [
+            OfflineEncoder(regions, settings.batch_size, earlier=earlier)
+            for earlier in (False, True)
+        ]
     if name.startswith(("open_clip:", "hf-hub:", "local-dir:")):
         from backend.encoders.openclip import OpenClipEncoder
+        from backend.encoders.openclip_source import find_source
 
-        if settings.regions == "cells":
-            raise EncoderError(
-                "LS_CLIP_REGIONS=cells needs a convolutional encoder (offline).",
-                "Set LS_CLIP_REGIONS to tiles, none or auto.",
+        source = find_source(name.removeprefix("open_clip:"), settings.offline)
+        # Regions that the first release did not have were never stored by it.
+        new_regions = settings.regions in {"cells", "patches"}
+        return [
+            OpenClipEncoder(
+                source,
+                device=settings.device,
+                precision=settings.precision,
+                regions=settings.regions,
+                batch_size=settings.batch_size,
+                earlier=earlier,
             )
-        return OpenClipEncoder(
-            name.removeprefix("open_clip:"),
-            device=settings.device,
-            precision=settings.precision,
-            regions="tiles" if settings.regions == "auto" else settings.regions,
-            batch_size=settings.batch_size,
-            offline=settings.offline,
-        )
+            for earlier in ((False,) if new_regions else (False, True))
+        ]
     raise EncoderError(
         f"LS_CLIP_ENCODER={name!r} is not an encoder.",
         "Use open_clip:MODEL/TAG, open_clip:MODEL/CHECKPOINT, hf-hub:NAME, local-dir:PATH "

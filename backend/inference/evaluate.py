@@ -72,8 +72,8 @@ def evaluate(settings: Settings, folder: Path, fit: bool, progress: Progress) ->
         SettingsError: the folder is not of this form.
     """
     classes, truth_of = _read_labels(folder)
-    encoder = get_encoder(settings)
     store = open_store(settings)
+    encoder = get_encoder(settings, store.vectors.has_any)
     embedder = Embedder(settings, encoder, store, _Files(settings.max_image_bytes))
     versions = ModelVersions(settings, encoder, store)
     version = ModelVersion(

@@ -20,8 +20,6 @@ from backend.storage.vectors import content_key
 
 log = logging.getLogger(__name__)
 
-DRAFT_SIZE = 896
-"""JPEGs may be decoded down to this shorter side: no encoder here looks closer."""
 _MOST_WAITING = 200_000_000
 """Bytes of files that wait for a decoder process, from which on others are fetched again later."""
 
@@ -152,7 +150,7 @@ class Preparer:
         if known is not None and known.key == content_key(file.data):
             self._succeed(outcome, Prepared(value, address, known.key, file.validators, None))
             return
-        if self._decoder.is_ordinary(file.data, DRAFT_SIZE):
+        if self._decoder.is_ordinary(file.data, self._encoder.draft_size):
             self._decode(outcome, value, address, file)
             return
         log.info(
@@ -175,7 +173,8 @@ class Preparer:
         self, outcome: Future[Prepared], value: str, address: str, file: FetchedFile
     ) -> None:
         with telemetry.DECODE_SECONDS.time():
-            pixels = self._decoder.decoded(file.data, self._encoder.prepare, DRAFT_SIZE)
+            encoder = self._encoder
+            pixels = self._decoder.decoded(file.data, encoder.prepare, encoder.draft_size)
             key = content_key(file.data)
         self._succeed(outcome, Prepared(value, address, key, file.validators, pixels))
 

@@ -114,7 +114,9 @@ def _suggestion(version: ModelVersion, decoder: Decoder, max_bytes: int, file: P
 
 def _embedding(encoder: Encoder, decoder: Decoder, data: bytes) -> Embedding:
     """An image file's embedding, as the store would keep it."""
-    encoded = decoder.decoded(data, lambda image: encoder.encode_images([image]))
+    encoded = decoder.decoded(
+        data, lambda image: encoder.encode_images([image]), encoder.draft_size
+    )
     return Embedding.of(encoded.image[0], None if encoded.regions is None else encoded.regions[0])
 
 

@@ -128,6 +128,14 @@ class Tables:
         number = self._attempt(name, schema, "read", lambda table: int(table.version))
         return TableVersion(self._generation.seen, number)
 
+    def has_rows(self, name: str, schema: pa.Schema) -> bool:
+        """Whether a table has a row.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return bool(self._attempt(name, schema, "read", lambda table: table.count_rows() > 0))
+
     def append(self, name: str, rows: pa.Table) -> None:
         """Append rows to a table, which is created with their schema if it does not exist.
 

@@ -115,6 +115,18 @@ class Vectors:
                 embeddings.setdefault(key, Embedding(image, cell))
         return embeddings
 
+    def has_any(self, encoder_id: str, dim: int) -> bool:
+        """Whether there is an embedding by this encoder.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        name = table_name(encoder_id)
+        # A table would be created by looking into it.
+        return name in self._tables.names() and self._tables.has_rows(
+            name, vector_schema(encoder_id, dim)
+        )
+
     def has(self, encoder_id: str, dim: int, keys: Iterable[str]) -> set[str]:
         """Those of the content keys that this encoder has embedded.
 

@@ -61,7 +61,7 @@ def offline(
     monkeypatch.setenv("LS_CLIP_ENCODER", "offline")
     monkeypatch.setenv("LS_CLIP_STORE", str(tmp_path / "store"))
     for module in ("backend.inference.suggest", "backend.inference.evaluate"):
-        monkeypatch.setattr(f"{module}.get_encoder", lambda _: offline_encoder)
+        monkeypatch.setattr(f"{module}.get_encoder", lambda *_: offline_encoder)
     yield
 
 

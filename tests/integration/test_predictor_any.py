@@ -28,7 +28,7 @@ from tests.support.stub_encoder import StubEncoder
 @pytest.fixture(scope="module")
 def any_runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("backend.runtime.get_encoder", lambda _: StubEncoder())
+        patch.setattr("backend.runtime.get_encoder", lambda *_: StubEncoder())
         return Runtime(make_settings(tmp_path_factory.mktemp("any") / "store"))
 
 

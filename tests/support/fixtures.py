@@ -38,7 +38,7 @@ def make_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRuntime
 
     def make(encoder: Any = None, **values: Any) -> Runtime:
         chosen = encoder or StubEncoder()
-        monkeypatch.setattr("backend.runtime.get_encoder", lambda _: chosen)
+        monkeypatch.setattr("backend.runtime.get_encoder", lambda *_: chosen)
         store = values.pop("store", tmp_path / "store")
         return Runtime(make_settings(store, **values))
 

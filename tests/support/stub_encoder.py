@@ -18,6 +18,7 @@ class StubEncoder:
     short = "stub"
     dim = 32
     regions = "cells"
+    draft_size = 64
     templates = ("a photo of {}.",)
     multilingual = False
     logit_scale = 10.0

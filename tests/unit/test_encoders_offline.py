@@ -28,6 +28,7 @@ def variant(encoder: OfflineEncoder, **changes: object) -> OfflineEncoder:
     """The same loaded weights with other options."""
     other = copy.copy(encoder)
     vars(other).update(changes)
+    other._preprocessing = OfflineEncoder(other.regions)._preprocessing
     return other
 
 

@@ -16,12 +16,13 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 
-from backend.encoders.base import tiles
+from backend.encoders.base import tile_boxes
 from backend.encoders.label_texts import unreadable_texts
 from backend.encoders.openclip import OpenClipEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
 from tests.support.builders import make_settings, photo
+from tests.support.openclip import openclip_encoder
 from tests.support.waiting import PATIENCE
 
 PHOTOS = [photo(seed, 90 + 30 * seed, 60) for seed in range(4)]
@@ -81,7 +82,7 @@ def name_of(kind: str, request: pytest.FixtureRequest) -> str:
 
 def encoder_of(kind: str, request: pytest.FixtureRequest, **options: Any) -> OpenClipEncoder:
     given = {"device": "cpu", "precision": "float32", **options}
-    return OpenClipEncoder(name_of(kind, request), **given)
+    return openclip_encoder(name_of(kind, request), **given)
 
 
 def reference(kind: str, request: pytest.FixtureRequest) -> tuple[Any, Any, Any]:
@@ -113,8 +114,12 @@ def test_embeddings_are_those_of_open_clip(kind: str, request: pytest.FixtureReq
     assert (text @ text.T).min() < 0.99
 
 
+# PyTorch's resizing may round a byte otherwise than Pillow's.
+@pytest.mark.parametrize(("earlier", "tolerance"), [(True, 1e-4), (False, 5e-3)])
 @pytest.mark.parametrize("kind", NAMES)
-def test_probabilities_are_those_of_open_clip(kind: str, request: pytest.FixtureRequest):
+def test_probabilities_are_those_of_open_clip(
+    kind: str, earlier: bool, tolerance: float, request: pytest.FixtureRequest
+):
     model, preprocess, tokenizer = reference(kind, request)
     image, text = embeddings_of(model, preprocess, tokenizer)
     with torch.no_grad():
@@ -123,13 +128,13 @@ def test_probabilities_are_those_of_open_clip(kind: str, request: pytest.Fixture
             expected = torch.sigmoid(logits + model.logit_bias)
         else:
             expected = logits.softmax(dim=-1)
-    encoder = encoder_of(kind, request)
+    encoder = encoder_of(kind, request, earlier=earlier)
     assert (encoder.logit_bias is None) == (kind == "clip")
     cosine = encoder.encode_images(PHOTOS).image @ encoder.encode_texts(TEXTS).T
     logits = torch.from_numpy(cosine) * encoder.logit_scale
     bias = encoder.logit_bias
     ours = logits.softmax(dim=-1) if bias is None else torch.sigmoid(logits + bias)
-    assert ours.numpy() == pytest.approx(expected.numpy(), abs=1e-4)
+    assert ours.numpy() == pytest.approx(expected.numpy(), abs=tolerance)
 
 
 @pytest.mark.parametrize("kind", NAMES)
@@ -145,7 +150,9 @@ def test_regions_are_the_embeddings_of_the_tiles(request: pytest.FixtureRequest)
     encoder = encoder_of("clip", request)
     regions = encoder.encode_images(PHOTOS[:1]).regions
     assert regions is not None
-    expected = encoder.encode_images([*tiles(PHOTOS[0])]).image
+    expected = encoder.encode_images(
+        [PHOTOS[0].crop(box) for box in tile_boxes(*PHOTOS[0].size)]
+    ).image
     assert np.abs(regions[0] - expected).max() < 1e-5
 
 
@@ -156,14 +163,14 @@ def test_images_do_not_wait_for_texts(
     encoder = encoder_of(kind, request)
     encoder.load()
     inside, go_on = threading.Event(), threading.Event()
-    encode_text = encoder._model.encode_text
+    encode_text = encoder._texts.encode_text
 
     def wait(tokens: Any) -> Any:
         inside.set()
         assert go_on.wait(PATIENCE)
         return encode_text(tokens)
 
-    monkeypatch.setattr(encoder._model, "encode_text", wait)
+    monkeypatch.setattr(encoder._texts, "encode_text", wait)
     with ThreadPoolExecutor(1) as pool:
         texts = pool.submit(encoder.encode_texts, ["a cat"])
         assert inside.wait(PATIENCE)
@@ -179,7 +186,7 @@ def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
     expected = encoder_of("clip", request, batch_size=4).encode_images(PHOTOS[:4])
     encoder = encoder_of("clip", request, batch_size=32)
     encoder.load()
-    encode, sizes = encoder._model.encode_image, []
+    encode, sizes = encoder._tower.forward, []
 
     def tight(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
@@ -187,7 +194,7 @@ def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return encode(pixels)
 
-    monkeypatch.setattr(encoder._model, "encode_image", tight)
+    monkeypatch.setattr(encoder._tower, "forward", tight)
     ours = encoder.encode_images(PHOTOS[:4])
     assert np.abs(ours.image - expected.image).max() < 1e-5
     assert encoder.batch_size == 8
@@ -223,7 +230,7 @@ def test_the_id_is_known_before_the_weights_are_read(
     request.getfixturevalue("clip")
     broken = tmp_path / "broken.pt"
     broken.write_bytes(b"no checkpoint")
-    encoder = OpenClipEncoder(f"tiny-clip/{broken}")
+    encoder = openclip_encoder(f"tiny-clip/{broken}")
     assert encoder.id.startswith("openclip-tiny-clip-")
     assert encoder.dim == 48
     with pytest.raises(EncoderError, match="cannot be loaded"):
@@ -240,7 +247,7 @@ def test_the_id_changes_with_weights_regions_and_precision(
         encoder_of("clip", request, regions="none").id,
         encoder_of("clip", request, precision="bfloat16").id,
         encoder_of("siglip", request).id,
-        OpenClipEncoder(f"tiny-clip/{other}", device="cpu", precision="float32").id,
+        openclip_encoder(f"tiny-clip/{other}", device="cpu", precision="float32").id,
     }
     assert len(ids) == 5
 
@@ -249,7 +256,7 @@ def test_the_id_changes_with_the_preprocessing(siglip: Path, tmp_path: Path):
     other = model_folder(tmp_path / "tiny-siglip", SIGLIP, {**HALF, "resize_mode": "shortest"})
     weights = (siglip / "open_clip_model.safetensors").read_bytes()
     (other / "open_clip_model.safetensors").write_bytes(weights)
-    assert OpenClipEncoder(f"local-dir:{siglip}").id != OpenClipEncoder(f"local-dir:{other}").id
+    assert openclip_encoder(f"local-dir:{siglip}").id != openclip_encoder(f"local-dir:{other}").id
 
 
 def test_the_id_does_not_change_with_the_place_of_the_file(
@@ -258,14 +265,16 @@ def test_the_id_does_not_change_with_the_place_of_the_file(
     checkpoint = request.getfixturevalue("clip")
     moved = tmp_path / "elsewhere.pt"
     moved.write_bytes(checkpoint.read_bytes())
-    assert OpenClipEncoder(f"tiny-clip/{moved}").id == OpenClipEncoder(f"tiny-clip/{checkpoint}").id
+    assert (
+        openclip_encoder(f"tiny-clip/{moved}").id == openclip_encoder(f"tiny-clip/{checkpoint}").id
+    )
 
 
 def test_a_siglip_checkpoint_gets_siglips_preprocessing(tmp_path: Path):
     """open_clip itself would take CLIP's mean and crop for a bare checkpoint."""
     checkpoint = tmp_path / "siglip.pt"
     checkpoint.write_bytes(b"only its name matters here")
-    preprocess = OpenClipEncoder(f"ViT-B-16-SigLIP/{checkpoint}")._source.preprocess
+    preprocess = openclip_encoder(f"ViT-B-16-SigLIP/{checkpoint}")._source.preprocess
     assert preprocess["resize_mode"] == "squash"
     assert preprocess["mean"] == (0.5, 0.5, 0.5)
 
@@ -275,7 +284,7 @@ def test_a_siglip_checkpoint_gets_siglips_preprocessing(tmp_path: Path):
 
 def refusal(name: str, **options: Any) -> EncoderError:
     with pytest.raises(EncoderError) as caught:
-        OpenClipEncoder(name, offline=True, **options)
+        openclip_encoder(name, **options)
     assert caught.value.fix
     return caught.value
 
@@ -313,7 +322,7 @@ def test_weights_of_another_model_are_refused(siglip: Path, tmp_path: Path):
     weights = (siglip / "open_clip_model.safetensors").read_bytes()
     (other / "open_clip_model.safetensors").write_bytes(weights)
     with pytest.raises(EncoderError, match="cannot be loaded"):
-        OpenClipEncoder(f"local-dir:{other}").encode_images(PHOTOS)
+        openclip_encoder(f"local-dir:{other}").encode_images(PHOTOS)
 
 
 def test_cells_need_a_convolutional_encoder(siglip: Path, tmp_path: Path):
@@ -338,7 +347,7 @@ def test_an_english_model_does_not_know_japanese(request: pytest.FixtureRequest)
 def test_multilingual_models_are_recognised(model: str, tmp_path: Path):
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"only its name matters here")
-    encoder = OpenClipEncoder(f"{model}/{checkpoint}")
+    encoder = openclip_encoder(f"{model}/{checkpoint}")
     assert encoder.multilingual
     assert unreadable_texts(encoder, ["犬"]) == []
 
@@ -347,7 +356,7 @@ def test_multilingual_models_are_recognised(model: str, tmp_path: Path):
 def test_english_models_are_not_taken_for_multilingual_ones(model: str, tmp_path: Path):
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"only its name matters here")
-    assert not OpenClipEncoder(f"{model}/{checkpoint}").multilingual
+    assert not openclip_encoder(f"{model}/{checkpoint}").multilingual
 
 
 def test_a_strip_costs_no_more_than_its_middle(request: pytest.FixtureRequest):
