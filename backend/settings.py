@@ -31,7 +31,7 @@ DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
 """Names and addresses of this machine for itself."""
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Regions = Literal["auto", "none", "cells", "patches", "tiles"]
 Goal = Literal["", "precision", "recall", "f1"]
 LogLevel = Annotated[
@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     precision: Precision = Field(
         "auto",
-        description="`auto` (bfloat16 where the hardware supports it), `float32` or `bfloat16`.",
+        description="`auto` (bfloat16 where the hardware supports it), `float32`, `bfloat16`, or "
+        "`int8` (on CPUs: two to three times as fast as float32).",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Number of images encoded at once.")
     regions: Regions = Field(

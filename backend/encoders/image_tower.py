@@ -6,7 +6,7 @@ Each tower is a module of one input and one output, so that it can be compiled o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,10 @@ class ImageTower(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels to (N, 1, dim)."""
-        return cast(Tensor, self.visual(pixels)).unsqueeze(1)
+        embedded = self.visual(pixels)
+        # CoCa's towers give the tokens, too.
+        whole: Tensor = embedded[0] if isinstance(embedded, tuple) else embedded
+        return whole.unsqueeze(1)
 
 
 class CellTower(ImageTower):
@@ -105,31 +108,36 @@ class PatchTower(ImageTower):
     averaged by ninths.
     """
 
+    def __init__(self, visual: nn.Module, normalise: Normalise) -> None:
+        super().__init__(visual, normalise)
+        attention = self.visual.transformer.resblocks[-1].attn
+        width = attention.embed_dim
+        self._heads = attention.num_heads
+        self.values = nn.utils.skip_init(nn.Linear, width, width)
+        self.values.weight = nn.Parameter(attention.in_proj_weight[-width:])
+        self.values.bias = nn.Parameter(attention.in_proj_bias[-width:])
+        self.output = attention.out_proj
+
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised pixels to (N, 10, dim)."""
         visual = self.visual
-        blocks = visual.transformer.resblocks
+        last = visual.transformer.resblocks[-1]
         seen = visual.forward_intermediates(
-            pixels, indices=[len(blocks) - 2], output_fmt="NLC", output_extra_tokens=True
+            pixels,
+            indices=[len(visual.transformer.resblocks) - 2],
+            output_fmt="NLC",
+            output_extra_tokens=True,
         )
         tokens = torch.cat(
             [seen["image_intermediates_prefix"][0], seen["image_intermediates"][0]], dim=1
         )
-        read = blocks[-1].ls_1(_value_attention(blocks[-1].attn, blocks[-1].ln_1(tokens)))
+        values = self.values(last.ln_1(tokens)).unflatten(-1, (self._heads, -1)).transpose(1, 2)
+        mixed = functional.scaled_dot_product_attention(values, values, values)
+        read = last.ls_1(self.output(mixed.transpose(1, 2).flatten(2)))
         patches = (visual.ln_post(read) @ visual.proj)[:, 1:]
         ninths = _ninths(patches.unflatten(1, visual.grid_size))
         whole: Tensor = seen["image_features"]
         return torch.cat([whole.unsqueeze(1), ninths], dim=1)
-
-
-def _value_attention(attention: Any, tokens: Tensor) -> Tensor:
-    """Multi-head attention (N, L, width) with the values as queries and keys."""
-    width = tokens.shape[-1]
-    weight, bias = attention.in_proj_weight[-width:], attention.in_proj_bias[-width:]
-    values = functional.linear(tokens, weight, bias)
-    heads = values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
-    mixed = functional.scaled_dot_product_attention(heads, heads, heads)
-    return cast(Tensor, attention.out_proj(mixed.transpose(1, 2).flatten(2)))
 
 
 def _with_ninths(features: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +52,10 @@ notebooks/Prompt_Engineering_for_ImageNet.ipynb)."""
 SIGLIP_TEMPLATES = ("This is a photo of {}.",)
 """SigLIP's own template (arXiv 2303.15343)."""
 
+INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+"""Names of CPU extensions in Linux's /proc/cpuinfo."""
+
 
 class OpenClipEncoder:
     """An open_clip model. Thread-safe: one forward pass at a time.
@@ -59,7 +63,7 @@ class OpenClipEncoder:
     Args:
         source: the model and its files.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
+        precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
         regions: ``auto`` (cells where the model has a feature map, else tiles), ``none``,
             ``cells``, ``patches`` or ``tiles``.
         batch_size: images per forward pass; halved when the device runs out of memory.
@@ -83,7 +87,7 @@ class OpenClipEncoder:
 
         self.batch_size = batch_size
         self._device = _device(torch, device)
-        self._dtype = _dtype(torch, self._device, precision)
+        self._precision = _precision(torch, self._device, precision)
         self._source = source
         self._earlier = earlier
         self.regions = _regions(source, regions, earlier)
@@ -110,7 +114,7 @@ class OpenClipEncoder:
             hashlib.sha256(config.encode()).hexdigest()[:8],
             self._preprocessing.name,
             stored_regions(self.regions),
-            str(self._dtype).removeprefix("torch."),
+            self._precision,
         ]
         return "-".join(part for part in parts if part)
 
@@ -166,14 +170,36 @@ class OpenClipEncoder:
         import torch
 
         from backend.encoders.image_tower import CellTower, ImageTower, Normalise, PatchTower
+        from backend.encoders.int8 import to_int8
 
         kind = {"cells": CellTower, "patches": PatchTower}.get(self.regions, ImageTower)
-        config, dtype = self._preprocess_config, self._dtype
+        config = self._preprocess_config
         if self._earlier:
             return kind(visual, Normalise(config.mean, config.std, torch.float32))
+        dtype = torch.bfloat16 if self._precision == "bfloat16" else torch.float32
         layout = torch.channels_last if self._source.has_feature_map else torch.contiguous_format
-        visual = visual.to(dtype).to(memory_format=layout)
-        return kind(visual, Normalise(config.mean, config.std, dtype))
+        tower = kind(
+            visual.to(dtype).to(memory_format=layout), Normalise(config.mean, config.std, dtype)
+        )
+        if self._precision == "int8":
+            to_int8(tower)
+            self._try_out(tower)
+        return tower
+
+    def _try_out(self, tower: ImageTower) -> None:
+        """Make sure that the model has no layer that looks into another's weights."""
+        import torch
+
+        size = self._preprocess_config.size
+        height, width = (size, size) if isinstance(size, int) else size
+        try:
+            with torch.inference_mode():
+                tower(torch.zeros(1, 3, height, width))
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise EncoderError(
+                f"{self._source.model_name} cannot be computed in int8: {str(error)[:200]}",
+                "Set LS_CLIP_PRECISION to float32.",
+            ) from error
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The image, and its tiles where those are the regions: (1 or 10, 3, H, W)."""
@@ -199,7 +225,7 @@ class OpenClipEncoder:
     def _forward(self, pixels: torch.Tensor) -> Floats:
         import torch
 
-        autocast = self._earlier and self._dtype != torch.float32
+        autocast = self._earlier and self._precision == "bfloat16"
         parts: list[Floats] = []
         while len(pixels):
             batch = pixels[: self.batch_size]
@@ -207,7 +233,7 @@ class OpenClipEncoder:
                 with (
                     self._lock,
                     torch.inference_mode(),
-                    torch.autocast(self._device.type, dtype=self._dtype, enabled=autocast),
+                    torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=autocast),
                 ):
                     embedded = self._tower(batch.to(self._device))
                 parts.append(normalise(embedded.float().cpu().numpy()))
@@ -278,23 +304,33 @@ def _device(torch: Any, wanted: str) -> Any:
     return torch.device("cpu")
 
 
-def _dtype(torch: Any, device: Any, wanted: str) -> Any:
-    if wanted == "float32":
-        return torch.float32
-    if wanted == "bfloat16":
-        return torch.bfloat16
+def _precision(torch: Any, device: Any, wanted: str) -> str:
+    """What the image tower computes in.
+
+    Raises:
+        EncoderError: the device cannot.
+    """
+    if wanted == "int8" and (device.type != "cpu" or not has_instructions(INT8_INSTRUCTIONS)):
+        raise EncoderError(
+            "LS_CLIP_PRECISION=int8 is for CPUs with 8-bit dot products (AVX-512 VNNI, AVX-VNNI or "
+            f"AMX); {device.type if device.type != 'cpu' else 'this CPU'} has none.",
+            "Set LS_CLIP_PRECISION to auto, float32 or bfloat16.",
+        )
+    if wanted != "auto":
+        return wanted
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    if device.type == "cpu" and _cpu_has_bfloat16():
-        return torch.bfloat16
-    return torch.float32
+        return "bfloat16"
+    if device.type == "cpu" and has_instructions(BFLOAT16_INSTRUCTIONS):
+        return "bfloat16"
+    return "float32"
 
 
-def _cpu_has_bfloat16() -> bool:
-    if os.uname().sysname != "Linux":
+def has_instructions(names: tuple[str, ...]) -> bool:
+    """Whether the CPU has one of these extensions; only Linux tells."""
+    if sys.platform != "linux":
         return False
     try:
         flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return any(name in flags for name in names)

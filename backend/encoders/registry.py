@@ -81,8 +81,8 @@ def _create(settings: Settings) -> list[Encoder]:
         from backend.encoders.openclip_source import find_source
 
         source = find_source(name.removeprefix("open_clip:"), settings.offline)
-        # Regions that the first release did not have were never stored by it.
-        new_regions = settings.regions in {"cells", "patches"}
+        # What the first release did not have was never stored by it.
+        is_new = settings.regions in {"cells", "patches"} or settings.precision == "int8"
         return [
             OpenClipEncoder(
                 source,
@@ -92,7 +92,7 @@ def _create(settings: Settings) -> list[Encoder]:
                 batch_size=settings.batch_size,
                 earlier=earlier,
             )
-            for earlier in ((False,) if new_regions else (False, True))
+            for earlier in ((False,) if is_new else (False, True))
         ]
     raise EncoderError(
         f"LS_CLIP_ENCODER={name!r} is not an encoder.",

@@ -169,6 +169,13 @@ def test_the_models_that_have_patches_are_clips_vision_transformers():
         assert not source_of(model).has_patches
 
 
+def test_a_tower_that_also_gives_its_tokens_gives_the_embedding_alone():
+    visual = visual_of({**TINY, "attentional_pool": True, "output_tokens": True})
+    pixels = torch.rand(2, 3, 56, 56)
+    with torch.inference_mode():
+        assert torch.equal(ImageTower(visual, CLIP_NORM).embed(pixels)[:, 0], visual(pixels)[0])
+
+
 def test_every_model_with_patches_builds_a_patch_tower():
     """By shapes alone, which takes no memory."""
     for model in open_clip.list_models():
