@@ -125,7 +125,10 @@ def work(settings: Settings, names: Sequence[str]) -> None:
 
     if queue.PREDICT in names:
         log.info("loading the encoder %s", settings.encoder)
-        process_runtime().encoder.load()
+        encoder = process_runtime().encoder
+        if encoder.advice:
+            log.info("%s", encoder.advice)
+        encoder.load()
     if settings.worker_metrics_port:
         _show_metrics(settings)
     connection = queue.connect(settings, retries=8)

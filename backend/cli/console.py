@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -33,16 +34,49 @@ def plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
+ESTIMATE_SECONDS = 10.0
+"""Without a terminal, a step that has taken so long says how much longer it will take."""
+
+
+def about(seconds: float) -> str:
+    """A duration in words, to one or two digits: ``about 40 min``."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h" if seconds < 36_000 else f"about {seconds / 3600:.0f} h"
+
+
+class _Step:
+    """One step of a call without a terminal: what was said of it."""
+
+    def __init__(self, done: int) -> None:
+        self._begun, self._before = time.monotonic(), done
+        self._estimated = False
+
+    def estimate(self, done: int, total: int) -> str:
+        """How long the rest will take, once, when that can be told; else empty."""
+        taken = time.monotonic() - self._begun
+        if self._estimated or taken < ESTIMATE_SECONDS or not self._before < done < total:
+            return ""
+        self._estimated = True
+        speed = (done - self._before) / taken
+        return f"{done} of {total}, {speed:.1f} a second: {about((total - done) / speed)} left"
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere one line per step."""
+    """A progress bar on a terminal; elsewhere a line per step, and another with an estimate."""
     if not console.is_terminal:
-        seen: set[str] = set()
+        steps: dict[str, _Step] = {}
 
         def line(what: str, done: int, total: int) -> None:
-            if what not in seen:
-                seen.add(what)
+            if what not in steps:
+                steps[what] = _Step(done)
                 console.print(f"{what} ...")
+            estimate = steps[what].estimate(done, total)
+            if estimate:
+                console.print(f"{what}: {estimate}", highlight=False)
 
         yield line
         return
@@ -53,6 +87,8 @@ def progress_bar() -> Iterator[Progress]:
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
+        bars.TextColumn("left:"),
+        bars.TimeRemainingColumn(),
     ]
     with bars.Progress(*columns, console=console) as bar:
         rows: dict[str, Any] = {}

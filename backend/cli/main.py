@@ -116,6 +116,8 @@ def connect(
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)
         runtime = Runtime(settings)
+        if runtime.encoder.advice and not settings.redis_url.get_secret_value():
+            console.print(f"[yellow]Note:[/] {runtime.encoder.advice}", highlight=False)
         report = run(
             settings,
             studio,

@@ -13,6 +13,7 @@ from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
+    about,
     compact_table,
     console,
     plain,
@@ -218,7 +219,7 @@ def _progress(run: Run) -> str:
     if run.embedded:
         parts.append(f"{run.images_per_second:.1f} images/s")
     if run.seconds_left is not None:
-        parts.append(f"{run.seconds_left:.0f} s left")
+        parts.append(f"{about(run.seconds_left)} left")
     if run.blocked_on:
         parts.append(f"waits: {plain(run.blocked_on)}")
     return ", ".join(parts)

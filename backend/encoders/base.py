@@ -46,6 +46,7 @@ class Encoder(Protocol):
         draft_size: the fewest pixels along its shorter side that a JPEG may be decoded to.
         templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
         multilingual: whether the text tower was trained on more than English.
+        advice: one sentence on what would make it much faster here, and at what price; or empty.
         logit_scale: factor on the cosine in the model's own probabilities.
         logit_bias: SigLIP's bias, or None for a softmax model.
     """
@@ -64,6 +65,8 @@ class Encoder(Protocol):
     def templates(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def multilingual(self) -> bool: ...  # noqa: D102
+    @property
+    def advice(self) -> str: ...  # noqa: D102
     @property
     def logit_scale(self) -> float: ...  # noqa: D102
     @property

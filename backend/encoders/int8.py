@@ -64,7 +64,8 @@ class Int8Attention(nn.Module):
     ) -> tuple[Tensor, None]:
         """(N, L, width) to the same shape; all three arguments are the same tokens."""
         tokens = self._in(query).unflatten(-1, (3, self._heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(*tokens, attn_mask=attn_mask)
+        queries, keys, values = tokens
+        mixed = functional.scaled_dot_product_attention(queries, keys, values, attn_mask)
         return self._out(mixed.transpose(1, 2).flatten(2)), None
 
 

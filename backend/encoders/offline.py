@@ -69,6 +69,7 @@ class OfflineEncoder:
     dim = DIM
     templates: tuple[str, ...] = ("a photo of {}",)
     multilingual = False
+    advice = ""
     logit_scale = 1.0 / KERNEL_WIDTH
     logit_bias: float | None = None
 

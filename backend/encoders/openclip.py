@@ -98,12 +98,21 @@ class OpenClipEncoder:
         self._preprocess_config = source.preprocess_config
         self._preprocessing = self._preprocessing_of(self._preprocess_config)
         self.draft_size = self._preprocessing.draft_size
+        self.advice = self._advice()
         self.id = self._id()
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.
         self._text_lock = threading.Lock()
         self._loaded = False
         self._scale: tuple[float, float | None] = (100.0, None)
+
+    def _advice(self) -> str:
+        if self._device.type != "cpu" or self.regions != "tiles":
+            return ""
+        sparing = "LS_CLIP_REGIONS=none takes a tenth of the time, without a look at small objects"
+        if self._precision == "float32" and has_instructions(INT8_INSTRUCTIONS):
+            sparing += "; LS_CLIP_PRECISION=int8 takes less than half (docs/encoders.md)"
+        return f"{self.short} encodes ten crops of each image on this CPU: {sparing}."
 
     def _id(self) -> str:
         source = self._source

@@ -21,6 +21,7 @@ class StubEncoder:
     draft_size = 64
     templates = ("a photo of {}.",)
     multilingual = False
+    advice = ""
     logit_scale = 10.0
     logit_bias: float | None = None
 

@@ -16,6 +16,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import save_file
 
+from backend.encoders import openclip
 from backend.encoders.base import tile_boxes
 from backend.encoders.label_texts import unreadable_texts
 from backend.encoders.openclip import OpenClipEncoder
@@ -219,6 +220,28 @@ def test_bfloat16_stays_close_and_has_another_id(request: pytest.FixtureRequest)
 def test_templates_follow_the_kind_of_model(request: pytest.FixtureRequest):
     assert len(encoder_of("clip", request).templates) == 7
     assert encoder_of("siglip", request).templates == ("This is a photo of {}.",)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, ["ten crops", "LS_CLIP_REGIONS=none", "LS_CLIP_PRECISION=int8"]),
+        ({"precision": "int8"}, ["ten crops", "LS_CLIP_REGIONS=none"]),
+        ({"regions": "none"}, []),
+        ({"device": "meta"}, []),
+    ],
+)
+def test_tiles_on_a_cpu_come_with_the_setting_that_spares_most(
+    options: dict[str, str],
+    words: list[str],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(openclip, "has_instructions", lambda names: "avx512_vnni" in names)
+    advice = encoder_of("clip", request, **options).advice
+    assert bool(advice) == bool(words)
+    assert all(word in advice for word in words)
+    assert ("int8" in advice) == ("LS_CLIP_PRECISION=int8" in words)
 
 
 # The id
