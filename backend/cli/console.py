@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from rich.table import Table
 from backend.logs import Progress
 
 console = Console(stderr=True)
+TOLD_SECONDS = 30.0
+"""Between two lines on how far a step is, where there is no terminal."""
 EncoderOption = Annotated[
     str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
 ]
@@ -35,14 +38,19 @@ def plain(text: str) -> str:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere one line per step."""
+    """A progress bar on a terminal; elsewhere one line per step, and now and then how far it is."""
     if not console.is_terminal:
-        seen: set[str] = set()
+        told: dict[str, float] = {}
 
         def line(what: str, done: int, total: int) -> None:
-            if what not in seen:
-                seen.add(what)
+            now = time.monotonic()
+            if what not in told:
                 console.print(f"{what} ...")
+            elif done < total and now - told[what] >= TOLD_SECONDS:
+                console.print(f"{what}: {done} of {total} ...")
+            else:
+                return
+            told[what] = now
 
         yield line
         return
@@ -53,6 +61,7 @@ def progress_bar() -> Iterator[Progress]:
         bars.BarColumn(),
         bars.MofNCompleteColumn(),
         bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
     ]
     with bars.Progress(*columns, console=console) as bar:
         rows: dict[str, Any] = {}

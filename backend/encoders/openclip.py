@@ -29,7 +29,7 @@ from backend.encoders.preprocessing import (
     TensorPreprocessing,
 )
 from backend.encoders.weights import fingerprint
-from backend.errors import EncoderError
+from backend.errors import EncoderError, RegionsError
 
 if TYPE_CHECKING:
     import torch
@@ -125,6 +125,16 @@ class OpenClipEncoder:
             crops_centre = config.resize_mode == "shortest"
             return PillowPreprocessing(transform, tiled=tiled, crops_centre=crops_centre)
         return TensorPreprocessing(size, config.resize_mode, config.interpolation, tiled=tiled)
+
+    @property
+    def device(self) -> str:
+        """Where the forward passes run."""
+        return str(self._device)
+
+    @property
+    def precision(self) -> str:
+        """What the image tower computes in."""
+        return str(self._dtype).removeprefix("torch.")
 
     @property
     def logit_scale(self) -> float:
@@ -242,7 +252,7 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
     """The regions that ``wanted`` means for this model.
 
     Raises:
-        EncoderError: the model has no such regions.
+        RegionsError: the model has no such regions.
     """
     if wanted == "auto":
         return "cells" if source.has_feature_map and not earlier else "tiles"
@@ -254,7 +264,7 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
         "patches": "a CLIP vision transformer with a class token (ViT-B-16 and the like)",
     }
     others = ", ".join(name for name, possible in has.items() if possible)
-    raise EncoderError(
+    raise RegionsError(
         f"LS_CLIP_REGIONS={wanted} needs {needs[wanted]}; {source.model_name} is none.",
         f"Set LS_CLIP_REGIONS to {others + ', ' if others else ''}tiles, none or auto.",
     )
