@@ -74,6 +74,10 @@ class EncoderError(ClipError):
     http_status = 503
 
 
+class RegionsError(EncoderError):
+    """The encoder's model has no regions of the kind that was asked for."""
+
+
 class StoreError(ClipError):
     """The embedding store cannot be read or written."""
 

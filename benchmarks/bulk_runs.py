@@ -16,6 +16,7 @@ import requests
 from backend.demo.servers import LocalCommand
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
+from backend.evaluation.machine import cores
 from backend.images.decode import decode
 from backend.inference.embedder import Embedder
 from backend.settings import Settings
@@ -27,7 +28,6 @@ from benchmarks.bulk_servers import (
     PeakMemory,
     Servers,
     address,
-    cores,
     ratio,
     worker_process,
 )

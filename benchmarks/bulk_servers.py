@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import threading
 import time
@@ -18,6 +16,7 @@ from xml.sax.saxutils import quoteattr
 import psutil
 
 from backend.demo.servers import VERSION, LocalStudio, LocalValkey, LocalWorker, new_secret
+from backend.evaluation.machine import cores, cpu_model, software
 from backend.images.validators import FetchedFile, Validators
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, free_port
@@ -248,26 +247,11 @@ class PeakMemory:
 
 def machine() -> str:
     """The machine and versions that the figures were measured on, in one line."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
     memory = psutil.virtual_memory().total / 2**30
     return (
-        f"{cores()} cores of {model}, {memory:.0f} GiB of RAM, {platform.system()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__} with {torch.get_num_threads()} "
-        f"threads, Label Studio {VERSION} on SQLite; {time.strftime('%Y-%m-%d')}"
+        f"{cores()} cores of {cpu_model()}, {memory:.0f} GiB of RAM, {software()}, "
+        f"Label Studio {VERSION} on SQLite; {time.strftime('%Y-%m-%d')}"
     )
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ratio(value: float, goal: str = "") -> str:

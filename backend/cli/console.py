@@ -35,7 +35,9 @@ def plain(text: str) -> str:
 
 
 ESTIMATE_SECONDS = 10.0
-"""Without a terminal, a step that has taken so long says how much longer it will take."""
+"""Without a terminal, a step that has taken so long says how much longer it will take ..."""
+AGAIN_SECONDS = 30.0
+"""... and says so again after so many more."""
 
 
 def about(seconds: float) -> str:
@@ -52,21 +54,21 @@ class _Step:
 
     def __init__(self, done: int) -> None:
         self._begun, self._before = time.monotonic(), done
-        self._estimated = False
+        self._due = ESTIMATE_SECONDS
 
     def estimate(self, done: int, total: int) -> str:
-        """How long the rest will take, once, when that can be told; else empty."""
+        """How long the rest will take, when that is due and can be told; else empty."""
         taken = time.monotonic() - self._begun
-        if self._estimated or taken < ESTIMATE_SECONDS or not self._before < done < total:
+        if taken < self._due or not self._before < done < total:
             return ""
-        self._estimated = True
+        self._due = taken + AGAIN_SECONDS
         speed = (done - self._before) / taken
         return f"{done} of {total}, {speed:.1f} a second: {about((total - done) / speed)} left"
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere a line per step, and another with an estimate."""
+    """A progress bar on a terminal; elsewhere a line per step, and now and then an estimate."""
     if not console.is_terminal:
         steps: dict[str, _Step] = {}
 

@@ -68,7 +68,7 @@ def evaluate(
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
-    from backend.inference.evaluate import evaluate as run
+    from backend.evaluation.evaluate import evaluate as run
 
     with progress_bar() as progress:
         result = run(settings, folder, fit, progress)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backend.cli.comparison import comparison_app
 from backend.cli.console import (
     EncoderOption,
     JsonOption,
@@ -44,6 +45,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(images_app)
+app.add_typer(comparison_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(labels_app)

@@ -43,6 +43,8 @@ class Encoder(Protocol):
         regions: ``none``, ``cells`` (ninths of the image's own feature map), ``patches`` (ninths
             of a vision transformer's own patches) or ``tiles`` (nine crops, each embedded as an
             image).
+        device: what it computes on, e.g. ``cpu`` or ``cuda``.
+        precision: what it computes in, e.g. ``float32``; texts may be in another.
         draft_size: the fewest pixels along its shorter side that a JPEG may be decoded to.
         templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
         multilingual: whether the text tower was trained on more than English.
@@ -59,6 +61,10 @@ class Encoder(Protocol):
     def dim(self) -> int: ...  # noqa: D102
     @property
     def regions(self) -> str: ...  # noqa: D102
+    @property
+    def device(self) -> str: ...  # noqa: D102
+    @property
+    def precision(self) -> str: ...  # noqa: D102
     @property
     def draft_size(self) -> int: ...  # noqa: D102
     @property

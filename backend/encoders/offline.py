@@ -30,7 +30,7 @@ from backend.encoders.preprocessing import (
     TensorPreprocessing,
 )
 from backend.encoders.weights import fingerprint
-from backend.errors import EncoderError
+from backend.errors import EncoderError, RegionsError
 
 if TYPE_CHECKING:
     import torch
@@ -62,11 +62,14 @@ class OfflineEncoder:
         earlier: prepare pixels as the first release did, bit for bit.
 
     Raises:
-        EncoderError: the packages with the weights are not installed.
+        EncoderError: the packages with the weights are not installed, or the model has no such
+            regions.
     """
 
     short = "offline"
     dim = DIM
+    device = "cpu"
+    precision = "float32"
     templates: tuple[str, ...] = ("a photo of {}",)
     multilingual = False
     advice = ""
@@ -76,6 +79,11 @@ class OfflineEncoder:
     def __init__(
         self, regions: str = "cells", batch_size: int = 32, *, earlier: bool = False
     ) -> None:
+        if regions not in {"none", "cells", "tiles"}:
+            raise RegionsError(
+                f"LS_CLIP_REGIONS={regions} needs a vision transformer; offline is none.",
+                "Set LS_CLIP_REGIONS to cells, tiles, none or auto.",
+            )
         self.regions = regions
         self.batch_size = batch_size
         tiled = regions == "tiles"
@@ -97,7 +105,7 @@ class OfflineEncoder:
             f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}",
             self._preprocessing.name,
             stored_regions(regions),
-            "float32",
+            self.precision,
         ]
         self.id = "-".join(part for part in parts if part)
         self._lock = threading.Lock()

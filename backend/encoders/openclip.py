@@ -29,7 +29,7 @@ from backend.encoders.preprocessing import (
     TensorPreprocessing,
 )
 from backend.encoders.weights import fingerprint
-from backend.errors import EncoderError
+from backend.errors import EncoderError, RegionsError
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class OpenClipEncoder:
 
         self.batch_size = batch_size
         self._device = _device(torch, device)
-        self._precision = _precision(torch, self._device, precision)
+        self.precision = _precision(torch, self._device, precision)
         self._source = source
         self._earlier = earlier
         self.regions = _regions(source, regions, earlier)
@@ -110,7 +110,7 @@ class OpenClipEncoder:
         if self._device.type != "cpu" or self.regions != "tiles":
             return ""
         sparing = "LS_CLIP_REGIONS=none takes a tenth of the time, without a look at small objects"
-        if self._precision == "float32" and has_instructions(INT8_INSTRUCTIONS):
+        if self.precision == "float32" and has_instructions(INT8_INSTRUCTIONS):
             sparing += "; LS_CLIP_PRECISION=int8 takes less than half (docs/encoders.md)"
         return f"{self.short} encodes ten crops of each image on this CPU: {sparing}."
 
@@ -123,7 +123,7 @@ class OpenClipEncoder:
             hashlib.sha256(config.encode()).hexdigest()[:8],
             self._preprocessing.name,
             stored_regions(self.regions),
-            self._precision,
+            self.precision,
         ]
         return "-".join(part for part in parts if part)
 
@@ -138,6 +138,11 @@ class OpenClipEncoder:
             crops_centre = config.resize_mode == "shortest"
             return PillowPreprocessing(transform, tiled=tiled, crops_centre=crops_centre)
         return TensorPreprocessing(size, config.resize_mode, config.interpolation, tiled=tiled)
+
+    @property
+    def device(self) -> str:
+        """Where the forward passes run."""
+        return str(self._device)
 
     @property
     def logit_scale(self) -> float:
@@ -185,12 +190,12 @@ class OpenClipEncoder:
         config = self._preprocess_config
         if self._earlier:
             return kind(visual, Normalise(config.mean, config.std, torch.float32))
-        dtype = torch.bfloat16 if self._precision == "bfloat16" else torch.float32
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
         layout = torch.channels_last if self._source.has_feature_map else torch.contiguous_format
         tower = kind(
             visual.to(dtype).to(memory_format=layout), Normalise(config.mean, config.std, dtype)
         )
-        if self._precision == "int8":
+        if self.precision == "int8":
             to_int8(tower)
             self._try_out(tower)
         return tower
@@ -234,7 +239,7 @@ class OpenClipEncoder:
     def _forward(self, pixels: torch.Tensor) -> Floats:
         import torch
 
-        autocast = self._earlier and self._precision == "bfloat16"
+        autocast = self._earlier and self.precision == "bfloat16"
         parts: list[Floats] = []
         while len(pixels):
             batch = pixels[: self.batch_size]
@@ -277,7 +282,7 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
     """The regions that ``wanted`` means for this model.
 
     Raises:
-        EncoderError: the model has no such regions.
+        RegionsError: the model has no such regions.
     """
     if wanted == "auto":
         return "cells" if source.has_feature_map and not earlier else "tiles"
@@ -289,7 +294,7 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
         "patches": "a CLIP vision transformer with a class token (ViT-B-16 and the like)",
     }
     others = ", ".join(name for name, possible in has.items() if possible)
-    raise EncoderError(
+    raise RegionsError(
         f"LS_CLIP_REGIONS={wanted} needs {needs[wanted]}; {source.model_name} is none.",
         f"Set LS_CLIP_REGIONS to {others + ', ' if others else ''}tiles, none or auto.",
     )

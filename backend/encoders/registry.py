@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -49,6 +50,34 @@ def get_encoder(
     return next(
         (encoder for encoder in encoders if is_stored(encoder.id, encoder.dim)), encoders[0]
     )
+
+
+def new_encoder(settings: Settings) -> Encoder:
+    """The encoder that the settings name, for the caller alone: it is not kept for the process.
+
+    As a new store would compute it. When the caller has dropped it, `free_memory` gives its memory
+    to the next one.
+
+    Args:
+        settings: as for `get_encoder`.
+
+    Raises:
+        EncoderError: as `get_encoder`.
+    """
+    _keep_freed_memory()
+    return _create(settings)[0]
+
+
+def free_memory() -> None:
+    """Give back what dropped encoders held, on the device too."""
+    import torch
+
+    # Models refer to themselves, so counting references does not end them.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def _keep_freed_memory() -> None:

@@ -1,1 +1,1 @@
-"""Tasks in, predictions out: embeddings, model versions, scores, evaluation."""
+"""Tasks in, predictions out: embeddings, model versions, scores."""

@@ -10,20 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
-import numpy as np
-
 from backend import telemetry
 from backend.encoders.base import Encoder
-from backend.errors import ImageError, StoreError
+from backend.errors import StoreError
 from backend.images.address import loggable, store_address
+from backend.inference.batch_encoding import encode_batch
 from backend.inference.embedding_writer import EmbeddingWriter
-from backend.inference.image_failures import NOT_FINITE, Failures, as_image_error, count, late
+from backend.inference.image_failures import Failures, as_image_error, count, late
 from backend.inference.known_images import KnownImages
 from backend.inference.preparer import Known, Prepared, Preparer, Source
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
-from backend.storage.vectors import Embedding, NewEmbedding
+from backend.storage.vectors import Embedding
 
 log = logging.getLogger(__name__)
 
@@ -305,7 +304,7 @@ class Embedder:
             known = {}
         fresh = list({image.key: image for image in batch if image.key not in known}.values())
         started = time.monotonic()
-        rows, broken = self._rows_of(fresh)
+        rows, broken = encode_batch(self._encoder, fresh)
         if fresh:
             telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
             telemetry.IMAGES_ENCODED.inc(len(rows))
@@ -317,33 +316,6 @@ class Embedder:
             # The answer does not depend on it: the image is encoded again next time.
             self._store_failed(error, writer.is_run)
         return {image.value: known[image.key] for image in batch if image.key in known}
-
-    def _rows_of(self, fresh: list[Prepared]) -> tuple[list[NewEmbedding], dict[str, ImageError]]:
-        """Encode; a batch that fails is halved, until each image that fails is alone."""
-        if not fresh:
-            return [], {}
-        try:
-            encoded = self._encoder.encode_prepared([image.pixels for image in fresh])
-        except Exception as error:
-            if len(fresh) == 1:
-                log.exception("image %s cannot be encoded", loggable(fresh[0].value))
-                return [], {fresh[0].key: as_image_error(error)}
-            middle = len(fresh) // 2
-            first, second = self._rows_of(fresh[:middle]), self._rows_of(fresh[middle:])
-            return first[0] + second[0], first[1] | second[1]
-        rows: list[NewEmbedding] = []
-        broken: dict[str, ImageError] = {}
-        for index, image in enumerate(fresh):
-            regions = None if encoded.regions is None else encoded.regions[index]
-            if not np.isfinite(encoded.image[index]).all() or (
-                regions is not None and not np.isfinite(regions).all()
-            ):
-                log.error("image %s has no finite embedding", loggable(image.value))
-                broken[image.key] = NOT_FINITE
-                continue
-            embedding = Embedding.of(encoded.image[index], regions)
-            rows.append(NewEmbedding(image.address, image.key, embedding))
-        return rows, broken
 
     def _store_failed(self, error: StoreError, strict: bool) -> None:
         telemetry.STORE_FAILURES.inc()

@@ -22,7 +22,7 @@ from backend.inference.task_images import image_of
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control, content_of
 from backend.settings import Settings
-from backend.storage.artifacts import safe_name
+from backend.storage.artifacts import Artifacts, safe_name
 from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry, HeadSet
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
@@ -53,6 +53,29 @@ class _Cached(NamedTuple):
     generation: str
     built: float
     version: ModelVersion
+
+
+def fitted_table(artifacts: Artifacts, encoder_id: str) -> Table | None:
+    """The probability table that was fitted for an encoder in this store; None if none was.
+
+    Raises:
+        StoreError: the store cannot be read, or the table is damaged.
+    """
+    name = _table_name(encoder_id)
+    content = artifacts.read(name)
+    try:
+        return None if content is None else Table.from_dict(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise artifacts.damaged(
+            name,
+            f"{type(error).__name__}: {error}",
+            "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
+            "another.",
+        ) from error
+
+
+def _table_name(encoder_id: str) -> str:
+    return f"tables/{encoder_digest(encoder_id)}"
 
 
 class ModelVersions:
@@ -192,17 +215,8 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be read, or the table is damaged.
         """
-        name = f"tables/{self._encoder_digest}"
-        fitted = self.store.artifacts.read(name)
-        try:
-            return shipped_table(self.encoder.short) if fitted is None else Table.from_dict(fitted)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise self.store.artifacts.damaged(
-                name,
-                f"{type(error).__name__}: {error}",
-                "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
-                "another.",
-            ) from error
+        fitted = fitted_table(self.store.artifacts, self.encoder.id)
+        return shipped_table(self.encoder.short) if fitted is None else fitted
 
     def save_table(self, table: Table) -> None:
         """Make this the encoder's table; versions change with it.
@@ -210,7 +224,8 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be written.
         """
-        self.store.artifacts.write(f"tables/{self._encoder_digest}", table.as_dict(), replace=True)
+        name = _table_name(self.encoder.id)
+        self.store.artifacts.write(name, table.as_dict(), replace=True)
         self.store.generation.change()
 
     def _build(self, config: LabelConfig, project: str, head: str | None) -> ModelVersion:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
 from backend.errors import StoreError
 from backend.settings import Settings
@@ -59,6 +60,26 @@ def open_store(settings: Settings) -> Store:
             with locks.hold(_LOCK, UPGRADE_SECONDS):
                 _prepare(root, settings)
     return Store(f"{uri}/{installation}")
+
+
+def existing_artifacts(settings: Settings) -> Artifacts | None:
+    """The installation's small files, to be read: nothing is created and nothing converted.
+
+    Args:
+        settings: as for `open_store`.
+
+    Returns:
+        None if the store holds no such installation, or in another layout.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    folder = f"{settings.store_uri.rstrip('/')}/{settings.installation_id}"
+    if "://" not in folder and not Path(folder).is_dir():
+        return None
+    artifacts = Artifacts(folder)
+    record = artifacts.read(RECORD)
+    return artifacts if record is not None and record.get("layout") == LAYOUT else None
 
 
 def installation_names(uri: str) -> dict[str, str]:

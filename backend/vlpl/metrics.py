@@ -172,18 +172,73 @@ def bootstrap_interval(
     Returns:
         (low, high). Resamples where the metric is NaN are left out; both are NaN if all are.
     """
-    generator = torch.Generator().manual_seed(seed)
-    count = len(truth)
-    values = torch.tensor(
-        [
-            metric(scores[rows], truth[rows])
-            for rows in torch.randint(count, (resamples, count), generator=generator)
-        ],
-        dtype=torch.float64,
-    )
+    values = [metric(scores[rows], truth[rows]) for rows in _resamples(len(truth), resamples, seed)]
+    return percentile_interval(torch.tensor(values, dtype=torch.float64), level)
+
+
+def percentile_interval(values: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """The interval (low, high) that holds this share of the values in its middle.
+
+    Args:
+        values: (R,) of a metric on R resamples. NaN is left out; both ends are NaN if all are.
+        level: in (0, 1).
+    """
     values = values[~values.isnan()]
     if not len(values):
         return float("nan"), float("nan")
     tail = (1 - level) / 2
     low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
+
+
+def bootstrap_map(
+    scores: Tensor,
+    truth: Tensor,
+    *,
+    min_positives: int = 1,
+    resamples: int = 200,
+    seed: int = 0,
+) -> Tensor:
+    """`mean_average_precision` of resamples of the images, for paired differences (Efron 1979).
+
+    Two rankings of the same images get the same resamples. The labels are those with
+    ``min_positives`` positives or more among all images; a resample where one has none goes
+    without it.
+
+    Args:
+        scores: (N, C), any real values, N >= 1.
+        truth: (N, C), 0 or 1.
+        min_positives: at least 1.
+        resamples: R, of N images each.
+        seed: of the resamples.
+
+    Returns:
+        (R,) float64 in [0, 1]; NaN if no label has enough positives.
+    """
+    truth = truth.bool()
+    kept = (truth.sum(0) >= max(min_positives, 1)).nonzero().flatten().tolist()
+    rows = _resamples(len(truth), resamples, seed)
+    # How often each resample holds each image: the images are sorted once per label, not R times.
+    times = torch.zeros(rows.shape).scatter_add_(1, rows, torch.ones(rows.shape))
+    means = [_resampled_ap(scores[:, label], truth[:, label], times) for label in kept]
+    if not means:
+        return torch.full((resamples,), float("nan"), dtype=torch.float64)
+    return torch.stack(means).nanmean(0)
+
+
+def _resampled_ap(scores: Tensor, truth: Tensor, times: Tensor) -> Tensor:
+    """Average precision of one label, (R,), where resample r holds image n times[r, n] times."""
+    ordered, order = scores.double().sort(descending=True, stable=True)
+    positive = truth[order].nonzero().flatten()
+    # Tied scores form one threshold: the last image with a score like this one's.
+    ends = torch.searchsorted(-ordered, -ordered[positive], right=True) - 1
+    held = times[:, order]
+    true = (held * truth[order]).cumsum(1)
+    precision = true[:, ends].double() / held.cumsum(1)[:, ends].clamp_min(1)
+    return (held[:, positive] * precision).sum(1) / true[:, -1]
+
+
+def _resamples(count: int, resamples: int, seed: int) -> Tensor:
+    """Rows of ``count`` images drawn with replacement: (resamples, count)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(count, (resamples, count), generator=generator)

@@ -102,6 +102,8 @@ def photos(folder: Path) -> list[dict[str, Any]]:
     run("evaluate", demo, "--json")
     run("evaluate", demo)
     run("evaluate", str(folder), "--json")
+    chosen = ("--encoders", "offline,nothing", "--regions", "none,patches")
+    run("compare-encoders", demo, *chosen, "--json")
     run("connect", "1")
     run("nothing")
     return run.told

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-TIMES = frozenset({"created", "updated", "ended", "refreshed", "not_before"})
+TIMES = frozenset({"created", "updated", "ended", "refreshed", "not_before", "date"})
 """Fields with a unix time or an ISO date; 0 and empty stay."""
 SPEEDS = frozenset({"images_per_second", "seconds_left", "working"})
+SPEEDS |= {"seconds_encoding", "seconds_with_decoding"}
 RUN_ID = re.compile(r"(?<![-\w])[0-9a-f]{12}(?![0-9a-f])")
 WHEN = re.compile(r"\b20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(,\d+)?")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -44,6 +45,8 @@ class Normal:
             return "<time>"
         if name in SPEEDS and value is not None:
             return "<speed>"
+        if name == "machine":
+            return "<machine>"
         return self.text(value) if isinstance(value, str) else value
 
     def _run(self, run_id: str) -> str:

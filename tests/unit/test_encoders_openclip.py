@@ -12,9 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from open_clip.model import CLIP
 from PIL import Image
-from safetensors.torch import save_file
 
 from backend.encoders import openclip
 from backend.encoders.base import tile_boxes
@@ -23,38 +21,13 @@ from backend.encoders.openclip import OpenClipEncoder
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
 from tests.support.builders import make_settings, photo
-from tests.support.openclip import openclip_encoder
+from tests.support.openclip import TOWERS, model_folder, openclip_encoder, random_weights
 from tests.support.waiting import PATIENCE
 
 PHOTOS = [photo(seed, 90 + 30 * seed, 60) for seed in range(4)]
 TEXTS = ["a photo of a dog.", "two bicycles", "", "word " * 200]
-TOWERS: dict[str, Any] = {
-    "embed_dim": 48,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 48, "heads": 2, "layers": 2},
-}
 SIGLIP = {**TOWERS, "init_logit_scale": 2.3, "init_logit_bias": -5.0}
 HALF = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-
-
-def random_weights(config: dict[str, Any], seed: int) -> dict[str, torch.Tensor]:
-    """Random weights, wide enough that images and texts come out far apart."""
-    torch.manual_seed(seed)
-    weights = CLIP(**config).state_dict()
-    wide = {
-        name: value + 0.3 * torch.randn_like(value)
-        for name, value in weights.items()
-        if value.is_floating_point() and "logit" not in name
-    }
-    return {name: value.contiguous() for name, value in {**weights, **wide}.items()}
-
-
-def model_folder(folder: Path, config: dict[str, Any], preprocess: Any, seed: int = 0) -> Path:
-    folder.mkdir()
-    content = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(content))
-    save_file(random_weights(config, seed), folder / "open_clip_model.safetensors")
-    return folder
 
 
 @pytest.fixture(scope="session")

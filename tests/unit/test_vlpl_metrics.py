@@ -71,3 +71,24 @@ def test_shapes_that_differ_are_refused() -> None:
         metrics.average_precision(torch.rand(3, 2), torch.ones(2, 2))
     with pytest.raises(ValueError, match="suggestions"):
         metrics.micro(torch.ones(3, 2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_resampled_map_is_that_of_the_resampled_images(levels: int) -> None:
+    generator = torch.Generator().manual_seed(levels)
+    scores = torch.randint(levels, (120, 5), generator=generator).float()
+    truth = torch.rand(120, 5, generator=generator) < torch.tensor([0.02, 0.3, 0.3, 0.5, 0.1])
+    found = metrics.bootstrap_map(scores, truth, min_positives=10, resamples=20, seed=4)
+    kept = truth.sum(0) >= 10
+    assert 0 < int(kept.sum()) < 5
+    drawn = torch.randint(120, (20, 120), generator=torch.Generator().manual_seed(4))
+    plain = [
+        metrics.average_precision(scores[rows][:, kept], truth[rows][:, kept]).nanmean()
+        for rows in drawn
+    ]
+    np.testing.assert_allclose(found.numpy(), torch.stack(plain).numpy(), atol=1e-12)
+
+
+def test_resampled_map_without_a_label_that_counts_is_undefined() -> None:
+    found = metrics.bootstrap_map(torch.rand(5, 2), torch.zeros(5, 2), resamples=3)
+    assert found.shape == (3,) and bool(found.isnan().all())

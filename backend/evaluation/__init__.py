@@ -1,0 +1,1 @@
+"""Labelled images in, measures out: of one encoder, or of several compared."""
