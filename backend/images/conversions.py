@@ -35,6 +35,7 @@ def to_rgb(
     *,
     white: int = SIXTEEN_BITS,
     is_negative: bool = False,
+    is_unsigned: bool = False,
     gamma: float | None = None,
 ) -> Image.Image:
     """An RGB image, transparent pixels over white.
@@ -43,10 +44,11 @@ def to_rgb(
         image: of any mode; it may be returned itself.
         white: the value of white in an image of 16-bit grey.
         is_negative: whether small values are bright in an image of 16- or 32-bit grey.
+        is_unsigned: whether 32-bit integers, which Pillow takes for signed ones, are not.
         gamma: as in `backend.images.source.Source`.
     """
     if image.mode.startswith(("I", "F")):
-        return _with_gamma(_grey_to_rgb(image, white, is_negative), gamma)
+        return _with_gamma(_grey_to_rgb(image, white, is_negative, is_unsigned), gamma)
     if not image.has_transparency_data:
         is_lean = image.mode == "RGB" and image.format not in _KEEPING_FORMATS
         return _with_gamma(image if is_lean else image.convert("RGB"), gamma)
@@ -76,7 +78,9 @@ def _gamma_table(gamma: float) -> bytes:
     return bytes(np.rint(255 * curve).astype(np.uint8))
 
 
-def _grey_to_rgb(image: Image.Image, white: int, is_negative: bool) -> Image.Image:
+def _grey_to_rgb(
+    image: Image.Image, white: int, is_negative: bool, is_unsigned: bool
+) -> Image.Image:
     """Scale 16- and 32-bit grey values to 8 bits; Pillow's own conversion clips at 255."""
     import numpy as np
 
@@ -92,13 +96,13 @@ def _grey_to_rgb(image: Image.Image, white: int, is_negative: bool) -> Image.Ima
             return narrow
 
     else:
-        low, high = _value_range(image)
+        low, high = _value_range(image, is_unsigned)
         if is_negative:
             low, high = high, low
         factor = 255.0 / ((high - low) or 1.0)
 
         def scaled(band: Image.Image) -> NDArray[np.uint8]:
-            return np.rint((_finite(band) - low) * factor).astype(np.uint8)
+            return np.rint((_finite(band, is_unsigned) - low) * factor).astype(np.uint8)
 
     rgb = Image.new("RGB", image.size)
     for box in bands(image.size):
@@ -115,16 +119,18 @@ def _table_of_16_bits(white: int, is_negative: bool) -> NDArray[np.uint8]:
     return table
 
 
-def _value_range(image: Image.Image) -> tuple[float, float]:
+def _value_range(image: Image.Image, is_unsigned: bool) -> tuple[float, float]:
     """The smallest and the largest value of a 32-bit grey image."""
     ranges = []
     for box in bands(image.size):
-        values = _finite(image.crop(box))
+        values = _finite(image.crop(box), is_unsigned)
         ranges.append((float(values.min()), float(values.max())))
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
-def _finite(band: Image.Image) -> NDArray[np.float64]:
+def _finite(band: Image.Image, is_unsigned: bool) -> NDArray[np.float64]:
     import numpy as np
 
-    return np.nan_to_num(np.asarray(band, dtype=np.float64), posinf=0.0, neginf=0.0)
+    values = np.asarray(band)
+    values = values.view(np.uint32) if is_unsigned else values
+    return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)

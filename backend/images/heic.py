@@ -77,8 +77,8 @@ def _pillow_heif() -> ModuleType:
         raise ImageError(
             ImageReason.UNSUPPORTED_FORMAT,
             "This is a HEIC image, which can be read only with the extra that is not installed.",
-            "Install it where the server and the workers run (pip install "
-            "'label-studio-clip[heic]'), or convert the image to JPEG.",
+            "Install it where the server and the workers run (uv pip install '.[heic]', see "
+            "docs/install.md), or convert the image to JPEG.",
         ) from error
     options = pillow_heif.options
     # Threads would take address space, and what is not shown only time.

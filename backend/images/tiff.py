@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 from PIL import Image, TiffImagePlugin
 
@@ -17,6 +18,13 @@ _MARKS = {b"II*\0", b"MM\0*", b"II+\0"}
 _BIG = 43
 _MIN_IS_WHITE, _YCBCR = 0, 6
 _SIGNED = 2
+_NATIVE_ORDER = {
+    "F;32BF": "F;32NF",
+    "I;16BS": "I;16NS",
+    "I;32B": "I;32N",
+    "I;32": "I;32N",
+    "I;32BS": "I;32NS",
+}
 _UNSIGNED = [(value + 128) % 256 for value in range(256)]
 """8-bit values from -128..127 as 0..255."""
 _PHOTOMETRIC_NAMES = {
@@ -46,7 +54,8 @@ def _read_more_layouts() -> None:
     Samples beyond those of the colour are extra ones; without the tag that says what for they mean
     nothing (near infrared, for example), but Pillow takes a fourth one for transparency.
     """
-    for prefix, wide in ((TiffImagePlugin.II, "RGBX;16L"), (TiffImagePlugin.MM, "RGBX;16B")):
+    orders = {TiffImagePlugin.II: ("RGBX;16L", ""), TiffImagePlugin.MM: ("RGBX;16B", "B")}
+    for prefix, (wide, order) in orders.items():
         layouts = {
             (2, (8,) * 4): ("RGB", "RGBX"),
             (2, (8,) * 5): ("RGB", "RGBXX"),
@@ -57,8 +66,17 @@ def _read_more_layouts() -> None:
         }
         for (photometric, bits), modes in layouts.items():
             TiffImagePlugin.OPEN_INFO[prefix, photometric, (1,), 1, bits, ()] = modes
-    negative = (TiffImagePlugin.MM, _MIN_IS_WHITE, (1,), 1, (16,), ())
-    TiffImagePlugin.OPEN_INFO[negative] = ("I;16B", "I;16B")
+        # Grey of any kind may be MinIsWhite; `decoded` turns it round.
+        grey = {
+            (1, 16): (f"I;16{order}", f"I;16{order}"),
+            (_SIGNED, 16): ("I", f"I;16{order}S"),
+            (1, 32): ("I", f"I;32{order}"),
+            (_SIGNED, 32): ("I", f"I;32{order}S"),
+        }
+        for (kind, width), modes in grey.items():
+            for photometric in (_MIN_IS_WHITE, 1):
+                key = (prefix, photometric, (kind,), 1, (width,), ())
+                TiffImagePlugin.OPEN_INFO[key] = modes
 
 
 _read_more_layouts()
@@ -102,10 +120,20 @@ def decoded(image: TiffImagePlugin.TiffImageFile) -> tuple[Image.Image, int]:
     is_wide = image.mode.startswith(("I", "F"))
     is_negative = is_wide and tags.get(_PHOTOMETRIC, _MIN_IS_WHITE) == _MIN_IS_WHITE
     white = (1 << bits) - 1 if image.mode.startswith("I;16") else SIXTEEN_BITS
-    is_signed = bits == 8 and tags.get(_SAMPLE_FORMAT, (1,))[0] == _SIGNED
+    kind = tags.get(_SAMPLE_FORMAT, (1,))[0]
+    image.tile = [_in_native_order(tile) for tile in image.tile]
     image.load()
-    pixels = image.point(_UNSIGNED) if is_signed else image
-    return to_rgb(pixels, white=white, is_negative=is_negative), left_to_turn(image)
+    pixels = image.point(_UNSIGNED) if bits == 8 and kind == _SIGNED else image
+    rgb = to_rgb(pixels, white=white, is_negative=is_negative, is_unsigned=bits == 32 and kind == 1)
+    return rgb, left_to_turn(image)
+
+
+def _in_native_order(tile: Any) -> Any:
+    """A part of a file as libtiff gives it, which turns bytes round where Pillow expects it not."""
+    if tile[0] != "libtiff":
+        return tile
+    arguments = (_NATIVE_ORDER.get(tile[3][0], tile[3][0]), *tile[3][1:])
+    return tile._replace(args=arguments)
 
 
 def unreadable(data: bytes) -> str | None:

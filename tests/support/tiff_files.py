@@ -33,23 +33,28 @@ def tiff(
     compression: int = PLAIN,
     big: bool = False,
     rows: bytes | None = None,
+    strip_rows: int | None = None,
     tags: dict[int, tuple[str, Sequence[int]]] | None = None,
 ) -> bytes:
-    """A TIFF in one strip (in one a band where ``planar``).
+    """A TIFF in strips, for each band its own where ``planar``.
 
     Args:
         values: height x width, or height x width x bands.
         rows: the packed rows, where they are not just the values.
+        strip_rows: how many rows a strip has; all of them by default.
     """
     values = values.reshape(*values.shape[:2], -1)
     height, width, count = values.shape
     kind = values.dtype.newbyteorder(order)  # type: ignore[arg-type]
     if rows is not None:
         strips = [rows]
-    elif planar:
-        strips = [values[..., band].astype(kind).tobytes() for band in range(count)]
     else:
-        strips = [values.astype(kind).tobytes()]
+        parts = [values[..., band] for band in range(count)] if planar else [values]
+        strips = [
+            part[top : top + (strip_rows or height)].astype(kind).tobytes()
+            for part in parts
+            for top in range(0, height, strip_rows or height)
+        ]
     if compression == DEFLATE:
         strips = [zlib.compress(strip) for strip in strips]
     start = 16 if big else 8
@@ -63,7 +68,7 @@ def tiff(
         262: ("short", [photometric]),
         273: (number, offsets),
         277: ("short", [count]),
-        278: ("long", [height]),
+        278: ("long", [strip_rows or height]),
         279: (number, [len(strip) for strip in strips]),
         284: ("short", [2 if planar else 1]),
     }

@@ -1,4 +1,4 @@
-"""BMP, GIF and JPEG files of unusual kinds: as a browser shows them, or refused by what they are."""
+"""Unusual BMP, GIF and JPEG files: as a browser shows them, or refused by what they are."""
 
 from __future__ import annotations
 

@@ -131,6 +131,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "BigTIFF": {"big": True},
     "packed": {"compression": DEFLATE},
     "packed, big": {"compression": DEFLATE, "order": ">"},
+    "strips": {"strip_rows": 7},
 }
 
 
@@ -173,14 +174,34 @@ def test_white_of_12_bits_is_white() -> None:
     assert difference(data, GREY3) == 0
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
+RAMP = np.linspace(-3, 5, GREY.size).reshape(GREY.shape)
+WIDE: dict[str, tuple[NDArray[Any], int]] = {
+    "float": (RAMP.astype(np.float32), 3),
+    "signed 16 bits": ((RAMP * 6000).astype(np.int16), 2),
+    "signed 32 bits": ((RAMP * 1e8).astype(np.int32), 2),
+    "unsigned 32 bits": (((RAMP + 3) * 5e8).astype(np.uint32), 1),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("photometric", [BLACK, MIN_IS_WHITE])
-def test_floats_are_stretched_and_turned_round(photometric: int, order: str) -> None:
-    values = np.linspace(-3, 5, GREY.size).reshape(GREY.shape).astype(np.float32)
-    stretched = np.rint((values - values.min()) / np.ptp(values) * 255).astype(np.uint8)
+@pytest.mark.parametrize("kind", WIDE)
+def test_wide_grey_is_stretched_and_turned_round(kind: str, photometric: int, way: str) -> None:
+    values, sample_format = WIDE[kind]
+    whole = values.astype(np.float64)
+    stretched = np.rint((whole - whole.min()) / np.ptp(whole) * 255).astype(np.uint8)
     expected = 255 - stretched if photometric == MIN_IS_WHITE else stretched
-    data = tiff(values, photometric, sample_format=3, order=order)
+    data = tiff(values, photometric, sample_format=sample_format, **WAYS[way])
     assert difference(data, np.repeat(expected[..., None], 3, axis=2)) <= 1
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_an_image_in_planes_is_turned_as_well(orientation: int) -> None:
+    data = tiff(PICTURE, RGB, planar=True, tags={274: ("short", [orientation])})
+    assert difference(data, np.rot90(PICTURE, -1) if orientation == 6 else PICTURE) == 0
+    with pytest.raises(ImageError) as caught:
+        decode(data, PICTURE.shape[0] * PICTURE.shape[1] - 1)
+    assert caught.value.reason == "too_many_pixels"
 
 
 def test_lab_and_ycbcr() -> None:
