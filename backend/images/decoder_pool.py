@@ -17,7 +17,8 @@ from typing import IO, Any, TypeVar
 from PIL import Image
 
 from backend.errors import ImageError, ImageReason
-from backend.images.decode import MOST_PIXELS, bands
+from backend.images.conversions import bands
+from backend.images.decode import MOST_PIXELS
 from backend.images.memory import MemoryBudget, give_back
 
 T = TypeVar("T")

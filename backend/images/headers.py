@@ -8,8 +8,12 @@ pixels, little metadata. Everything else is for a decoder process, which can be 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
+
+from backend.images.png import has_few_chunks
 
 MAX_SCANS = 100
 """A JPEG with more scans is refused: encoders write about ten, and each one costs a pass."""
@@ -31,14 +35,13 @@ _OTHER_PIXEL_BYTES = 8
 _USUAL_FRAMES = {0xC0, 0xC1, 0xC2}
 _OTHER_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
+_FREQUENCIES = 64
 # Neither stuffed zeros nor markers without a length: TEM and restarts.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
-# What Pillow decompresses, or parses with more than one pass, while it opens a PNG.
-_COSTLY_CHUNKS = {b"zTXt", b"acTL", b"fcTL", b"fdAT"}
-
 # TIFF: tags, sizes of value types, and compressions whose cost the number of pixels bounds.
 _WIDTH, _HEIGHT, _COMPRESSION = 256, 257, 259
+_PLANES = 284
 _TILE_TAGS = {322, 323, 324, 325}
 _SHORT, _LONG = 3, 4
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
@@ -55,6 +58,7 @@ class JpegHeader:
         coefficients: bytes that libjpeg keeps per pixel, 0 if it decodes in one scan.
         usual: whether it is Huffman-coded, and all that comes before the scan is small.
         start: where the first scan begins.
+        components: the names of its components, luminance first.
     """
 
     width: int
@@ -62,6 +66,7 @@ class JpegHeader:
     coefficients: float
     usual: bool
     start: int
+    components: bytes
 
 
 def ordinary_bytes(data: bytes, draft_size: int | None) -> int | None:
@@ -133,35 +138,58 @@ def _with_scans(
         # Two bytes for each sample of each component.
         largest = max(h for h, _ in factors) * max(v for _, v in factors)
         coefficients = 2 * sum(h * v for h, v in factors) / largest
-    return JpegHeader(width, height, coefficients, usual, place)
+    return JpegHeader(width, height, coefficients, usual, place, body[6::3])
 
 
 def has_too_many_scans(data: bytes) -> bool:
     """Whether the file is a JPEG with more than `MAX_SCANS` scans."""
     header = jpeg_header(data) if data[:3] == b"\xff\xd8\xff" else None
-    return header is not None and _scans(data, header) > MAX_SCANS
+    return header is not None and _count_scans(data, header) > MAX_SCANS
 
 
-def _scans(data: bytes, header: JpegHeader) -> int:
-    """The number of scans, as libjpeg finds them; counted no further than just past the limit."""
+def has_whole_picture(data: bytes, header: JpegHeader) -> bool:
+    """Whether a JPEG of several scans that lacks its end has its whole picture, if not all detail.
+
+    Its luminance has to be complete, at whatever precision, and each of its colours begun.
+    """
+    scans = [*islice(_scans(data, header), MAX_SCANS + 1)]
+    begun: set[int] = set()
+    complete: set[int] = set()
+    for number, scan in enumerate(scans):
+        names = set(scan[1 : 1 + 2 * scan[0] : 2])
+        begun |= names
+        # The last scan is cut.
+        if header.components[0] in names and number + 1 < len(scans):
+            complete |= {*range(scan[-3], scan[-2] + 1)}
+    return begun >= set(header.components) and len(complete) == _FREQUENCIES
+
+
+def _count_scans(data: bytes, header: JpegHeader) -> int:
+    """The number of scans, counted no further than just past the limit."""
     if not header.coefficients:
         return 1
-    scans, place = 0, header.start
-    while scans <= MAX_SCANS and (found := _NEXT_MARKER.search(data, place)):
+    return sum(1 for _ in islice(_scans(data, header), MAX_SCANS + 1))
+
+
+def _scans(data: bytes, header: JpegHeader) -> Iterator[bytes]:
+    """The header of each scan, as libjpeg finds them."""
+    place = header.start
+    while found := _NEXT_MARKER.search(data, place):
         marker = data[found.end() - 1]
         if marker == _END:
             break
-        scans += marker == _SCAN
         length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        scan = data[found.end() + 2 : found.end() + length]
+        if marker == _SCAN and len(scan) >= 4:
+            yield scan
         place = found.end() + max(length, 2)
-    return scans
 
 
 def _ordinary_jpeg(data: bytes, draft_size: int | None) -> int | None:
     header = jpeg_header(data)
     if header is None:
         return None
-    scans = _scans(data, header)
+    scans = _count_scans(data, header)
     if scans > MAX_SCANS:
         # Refused before anything else is looked at.
         return 0
@@ -183,40 +211,19 @@ def jpeg_bytes(header: JpegHeader, draft_size: int | None) -> int:
 
 
 def _ordinary_png(data: bytes) -> int | None:
-    if data[12:16] != b"IHDR":
+    """Only the chunks that decide the pixels are looked at, so only their number costs time."""
+    if data[12:16] != b"IHDR" or not has_few_chunks(data, _MAX_CHUNKS):
         return None
-    place, profiles = 8, 0
-    for _ in range(_MAX_CHUNKS):
-        kind = data[place + 4 : place + 8]
-        if kind in {b"IEND", b""}:
-            return _OTHER_PIXEL_BYTES * _area(data[16:20], data[20:24], "big")
-        length = int.from_bytes(data[place : place + 4], "big")
-        if kind != b"IDAT":
-            body = data[place + 8 : place + 8 + length]
-            profiles += kind == b"iCCP"
-            if kind in _COSTLY_CHUNKS or length > _MAX_METADATA or profiles > 1:
-                return None
-            if kind == b"eXIf" and not _has_few_tags(body):
-                return None
-            # EXIF data as hexadecimal text, or text that is compressed.
-            if kind == b"tEXt" and body.startswith(b"Raw profile"):
-                return None
-            if kind == b"iTXt" and body.partition(b"\0")[2][:1] != b"\0":
-                return None
-        place += 12 + length
-    return None
+    return _OTHER_PIXEL_BYTES * _area(data[16:20], data[20:24], "big")
 
 
 def _ordinary_webp(data: bytes) -> int | None:
     width, height = webp_size(data)
     place = 12
     for _ in range(_MAX_SEGMENTS):
-        kind = data[place : place + 4]
-        if not kind:
+        if not data[place : place + 4]:
             return pixel_bytes("WEBP") * width * height
         length = int.from_bytes(data[place + 4 : place + 8], "little")
-        if kind == b"EXIF" and not _has_few_tags(data[place + 8 : place + 8 + length]):
-            return None
         place += 8 + length + length % 2
     return None
 
@@ -281,9 +288,9 @@ def _ordinary_bmp(data: bytes) -> int | None:
 
 
 def _ordinary_tiff(data: bytes) -> int | None:
-    """One page in strips, in a compression that cannot grow beyond the number of pixels."""
+    """One page in strips, bands together, compressed so that the number of pixels is the limit."""
     tags = _short_tags(data, _MAX_TAGS)
-    if tags is None or tags.keys() & _TILE_TAGS:
+    if tags is None or tags.keys() & _TILE_TAGS or tags.get(_PLANES, 1) != 1:
         return None
     width, height = tags.get(_WIDTH, 0), tags.get(_HEIGHT, 0)
     if tags.get(_COMPRESSION, 1) not in _PLAIN_COMPRESSIONS or width < 1 or height < 1:

@@ -49,6 +49,8 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # The pixels of pictures are compared.
+    "--force-color-profile=srgb",
 ]
 
 

@@ -24,12 +24,12 @@ from backend.images.memory import MemoryBudget
 from tests.support import costly_images as costly
 from tests.support.builders import make_settings, photo
 from tests.support.costly_images import encoded
+from tests.support.png_files import METADATA, RGB, animation, png
 from tests.support.processes import child_environment
 from tests.support.waiting import until
 
 MAX_PIXELS = 10**8
-ENDLESS = costly.png_of_texts(b"zTXt", 20_000)
-"""Takes longer than any of these tests."""
+ENDLESS = costly.endless()
 
 
 def processes() -> set[int]:
@@ -73,6 +73,9 @@ def test_a_decoder_process_gives_the_same_pixels(pools: Pools):
     images = [photo(1, 700, 500), photo(2, 1, 3000), photo(3, 3000, 1), photo(4, 1500, 1400)]
     files = [encoded(image, name) for image in images for name in ("JPEG", "PNG", "WEBP", "TIFF")]
     files += [encoded(images[0], "AVIF")] if features.check("avif") else []
+    files += [costly.heic(200), costly.tiff_of_planes(50), animation(default_is_first=False)]
+    files += [encoded(images[0], name)[:-300] for name in ("JPEG", "PNG", "GIF", "BMP")]
+    files += [png(8, RGB, METADATA["68 MB of texts"]())]
     for data in files:
         expected = decode(data, MAX_PIXELS, 224)
         assert pixels(pool, data, 224) == (expected.size, expected.tobytes())
@@ -233,3 +236,25 @@ def test_a_small_budget_leaves_less_to_the_calling_thread(tmp_path: Path):
     data = costly.flat("PNG", 3000)
     assert Decoder(make_settings(tmp_path)).is_ordinary(data)
     assert not Decoder(make_settings(tmp_path, decode_memory=200_000_000)).is_ordinary(data)
+
+
+def test_the_decoder_of_heic_images_stays_out_of_this_process(tmp_path: Path):
+    (tmp_path / "image").write_bytes(costly.heic(64))
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from backend.images.decoder import Decoder\n"
+        "from backend.settings import load_settings\n"
+        "data = Path('image').read_bytes()\n"
+        "decoder = Decoder(load_settings())\n"
+        "print(decoder.decoded(data, lambda image: image.size), 'pillow_heif' in sys.modules)\n"
+        "decoder.close()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=child_environment({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["(64,", "64)", "False"]

@@ -28,8 +28,6 @@ ENDLESS: dict[str, Callable[[], bytes]] = {
     "progressive JPEG of 2,000 scans": lambda: costly.jpeg_of_many_scans(2000),
     "progressive JPEG of 90 scans": lambda: costly.jpeg_of_many_scans(85, 8000),
     "JPEG of many segments": lambda: costly.jpeg_of_many_segments(3_000_000),
-    "PNG with compressed text": lambda: costly.png_of_texts(b"zTXt", 10_000),
-    "PNG with many profiles": lambda: costly.png_of_texts(b"iCCP", 10_000),
     "TIFF of plain tiles": lambda: costly.tiff_of_tiles(6400, compression=1),
     "BMP in runs": lambda: costly.bmp_of_runs(4000),
 }
@@ -38,6 +36,10 @@ LARGE: dict[str, Callable[[], bytes]] = {
     "tiled TIFF": lambda: costly.tiff_of_tiles(SIDE // 16 * 16),
     "RGBA PNG": lambda: costly.png_of_rgba(SIDE),
     "WebP": lambda: costly.flat("WEBP", SIDE, lossless=True, method=0),
+    "HEIC": lambda: costly.heic(SIDE),
+    "TIFF in planes": lambda: costly.tiff_of_planes(SIDE),
+    "JPEG that is cut": lambda: costly.flat("JPEG", SIDE)[:-500],
+    "PNG that is cut": lambda: costly.png_of_rgba(SIDE)[:-500],
     "AVIF": lambda: costly.flat("AVIF", SIDE, speed=10),
     "progressive JPEG": lambda: costly.flat("JPEG", SIDE, progressive=True, subsampling=0),
 }
@@ -45,6 +47,8 @@ HARMLESS: dict[str, Callable[[], bytes]] = {
     "GIF of 200,000 frames": lambda: costly.gif_of_frames(200_000),
     "GIF of many extensions": lambda: costly.gif_of_extensions(1_000_000),
     "JPEG with EXIF that grows": lambda: costly.jpeg_with_exif(3000),
+    "PNG with compressed text": lambda: costly.png_of_texts(b"zTXt", 10_000),
+    "PNG with many profiles": lambda: costly.png_of_texts(b"iCCP", 10_000),
     "PNG with EXIF that grows": lambda: costly.png_with_exif(10_000, 100_000),
 }
 

@@ -26,7 +26,7 @@ from tests.support.processes import served
 from tests.support.stub_encoder import StubEncoder
 from tests.support.waiting import PATIENCE, until
 
-ENDLESS = costly.png_of_texts(b"zTXt", 20_000)
+ENDLESS = costly.endless()
 
 
 class Files:

@@ -29,7 +29,7 @@ from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from jobs.worker import ClipWorker
 from tests.support.builders import choices_config, data_uri, photo
-from tests.support.costly_images import png_of_texts
+from tests.support.costly_images import endless
 from tests.support.decoding import decoding
 from tests.support.fixtures import MakeRuntime
 from tests.support.hosted import serving
@@ -191,7 +191,7 @@ def test_told_to_stop_a_worker_puts_its_shard_back_and_keeps_what_it_has(
 def test_told_to_stop_a_worker_waits_for_no_costly_image(
     runtime: Runtime, runs: RunStore, work: Callable[[], None], host: Server
 ):
-    host.routes["/endless.png"] = answer(png_of_texts(b"zTXt", 20_000))
+    host.routes["/endless.png"] = answer(endless())
     photos = [data_uri(seed) for seed in range(10)]
     run = shard_of(runtime, runs, [f"{host.url}/endless.png", *photos])
 

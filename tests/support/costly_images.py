@@ -7,6 +7,7 @@ import zlib
 from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 SIDE = 10_000
@@ -42,6 +43,11 @@ def jpeg_of_many_segments(count: int) -> bytes:
     """A JPEG that begins with comments of one byte."""
     data = encoded(Image.new("L", (8, 8)), "JPEG")
     return data[:2] + b"\xff\xfe\0\3x" * count + data[2:]
+
+
+def endless() -> bytes:
+    """A file that takes longer to decode than any test."""
+    return jpeg_of_many_segments(6_000_000)
 
 
 def exif_of_overlapping_values(tags: int, size: int) -> bytes:
@@ -141,3 +147,19 @@ def png_of_rgba(side: int = SIDE) -> bytes:
 def flat(name: str, side: int, **options: Any) -> bytes:
     """One colour, in a format that shrinks it to almost nothing."""
     return encoded(Image.new("RGB", (side, side), (10, 120, 200)), name, **options)
+
+
+def heic(side: int) -> bytes:
+    """Of one colour."""
+    import pillow_heif
+
+    out = BytesIO()
+    pillow_heif.from_pillow(Image.new("RGB", (side, side), (10, 120, 200))).save(out)
+    return out.getvalue()
+
+
+def tiff_of_planes(side: int) -> bytes:
+    """A TIFF of three bands, one after the other."""
+    from tests.support.tiff_files import DEFLATE, tiff
+
+    return tiff(np.zeros((side, side, 3), np.uint8), 2, planar=True, compression=DEFLATE)

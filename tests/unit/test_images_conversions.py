@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.images import decode as module
-from backend.images.decode import bands, decode
+from backend.images import conversions as module
+from backend.images.conversions import bands
+from backend.images.decode import decode
 from tests.support.costly_images import encoded
 
 SIZE = (37, 29)

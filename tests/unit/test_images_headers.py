@@ -18,6 +18,7 @@ from backend.images.headers import has_too_many_scans, ordinary_bytes
 from tests.support import costly_images as costly
 from tests.support.builders import photo
 from tests.support.costly_images import encoded, png
+from tests.support.png_files import animation
 
 PHOTO = photo(1, 400, 300)
 EXIF = Image.Exif()
@@ -43,6 +44,16 @@ ORDINARY: dict[str, Callable[[], bytes]] = {
     "MPO": lambda: encoded(PHOTO, "MPO", save_all=True, append_images=[photo(2)]),
     "PNG": lambda: encoded(PHOTO, "PNG", exif=EXIF, pnginfo=texts(), icc_profile=bytes(3000)),
     "RGBA PNG": lambda: encoded(PHOTO.convert("RGBA"), "PNG"),
+    "PNG with EXIF that grows": lambda: costly.png_with_exif(3000, 1000),
+    "PNG with compressed text": lambda: costly.png_of_texts(b"zTXt", 1),
+    "PNG with many profiles": lambda: costly.png_of_texts(b"iCCP", 2),
+    "PNG with compressed international text": lambda: png(
+        1, 1, (b"iTXt", b"key\0\1\0\0\0" + zlib.compress(b"x")), IDAT
+    ),
+    "PNG with a profile as text": lambda: png(
+        1, 1, (b"tEXt", b"Raw profile type exif\0\n\n"), IDAT
+    ),
+    "PNG with frames": lambda: animation(default_is_first=True),
     "WebP": lambda: encoded(PHOTO, "WEBP", exif=EXIF),
     "lossless WebP": lambda: encoded(PHOTO, "WEBP", lossless=True),
     "plain WebP": lambda: encoded(PHOTO, "WEBP"),
@@ -92,16 +103,7 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "JPEG with EXIF that grows": lambda: costly.jpeg_with_exif(3000),
     "JPEG with EXIF twice": with_exif_twice,
     "JPEG of many pixels": lambda: jpeg_of_size(9000, 9000),
-    "PNG with EXIF that grows": lambda: costly.png_with_exif(3000, 1000),
-    "PNG with compressed text": lambda: costly.png_of_texts(b"zTXt", 1),
-    "PNG with many profiles": lambda: costly.png_of_texts(b"iCCP", 2),
-    "PNG with compressed international text": lambda: png(
-        1, 1, (b"iTXt", b"key\0\1\0\0\0" + zlib.compress(b"x")), IDAT
-    ),
-    "PNG with a profile as text": lambda: png(
-        1, 1, (b"tEXt", b"Raw profile type exif\0\n\n"), IDAT
-    ),
-    "PNG with frames": lambda: png(1, 1, (b"acTL", bytes(8)), IDAT),
+    "PNG with frames but the first": lambda: animation(default_is_first=False),
     "PNG of many chunks": lambda: png(1, 1, *[(b"IDAT", b"")] * 30_000),
     "tiled TIFF": lambda: costly.tiff_of_tiles(64),
     "JPEG in a TIFF": lambda: encoded(PHOTO, "TIFF", compression="jpeg"),
@@ -112,6 +114,8 @@ COSTLY: dict[str, Callable[[], bytes]] = {
     "GIF of many extensions": lambda: costly.gif_of_extensions(200),
     "GIF with a long comment": lambda: encoded(PHOTO, "GIF", comment=b"x" * 1000),
     "BMP in runs": lambda: costly.bmp_of_runs(800),
+    "TIFF in planes": lambda: costly.tiff_of_planes(16),
+    "HEIC": lambda: b"\0\0\0\x18ftypheic" + bytes(20),
     "AVIF": lambda: b"\0\0\0\x18ftypavif" + bytes(20),
     "HEIF that may be an AVIF": lambda: b"\0\0\0\x18ftypmif1" + bytes(20),
 }
