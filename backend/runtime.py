@@ -9,7 +9,9 @@ from functools import cache
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.errors import StudioError
+from backend.images.bucket_files import BucketFiles
 from backend.images.fetcher import ImageFetcher
+from backend.images.local_files import LocalFiles
 from backend.inference.embedder import Embedder
 from backend.inference.versions import ModelVersions
 from backend.labelstudio.client import LabelStudioClient
@@ -45,7 +47,8 @@ class Runtime:
         self.encoder: Encoder = get_encoder(settings, self.store.vectors.has_any)
         self.prediction_log = PredictionLog(self.store)
         fetcher = ImageFetcher(settings, _studio_headers(settings))
-        self.embedder = Embedder(settings, self.encoder, self.store, fetcher)
+        source = BucketFiles(settings, LocalFiles(settings, fetcher))
+        self.embedder = Embedder(settings, self.encoder, self.store, source)
         self.versions = ModelVersions(settings, self.encoder, self.store)
 
 

@@ -210,6 +210,21 @@ class Settings(BaseSettings):
         description="Refuse every image host that is neither Label Studio nor in ALLOWED_HOSTS, "
         "and every model hub.",
     )
+    local_files_root: str = Field(
+        "",
+        description="Label Studio's LOCAL_FILES_DOCUMENT_ROOT as this process sees it: local files "
+        "are read there, not fetched; empty: they are fetched.",
+    )
+    uploads_root: str = Field(
+        "",
+        description="The folder `media/upload` of Label Studio's data as this process sees it: "
+        "uploads are read there, not fetched; empty: they are fetched.",
+    )
+    read_buckets: str = Field(
+        "",
+        description="Comma-separated buckets, or prefixes in them (`s3://photos/2026`), whose "
+        "objects are read with this process's own credentials, not through Label Studio.",
+    )
     redis_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices("LS_CLIP_REDIS_URL", "REDIS_URL"),
@@ -263,13 +278,24 @@ class Settings(BaseSettings):
             raise ValueError("must hold neither user nor password")
         return value
 
-    @field_validator("store")
+    @field_validator("store", "local_files_root", "uploads_root")
     @classmethod
-    def _check_store(cls, value: str) -> str:
+    def _check_folder(cls, value: str) -> str:
         try:
             Path(value).expanduser()
         except RuntimeError as error:
             raise ValueError("begins with ~ and the name of a user who does not exist") from error
+        return value
+
+    @field_validator("read_buckets")
+    @classmethod
+    def _check_buckets(cls, value: str) -> str:
+        for entry in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"(s3|gs|azure-blob)://[^/?#@\s]+(/[^/\s]+)*/?", entry):
+                raise ValueError(
+                    "must hold addresses such as s3://BUCKET, gs://BUCKET/PREFIX or "
+                    "azure-blob://CONTAINER, and no password"
+                )
         return value
 
     @field_validator("redis_url")
@@ -317,6 +343,12 @@ class Settings(BaseSettings):
     def allowed_host_list(self) -> list[str]:
         """``allowed_hosts`` as a list, lower case, without blanks."""
         return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
+
+    @property
+    def read_bucket_list(self) -> list[str]:
+        """``read_buckets`` as a list, without blanks and without slashes at the end."""
+        entries = map(str.strip, self.read_buckets.split(","))
+        return [entry.rstrip("/") for entry in entries if entry]
 
     @classmethod
     def environment_names(cls) -> dict[str, str]:

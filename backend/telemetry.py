@@ -22,6 +22,11 @@ IMAGE_FAILURES = Counter(
     "Images that could not be fetched or decoded, by reason.",
     ["reason"],
 )
+DIRECT_READS = Counter(
+    "ls_clip_direct_reads_total",
+    "Images whose files may be read without Label Studio, by place and outcome.",
+    ["place", "outcome"],
+)
 STORE_FAILURES = Counter("ls_clip_store_failures_total", "Failed reads or writes of the store.")
 FETCH_SECONDS = Histogram("ls_clip_fetch_seconds", "Time to fetch one image.")
 DECODE_SECONDS = Histogram("ls_clip_decode_seconds", "Time to decode and prepare one image.")

@@ -6,7 +6,8 @@ Each function measures both sides in one call and gives the rows of a table.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,7 +24,6 @@ from backend.settings import Settings
 from backend.storage.installations import open_store
 from backend.storage.vectors import Embedding, NewEmbedding, content_key
 from benchmarks.bulk_servers import (
-    Disk,
     Meter,
     PeakMemory,
     Servers,
@@ -86,40 +86,69 @@ def wall(run: Run) -> float:
 
 
 def end_to_end(servers: Servers, stages: Stages) -> tuple[list[Row], str]:
-    """A run over all photos, as a share of what the cores allow; and the same from the disk."""
-    count = len(servers.names)
-    settings = servers.with_store("end-to-end")
+    """Runs over all photos, through Label Studio and from the disk, against the stages."""
+    fetched = _whole_run(servers, servers.with_store("end-to-end"))
+    disk = servers.with_store("end-to-end-disk", local_files_root=str(servers.files))
+    read = _whole_run(servers, disk)
+    encoder = get_encoder(disk)
+    alone, filled = _from_disk(servers, disk, encoder)
+    possible = cores() / sum(stage.used.total for stage in (stages.disk, *stages.stages[1:3]))
+    rows = [
+        *_against(fetched, stages.core_seconds, ""),
+        *_against(read, stages.core_seconds_from_disk, ", from the disk"),
+        _speed("the encoder alone, in this process", alone, 1.0),
+        _speed("the cores allow, reading, decoding and encoding", possible, possible / alone),
+        _speed("the same without a worker, in this process", filled, filled / possible, "0.95"),
+    ]
+    note = (
+        f"{len(servers.names)} photos. CPU seconds per image: {fetched.told(stages.core_seconds)}; "
+        f"from the disk {read.told(stages.core_seconds_from_disk)}. In the last three rows the "
+        f"shares are of the encoder alone, and of what is possible."
+    )
+    return rows, note
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A whole run, and what was used meanwhile: CPU seconds by process, cores of others."""
+
+    run: Run
+    photos: int
+    cpu: Mapping[str, float]
+    others: float
+
+    def told(self, floor: float) -> str:
+        """Its CPU seconds, in words."""
+        shares = {name: 1000 * seconds / self.photos for name, seconds in self.cpu.items()}
+        return (
+            f"{sum(shares.values()):.1f} ms in the run of {wall(self.run):.1f} s (worker "
+            f"{shares['worker']:.1f}, Label Studio {shares['studio']:.1f}, Valkey "
+            f"{shares['queue']:.1f}), {1000 * floor:.1f} ms by the sum of the stages, while other "
+            f"programs took {self.others:.2f} cores"
+        )
+
+
+def _whole_run(servers: Servers, settings: Settings) -> _Whole:
     number, _ = servers.project([address(name) for name in servers.names])
     with (
         servers.worker(settings) as worker,
         Meter(worker=worker, studio=servers.label_studio, queue=servers.valkey) as meter,
     ):
         run = run_through(settings, number)
-    allowed = cores() / stages.core_seconds
-    free = (cores() - meter.others) / stages.core_seconds
-    whole = count / wall(run)
-    used = (sum(meter.cpu.values()) + meter.own) / count
-    encoder = get_encoder(settings)
-    alone, filled = _from_disk(servers, settings, encoder)
-    decode_and_encode = sum(stage.used.total for stage in stages.stages[1:3])
-    rows = [
-        _speed("the cores allow by the sum of the stages", allowed, 1.0),
-        _speed("the cores that others left free allow", free, free / allowed),
-        _speed("a run, from asking to showing", whole, whole / allowed, "0.9"),
-        _speed("the same, of what others left free", whole, whole / free),
-        _speed("while it embeds", run.images_per_second, run.images_per_second / allowed),
-        _speed("the encoder alone, in this process", alone, 1.0),
-        _speed("files on disk, in this process", filled, filled / alone),
+    cpu = {**meter.cpu, "asking": meter.own}
+    return _Whole(run, len(servers.names), cpu, meter.others)
+
+
+def _against(whole: _Whole, floor: float, way: str) -> list[Row]:
+    """The rows of a run beside what the cores allow by the sum of the stages."""
+    allowed, free = cores() / floor, (cores() - whole.others) / floor
+    speed, embedding = whole.photos / wall(whole.run), whole.run.images_per_second
+    return [
+        _speed(f"the cores allow by the sum of the stages{way}", allowed, 1.0),
+        _speed(f"a run, from asking to showing{way}", speed, speed / allowed, "0.95"),
+        _speed(f"the same, of what others left free{way}", speed, speed / free),
+        _speed(f"while it embeds{way}", embedding, embedding / allowed),
     ]
-    note = (
-        f"{count} photos, {wall(run):.1f} s. CPU seconds per image: {1000 * used:.1f} ms in the "
-        f"run (worker {1000 * meter.cpu['worker'] / count:.1f}, Label Studio "
-        f"{1000 * meter.cpu['studio'] / count:.1f}, Valkey {1000 * meter.cpu['queue'] / count:.1f})"
-        f", {1000 * stages.core_seconds:.1f} ms by the sum of the stages. From the disk, by the "
-        f"stages, {cores() / decode_and_encode:.1f} images/s are possible, as decoding takes cores "
-        f"from the encoder. Other programs took {meter.others:.2f} cores meanwhile."
-    )
-    return rows, note
 
 
 def _speed(what: str, speed: float, share: float, goal: str = "") -> Row:
@@ -143,7 +172,7 @@ def _from_disk(servers: Servers, settings: Settings, encoder: Encoder) -> tuple[
         return meter.seconds
 
     fresh = servers.with_store("disk")
-    embedder = Embedder(fresh, encoder, open_store(fresh), Disk(servers))
+    embedder = Embedder(fresh, encoder, open_store(fresh), servers.local_files())
     before = alone()
     with Meter() as meter:
         filled = embedder.fill([address(name) for name in servers.names])

@@ -17,6 +17,8 @@ import psutil
 
 from backend.demo.servers import VERSION, LocalStudio, LocalValkey, LocalWorker, new_secret
 from backend.evaluation.machine import cores, cpu_model, software
+from backend.images.fetcher import ImageFetcher
+from backend.images.local_files import LocalFiles
 from backend.images.validators import FetchedFile, Validators
 from backend.labelstudio.client import LabelStudioClient
 from backend.processes import LocalProcess, free_port
@@ -42,7 +44,7 @@ class Servers:
         self.names = [photo.name for photo in photos]
         self.config = _config(labels)
         self._stack = ExitStack()
-        images = folder / "files" / FOLDER
+        images = self.files / FOLDER
         images.mkdir(parents=True)
         for photo in photos:
             shutil.copy(photo, images)
@@ -58,7 +60,7 @@ class Servers:
                     email="bulk@example.com",
                     password=new_secret(),
                     token=token,
-                    photos=self.folder / "files",
+                    photos=self.files,
                 )
             )
             self.valkey = stack.enter_context(
@@ -107,14 +109,24 @@ class Servers:
     def project(self, addresses: Sequence[str]) -> tuple[int, list[int]]:
         """Create a project with one task per address: its id, and the ids of its tasks."""
         number = int(self.studio.projects.create("bulk", self.config)["id"])
-        self.studio.projects.add_local_files(number, str(self.folder / "files" / FOLDER))
+        self.studio.projects.add_local_files(number, str(self.files / FOLDER))
         tasks = [{"data": {"image": address}} for address in addresses]
         return number, self.studio.tasks.create(number, tasks)
+
+    @property
+    def files(self) -> Path:
+        """The folder that Label Studio serves local files from."""
+        return self.folder / "files"
+
+    def local_files(self) -> LocalFiles:
+        """Reads the photos as a process does that shares Label Studio's disk."""
+        settings = self.settings.model_copy(update={"local_files_root": str(self.files)})
+        return LocalFiles(settings, ImageFetcher(settings, self.studio.headers))
 
     def read(self, value: str) -> bytes:
         """The bytes of the photo at an `address`, from the disk."""
         name = value.partition("?d=")[2].partition("&")[0]
-        return (self.folder / "files" / name).read_bytes()
+        return (self.files / name).read_bytes()
 
 
 class Disk:

@@ -14,6 +14,7 @@ from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
 from backend.images.fetcher import ImageFetcher
+from backend.images.validators import UNKNOWN
 from backend.inference.embedder import Embedder
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
@@ -71,11 +72,13 @@ class Stages:
 
     Attributes:
         stages: fetch, decode, encode, import.
+        disk: instead of fetch, where the files lie on a disk that a worker shares.
         more: the same for other encoders.
         others: cores that other programs took at most.
     """
 
     stages: list[Stage]
+    disk: Stage
     more: list[Stage]
     others: float
 
@@ -83,6 +86,16 @@ class Stages:
     def core_seconds(self) -> float:
         """Of one image, all stages of a worker together, Label Studio's share included."""
         return sum(stage.used.total for stage in self.stages)
+
+    @property
+    def from_disk(self) -> list[Stage]:
+        """The stages of a worker that reads the files itself."""
+        return [self.disk, *self.stages[1:]]
+
+    @property
+    def core_seconds_from_disk(self) -> float:
+        """Of one image, by these."""
+        return sum(stage.used.total for stage in self.from_disk)
 
 
 def measure(servers: Servers, with_clip: bool = True) -> Stages:
@@ -101,6 +114,7 @@ def measure(servers: Servers, with_clip: bool = True) -> Stages:
         *_encoder(scale, "offline", encoder, SAMPLE, SINGLE),
         _import(scale, encoder),
     ]
+    disk = _disk(scale, servers.names[:SAMPLE])
     more = []
     if with_clip:
         weights = _random_weights(servers.folder / "vit-b-32.pt")
@@ -108,7 +122,7 @@ def measure(servers: Servers, with_clip: bool = True) -> Stages:
             clip = _clip(settings, weights, regions)
             few = TILED // 4 if regions == "tiles" else SINGLE
             more += _encoder(scale, f"ViT-B-32 {regions}", clip, count, few)
-    return Stages(stages, more, scale.others)
+    return Stages(stages, disk, more, scale.others)
 
 
 class _Scale:
@@ -141,19 +155,21 @@ class _Scale:
 
 def outcome(stages: Stages) -> tuple[list[dict[str, Any]], str]:
     """Rows for the document, in thousandths of a core-second, and a note."""
-    total = Stage(
-        "sum (offline)",
-        "",
-        _summed([stage.alone for stage in stages.stages]),
-        _summed([stage.used for stage in stages.stages]),
-    )
+    total = _sum("sum (offline)", stages.stages)
+    nearer = _sum("sum (offline, from the disk)", stages.from_disk)
     note = (
         "CPU milliseconds per image, Label Studio's included. `alone / worker` says how many "
         "times as much one image at a time costs; for import that is one POST per prediction. Of "
         f"{ROUNDS} rounds the cheapest counts (import: one round). "
         f"Other programs took {stages.others:.2f} cores meanwhile."
     )
-    return [_row(stage) for stage in (*stages.stages, total, *stages.more)], note
+    shown = (*stages.stages, total, stages.disk, nearer, *stages.more)
+    return [_row(stage) for stage in shown], note
+
+
+def _sum(name: str, stages: Sequence[Stage]) -> Stage:
+    alone = _summed([stage.alone for stage in stages])
+    return Stage(name, "", alone, _summed([stage.used for stage in stages]))
 
 
 def _summed(costs: Sequence[Cost]) -> Cost:
@@ -184,6 +200,25 @@ def _fetch(scale: _Scale, names: Sequence[str]) -> Stage:
         used = scale.least_of_both(len(values), lambda: _drop(pool.map(fetcher.fetch, values)))
     fetcher.close()
     return Stage("fetch", f"{threads} threads", alone, used)
+
+
+def _disk(scale: _Scale, names: Sequence[str]) -> Stage:
+    """The same files, read as a worker reads them that shares the disk."""
+    servers = scale.servers
+    source = servers.local_files()
+    # Label Studio is asked once for the folder.
+    servers.project([address(names[0])])
+    values = [address(name) for name in names]
+    source.fetch_file(values[0], UNKNOWN)
+
+    def read(value: str) -> None:
+        source.fetch_file(value, UNKNOWN)
+
+    threads = servers.settings.fetch_workers
+    alone = scale.least_of_both(len(values), lambda: _drop(map(read, values)))
+    with ThreadPoolExecutor(threads) as pool:
+        used = scale.least_of_both(len(values), lambda: _drop(pool.map(read, values)))
+    return Stage("read from the disk", f"{threads} threads", alone, used)
 
 
 def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -> list[Stage]:

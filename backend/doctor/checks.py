@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from backend.doctor import label_studio, machine, project, queue, store, suggestions
+from backend.doctor import direct_reading, label_studio, machine, project, queue, store, suggestions
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, examine
 from backend.settings import Settings
 
 CHECKS: tuple[Check, ...] = (
     *machine.CHECKS,
+    *direct_reading.CHECKS,
     *store.CHECKS,
     *queue.CHECKS,
     *label_studio.CHECKS,
     *project.CHECKS,
+    *direct_reading.PROJECT_CHECKS,
     *store.PROJECT_CHECKS,
     *suggestions.CHECKS,
 )

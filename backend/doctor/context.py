@@ -13,8 +13,11 @@ import requests
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.errors import StoreError
+from backend.images.bucket_files import BucketFiles
 from backend.images.decoder import Decoder
+from backend.images.direct import DirectSource
 from backend.images.fetcher import ImageFetcher
+from backend.images.local_files import LocalFiles
 from backend.inference.versions import ModelVersions
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
@@ -27,6 +30,8 @@ from jobs import queue
 from jobs.run_store import RunStore
 
 SECONDS = 5.0
+SAMPLE = 12
+"""Tasks whose images are tried."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,16 @@ class Context:
     def fetcher(self) -> ImageFetcher:
         """Fetches images as the server does; raises StudioError."""
         return ImageFetcher(self.settings, self.studio.headers)
+
+    @cached_property
+    def direct_sources(self) -> tuple[DirectSource, ...]:
+        """What reads images where they lie, as far as the settings allow it."""
+        return LocalFiles(self.settings, self.fetcher), BucketFiles(self.settings, self.fetcher)
+
+    @cached_property
+    def sample(self) -> list[dict[str, Any]]:
+        """A few tasks, the oldest and the newest, whose images are tried."""
+        return self.studio.tasks.sample(self.project_number, SAMPLE)
 
     @cached_property
     def decoder(self) -> Decoder:

@@ -20,8 +20,6 @@ from backend.projects.registration import TITLE
 from backend.projects.renaming import probable_renames
 from backend.storage.project_state import ProjectState
 
-SAMPLE = 12
-"""Tasks whose images are fetched as a test."""
 NAMED_TASKS = 3
 """Tasks that a finding about images names."""
 
@@ -203,7 +201,7 @@ def automatic_webhook(context: Context) -> Iterator[Finding]:
 
 def images(context: Context) -> Iterator[Finding]:
     """The images of a few tasks can be fetched and read."""
-    tasks = context.studio.tasks.sample(context.project_number, SAMPLE)
+    tasks = context.sample
     failures: dict[tuple[str, str], ImageError] = {}
     numbers: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for task in tasks:

@@ -11,24 +11,23 @@ import binascii
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
-from urllib.parse import parse_qsl, unquote, urljoin
+from urllib.parse import unquote, urljoin
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 from tenacity.stop import stop_before_delay
-from urllib3.exceptions import HTTPError, InvalidHeader, LocationParseError, ProtocolError, SSLError
+from urllib3.exceptions import HTTPError, InvalidHeader, ProtocolError, SSLError
 from urllib3.exceptions import TimeoutError as HTTPTimeoutError
 from urllib3.response import BaseHTTPResponse
-from urllib3.util import Retry, Url, parse_url
+from urllib3.util import Retry, Url
 
 from backend.errors import ImageError, ImageReason
 from backend.images.guard import guarded_pools, origin, remaining, time_limit
+from backend.images.location import Locator, bad_url
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from backend.settings import Settings
 
 MAX_REDIRECTS = 5
 ATTEMPTS = 3
-MAX_URL_LENGTH = 8192
 _BLOCK = 65536
 _HEADERS = {"User-Agent": "label-studio-clip", "Accept": "*/*", "Accept-Encoding": "identity"}
 _STATUS_REASONS = {
@@ -37,7 +36,6 @@ _STATUS_REASONS = {
     404: ImageReason.NOT_FOUND,
     410: ImageReason.NOT_FOUND,
 }
-_CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
 
 
 class _TransientError(ImageError):
@@ -64,9 +62,8 @@ class ImageFetcher:
     def __init__(self, settings: Settings, studio_headers: Callable[[], dict[str, str]]) -> None:
         self._settings = settings
         self._studio_headers = studio_headers
-        base = parse_url(settings.label_studio_url)
-        self._studio = origin(base)
-        self._prefix = (base.path or "").rstrip("/")
+        self._locator = Locator(settings.label_studio_url)
+        self._studio = self._locator.studio
         self._pools = guarded_pools(settings, self._studio)
 
     def close(self) -> None:
@@ -117,7 +114,7 @@ class ImageFetcher:
         value = value.strip()
         if value[:5].lower() == "data:":
             return FetchedFile(self._from_data_uri(value))
-        url = self._locate(value)
+        url = self._locator.locate(value)
         retrying = Retrying(
             retry=retry_if_exception_type(_TransientError),
             stop=stop_after_attempt(ATTEMPTS) | stop_before_delay(self._settings.fetch_timeout),
@@ -149,42 +146,6 @@ class ImageFetcher:
             raise self._too_large("the data: URI")
         return data
 
-    def _locate(self, value: str) -> Url:
-        if value.startswith("//"):
-            raise ImageError(
-                ImageReason.BAD_URL,
-                "The address names no scheme.",
-                "Write http: or https: before the //.",
-            )
-        if value.startswith("/"):
-            # Under a sub-path, Label Studio includes that path in some of its addresses only.
-            path = value.removeprefix(self._prefix) if self._prefix else value
-            value = self._settings.label_studio_url + (path if path.startswith("/") else value)
-        return self._checked(value)
-
-    def _checked(self, text: str) -> Url:
-        """Parse an absolute URL, with all checks that do not need its host to be resolved."""
-        if len(text) > MAX_URL_LENGTH or re.search(r"[\x00-\x1f\x7f]", text):
-            raise _bad_url()
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
-        if scheme and scheme[1].lower() not in {"http", "https"}:
-            _refuse_scheme(scheme[1].lower())
-        try:
-            url = parse_url(text)
-        except LocationParseError as error:
-            raise _bad_url() from error
-        if not scheme or not url.host:
-            raise _bad_url()
-        if url.auth is not None:
-            raise ImageError(
-                ImageReason.CREDENTIALS_IN_URL,
-                f"The address of the image at {url.host} carries a user name or password.",
-                "Remove it; connect the files as a storage in Label Studio instead.",
-            )
-        if origin(url) == self._studio:
-            _refuse_traversal(text)
-        return url
-
     def _follow(self, url: Url, known: Validators) -> FetchedFile | None:
         with_token = True
         for _ in range(1 + MAX_REDIRECTS):
@@ -194,7 +155,7 @@ class ImageFetcher:
             answer = self._get(url, _HEADERS | known.conditions() | token, known)
             if not isinstance(answer, str):
                 return answer
-            url = self._checked(_joined(url, answer))
+            url = self._locator.checked(_joined(url, answer))
         raise ImageError(
             ImageReason.TOO_MANY_REDIRECTS,
             f"{_loggable(url)}: more than {MAX_REDIRECTS} redirects.",
@@ -313,56 +274,11 @@ def _loggable(url: Url) -> str:
     return f"{url.scheme}://{url.netloc}{url.path or ''}{query}"[:300]
 
 
-def _bad_url() -> ImageError:
-    return ImageError(
-        ImageReason.BAD_URL,
-        "The address of the image is neither a URL nor a path of Label Studio.",
-        "Use http://..., https://..., or a path that starts with /.",
-    )
-
-
 def _joined(url: Url, location: str) -> str:
     try:
         return urljoin(url.url, location)
     except ValueError as error:
-        raise _bad_url() from error
-
-
-def _refuse_scheme(scheme: str) -> NoReturn:
-    raise ImageError(
-        ImageReason.UNSUPPORTED_SCHEME,
-        f"Images are not fetched from {scheme}: addresses.",
-        "Connect the bucket as a storage of the Label Studio project."
-        if scheme in _CLOUD_SCHEMES
-        else "Use http(s), or upload the image to Label Studio.",
-    )
-
-
-def _refuse_traversal(text: str) -> None:
-    """Refuse an address at Label Studio that tries to leave its directory."""
-    plain = _fully_unquoted(text)
-    files = [
-        _fully_unquoted(value)
-        for name, value in parse_qsl(text.partition("?")[2], keep_blank_values=True)
-        if name == "d"
-    ]
-    if (
-        "\\" in plain
-        or "\0" in plain
-        or ".." in re.split(r"[/?&=#;]", plain)
-        or any(re.match(r"/|[A-Za-z]:", file) for file in files)
-    ):
-        raise ImageError(
-            ImageReason.PATH_TRAVERSAL,
-            "The path of the image tries to leave its directory.",
-            "Write the path relative to the storage, without .. and without backslashes.",
-        )
-
-
-def _fully_unquoted(text: str) -> str:
-    while (plain := unquote(text)) != text:
-        text = plain
-    return text
+        raise bad_url() from error
 
 
 _STUDIO_FIXES = {

@@ -52,12 +52,15 @@ _deadline: ContextVar[float] = ContextVar("_deadline")
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Limit the total time that this thread spends on guarded sockets.
+    """Limit the total time that this thread spends on guarded sockets and on files.
+
+    Inside another limit, the one that ends first holds.
 
     Args:
         seconds: for name lookup, connections, redirects and bodies together.
     """
-    token = _deadline.set(time.monotonic() + seconds)
+    until = time.monotonic() + seconds
+    token = _deadline.set(min(until, _deadline.get(until)))
     try:
         yield
     finally:

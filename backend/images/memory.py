@@ -14,12 +14,18 @@ _M_ARENA_MAX = -8
 """The number of this option in glibc's malloc.h."""
 
 
+_SMALL_SHARE = 64
+"""Less than this part of a budget is small: the next image uses the same memory again. To return it
+would return what the encoder keeps, too, which then costs it a fifth of its time to get again."""
+
+
 class MemoryBudget:
     """So many bytes for all threads together, given out in the order in which they are asked for.
 
     Thread-safe. The C library keeps what is freed, for later. So after half the budget has been
     used again and again, or a good part of it and nothing is in use any more, freed memory is
-    returned to the system: resident memory grows by one and a half times the budget at most.
+    returned to the system: resident memory grows by one and a half times the budget at most. Small
+    images do not count, however many they are.
 
     Args:
         size: in bytes.
@@ -41,7 +47,8 @@ class MemoryBudget:
             self._changed.wait_for(lambda: self._waiting[0] is ticket and self._free >= size)
             self._waiting.popleft()
             self._free -= size
-            self._used_since_trim += size
+            if size >= self.size // _SMALL_SHARE:
+                self._used_since_trim += size
             self._changed.notify_all()
         try:
             yield

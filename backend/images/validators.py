@@ -14,9 +14,11 @@ _DATE_LENGTH = 100
 class Validators:
     """The headers that come with a file and change when it does; empty where a host sends none.
 
+    A file that was read from a disk has some of its own kind (`backend.images.disk`).
+
     Attributes:
         etag: with its quotes, and ``W/`` where it is weak.
-        last_modified: as it was sent, never interpreted.
+        last_modified: as it was sent, never interpreted; of a file on a disk no date.
         size: the declared length of the body; None if it was not declared.
     """
 

@@ -14,11 +14,12 @@ from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import StoreError
 from backend.images.address import loggable, store_address
+from backend.images.direct import Source
 from backend.inference.batch_encoding import encode_batch
 from backend.inference.embedding_writer import EmbeddingWriter
 from backend.inference.image_failures import Failures, as_image_error, count, late
 from backend.inference.known_images import KnownImages
-from backend.inference.preparer import Known, Prepared, Preparer, Source
+from backend.inference.preparer import Known, Prepared, Preparer
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store

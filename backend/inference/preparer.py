@@ -8,12 +8,13 @@ import threading
 from collections.abc import Collection
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.images.address import loggable
 from backend.images.decoder import Decoder
+from backend.images.direct import Source
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
 from backend.settings import Settings
 from backend.storage.vectors import content_key
@@ -54,17 +55,6 @@ class Prepared:
     key: str
     validators: Validators
     pixels: Any
-
-
-class Source(Protocol):
-    """Where image files come from: Label Studio and the web, or a disk."""
-
-    def fetch_file(self, value: str, known: Validators) -> FetchedFile | None:
-        """The file at this address; None if it is the one with these validators.
-
-        Raises:
-            ImageError: it cannot be fetched or read.
-        """
 
 
 class Preparer:

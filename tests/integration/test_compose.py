@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import typer
+import yaml
 from pydantic import AliasChoices
 
 from backend.cli.main import app
@@ -220,3 +221,44 @@ def test_the_image_holds_our_code_and_no_secrets_and_does_not_run_as_root():
 def test_the_file_names_no_host_but_its_own():
     hosts = {urlsplit(address).hostname for address in re.findall(r"https?://[^\s`),]+", TEXT)}
     assert hosts == {"label-studio", "backend.ls-clip.internal", "localhost", "labels.example.com"}
+
+
+# What docker-compose.direct.yml adds
+
+DIRECT: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.direct.yml").read_text())
+
+
+def test_images_are_read_from_where_they_are_mounted_and_never_written():
+    assert set(DIRECT["services"]) == {"label-studio", *OURS}
+    for name in OURS:
+        service = DIRECT["services"][name]
+        assert set(service) == {"environment", "volumes"}
+        given = service["environment"]
+        settings = Settings(
+            _env_file=None,
+            **{
+                variable.removeprefix("LS_CLIP_").lower(): value
+                for variable, value in given.items()
+            },
+        )
+        mounted = {one["target"] for one in service["volumes"]}
+        assert mounted == {settings.uploads_root, settings.local_files_root}
+        assert all(one["read_only"] for one in service["volumes"])
+
+
+def test_what_is_mounted_is_what_label_studio_serves():
+    theirs = DIRECT["services"]["label-studio"]
+    uploads, local = DIRECT["services"]["backend"]["volumes"]
+    assert theirs["volumes"] == [local]
+    assert theirs["environment"]["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"] == local["target"]
+    (volume,) = (one for one in SERVICES["label-studio"]["volumes"] if uploads["source"] in one)
+    data = volume.partition(":")[2]
+    assert uploads["target"] == f"{data}/{uploads['volume']['subpath']}"
+    assert uploads["volume"]["subpath"] == "media/upload"
+
+
+def test_the_page_names_what_the_other_file_needs():
+    page = (ROOT / "docs" / "compose.md").read_text()
+    assert "docker-compose.direct.yml" in page
+    found = {match[1] for text in strings(DIRECT) for match in VARIABLE.finditer(text) if match[1]}
+    assert found == {"LOCAL_FILES"} and "LOCAL_FILES=" in page

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,8 +28,8 @@ from backend.storage.locks import Locks
 from backend.storage.maintenance import dedupe, erase_images
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding
+from tests.support.buckets import make_bucket, name_in_environment, s3_server
 from tests.support.builders import make_settings
-from tests.support.processes import free_port
 from tests.support.storage import assert_created_once, wait_for_compaction
 from tests.support.waiting import until
 
@@ -55,47 +53,15 @@ def assert_there(store: Store, seeds: range) -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of a server that speaks S3; not in this process, whose threads it would use."""
-    port = free_port()
-    moto = subprocess.Popen(
-        [sys.executable, "-c", f"from moto.server import main; main(['-p', '{port}'])"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        moto.kill()
-        moto.wait()
+    """The address of a server that speaks S3."""
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    boto3 = pytest.importorskip("boto3")
-    variables = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT": server,
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3", endpoint_url=server)
-
-    def created() -> bool:
-        try:
-            client.create_bucket(Bucket="photos")
-        except client.exceptions.BucketAlreadyOwnedByYou:
-            return True
-        except Exception:  # It is still starting.
-            return False
-        return True
-
-    until(created)
+    name_in_environment(server, monkeypatch)
+    make_bucket(server, "photos")
     return f"s3://photos/{tmp_path.name}"
 
 

@@ -19,6 +19,7 @@ def stages() -> Stages:
             Stage("encode", "", Cost(0.050), Cost(0.030)),
             Stage("import", "", Cost(0.001, 0.059), Cost(0.001, 0.003)),
         ],
+        Stage("read", "", Cost(0.002), Cost(0.001)),
         [Stage("encode (other)", "", Cost(0.2), Cost(0.1))],
         0.25,
     )
@@ -34,6 +35,10 @@ def test_a_workers_stages_are_summed_with_label_studios_share_and_without_other_
     assert total["of that Label Studio"] == "13.0"
     assert total["alone / worker"] == "2.62"
     assert rows[-1]["stage"] == "encode (other)"
+    # Reading from the disk takes the place of fetching.
+    assert measured.core_seconds_from_disk == pytest.approx(0.039)
+    nearer = next(row for row in rows if row["stage"] == "sum (offline, from the disk)")
+    assert (nearer["as a worker"], nearer["of that Label Studio"]) == ("39.0", "3.0")
     assert "0.25 cores" in note
 
 

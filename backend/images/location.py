@@ -1,0 +1,133 @@
+"""From an address in task data to the URL that it means, with the checks that need no network."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+from urllib.parse import parse_qsl, unquote
+
+from urllib3.exceptions import LocationParseError
+from urllib3.util import Url, parse_url
+
+from backend.errors import ImageError, ImageReason
+from backend.images.guard import origin
+
+MAX_URL_LENGTH = 8192
+_CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
+
+
+class Locator:
+    """See the module. Thread-safe.
+
+    Args:
+        label_studio_url: without a trailing slash.
+
+    Attributes:
+        studio: Label Studio's origin.
+    """
+
+    def __init__(self, label_studio_url: str) -> None:
+        self._base = label_studio_url
+        base = parse_url(label_studio_url)
+        self.studio = origin(base)
+        self._prefix = (base.path or "").rstrip("/")
+
+    def path_at_studio(self, url: Url) -> str | None:
+        """The path of a URL below Label Studio's address, as it is sent; None for other hosts."""
+        if origin(url) != self.studio:
+            return None
+        path = url.path or "/"
+        below = path.removeprefix(self._prefix)
+        return below if below.startswith("/") else path
+
+    def locate(self, value: str) -> Url:
+        """The absolute URL of an address in task data, checked.
+
+        Raises:
+            ImageError: its ``reason`` is ``bad_url``, ``unsupported_scheme``,
+                ``credentials_in_url`` or ``path_traversal``.
+        """
+        if value.startswith("//"):
+            raise ImageError(
+                ImageReason.BAD_URL,
+                "The address names no scheme.",
+                "Write http: or https: before the //.",
+            )
+        if value.startswith("/"):
+            # Under a sub-path, Label Studio includes that path in some of its addresses only.
+            path = value.removeprefix(self._prefix) if self._prefix else value
+            value = self._base + (path if path.startswith("/") else value)
+        return self.checked(value)
+
+    def checked(self, text: str) -> Url:
+        """Parse an absolute URL, with all checks that do not need its host to be resolved.
+
+        Raises:
+            ImageError: as for `locate`.
+        """
+        if len(text) > MAX_URL_LENGTH or re.search(r"[\x00-\x1f\x7f]", text):
+            raise bad_url()
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", text)
+        if scheme and scheme[1].lower() not in {"http", "https"}:
+            _refuse_scheme(scheme[1].lower())
+        try:
+            url = parse_url(text)
+        except LocationParseError as error:
+            raise bad_url() from error
+        if not scheme or not url.host:
+            raise bad_url()
+        if url.auth is not None:
+            raise ImageError(
+                ImageReason.CREDENTIALS_IN_URL,
+                f"The address of the image at {url.host} carries a user name or password.",
+                "Remove it; connect the files as a storage in Label Studio instead.",
+            )
+        if origin(url) == self.studio:
+            _refuse_traversal(text)
+        return url
+
+
+def bad_url() -> ImageError:
+    """The error for what is no address."""
+    return ImageError(
+        ImageReason.BAD_URL,
+        "The address of the image is neither a URL nor a path of Label Studio.",
+        "Use http://..., https://..., or a path that starts with /.",
+    )
+
+
+def _refuse_scheme(scheme: str) -> NoReturn:
+    raise ImageError(
+        ImageReason.UNSUPPORTED_SCHEME,
+        f"Images are not fetched from {scheme}: addresses.",
+        "Connect the bucket as a storage of the Label Studio project."
+        if scheme in _CLOUD_SCHEMES
+        else "Use http(s), or upload the image to Label Studio.",
+    )
+
+
+def _refuse_traversal(text: str) -> None:
+    """Refuse an address at Label Studio that tries to leave its directory."""
+    plain = _fully_unquoted(text)
+    files = [
+        _fully_unquoted(value)
+        for name, value in parse_qsl(text.partition("?")[2], keep_blank_values=True)
+        if name == "d"
+    ]
+    if (
+        "\\" in plain
+        or "\0" in plain
+        or ".." in re.split(r"[/?&=#;]", plain)
+        or any(re.match(r"/|[A-Za-z]:", file) for file in files)
+    ):
+        raise ImageError(
+            ImageReason.PATH_TRAVERSAL,
+            "The path of the image tries to leave its directory.",
+            "Write the path relative to the storage, without .. and without backslashes.",
+        )
+
+
+def _fully_unquoted(text: str) -> str:
+    while (plain := unquote(text)) != text:
+        text = plain
+    return text
