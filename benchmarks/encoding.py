@@ -21,7 +21,11 @@ import open_clip
 import torch
 from PIL import Image
 
-from backend.encoders.openclip import OpenClipEncoder
+from backend.encoders.openclip import (
+    BFLOAT16_INSTRUCTIONS,
+    OpenClipEncoder,
+    has_instructions,
+)
 from backend.encoders.openclip_source import find_source
 from backend.errors import EncoderError
 from backend.evaluation.machine import machine
@@ -75,6 +79,8 @@ def measure(
     encoders: dict[tuple[str, str], OpenClipEncoder] = {}
     for regions in CHOICES[model]:
         for precision in PRECISIONS:
+            if precision == "bfloat16" and not has_instructions(BFLOAT16_INSTRUCTIONS):
+                continue
             try:
                 encoder = OpenClipEncoder(
                     source, device="cpu", precision=precision, regions=regions, batch_size=BATCH

@@ -169,6 +169,8 @@ class OpenClipEncoder:
     def _load(self) -> None:
         import torch
 
+        from backend.encoders.int8 import OneByOne
+
         model, self._tokenizer = self._source.open()
         bias = getattr(model, "logit_bias", None)
         with torch.inference_mode():
@@ -177,6 +179,8 @@ class OpenClipEncoder:
                 None if bias is None else float(bias),
             )
         self._tower = self._tower_of(model.visual).eval().to(self._device)
+        if self.precision == "int8":
+            self._one_by_one = OneByOne(self._tower)
         self._texts: Any = model.eval().to(self._device)
         self._loaded = True
 
@@ -228,7 +232,11 @@ class OpenClipEncoder:
             empty = np.zeros((0, REGIONS, self.dim), np.float32)
             return ImageEmbeddings(empty[:, 0], empty if has_regions else None)
         self.load()
-        rows = self._forward(torch.cat(list(prepared)))
+        if self.precision == "int8":
+            with self._lock:
+                rows = normalise(self._one_by_one(prepared).numpy())
+        else:
+            rows = self._forward(torch.cat(list(prepared)))
         rows = rows.reshape(len(prepared), -1, self.dim)
         return ImageEmbeddings(rows[:, 0], rows[:, 1:] if has_regions else None)
 
