@@ -3,14 +3,14 @@
 Weights are rounded once, by output channel; activations with every call, by their smallest and
 largest value (dynamic quantization, https://docs.pytorch.org/docs/stable/quantization.html). That
 needs no images, unlike static quantization. Everything else stays in float32.
+
+One call of a layer has one range of activations, so an image's embedding would depend on the images
+beside it: call a tower with one image at a time (and its tiles).
 """
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
@@ -88,39 +88,6 @@ class Int8PatchEmbedding(nn.Module):
         )
         embedded = self._linear(self._windows(pixels).transpose(1, 2))
         return cast(Tensor, embedded.transpose(1, 2).unflatten(2, (rows, columns)))
-
-
-class OneByOne:
-    """Runs a tower on all cores, each of which computes one image.
-
-    The range of activations, and so their rounding, is that of all that a layer is given at once, so
-    an image's embedding would depend on the images beside it; and the last bit of what several cores
-    add up may decide how a value is rounded.
-    """
-
-    def __init__(self, tower: nn.Module) -> None:
-        self._tower = tower
-        count = torch.get_num_threads()
-        everyone = threading.Barrier(count)
-
-        def begin() -> None:
-            torch.set_num_threads(1)
-            everyone.wait()
-
-        self._threads = ThreadPoolExecutor(count, "encode", initializer=begin)
-        for _ in range(count):
-            self._threads.submit(int)
-        self._threads.submit(int).result()
-        # PyTorch takes the number that was set last for threads that come later.
-        torch.set_num_threads(count)
-
-    def __call__(self, images: Sequence[Tensor]) -> Tensor:
-        """Pixels of N images, (1 or 10, 3, H, W) each, to the tower's output for all of them."""
-        return torch.cat(list(self._threads.map(self._run, images)))
-
-    def _run(self, pixels: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return cast(Tensor, self._tower(pixels))
 
 
 def to_int8(tower: nn.Module) -> None:

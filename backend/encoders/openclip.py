@@ -169,8 +169,6 @@ class OpenClipEncoder:
     def _load(self) -> None:
         import torch
 
-        from backend.encoders.int8 import OneByOne
-
         model, self._tokenizer = self._source.open()
         bias = getattr(model, "logit_bias", None)
         with torch.inference_mode():
@@ -179,8 +177,6 @@ class OpenClipEncoder:
                 None if bias is None else float(bias),
             )
         self._tower = self._tower_of(model.visual).eval().to(self._device)
-        if self.precision == "int8":
-            self._one_by_one = OneByOne(self._tower)
         self._texts: Any = model.eval().to(self._device)
         self._loaded = True
 
@@ -232,11 +228,9 @@ class OpenClipEncoder:
             empty = np.zeros((0, REGIONS, self.dim), np.float32)
             return ImageEmbeddings(empty[:, 0], empty if has_regions else None)
         self.load()
-        if self.precision == "int8":
-            with self._lock:
-                rows = normalise(self._one_by_one(prepared).numpy())
-        else:
-            rows = self._forward(torch.cat(list(prepared)))
+        # See `backend.encoders.int8` for why.
+        parts = prepared if self.precision == "int8" else [torch.cat(list(prepared))]
+        rows = np.concatenate([self._forward(part) for part in parts])
         rows = rows.reshape(len(prepared), -1, self.dim)
         return ImageEmbeddings(rows[:, 0], rows[:, 1:] if has_regions else None)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from backend.encoders import openclip
 from backend.encoders.image_tower import CellTower, ImageTower, Normalise, PatchTower
-from backend.encoders.int8 import Int8Linear, OneByOne, to_int8
+from backend.encoders.int8 import Int8Linear, to_int8
 from backend.encoders.registry import get_encoder
 from backend.errors import EncoderError
 from tests.support.builders import make_settings
@@ -76,20 +76,6 @@ def test_a_layer_keeps_a_channel_of_zeros_and_has_no_bias_of_its_own():
     ours = Int8Linear(weight, None)(values)
     assert torch.allclose(ours, values @ weight.T, atol=0.1)
     assert (ours[:, 1] == 0).all()
-
-
-def test_an_image_is_embedded_alike_whatever_is_beside_it():
-    _, rounded = towers(PatchTower, VIT)
-    pixels = [torch.randint(0, 256 >> step, (1, 3, 64, 64), dtype=torch.uint8) for step in range(5)]
-    run, threads = OneByOne(rounded), torch.get_num_threads()
-    together = run(pixels)
-    assert together.shape == (5, 10, 64)
-    assert torch.get_num_threads() == threads
-    alone = torch.cat([run([image]) for image in pixels])
-    assert torch.equal(together, alone)
-    # In one call of the tower they are not.
-    with torch.inference_mode():
-        assert not torch.equal(rounded(torch.cat(pixels)), alone)
 
 
 # What cannot be had
