@@ -34,13 +34,14 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Makes open_clip build recorders, and every download this file."""
     file = tmp_path / "weights.pt"
     file.write_bytes(b"only its name matters here")
+    # It would set the hub's clients to offline mode, for the whole process and all that it starts.
+    monkeypatch.setattr("backend.encoders.openclip_source.prepare_hub", lambda offline: False)
     for name in ("CLIP", "CustomTextCLIP", "CoCa"):
         monkeypatch.setattr(factory, name, Recorder)
     monkeypatch.setattr(factory, "_set_model_device_and_precision", lambda *_: None)
     monkeypatch.setattr(factory, "load_checkpoint", lambda *_, **__: None)
-    monkeypatch.setattr(
-        factory, "get_tokenizer", lambda *_, **__: SimpleTokenizer(context_length=77)
-    )
+    tokenizer = SimpleTokenizer(context_length=77)
+    monkeypatch.setattr(factory, "get_tokenizer", lambda *_, **__: tokenizer)
     monkeypatch.setattr(open_clip, "get_tokenizer", factory.get_tokenizer)
     for module in (factory, open_clip):
         monkeypatch.setattr(module, "download_pretrained", lambda *_, **__: str(file))
