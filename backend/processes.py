@@ -112,7 +112,6 @@ def wait_for(
     ready: Callable[[], bool],
     name: str,
     limit: float,
-    waiting: Callable[[float], None] = lambda seconds: None,
 ) -> None:
     """Wait until a server that we started answers.
 
@@ -121,7 +120,6 @@ def wait_for(
         ready: asks it; False means not yet.
         name: for the error.
         limit: seconds.
-        waiting: called about twice a second with the seconds gone by.
 
     Raises:
         StudioError: it ended, or did not answer in time; with the end of its log.
@@ -140,7 +138,6 @@ def wait_for(
             )
         if ready():
             return
-        waiting(seconds)
         time.sleep(0.5)
 
 

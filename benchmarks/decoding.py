@@ -36,14 +36,18 @@ PROCESS_ROUNDS = 3
 Files = Sequence[bytes]
 
 
-def made_photos() -> dict[str, Files]:
-    """One photo with some noise, in each format."""
+def made_photo(width: int, height: int) -> Image.Image:
+    """A photo with some noise, the same at each call."""
     chance = np.random.default_rng(0)
-    width, height = SIZE
     coarse = chance.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize(SIZE, Image.Resampling.BICUBIC))
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
     noise = chance.integers(-6, 7, (height, width, 1), np.int16)
-    photo = Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
+
+
+def made_photos() -> dict[str, Files]:
+    """One photo in each format."""
+    photo = made_photo(*SIZE)
     formats: dict[str, tuple[str, dict[str, Any]]] = {
         "JPEG": ("JPEG", {"quality": 90}),
         "progressive JPEG": ("JPEG", {"quality": 90, "progressive": True}),

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -25,9 +24,11 @@ from backend.encoders.image_tower import Normalise
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.preprocessing import EARLIER_DRAFT_SIZE, TensorPreprocessing
 from backend.evaluation.machine import machine
+from backend.evaluation.measures import MIN_POSITIVES
 from backend.images.decode import MOST_PIXELS, decode
 from backend.vlpl import metrics
 from benchmarks.data import load_folder
+from benchmarks.decoding import made_photo
 from benchmarks.report import put, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -35,21 +36,14 @@ START, END = "<!-- pixels: written by benchmarks/pixels.py -->", "<!-- end of pi
 SIZE, BATCH = 224, 32
 FEW = 200
 """Photos of the folder that are timed."""
-MIN_POSITIVES = 10
-"""Labels with fewer are left out of mAP."""
 
 Files = Sequence[bytes]
 
 
-def made_photo(width: int, height: int) -> bytes:
-    """A JPEG with some noise."""
-    chance = np.random.default_rng(0)
-    coarse = chance.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    noise = chance.integers(-6, 7, (height, width, 1), np.int16)
+def made_jpeg(width: int, height: int) -> bytes:
+    """A photo with some noise."""
     out = BytesIO()
-    pixels = (smooth + noise).clip(0, 255).astype(np.uint8)
-    Image.fromarray(pixels).save(out, "JPEG", quality=90)
+    made_photo(width, height).save(out, "JPEG", quality=90)
     return out.getvalue()
 
 
@@ -139,8 +133,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     photos: dict[str, Files] = {
-        "12 MP (4032 x 3024)": [made_photo(4032, 3024)],
-        "2 MP (1632 x 1224)": [made_photo(1632, 1224)],
+        "12 MP (4032 x 3024)": [made_jpeg(4032, 3024)],
+        "2 MP (1632 x 1224)": [made_jpeg(1632, 1224)],
     }
     goals = {"12 MP (4032 x 3024)": " (goal 3)"}
     if options.data:

@@ -27,7 +27,7 @@ from backend.encoders.image_tower import ImageTower, Normalise
 from backend.encoders.int8 import to_int8
 from backend.encoders.preprocessing import TensorPreprocessing
 from backend.evaluation.machine import machine
-from benchmarks.encoding import images
+from benchmarks.encoding import best_seconds, images
 from benchmarks.report import put, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -113,12 +113,7 @@ def measure(model: str, compiled: bool, rounds: int) -> list[dict[str, str]]:
                     runs |= build(tower, pixels.clone())
             except ImportError as error:
                 print(f"left out: {error}", flush=True)
-        best: dict[str, float] = {}
-        for _ in range(rounds + 1):
-            for name, run in runs.items():
-                started = time.process_time()
-                run()
-                best[name] = min(best.get(name, float("inf")), time.process_time() - started)
+        best = best_seconds(runs, rounds, time.process_time)
         exact = np.asarray(runs["PyTorch, float32"]())
         cosines = {
             name: float((np.asarray(run()).reshape(exact.shape) * exact).sum(-1).min())

@@ -164,8 +164,10 @@ def _start_servers(
     step = "waiting for Label Studio"
     if state.project is None:
         step += " (about a minute the first time)"
-    label_studio.wait(lambda seconds: progress(step, int(seconds), 60))
-    progress(step, 60, 60)
+    # Seconds are no share of the work: they would tell a time that nobody knows.
+    progress(step, 0, 1)
+    label_studio.wait()
+    progress(step, 1, 1)
     backend.wait()
     worker.wait()
     return _Servers(settings, label_studio, backend, valkey, worker)

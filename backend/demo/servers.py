@@ -10,7 +10,6 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -81,16 +80,13 @@ class LocalStudio(LocalProcess):
         ]
         super().__init__(command, env, directory / "label-studio.log")
 
-    def wait(self, waiting: Callable[[float], None] = lambda seconds: None) -> None:
+    def wait(self) -> None:
         """Wait until it answers.
-
-        Args:
-            waiting: called about twice a second with the seconds gone by.
 
         Raises:
             StudioError: it ended, or did not answer in time; with the end of its log.
         """
-        wait_for(self, answers_ok(f"{self.url}/health"), "Label Studio", START_SECONDS, waiting)
+        wait_for(self, answers_ok(f"{self.url}/health"), "Label Studio", START_SECONDS)
 
 
 class LocalValkey(LocalProcess):

@@ -106,6 +106,11 @@ def stored_regions(regions: str) -> str:
     return regions if regions == "none" else f"{regions}-int8"
 
 
+def joined_id(*parts: str) -> str:
+    """An encoder's id from what decides its embeddings; parts that are empty are left out."""
+    return "-".join(part for part in parts if part)
+
+
 def in_batches(encoder: Encoder, images: Sequence[Image.Image], batch_size: int) -> ImageEmbeddings:
     """Prepare and encode images, ``batch_size`` at a time: the pixels of all would not fit."""
     starts = range(0, max(1, len(images)), batch_size)

