@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     precision: Precision = Field(
         "auto",
         description="`auto` (bfloat16 where the hardware supports it), `float32`, `bfloat16`, or "
-        "`int8` (on CPUs: up to three times as fast as float32).",
+        "`int8` (on CPUs: about twice as fast as float32).",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="Number of images encoded at once.")
     regions: Regions = Field(

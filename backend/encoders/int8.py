@@ -1,28 +1,31 @@
-"""Linear layers in 8-bit integers on the CPU, with PyTorch's own kernels.
+"""Linear layers in 8-bit integers on the CPU, with oneDNN's kernels that PyTorch brings.
 
-Weights are rounded once, by output channel; activations with every call, by their smallest and
-largest value (dynamic quantization, https://docs.pytorch.org/docs/stable/quantization.html). That
-needs no images, unlike static quantization. Everything else stays in float32.
-
-One call of a layer has one range of activations, so an image's embedding would depend on the images
-beside it: call a tower with one image at a time (and its tiles).
+Weights are rounded once, by output channel; activations with every call, each row (a token or a
+patch) by its own largest value. That needs no images to calibrate with, and an image's embedding
+does not depend on the images beside it, as it would with one range for a whole call. Everything
+else stays in float32.
 """
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ENGINES = ("onednn", "x86", "fbgemm")
-"""PyTorch's engines for quantized layers on x86, the fastest first."""
+INT8_CROPS = 8
+"""Crops of a forward pass: the activations of more do not stay in the caches."""
+
+_LEVELS = 127
+_ZERO = 128
+"""oneDNN is fast with unsigned activations only."""
+_SMALLEST = 1e-12
+"""A row or a channel of zeros has no scale."""
 
 
 class Int8Linear(nn.Module):
-    """A linear layer (..., in) to (..., out) with rounded weights.
+    """A linear layer (..., in) to (..., out) with rounded weights. Threads may share it.
 
     Args:
         weight: (out, in).
@@ -32,19 +35,40 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         weight = weight.detach().float()
-        # A channel of zeros has no scale.
-        scales = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12).double()
-        points = torch.zeros(len(weight), dtype=torch.long)
-        with warnings.catch_warnings():
-            # PyTorch 2.15 announces another interface, and has no kernel of this kind there yet.
-            warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
-            rounded = torch.quantize_per_channel(weight, scales, points, 0, torch.qint8)
-        offset = None if bias is None else bias.detach().float()
-        self._packed: Any = torch.ops.quantized.linear_prepack(rounded, offset)
+        scales = (weight.abs().amax(dim=1) / _LEVELS).clamp_(min=_SMALLEST)
+        rounded = (weight / scales[:, None]).round_().to(torch.int8)
+        offset = torch.zeros(len(weight)) if bias is None else bias.detach().float()
+        self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        # Those of the rows are then their largest values.
+        self._scales = scales / _LEVELS
+        self._points = torch.zeros(len(weight), dtype=torch.long)
+        self._offset = offset
+        # Conversion to integers cuts off; a half more rounds.
+        self._middle = torch.tensor(_ZERO + 0.5)
 
     def forward(self, values: Tensor) -> Tensor:
         """See the class."""
-        return cast(Tensor, torch.ops.quantized.linear_dynamic(values, self._packed, False))
+        rows = values.reshape(-1, values.shape[-1])
+        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+        largest.clamp_(min=_SMALLEST)
+        rounded = torch.addcmul(self._middle, rows, _LEVELS / largest).to(torch.uint8)
+        sums = torch.ops.onednn.qlinear_pointwise(
+            rounded,
+            1.0,
+            _ZERO,
+            self._packed,
+            self._scales,
+            self._points,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        torch.addcmul(self._offset, sums, largest, out=sums)
+        return cast(Tensor, sums.view(*values.shape[:-1], -1))
 
 
 class Int8Attention(nn.Module):
@@ -94,8 +118,6 @@ def to_int8(tower: nn.Module) -> None:
     """Replace a tower's linear layers, those of attention and patch embedding included."""
     from open_clip.transformer import ResidualAttentionBlock
 
-    available = torch.backends.quantized.supported_engines
-    torch.backends.quantized.engine = next(name for name in ENGINES if name in available)
     for name, layer in list(tower.named_children()):
         if isinstance(layer, nn.MultiheadAttention):
             # Others attend from tokens of their own.

@@ -54,6 +54,8 @@ SIGLIP_TEMPLATES = ("This is a photo of {}.",)
 """SigLIP's own template (arXiv 2303.15343)."""
 
 INT8_INSTRUCTIONS = ("avx512_vnni", "avx_vnni", "amx_int8")
+INT8_KIND = "int8r"
+"""What an id calls int8: rows have scales of their own."""
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 """Names of CPU extensions in Linux's /proc/cpuinfo."""
 
@@ -112,7 +114,7 @@ class OpenClipEncoder:
             return ""
         sparing = "LS_CLIP_REGIONS=none takes a tenth of the time, without a look at small objects"
         if self.precision == "float32" and has_instructions(INT8_INSTRUCTIONS):
-            sparing += "; LS_CLIP_PRECISION=int8 takes less than half (docs/encoders.md)"
+            sparing += "; LS_CLIP_PRECISION=int8 takes about half (docs/encoders.md)"
         return f"{self.short} encodes ten crops of each image on this CPU: {sparing}."
 
     def _id(self) -> str:
@@ -124,7 +126,7 @@ class OpenClipEncoder:
             hashlib.sha256(config.encode()).hexdigest()[:8],
             self._preprocessing.name,
             stored_regions(self.regions),
-            self.precision,
+            INT8_KIND if self.precision == "int8" else self.precision,
         )
 
     def _preprocessing_of(self, config: Any) -> Preprocessing:
@@ -225,10 +227,7 @@ class OpenClipEncoder:
             empty = np.zeros((0, REGIONS, self.dim), np.float32)
             return ImageEmbeddings(empty[:, 0], empty if has_regions else None)
         self.load()
-        # See `backend.encoders.int8` for why.
-        parts = prepared if self.precision == "int8" else [torch.cat(list(prepared))]
-        rows = np.concatenate([self._forward(part) for part in parts])
-        rows = rows.reshape(len(prepared), -1, self.dim)
+        rows = self._forward(torch.cat(list(prepared))).reshape(len(prepared), -1, self.dim)
         return ImageEmbeddings(rows[:, 0], rows[:, 1:] if has_regions else None)
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
@@ -238,10 +237,13 @@ class OpenClipEncoder:
     def _forward(self, pixels: torch.Tensor) -> Floats:
         import torch
 
+        from backend.encoders.int8 import INT8_CROPS
+
         autocast = self._earlier and self.precision == "bfloat16"
         parts: list[Floats] = []
         while len(pixels):
-            batch = pixels[: self.batch_size]
+            most = min(self.batch_size, INT8_CROPS) if self.precision == "int8" else self.batch_size
+            batch = pixels[:most]
             try:
                 with (
                     self._lock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,42 @@ def test_embeddings_stay_close_to_those_in_float32(kind: type[ImageTower], model
     with torch.inference_mode():
         cosines = (exact(pixels) * rounded(pixels)).sum(-1)
     assert cosines.shape == (2, 1 if kind is ImageTower else 10)
-    assert cosines.min() > 0.99
+    assert cosines.min() > 0.999
+
+
+@pytest.mark.parametrize("kind", [ImageTower, PatchTower])
+def test_an_embedding_does_not_depend_on_the_images_beside_it(kind: type[ImageTower]):
+    _, rounded = towers(kind, VIT)
+    pixels = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    # Its values are far larger than those of the others.
+    pixels[0] = 255 * (torch.arange(64) // 16 % 2)
+    with torch.inference_mode():
+        together = rounded(pixels)
+        alone = torch.cat([rounded(one[None]) for one in pixels])
+    assert (together - alone).abs().max() < 1e-5
+
+
+def test_threads_may_share_a_layer():
+    torch.manual_seed(7)
+    layer = Int8Linear(torch.randn(96, 64), torch.randn(96))
+    given = [torch.randn(rows, 64) for rows in range(1, 41)] * 5
+    expected = [layer(values) for values in given]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(layer, given))
+    assert all(torch.equal(ours, one) for ours, one in zip(found, expected, strict=True))
+
+
+def test_a_token_far_larger_than_the_others_leaves_them_exact():
+    torch.manual_seed(7)
+    weight, values = torch.randn(96, 64), torch.randn(10, 64)
+    values[3] *= 1000
+    exact, ours = values @ weight.T, Int8Linear(weight, None)(values)
+    assert torch.nn.functional.cosine_similarity(exact, ours).min() > 0.999
+
+
+def test_a_row_of_zeros_gives_the_bias():
+    bias = torch.randn(4)
+    assert torch.equal(Int8Linear(torch.randn(4, 8), bias)(torch.zeros(2, 8)), bias.expand(2, 4))
 
 
 def test_all_linear_layers_of_a_vision_transformer_are_rounded():
@@ -149,3 +185,4 @@ def test_the_precision_is_part_of_the_id(
         for precision in ("int8", "float32", "bfloat16")
     }
     assert len(ids) == 3
+    assert sum(each.endswith("-int8r") for each in ids) == 1

@@ -120,12 +120,10 @@ def test_batch_size_and_order_change_nothing(
     options = {"precision": precision, "regions": "none" if precision == "int8" else "tiles"}
     whole = encoder_of(kind, request, batch_size=4, **options).encode_images(PHOTOS)
     single = encoder_of(kind, request, batch_size=1, **options).encode_images(PHOTOS[::-1])
+    assert np.abs(whole.image - single.image[::-1]).max() < 1e-5
     if precision == "int8":
-        # A last bit may decide how a value is rounded.
-        assert (whole.image * single.image[::-1]).sum(1).min() > 0.9999
         return
     assert whole.regions is not None and single.regions is not None
-    assert np.abs(whole.image - single.image[::-1]).max() < 1e-5
     assert np.abs(whole.regions - single.regions[::-1]).max() < 1e-5
 
 
