@@ -32,6 +32,7 @@ from rq.worker_registration import register
 
 from backend import telemetry
 from backend.errors import ClipError, QueueError, SettingsError
+from backend.heap import use_one_heap
 from backend.processes import die_with_parent
 from backend.settings import Settings
 from jobs import queue
@@ -248,6 +249,7 @@ def main() -> int:
     from backend.logs import configure_logging
     from backend.settings import settings
 
+    use_one_heap()
     configure_logging(settings())
     try:
         work(settings(), sys.argv[1:])

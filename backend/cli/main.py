@@ -29,6 +29,7 @@ from backend.cli.labels import ask_about_renames, labels_app
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
 from backend.errors import ClipError, SettingsError
+from backend.heap import use_one_heap
 from backend.logs import configure_logging
 from backend.settings import load_settings
 
@@ -55,6 +56,7 @@ app.add_typer(store_app, name="store")
 
 def main() -> None:
     """Run the command line; an error that a person can fix is one message and exit code 1."""
+    use_one_heap()
     try:
         app()
     except ClipError as error:

@@ -104,11 +104,9 @@ class TensorPreprocessing:
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """The image, and its tiles where regions are wanted: uint8 (1 or 10, 3, size, size)."""
-        import numpy as np
         import torch
 
-        # A copy: PyTorch wants memory that it may write to.
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        pixels = _pixels(image)
         width, height = image.size
         boxes = [(0, 0, width, height), *(tile_boxes(width, height) if self._tiled else [])]
         return torch.cat([self._resized(pixels, box) for box in boxes])
@@ -126,7 +124,27 @@ class TensorPreprocessing:
         resized = interpolate(crop, target, mode=self._interpolation, antialias=True)
         # torchvision's rounding, so that the same columns are kept as in CLIP's training.
         row, column = (round((side - self._size) / 2) for side in target)
-        return resized[:, :, row : row + self._size, column : column + self._size]
+        return resized[:, :3, row : row + self._size, column : column + self._size]
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """An RGB image as unsigned bytes, channels innermost: (3 or 4, H, W), the fourth meaningless.
+
+    Pillow keeps four bytes a pixel. Reading them where they lie (the Arrow C data interface) saves
+    a third of the time of preparing a photo, and the interpreter lock is free meanwhile.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    width, height = image.size
+    try:
+        pixels = from_dlpack(pa.array(image).flatten()).view(height, width, 4)
+    except ValueError:
+        # Large images lie in several blocks. A copy: PyTorch wants memory that it may write to.
+        pixels = torch.from_numpy(np.array(image))
+    return pixels.permute(2, 0, 1)
 
 
 def _shortest_to(size: int, height: int, width: int) -> tuple[int, int]:

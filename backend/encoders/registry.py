@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import sys
 import threading
 from collections.abc import Callable
 
 from backend.encoders.base import Encoder
 from backend.errors import EncoderError
+from backend.heap import keep_freed_memory
 from backend.settings import Settings
 
 _known: dict[tuple[object, ...], list[Encoder]] = {}
 _lock = threading.Lock()
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_MAX = -4
 
 
 def get_encoder(
@@ -44,7 +41,7 @@ def get_encoder(
     )
     with _lock:
         if key not in _known:
-            _keep_freed_memory()
+            keep_freed_memory()
             _known[key] = _create(settings)
         encoders = _known[key]
     return next(
@@ -64,7 +61,7 @@ def new_encoder(settings: Settings) -> Encoder:
     Raises:
         EncoderError: as `get_encoder`.
     """
-    _keep_freed_memory()
+    keep_freed_memory()
     return _create(settings)[0]
 
 
@@ -78,20 +75,6 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of giving it back to the kernel (mallopt(3)).
-
-    A forward pass on the CPU allocates the same large blocks again and again, and the kernel zeroes
-    each of them: that was more than half of the offline encoder's time (benchmarks/bulk.py).
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _create(settings: Settings) -> list[Encoder]:

@@ -16,7 +16,7 @@ from backend.evaluation.choices import Choice, as_clip_error
 from backend.evaluation.cosines import CosineParts, Cosines
 from backend.evaluation.labelled_folder import FolderFiles, LabelledFolder
 from backend.evaluation.measures import version_of
-from backend.images.memory import give_back
+from backend.heap import give_back
 from backend.inference.batch_encoding import encode_batch
 from backend.inference.image_failures import Failures, as_image_error
 from backend.inference.preparer import Prepared, Preparer
@@ -141,9 +141,10 @@ class _Pass:
 
     def run(self, step: Callable[[int, int], None]) -> PassResult:
         """See `run_pass`."""
-        names, size = self._folder.names, self._settings.batch_size
+        names = self._folder.names
         models = [model for model in self._models if isinstance(model, _Model)]
         if models:
+            size = max(model.encoder.batch_size for model in models)
             files = FolderFiles(self._settings.max_image_bytes)
             preparer = Preparer(self._settings, models[0].encoder, files)
             try:

@@ -12,10 +12,11 @@ from typing import TypeVar
 
 from PIL import Image
 
+from backend.heap import use_one_heap
 from backend.images.decode import decode
 from backend.images.decoder_pool import DecoderPool
 from backend.images.headers import ordinary_bytes
-from backend.images.memory import MemoryBudget, share_heaps
+from backend.images.memory import MemoryBudget
 from backend.settings import Settings
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ class Decoder:
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_image_pixels
-        share_heaps()
+        use_one_heap()
         memory = settings.decode_memory
         self._ordinary = MemoryBudget(memory // _ORDINARY_SHARE)
         others = memory - memory // _ORDINARY_SHARE - memory // _KEPT_SHARE

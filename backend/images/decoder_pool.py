@@ -17,9 +17,10 @@ from typing import IO, Any, TypeVar
 from PIL import Image
 
 from backend.errors import ImageError, ImageReason
+from backend.heap import give_back
 from backend.images.conversions import bands
 from backend.images.decode import MOST_PIXELS
-from backend.images.memory import MemoryBudget, give_back
+from backend.images.memory import MemoryBudget
 
 T = TypeVar("T")
 

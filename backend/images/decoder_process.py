@@ -26,10 +26,10 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from backend.errors import ImageError, ImageReason
+from backend.heap import give_back
 from backend.images.conversions import bands
 from backend.images.decode import MOST_PIXELS, decode
 from backend.images.headers import webp_size
-from backend.images.memory import give_back
 from backend.processes import die_with_parent
 
 IDLE_SECONDS = 60.0

@@ -1,18 +1,13 @@
-"""Memory for decoding: a budget that many threads share, and giving back what was freed."""
+"""Memory for decoding: a budget that many threads share."""
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-_M_ARENA_MAX = -8
-"""The number of this option in glibc's malloc.h."""
-
+from backend.heap import give_back
 
 _SMALL_SHARE = 64
 """Less than this part of a budget is small: the next image uses the same memory again. To return it
@@ -62,29 +57,3 @@ class MemoryBudget:
                 self._changed.notify_all()
             if trim:
                 give_back()
-
-
-def give_back() -> None:
-    """Return freed memory to the system, where the C library is glibc.
-
-    It keeps freed blocks of up to 32 MB once blocks of that size were in use.
-    """
-    trim = _glibc("malloc_trim")
-    if trim is not None:
-        trim(0)
-
-
-def share_heaps() -> None:
-    """Let the threads that are started from now on share two heaps, where the C library is glibc.
-
-    Each thread would otherwise get a heap of its own, and what is free at the end of such a heap
-    cannot be given back.
-    """
-    configure = _glibc("mallopt")
-    if configure is not None:
-        configure(_M_ARENA_MAX, 2)
-
-
-def _glibc(name: str) -> Any:
-    """A function of glibc; None where the C library is another."""
-    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None

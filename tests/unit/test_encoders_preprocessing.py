@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
@@ -126,3 +127,25 @@ def test_earlier_pixels_of_the_offline_encoder_are_pillows():
     tile = image.crop(tile_boxes(70, 50)[4]).resize((224, 224), Image.Resampling.BICUBIC)
     expected = np.asarray(tile, np.float32) / 127.5 - 1.0
     assert np.array_equal(pixels[5].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+@pytest.mark.parametrize("tiled", [False, True])
+def test_pixels_are_the_same_read_where_they_lie_or_copied(
+    mode: str, tiled: bool, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(_: object) -> None:
+        raise ValueError("Image rows are not contiguous in memory.")
+
+    preprocessing = TensorPreprocessing(32, mode, "bicubic", tiled=tiled)
+    image = photo(3, 130, 90)
+    in_place = preprocessing.prepare(image)
+    monkeypatch.setattr(pa, "array", refuse)
+    assert torch.equal(in_place, preprocessing.prepare(image))
+    assert in_place.shape == (10 if tiled else 1, 3, 32, 32)
+
+
+def test_an_image_too_large_for_one_block_is_prepared():
+    assert TensorPreprocessing(32, "squash", "bicubic", tiled=False).prepare(
+        Image.new("RGB", (4000, 3000), (9, 8, 7))
+    )[0, :, 5, 5].tolist() == [9, 8, 7]
