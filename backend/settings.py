@@ -85,7 +85,13 @@ class Settings(BaseSettings):
         description="`auto` (bfloat16 where the hardware supports it), `float32`, `bfloat16`, or "
         "`int8` (on CPUs: about twice as fast as float32).",
     )
-    batch_size: int = Field(32, ge=1, le=4096, description="Number of images encoded at once.")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="Number of images encoded at once; `0`: 32 on a CPU, as many as have 256 crops "
+        "on a GPU.",
+    )
     regions: Regions = Field(
         "auto",
         description="What is scored in addition to the whole image: `none`, `cells` (ninths of the "

@@ -15,6 +15,8 @@ Floats = NDArray[np.float32]
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels, as Pillow counts them."""
 
+CPU_BATCH = 32
+"""Images that are encoded at once on a CPU; more are no faster."""
 REGIONS = 9
 """Regions embedded besides the whole image: a 3 x 3 grid."""
 
@@ -45,6 +47,9 @@ class Encoder(Protocol):
             image).
         device: what it computes on, e.g. ``cpu`` or ``cuda``.
         precision: what it computes in, e.g. ``float32``; texts may be in another.
+        batch_size: how many images it should be given at once.
+        concurrency: how many batches it should be given at the same time, each by a thread of its
+            own, so that its device never waits for the next one.
         draft_size: the fewest pixels along its shorter side that a JPEG may be decoded to.
         templates: prompt templates with one ``{}`` each; a label's embedding is their mean.
         multilingual: whether the text tower was trained on more than English.
@@ -65,6 +70,10 @@ class Encoder(Protocol):
     def device(self) -> str: ...  # noqa: D102
     @property
     def precision(self) -> str: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def concurrency(self) -> int: ...  # noqa: D102
     @property
     def draft_size(self) -> int: ...  # noqa: D102
     @property

@@ -6,6 +6,7 @@ Each tower is a module of one input and one output, so that it can be compiled o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -147,14 +148,19 @@ def _with_ninths(features: Tensor) -> Tensor:
 
 def _ninths(features: Tensor) -> Tensor:
     """The means of the ninths of a map (N, H, W, C) in reading order: (N, 9, C)."""
-    rows = _thirds(features.shape[1]).to(features)
-    columns = _thirds(features.shape[2]).to(features)
+    rows, columns = (
+        _thirds(length, features.dtype, features.device) for length in features.shape[1:3]
+    )
     return torch.einsum("nhwc,ih,jw->nijc", features, rows, columns).flatten(1, 2)
 
 
-def _thirds(length: int) -> Tensor:
-    """What each of so many pixels weighs in the mean of each third: (3, length), rows sum to 1."""
+@lru_cache(maxsize=64)
+def _thirds(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What each of so many pixels weighs in the mean of each third: (3, length), rows sum to 1.
+
+    Kept, since a CUDA graph cannot record how it comes to the device.
+    """
     edges = torch.arange(length + 1) * SIDE
     starts = torch.arange(SIDE)[:, None] * length
     overlap = edges[1:].minimum(starts + length) - edges[:-1].maximum(starts)
-    return overlap.clamp(min=0) / length
+    return (overlap.clamp(min=0) / length).to(device, dtype)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from backend.encoders.base import (
+    CPU_BATCH,
     REGIONS,
     Floats,
     ImageEmbeddings,
@@ -59,7 +60,7 @@ class OfflineEncoder:
 
     Args:
         regions: ``none``, ``cells`` or ``tiles``.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; 0: 32.
         earlier: prepare pixels as the first release did, bit for bit.
 
     Raises:
@@ -74,11 +75,12 @@ class OfflineEncoder:
     templates: tuple[str, ...] = ("a photo of {}",)
     multilingual = False
     advice = ""
+    concurrency = 1
     logit_scale = 1.0 / KERNEL_WIDTH
     logit_bias: float | None = None
 
     def __init__(
-        self, regions: str = "cells", batch_size: int = 32, *, earlier: bool = False
+        self, regions: str = "cells", batch_size: int = 0, *, earlier: bool = False
     ) -> None:
         if regions not in {"none", "cells", "tiles"}:
             raise RegionsError(
@@ -86,7 +88,7 @@ class OfflineEncoder:
                 "Set LS_CLIP_REGIONS to cells, tiles, none or auto.",
             )
         self.regions = regions
-        self.batch_size = batch_size
+        self.batch_size = batch_size or CPU_BATCH
         tiled = regions == "tiles"
         self._preprocessing: Preprocessing = (
             PillowPreprocessing(_to_tensor, tiled=tiled, crops_centre=False)

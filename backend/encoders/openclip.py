@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from backend.encoders.base import (
+    CPU_BATCH,
     REGIONS,
     Floats,
     ImageEmbeddings,
@@ -35,6 +36,7 @@ from backend.errors import EncoderError, RegionsError
 if TYPE_CHECKING:
     import torch
 
+    from backend.encoders.forward_passes import ForwardPasses
     from backend.encoders.image_tower import ImageTower
 
 log = logging.getLogger(__name__)
@@ -59,9 +61,14 @@ INT8_KIND = "int8r"
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 """Names of CPU extensions in Linux's /proc/cpuinfo."""
 
+GPU_CROPS = 256
+"""Crops of a forward pass on a GPU."""
+CUDA_BATCHES = 3
+"""One that the device computes, one that waits for it there, and one on its way."""
+
 
 class OpenClipEncoder:
-    """An open_clip model. Thread-safe: one forward pass at a time.
+    """An open_clip model. Thread-safe: forward passes are started one after the other.
 
     Args:
         source: the model and its files.
@@ -69,7 +76,8 @@ class OpenClipEncoder:
         precision: ``auto``, ``float32``, ``bfloat16`` or ``int8``.
         regions: ``auto`` (cells where the model has a feature map, else tiles), ``none``,
             ``cells``, ``patches`` or ``tiles``.
-        batch_size: images per forward pass; halved when the device runs out of memory.
+        batch_size: images that are encoded at once; 0: 32 on a CPU, and on a GPU as many as have
+            256 crops. A forward pass has fewer crops once the device has run out of memory.
         earlier: compute as the first release did, bit for bit.
 
     Raises:
@@ -83,17 +91,19 @@ class OpenClipEncoder:
         device: str = "auto",
         precision: str = "auto",
         regions: str = "auto",
-        batch_size: int = 32,
+        batch_size: int = 0,
         earlier: bool = False,
     ) -> None:
         import torch
 
-        self.batch_size = batch_size
         self._device = _device(torch, device)
         self.precision = _precision(torch, self._device, precision)
         self._source = source
         self._earlier = earlier
         self.regions = _regions(source, regions, earlier)
+        self.concurrency = CUDA_BATCHES if self._is_streamed else 1
+        self.batch_size = batch_size or self._usual_batch_size()
+        self._crops = batch_size or (CPU_BATCH if self._device.type == "cpu" else GPU_CROPS)
         self.short = source.model_name.lower()[:24]
         self.multilingual = source.is_multilingual
         self.templates = SIGLIP_TEMPLATES if source.is_siglip else CLIP_TEMPLATES
@@ -108,6 +118,15 @@ class OpenClipEncoder:
         self._text_lock = threading.Lock()
         self._loaded = False
         self._scale: tuple[float, float | None] = (100.0, None)
+
+    @property
+    def _is_streamed(self) -> bool:
+        return self._device.type == "cuda" and not self._earlier
+
+    def _usual_batch_size(self) -> int:
+        if self._device.type == "cpu":
+            return CPU_BATCH
+        return GPU_CROPS // (1 + REGIONS) if self.regions == "tiles" else GPU_CROPS
 
     def _advice(self) -> str:
         if self._device.type != "cpu" or self.regions != "tiles":
@@ -157,6 +176,12 @@ class OpenClipEncoder:
         self.load()
         return self._scale[1]
 
+    @property
+    def tower(self) -> ImageTower:
+        """The image tower, on its device."""
+        self.load()
+        return self._passes.tower
+
     def load(self) -> None:
         """Read the weights, at the first call only.
 
@@ -177,9 +202,19 @@ class OpenClipEncoder:
                 float(model.logit_scale.exp()),
                 None if bias is None else float(bias),
             )
-        self._tower = self._tower_of(model.visual).eval().to(self._device)
+        self._passes = self._passes_of(self._tower_of(model.visual).eval().to(self._device))
         self._texts: Any = model.eval().to(self._device)
         self._loaded = True
+
+    def _passes_of(self, tower: ImageTower) -> ForwardPasses:
+        from backend.encoders.forward_passes import DirectPasses, StreamedPasses
+        from backend.encoders.int8 import INT8_CROPS
+
+        if self._is_streamed:
+            return StreamedPasses(tower, self._device, self._crops)
+        crops = min(self._crops, INT8_CROPS) if self.precision == "int8" else self._crops
+        autocast = self._earlier and self.precision == "bfloat16"
+        return DirectPasses(tower, self._device, crops, autocast=autocast)
 
     def _tower_of(self, visual: torch.nn.Module) -> ImageTower:
         import torch
@@ -220,48 +255,20 @@ class OpenClipEncoder:
 
     def encode_prepared(self, prepared: Sequence[torch.Tensor]) -> ImageEmbeddings:
         """Embed images from `prepare`, the crops of all of them together."""
-        import torch
-
         has_regions = self.regions != "none"
         if not prepared:
             empty = np.zeros((0, REGIONS, self.dim), np.float32)
             return ImageEmbeddings(empty[:, 0], empty if has_regions else None)
         self.load()
-        rows = self._forward(torch.cat(list(prepared))).reshape(len(prepared), -1, self.dim)
+        with self._lock:
+            finish = self._passes.start(prepared)
+        # Others may start meanwhile.
+        rows = finish().reshape(len(prepared), -1, self.dim)
         return ImageEmbeddings(rows[:, 0], rows[:, 1:] if has_regions else None)
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
         """Embed RGB images with the model's own preprocessing."""
         return in_batches(self, images, self.batch_size)
-
-    def _forward(self, pixels: torch.Tensor) -> Floats:
-        import torch
-
-        from backend.encoders.int8 import INT8_CROPS
-
-        autocast = self._earlier and self.precision == "bfloat16"
-        parts: list[Floats] = []
-        while len(pixels):
-            most = min(self.batch_size, INT8_CROPS) if self.precision == "int8" else self.batch_size
-            batch = pixels[:most]
-            try:
-                with (
-                    self._lock,
-                    torch.inference_mode(),
-                    torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=autocast),
-                ):
-                    embedded = self._tower(batch.to(self._device))
-                parts.append(normalise(embedded.float().cpu().numpy()))
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                torch.cuda.empty_cache()
-                # For all later batches too: they would only fail again.
-                self.batch_size = len(batch) // 2
-                log.warning("The device is out of memory: batches of %d now.", self.batch_size)
-                continue
-            pixels = pixels[len(batch) :]
-        return np.concatenate(parts)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are, without a template: float32 (C, dim), rows L2-normalised."""

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import StoreError
-from backend.images.address import loggable, store_address
+from backend.images.address import store_address
 from backend.images.direct import Source
-from backend.inference.batch_encoding import encode_batch
-from backend.inference.embedding_writer import EmbeddingWriter
-from backend.inference.image_failures import Failures, as_image_error, count, late
+from backend.inference.embedding_writer import EmbeddingWriter, store_failed
+from backend.inference.encoding_queue import EncodingQueue
+from backend.inference.encoding_run import EncodingRun, Limits, Step
+from backend.inference.image_failures import Failures, count, late
 from backend.inference.known_images import KnownImages
-from backend.inference.preparer import Known, Prepared, Preparer
+from backend.inference.preparer import Known, Preparer
 from backend.settings import Settings
 from backend.storage.embedding_cache import EmbeddingCache
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding
 
-log = logging.getLogger(__name__)
-
 Embedded = tuple[dict[str, Embedding], Failures]
 """Image address -> embedding, and address -> failure; every address is in one of the two."""
-URGENT = 8
-"""Images encoded at once where there is a deadline: a batch cannot be cut short."""
-BEAT_SECONDS = 1.0
-"""While no image is ready, `Step` is called this often."""
-
-Step = Callable[[int, int, int], None]
-"""Called after each batch, and while images take long, with the numbers of images that the store
-had already, that were encoded and that failed so far; may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +63,7 @@ class Embedder:
         self._preparer = Preparer(settings, encoder, fetcher)
         self._known = KnownImages(settings, store)
         self._cache = EmbeddingCache(store.vectors, encoder.id, encoder.dim)
-        self._encoding = threading.Lock()
+        self._encoding = EncodingQueue(encoder)
 
     def embed(self, values: Sequence[str], deadline_seconds: float | None = None) -> Embedded:
         """Embeddings of these images; what the store lacks is fetched, encoded and stored.
@@ -94,9 +81,8 @@ class Embedder:
         missing = {value: addresses[value] for value in addresses if value not in stored}
         if not missing:
             return stored, {}
-        fresh, failures = self._encode_missing(missing, deadline)
-        count(failures)
-        return stored | fresh, failures
+        run = self._encode_missing(missing, deadline)
+        return stored | run.embeddings, run.failures
 
     def stored(self, values: Sequence[str]) -> Embedded:
         """Embeddings of those of these images that the store has; the others fail with ``timeout``.
@@ -143,19 +129,18 @@ class Embedder:
         cached = len(addresses) - len(missing)
         telemetry.CACHE_HITS.inc(cached)
         step(cached, 0, 0)
-        fresh, failures = self._encode_missing(
+        run = self._encode_missing(
             missing,
             None,
             lambda same, done, failed: step(cached + same, done, failed),
             asked,
         )
-        count(failures)
-        same = len(missing) - len(fresh) - len(failures)
-        changed = tuple(value for value in fresh if addresses[value] in asked)
+        same = len(missing) - len(run.embeddings) - len(run.failures)
+        changed = tuple(value for value in run.embeddings if addresses[value] in asked)
         answered = sum(
-            address in asked and value not in failures for value, address in missing.items()
+            address in asked and value not in run.failures for value, address in missing.items()
         )
-        return Filled(len(fresh), cached + same, failures, answered, changed)
+        return Filled(len(run.embeddings), cached + same, run.failures, answered, changed)
 
     def needs_nothing(self, values: Sequence[str], *, revalidate: bool = False) -> bool:
         """Whether `fill` with these arguments would fetch nothing.
@@ -187,7 +172,7 @@ class Embedder:
         try:
             embeddings = self._cache.get(addresses.values())
         except StoreError as error:
-            self._store_failed(error, strict)
+            store_failed(error, strict)
             return {}
         stored = {
             value: embeddings[address]
@@ -199,153 +184,21 @@ class Embedder:
 
     def _encode_missing(
         self,
-        missing: dict[str, str],
+        missing: Mapping[str, str],
         deadline: float | None,
         step: Step | None = None,
-        asked: Mapping[str, Known] | None = None,
-    ) -> tuple[dict[str, Embedding], Failures]:
-        """Fetch and encode images; with a ``step``, store failures are raised, else logged.
-
-        An image that is asked for, and is the one that is known, is in neither of the results.
-        """
-        known = {} if asked is None else asked
-        strict, tell = step is not None, step or (lambda same, done, failed: None)
-        writer = EmbeddingWriter(self._encoder, self._store, self._known, is_run=strict)
-        embeddings: dict[str, Embedding] = {}
-        failures: Failures = {}
-        same: list[Prepared] = []
-        told = 0
-        jobs: dict[Future[Prepared], str] = {}
-        queue = deque(missing.items())
-        ready: list[Prepared] = []
-        # Only so many images wait decoded: memory stays flat however long the list is.
-        size = (
-            self._settings.batch_size
-            if deadline is None
-            else min(URGENT, self._settings.batch_size)
+        known: Mapping[str, Known] | None = None,
+    ) -> EncodingRun:
+        """Fetch and encode images; with a ``step``, store failures are raised, else logged."""
+        writer = EmbeddingWriter(self._encoder, self._store, self._known, is_run=step is not None)
+        run = EncodingRun(
+            self._preparer,
+            self._encoding,
+            writer,
+            self._known,
+            limits=Limits.of(self._encoder, self._settings.fetch_workers, deadline),
+            step=step or (lambda same, done, failed: None),
         )
-        in_flight = self._settings.fetch_workers + size
-        try:
-            while (queue or jobs) and not _passed(deadline):
-                while queue and self._may_fetch(jobs, in_flight, deadline is not None):
-                    value, address = queue.popleft()
-                    jobs[self._preparer.submit(value, address, known.get(address))] = value
-                done, _ = wait(jobs, timeout=_beat(deadline), return_when=FIRST_COMPLETED)
-                if not done:
-                    if strict:
-                        writer.flush_if_due()
-                    tell(len(same), len(embeddings), len(failures))
-                for image in _collected(done, jobs, failures):
-                    (same if image.pixels is None else ready).append(image)
-                # With a deadline, no image that is ready waits for those that are not; without one,
-                # only as long as others become ready.
-                enough = size if deadline is None and done else 1
-                while len(ready) >= enough and not _passed(deadline):
-                    batch, ready = ready[:size], ready[size:]
-                    self._encode(batch, deadline, writer, embeddings, failures)
-                    tell(len(same), len(embeddings), len(failures))
-                if len(same) - told >= size:
-                    self._known.remember(same[told:])
-                    told = len(same)
-                    tell(len(same), len(embeddings), len(failures))
-            if not _passed(deadline):
-                self._encode(ready, deadline, writer, embeddings, failures)
-        finally:
-            for job in jobs:
-                job.cancel()
-            if strict:
-                # Also when the run is stopped.
-                writer.flush()
-        if strict:
-            self._known.remember(same[told:])
-        tell(len(same), len(embeddings), len(failures))
-        unchanged = {image.value for image in same}
-        left = missing.keys() - embeddings.keys() - failures.keys() - unchanged
-        failures |= {value: late() for value in left}
-        return embeddings, failures
-
-    def _may_fetch(
-        self, jobs: dict[Future[Prepared], str], in_flight: int, is_urgent: bool
-    ) -> bool:
-        """Whether another image may be fetched.
-
-        Costly images keep no others waiting, and where there is no deadline, few of them do.
-        """
-        costly = self._preparer.costly_of(jobs)
-        if len(jobs) - costly >= in_flight:
-            return False
-        return is_urgent or not jobs or (costly < in_flight and self._preparer.has_room)
-
-    def _encode(
-        self,
-        batch: list[Prepared],
-        deadline: float | None,
-        writer: EmbeddingWriter,
-        embeddings: dict[str, Embedding],
-        failures: Failures,
-    ) -> None:
-        """Add each image of the batch to the embeddings or the failures; late ones to neither."""
-        left = _left(deadline)
-        # One at a time: an image that two requests bring at once must not be encoded twice, since
-        # another batch may give another last bit.
-        if not batch or not self._encoding.acquire(timeout=-1 if left is None else left):
-            return
-        try:
-            embeddings |= self._encode_alone(batch, writer, failures)
-        finally:
-            self._encoding.release()
-
-    def _encode_alone(
-        self, batch: list[Prepared], writer: EmbeddingWriter, failures: Failures
-    ) -> dict[str, Embedding]:
-        try:
-            known = writer.embeddings(image.key for image in batch)
-        except StoreError as error:
-            self._store_failed(error, writer.is_run)
-            known = {}
-        fresh = list({image.key: image for image in batch if image.key not in known}.values())
-        started = time.monotonic()
-        rows, broken = encode_batch(self._encoder, fresh)
-        if fresh:
-            telemetry.ENCODE_SECONDS.observe(time.monotonic() - started)
-            telemetry.IMAGES_ENCODED.inc(len(rows))
-        known |= {row.key: row.embedding for row in rows}
-        failures |= {image.value: broken[image.key] for image in batch if image.key in broken}
-        try:
-            writer.add(rows, [image for image in batch if image.key not in broken])
-        except StoreError as error:
-            # The answer does not depend on it: the image is encoded again next time.
-            self._store_failed(error, writer.is_run)
-        return {image.value: known[image.key] for image in batch if image.key in known}
-
-    def _store_failed(self, error: StoreError, strict: bool) -> None:
-        telemetry.STORE_FAILURES.inc()
-        if strict:
-            raise error
-        log.error("%s", error)
-
-
-def _collected(
-    done: Iterable[Future[Prepared]], jobs: dict[Future[Prepared], str], failures: Failures
-) -> Iterator[Prepared]:
-    """The images of finished jobs; the others go to the failures."""
-    for job in done:
-        value = jobs.pop(job)
-        try:
-            yield job.result()
-        except Exception as error:
-            failure = failures[value] = as_image_error(error)
-            log.warning("image %s: %s (%s)", loggable(value), error, failure.reason)
-
-
-def _passed(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
-
-
-def _beat(deadline: float | None) -> float:
-    left = _left(deadline)
-    return BEAT_SECONDS if left is None else min(BEAT_SECONDS, left)
-
-
-def _left(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+        run.run(missing, known or {})
+        count(run.failures)
+        return run

@@ -6,20 +6,37 @@ waits until there is enough of it, or for some seconds: as long as a crash costs
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from backend import telemetry
 from backend.encoders.base import Encoder
+from backend.errors import StoreError
 from backend.inference.known_images import KnownImages
 from backend.inference.preparer import Prepared
 from backend.storage.store import Store
 from backend.storage.vectors import Embedding, NewEmbedding
 
+log = logging.getLogger(__name__)
+
 ROWS = 1024
 """Embeddings that a run writes at once, at most."""
 SECONDS = 15.0
 """For which they wait, at most."""
+
+
+def store_failed(error: StoreError, is_run: bool) -> None:
+    """What is done about it: a run stops, and any other answer does without the store.
+
+    Raises:
+        StoreError: the same, in a run.
+    """
+    telemetry.STORE_FAILURES.inc()
+    if is_run:
+        raise error
+    log.error("%s", error)
 
 
 class EmbeddingWriter:

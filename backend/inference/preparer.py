@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Container
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -91,10 +91,10 @@ class Preparer:
         self._run(self._fetching, outcome, self._fetch, value, address, known)
         return outcome
 
-    def costly_of(self, jobs: Collection[Future[Prepared]]) -> int:
+    def costly_of(self, jobs: Container[Future[Prepared]]) -> int:
         """How many of these futures wait for a decoder process, or are in one."""
         with self._lock:
-            return sum(job in self._costly for job in jobs)
+            return sum(job in jobs for job in self._costly)
 
     @property
     def has_room(self) -> bool:

@@ -152,7 +152,7 @@ def test_the_weights_of_a_pass_are_freed_before_those_of_the_next_are_read(
             if not encoder._loaded:
                 alive_at_load.append(sum(tower() is not None for tower in towers))
                 load()
-                towers.append(weakref.ref(encoder._tower))
+                towers.append(weakref.ref(encoder.tower))
 
         encoder.load = count_and_load
         return encoder

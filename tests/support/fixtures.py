@@ -37,7 +37,7 @@ def make_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRuntime
     """Makes runtimes around a stub encoder; all share one store unless ``store`` is given."""
 
     def make(encoder: Any = None, **values: Any) -> Runtime:
-        chosen = encoder or StubEncoder()
+        chosen = encoder or StubEncoder(batch_size=values.get("batch_size", 32))
         monkeypatch.setattr("backend.runtime.get_encoder", lambda *_: chosen)
         store = values.pop("store", tmp_path / "store")
         return Runtime(make_settings(store, **values))

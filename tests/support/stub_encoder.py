@@ -20,6 +20,7 @@ class StubEncoder:
     regions = "cells"
     device = "cpu"
     precision = "float32"
+    concurrency = 1
     draft_size = 64
     templates = ("a photo of {}.",)
     multilingual = False
@@ -27,8 +28,9 @@ class StubEncoder:
     logit_scale = 10.0
     logit_bias: float | None = None
 
-    def __init__(self, encoder_id: str = "stub-1") -> None:
+    def __init__(self, encoder_id: str = "stub-1", batch_size: int = 32) -> None:
         self.id = encoder_id
+        self.batch_size = batch_size
         self.images = 0
         self.batches = 0
         self.before: Callable[[], object] = lambda: None

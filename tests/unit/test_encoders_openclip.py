@@ -167,7 +167,8 @@ def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
     expected = encoder_of("clip", request, batch_size=4).encode_images(PHOTOS[:4])
     encoder = encoder_of("clip", request, batch_size=32)
     encoder.load()
-    encode, sizes = encoder._tower.forward, []
+    tower = encoder.tower
+    encode, sizes = tower.forward, []
 
     def tight(pixels: torch.Tensor) -> torch.Tensor:
         sizes.append(len(pixels))
@@ -175,10 +176,12 @@ def test_a_device_out_of_memory_halves_the_batch_for_good_and_goes_on(
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return encode(pixels)
 
-    monkeypatch.setattr(encoder._tower, "forward", tight)
+    monkeypatch.setattr(tower, "forward", tight)
     ours = encoder.encode_images(PHOTOS[:4])
     assert np.abs(ours.image - expected.image).max() < 1e-5
-    assert encoder.batch_size == 8
+    encoder.encode_images(PHOTOS[:4])
+    assert sizes[0] == 32
+    assert sizes[1:3] == [16, 8]
     assert max(sizes[3:]) <= 8
 
 
