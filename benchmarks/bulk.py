@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from backend.heap import use_one_heap
 from benchmarks import bulk_runs, bulk_stages, report
 from benchmarks.bulk_servers import Servers, machine
 from benchmarks.bulk_upstream import upstream
@@ -116,6 +117,7 @@ def ignore_the_environment() -> None:
 def main() -> None:
     """Command line."""
     options = parsed()
+    use_one_heap()
     ignore_the_environment()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)

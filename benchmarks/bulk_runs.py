@@ -162,7 +162,7 @@ def _from_disk(servers: Servers, settings: Settings, encoder: Encoder) -> tuple[
         encoder.prepare(decode(servers.read(address(name)), settings.max_image_pixels))
         for name in names
     ]
-    parts = [*batches(prepared, settings.batch_size)]
+    parts = [*batches(prepared, encoder.batch_size)]
     encoder.encode_prepared(parts[0])
 
     def alone() -> float:
@@ -294,7 +294,7 @@ def _make_up(servers: Servers, settings: Settings, encoder: Encoder, values: Seq
     pixels = [decode(servers.read(address(name)), settings.max_image_pixels) for name in photos]
     encoded = encoder.encode_images(pixels)
     chance = np.random.default_rng(0)
-    for part in batches([*enumerate(values)], settings.batch_size):
+    for part in batches([*enumerate(values)], encoder.batch_size):
         rows = []
         for index, value in part:
             at = index % len(photos)

@@ -231,7 +231,7 @@ def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -
         return encoder.prepare(image)
 
     prepared = [*map(prepare, data)]
-    parts = [*batches(prepared, settings.batch_size)]
+    parts = [*batches(prepared, encoder.batch_size)]
     # The first pass of a size allocates memory that later ones find.
     for warm in (parts[0], prepared[:1]):
         encoder.encode_prepared(warm)
@@ -243,7 +243,7 @@ def _encoder(scale: _Scale, name: str, encoder: Encoder, count: int, few: int) -
     singles = [[image] for image in prepared[:few]]
     alone = scale.weigh(len(singles), lambda: _drop(map(encoder.encode_prepared, singles)))
     used = scale.weigh(len(prepared), lambda: _drop(map(encoder.encode_prepared, parts)))
-    encoding = Stage(f"encode ({name})", f"batches of {settings.batch_size}", alone, used)
+    encoding = Stage(f"encode ({name})", f"batches of {encoder.batch_size}", alone, used)
     return [decoding, encoding]
 
 

@@ -16,8 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image, features
+from PIL import features
 
 from backend.encoders.offline import OfflineEncoder
 from backend.images.decode import decode
@@ -25,6 +24,7 @@ from backend.images.decoder import Decoder
 from backend.images.decoder_pool import DecoderPool
 from backend.images.memory import MemoryBudget
 from backend.settings import Settings, load_settings
+from benchmarks.photos import made_photo
 from benchmarks.report import put, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -34,15 +34,6 @@ GOAL = 1.05
 PROCESS_ROUNDS = 3
 
 Files = Sequence[bytes]
-
-
-def made_photo(width: int, height: int) -> Image.Image:
-    """A photo with some noise, the same at each call."""
-    chance = np.random.default_rng(0)
-    coarse = chance.integers(0, 256, (height // 40, width // 40, 3), np.uint8)
-    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-    noise = chance.integers(-6, 7, (height, width, 1), np.int16)
-    return Image.fromarray((smooth + noise).clip(0, 255).astype(np.uint8))
 
 
 def made_photos() -> dict[str, Files]:

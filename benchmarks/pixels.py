@@ -13,7 +13,6 @@ import argparse
 import importlib
 import time
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -28,7 +27,7 @@ from backend.evaluation.measures import MIN_POSITIVES
 from backend.images.decode import MOST_PIXELS, decode
 from backend.vlpl import metrics
 from benchmarks.data import load_folder
-from benchmarks.decoding import made_photo
+from benchmarks.photos import made_jpeg
 from benchmarks.report import put, table
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
@@ -38,13 +37,6 @@ FEW = 200
 """Photos of the folder that are timed."""
 
 Files = Sequence[bytes]
-
-
-def made_jpeg(width: int, height: int) -> bytes:
-    """A photo with some noise."""
-    out = BytesIO()
-    made_photo(width, height).save(out, "JPEG", quality=90)
-    return out.getvalue()
 
 
 def ways() -> dict[str, Callable[[Files], object]]:

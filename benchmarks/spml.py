@@ -24,7 +24,7 @@ import torch
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.settings import Settings
-from benchmarks import paper, protocol, report
+from benchmarks import paper, plots, protocol, report
 from benchmarks.data import Dataset, load_folder, load_scores
 from benchmarks.suggestions import suggestion_quality
 
@@ -176,12 +176,12 @@ def write(sections: list[Section]) -> None:
     by_title = {title: rows for title, _, rows in sections}
     curve = by_title["Learning curve, coco-dev"]
     floor = curve[0]["anchored"]["mean"]
-    report.plot_curve(curve, images / "benchmark-curve.png")
+    plots.plot_curve(curve, images / "benchmark-curve.png")
     single = by_title["One positive per photo and 100 reviewed photos, coco-dev"]
-    report.plot_bars(single, "objective", images / "benchmark-single-positive.png", floor)
+    plots.plot_bars(single, "objective", images / "benchmark-single-positive.png", floor)
     presets = by_title["Pseudo-labels, VOC2012"]
-    report.plot_presets(presets, images / "benchmark-pseudo-labels.png")
-    plots = {
+    plots.plot_presets(presets, images / "benchmark-pseudo-labels.png")
+    pictures = {
         "Learning curve, coco-dev": "benchmark-curve.png",
         "One positive per photo and 100 reviewed photos, coco-dev": "benchmark-single-positive.png",
         "Pseudo-labels, VOC2012": "benchmark-pseudo-labels.png",
@@ -189,8 +189,8 @@ def write(sections: list[Section]) -> None:
     parts = []
     for title, note, rows in sections:
         part = f"## {title}\n\n{note}\n\n{report.table(rows)}"
-        if title in plots:
-            part += f"\n\n![{title}](img/{plots[title]})"
+        if title in pictures:
+            part += f"\n\n![{title}](img/{pictures[title]})"
         parts.append(part)
     report.put(ROOT / "docs" / "benchmark.md", START, END, "\n\n".join(parts))
 
