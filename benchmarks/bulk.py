@@ -22,7 +22,6 @@ from typing import Any
 
 import torch
 
-from backend.heap import use_one_heap
 from benchmarks import bulk_runs, bulk_stages, report
 from benchmarks.bulk_servers import Servers, machine
 from benchmarks.bulk_upstream import upstream
@@ -117,7 +116,9 @@ def ignore_the_environment() -> None:
 def main() -> None:
     """Command line."""
     options = parsed()
-    use_one_heap()
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        # What `backend.heap.use_one_heap` does for ls-clip; here threads have been started already.
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, "MALLOC_ARENA_MAX": "1"})
     ignore_the_environment()
     if options.threads:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)

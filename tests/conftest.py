@@ -21,6 +21,9 @@ KINDS = ("unit", "integration", "golden", "e2e")
 # Before torch is imported, here or in a process that a test starts: OpenMP's threads otherwise spin
 # while they wait, and two test processes with their servers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Where compiled modules are not kept, each of the processes that tests start compiles thousands.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A console takes its width from these when it is made, i.e. when the command line is imported.
 for size in ("COLUMNS", "LINES"):
     os.environ.pop(size, None)

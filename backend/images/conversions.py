@@ -45,7 +45,7 @@ def to_rgb(
         white: the value of white in an image of 16-bit grey.
         is_negative: whether small values are bright in an image of 16- or 32-bit grey.
         is_unsigned: whether 32-bit integers, which Pillow takes for signed ones, are not.
-        gamma: as in `backend.images.source.Source`.
+        gamma: as in `backend.images.encoded.EncodedImage`.
     """
     if image.mode.startswith(("I", "F")):
         return _with_gamma(_grey_to_rgb(image, white, is_negative, is_unsigned), gamma)

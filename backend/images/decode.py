@@ -18,6 +18,7 @@ from PIL import Image, ImageFile, TiffImagePlugin
 from backend.errors import ImageError, ImageReason
 from backend.images import partial, png, tiff
 from backend.images.conversions import to_rgb
+from backend.images.encoded import EncodedImage
 from backend.images.headers import (
     MAX_SCANS,
     has_too_many_scans,
@@ -32,7 +33,6 @@ from backend.images.orientation import TRANSPOSE_BY_ORIENTATION, left_to_turn
 from backend.images.partial import MissingRows
 from backend.images.planes import has_planes, merged
 from backend.images.refusals import FORMATS, explained, too_many_pixels
-from backend.images.source import Source
 
 # Without this Pillow would import its plugins for all formats at the first WebP, TIFF or AVIF file.
 for _plugin in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
@@ -84,7 +84,7 @@ def decode(
     try:
         if is_heic(data):
             return _decode_heic(data, most, reserve)
-        rgb, orientation = _decode(_source(data), most, draft_size, reserve)
+        rgb, orientation = _decode(_encoded(data), most, draft_size, reserve)
         transpose = TRANSPOSE_BY_ORIENTATION.get(orientation)
         return rgb.transpose(transpose) if transpose is not None else rgb
     except ImageError:
@@ -99,15 +99,15 @@ def decode(
         raise explained(data, error) from error
 
 
-def _source(data: bytes) -> Source:
+def _encoded(data: bytes) -> EncodedImage:
     if data[:8] == png.SIGNATURE:
-        return png.source_of(data)
+        return png.encoded_of(data)
     if data[:3] == b"\xff\xd8\xff":
-        return Source(data, jpeg_orientation(data))
+        return EncodedImage(data, jpeg_orientation(data))
     if data[:4] == b"RIFF":
-        return Source(partial.whole_webp(data))
+        return EncodedImage(partial.whole_webp(data))
     # Pillow asks for the major brand.
-    return Source(data[:8] + b"avif" + data[12:] if is_avif(data) else data)
+    return EncodedImage(data[:8] + b"avif" + data[12:] if is_avif(data) else data)
 
 
 def _decode_heic(data: bytes, max_pixels: int, reserve: Reserve) -> Image.Image:
@@ -120,48 +120,48 @@ def _decode_heic(data: bytes, max_pixels: int, reserve: Reserve) -> Image.Image:
 
 
 def _decode(
-    source: Source, max_pixels: int, draft_size: int | None, reserve: Reserve
+    encoded: EncodedImage, max_pixels: int, draft_size: int | None, reserve: Reserve
 ) -> tuple[Image.Image, int]:
     """The image, and how it has to be turned."""
-    tags = tiff.directory(source.data)
+    tags = tiff.directory(encoded.data)
     if tags is not None and has_planes(tags):
         size = tiff.size_of(tags)
         _check_pixels(size, max_pixels)
-        reserve(size[0] * size[1] * pixel_bytes("TIFF") + 2 * len(source.data))
-        return to_rgb(merged(source.data, tags)), tiff.orientation_of(tags)
-    _check_pixels(webp_size(source.data), max_pixels)
-    if has_too_many_scans(source.data):
+        reserve(size[0] * size[1] * pixel_bytes("TIFF") + 2 * len(encoded.data))
+        return to_rgb(merged(encoded.data, tags)), tiff.orientation_of(tags)
+    _check_pixels(webp_size(encoded.data), max_pixels)
+    if has_too_many_scans(encoded.data):
         raise ImageError(
             ImageReason.TOO_COSTLY,
             f"The JPEG has more than {MAX_SCANS} scans, each of which is another pass over the "
             "image.",
             "Open it in an image editor, save it again and replace it.",
         )
-    with _opened(source) as image:
-        _check_pixels(source.canvas or image.size, max_pixels)
-        reserve(_needed_bytes(image, source, draft_size))
+    with _opened(encoded) as image:
+        _check_pixels(encoded.canvas or image.size, max_pixels)
+        reserve(_needed_bytes(image, encoded, draft_size))
         name, start = image.format, image.tile[0][2] if image.tile else 0
         try:
-            return _finished(image, source, draft_size)
+            return _finished(image, encoded, draft_size)
         except MemoryError:
             raise
         except Exception as error:
             failure = error.with_traceback(None)
     # The memory of the first try is free again.
     del image
-    rest = partial.for_another_try(source, name, start)
+    rest = partial.for_another_try(encoded, name, start)
     if rest is None:
         raise failure
     try:
         with _opened(rest) as image:
-            return _finished(image, source, draft_size, partial.load_part)
+            return _finished(image, encoded, draft_size, partial.load_part)
     except partial.TooLittleError:
         raise failure from None
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[ImageFile.ImageFile]:
-    with Image.open(source.opened(), formats=FORMATS) as image:
+def _opened(encoded: EncodedImage) -> Iterator[ImageFile.ImageFile]:
+    with Image.open(encoded.opened(), formats=FORMATS) as image:
         # Pillow would turn a TIFF or an AVIF file as its XMP data says.
         image.info.pop("xmp", None)
         yield image
@@ -169,7 +169,7 @@ def _opened(source: Source) -> Iterator[ImageFile.ImageFile]:
 
 def _finished(
     image: ImageFile.ImageFile,
-    source: Source,
+    encoded: EncodedImage,
     draft_size: int | None,
     load: Callable[[ImageFile.ImageFile], MissingRows] = partial.load_all,
 ) -> tuple[Image.Image, int]:
@@ -182,13 +182,13 @@ def _finished(
     frame = image.tile[0][1] if image.format == "GIF" else None
     missing = load(image)
     # Pillow gives what an AVIF's irot and imir say as its EXIF orientation.
-    orientation = left_to_turn(image) if image.format == "AVIF" else source.orientation
-    rgb = to_rgb(image, gamma=source.gamma)
+    orientation = left_to_turn(image) if image.format == "AVIF" else encoded.orientation
+    rgb = to_rgb(image, gamma=encoded.gamma)
     missing.fill(rgb)
     if frame is not None and frame != (0, 0, *rgb.size):
         rgb = _placed(rgb.crop(frame), rgb.size, frame[:2])
-    if source.canvas is not None:
-        rgb = _placed(rgb, source.canvas, source.place)
+    if encoded.canvas is not None:
+        rgb = _placed(rgb, encoded.canvas, encoded.place)
     return rgb, orientation
 
 
@@ -198,13 +198,13 @@ def _placed(part: Image.Image, size: tuple[int, int], place: tuple[int, int]) ->
     return canvas
 
 
-def _needed_bytes(image: Image.Image, source: Source, draft_size: int | None) -> int:
+def _needed_bytes(image: Image.Image, encoded: EncodedImage, draft_size: int | None) -> int:
     """An upper bound, from the header of a file that has been opened."""
-    header = jpeg_header(source.data)
+    header = jpeg_header(encoded.data)
     if header is not None:
         return jpeg_bytes(header, draft_size)
-    width, height = source.canvas or image.size
-    return width * height * pixel_bytes(image.format) + 2 * len(source.data)
+    width, height = encoded.canvas or image.size
+    return width * height * pixel_bytes(image.format) + 2 * len(encoded.data)
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image, ImageFile
 
+from backend.images.encoded import EncodedImage
 from backend.images.headers import has_whole_picture, jpeg_header
-from backend.images.source import Source
 
 MOST_MISSING = 0.1
 """The share of rows that may be missing. What labels are given for is then nearly always there."""
@@ -54,26 +54,26 @@ class MissingRows:
                 image.paste("white", box)
 
 
-def for_another_try(source: Source, name: str | None, start: int) -> Source | None:
+def for_another_try(encoded: EncodedImage, name: str | None, start: int) -> EncodedImage | None:
     """The file as it may be decoded in part; None where no more than a refusal is left.
 
     Args:
-        source: the file.
+        encoded: the file.
         name: its format.
         start: where its pixels begin.
     """
     if name not in _FORMATS:
         return None
-    data = source.data
+    data = encoded.data
     if name == "GIF":
-        return replace(source, data=_with_short_block(data, start))
+        return replace(encoded, data=_with_short_block(data, start))
     header = jpeg_header(data) if name in {"JPEG", "MPO"} else None
     if header is None:
-        return source
+        return encoded
     if not header.coefficients:
-        return replace(source, data=data + _JPEG_AHEAD)
+        return replace(encoded, data=data + _JPEG_AHEAD)
     # All scans are decoded together. The picture is whole, though less sharp, without the last.
-    return replace(source, data=data + _JPEG_END) if has_whole_picture(data, header) else None
+    return replace(encoded, data=data + _JPEG_END) if has_whole_picture(data, header) else None
 
 
 def _with_short_block(data: bytes, place: int) -> bytes:

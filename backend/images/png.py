@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from backend.images.encoded import EncodedImage
 from backend.images.orientation import exif_orientation
-from backend.images.source import Source
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB, _PALETTE = 0, 2, 3
@@ -66,14 +66,14 @@ def has_few_chunks(data: bytes, most: int) -> bool:
     return True
 
 
-def source_of(data: bytes) -> Source:
+def encoded_of(data: bytes) -> EncodedImage:
     """A PNG of the deciding chunks alone, the first frame of an animation as its pixels.
 
     A file whose header is broken comes back as it is.
     """
     head = data[16:29]
     if data[12:16] != b"IHDR" or len(head) < 13:
-        return Source(data)
+        return EncodedImage(data)
     first: dict[bytes, _Chunk] = {}
     for chunk in _chunks(data, 33):
         # What has a wrong checksum is as good as missing, but for the palette.
@@ -86,7 +86,7 @@ def source_of(data: bytes) -> Source:
         if chunk.kind in {b"IDAT", b"IEND"}:
             break
     if b"IDAT" not in first:
-        return Source(data)
+        return EncodedImage(data)
     orientation = exif_orientation(data[first[b"eXIf"].body]) if b"eXIf" in first else 1
     gamma = None
     if b"gAMA" in first and not first.keys() & {b"iCCP", b"sRGB", b"cICP"}:
@@ -100,9 +100,9 @@ def source_of(data: bytes) -> Source:
             parts: tuple[bytes | memoryview, ...]
             parts = (SIGNATURE, _chunk(b"IHDR", frame_head), colours, pixels, _MISSING_END)
             canvas = struct.unpack(">II", head[:8])
-            return Source(data, orientation, gamma, canvas, place, parts)
+            return EncodedImage(data, orientation, gamma, canvas, place, parts)
     parts = (data[:33], colours, *_pixels(data, start), _MISSING_END)
-    return Source(data, orientation, gamma, parts=parts)
+    return EncodedImage(data, orientation, gamma, parts=parts)
 
 
 def _gamma(body: bytes) -> float | None:

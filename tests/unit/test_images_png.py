@@ -12,7 +12,7 @@ import pytest
 from backend.errors import ImageError
 from backend.images import png
 from backend.images.decode import decode
-from backend.images.source import JoinedFile
+from backend.images.encoded import JoinedFile
 from tests.support.exif_data import exif
 from tests.support.png_files import (
     COLOURS,
@@ -47,16 +47,16 @@ def test_metadata_changes_no_pixel(name: str) -> None:
 
 
 def test_metadata_is_not_even_given_to_the_decoder() -> None:
-    plain = b"".join(png.source_of(made()).parts)
+    plain = b"".join(png.encoded_of(made()).parts)
     assert plain == made()
     for make in METADATA.values():
-        source = png.source_of(made(8, RGB, make(), after=make()))
-        assert b"".join(source.parts) == plain
+        encoded = png.encoded_of(made(8, RGB, make(), after=make()))
+        assert b"".join(encoded.parts) == plain
 
 
 def test_the_pixels_of_a_large_file_are_not_copied() -> None:
     data = made(8, RGB, texts(1, 1000))
-    views = [part for part in png.source_of(data).parts if isinstance(part, memoryview)]
+    views = [part for part in png.encoded_of(data).parts if isinstance(part, memoryview)]
     assert [len(view) for view in views] == [len(made()) - 33 - 12]
     assert views[0].obj is data
 

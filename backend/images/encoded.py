@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 
 @dataclass(frozen=True)
-class Source:
+class EncodedImage:
     """A file as Pillow is to read it.
 
     Attributes:
