@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BeforeValidator,
     Field,
@@ -34,6 +35,15 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Regions = Literal["auto", "none", "cells", "patches", "tiles"]
 Goal = Literal["", "precision", "recall", "f1"]
+
+
+def _known_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise ValueError(f"{value!r} is none of auto, cpu, cuda, cuda:N and mps")
+    return value
+
+
+Device = Annotated[str, AfterValidator(_known_device)]
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR"],
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
@@ -79,7 +89,7 @@ class Settings(BaseSettings):
         description="`open_clip:MODEL/TAG`, `open_clip:MODEL/CHECKPOINT`, `hf-hub:NAME`, "
         "`local-dir:PATH` or `offline`.",
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
+    device: Device = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1`, `mps`.")
     precision: Precision = Field(
         "auto",
         description="`auto` (bfloat16 where the hardware supports it), `float32`, `bfloat16`, or "

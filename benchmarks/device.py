@@ -128,10 +128,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, mps or cpu")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--precision", default="auto", help="auto, float32, bfloat16 or int8")
     parser.add_argument("--models", nargs="+", choices=list(CHOICES), default=list(CHOICES))
-    parser.add_argument("--regions", nargs="+", help="only these")
-    parser.add_argument("--photos", default="", help="only sizes that begin so, e.g. 0.3")
+    parser.add_argument("--regions", nargs="+", help="only these: none, cells, patches, tiles")
+    parser.add_argument("--photos", default="", help="only sizes that begin so: 0.3, 2 or 12")
     parser.add_argument("--batch-size", type=int, default=0)
     parser.add_argument("--workers", type=int, default=0, help="threads; 0: as many as cores")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
@@ -139,15 +139,25 @@ def main() -> None:
     parser.add_argument("--no-loader", action="store_true", help="without PyTorch's DataLoader")
     parser.add_argument("--no-write", action="store_true", help="only print")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    try:
+        torch.zeros(1, device=options.device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise SystemExit(f"{options.device}: {reason} Another: --device cpu.") from error
+    if options.device != "cpu":
+        torch.set_num_threads(1)
     if options.processes > 1:
         at = sys.argv.index("--processes")
         rows = together(options.processes, [*sys.argv[1:at], *sys.argv[at + 2 :], "--no-loader"])
     else:
         with tempfile.TemporaryDirectory() as folder:
             rows = measure(options, Path(folder))
+    if not rows:
+        raise SystemExit(
+            f"Nothing matches. Sizes of photos: {', '.join(SIZES)}. Models and regions: {CHOICES}"
+        )
     text = (
-        f"{table(rows)}\n\nImages a second, of {options.seconds:g} seconds each.\n\n"
+        f"{table(rows)}\n\nImages a second; each was measured for {options.seconds:g} seconds.\n\n"
         f"{machine()}; {time.strftime('%Y-%m-%d')}."
     )
     print(text)

@@ -57,17 +57,20 @@ class PassSize:
             torch.OutOfMemoryError: not even one crop fits.
         """
         outcomes: list[Tensor] = []
+        size = self.crops
         while len(pixels):
-            part = pixels[: self.crops]
+            part = pixels[:size]
             try:
                 outcomes.append(run(part))
             except torch.OutOfMemoryError:
                 if len(part) == 1:
                     raise
                 torch.cuda.empty_cache()
-                # For all later passes too: they would only fail again.
-                self.crops = len(part) // 2
-                log.warning("The device is out of memory: batches of %d now.", self.crops)
+                size = len(part) // 2
+                if len(part) == self.crops:
+                    # For all later passes too: they would only fail again.
+                    self.crops = size
+                log.warning("The device is out of memory: passes of %d crops now.", size)
                 continue
             pixels = pixels[len(part) :]
         return outcomes

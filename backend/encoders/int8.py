@@ -136,6 +136,7 @@ def _is_patch_embedding(layer: nn.Conv2d) -> bool:
     return (
         layer.kernel_size == layer.stride
         and layer.groups == 1
+        and layer.dilation == (1, 1)
         and layer.kernel_size[0] >= 8
         and set(layer.padding) == {0}
     )

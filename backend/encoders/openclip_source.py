@@ -179,6 +179,11 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
         return OpenClipSource(model, model, checkpoint, config, _published_preprocess(model))
     tags = open_clip.list_pretrained_tags_by_model(model)
     if rest not in tags:
+        if Path("/", rest).is_file():
+            raise EncoderError(
+                f"{rest!r} is neither a file nor a pretrained tag of {model}; /{rest} is a file.",
+                f"Write open_clip:{model}//{rest}: a slash after the model, and one of the path.",
+            )
         raise EncoderError(
             f"{rest!r} is neither a file nor a pretrained tag of {model}.",
             f"Give the path of a checkpoint, or one of: {', '.join(tags) or 'no tags'}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,8 @@ from backend.encoders.base import Encoder
 from backend.errors import EncoderError
 from backend.heap import keep_freed_memory
 from backend.settings import Settings
+
+log = logging.getLogger(__name__)
 
 _known: dict[tuple[object, ...], list[Encoder]] = {}
 _lock = threading.Lock()
@@ -83,6 +86,13 @@ def _create(settings: Settings) -> list[Encoder]:
     if name == "offline":
         from backend.encoders.offline import OfflineEncoder
 
+        if settings.device not in {"auto", "cpu"} or settings.precision not in {"auto", "float32"}:
+            log.warning(
+                "The offline encoder always computes in float32 on the CPU: LS_CLIP_DEVICE=%s and "
+                "LS_CLIP_PRECISION=%s change nothing.",
+                settings.device,
+                settings.precision,
+            )
         regions = "cells" if settings.regions == "auto" else settings.regions
         return [
             OfflineEncoder(regions, settings.batch_size, earlier=earlier)

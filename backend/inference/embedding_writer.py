@@ -85,6 +85,11 @@ class EmbeddingWriter:
         self._images += [replace(image, pixels=None) for image in images]
         self.flush_if_due()
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether anything waits to be stored."""
+        return bool(self._images)
+
     def flush_if_due(self) -> None:
         """Store what waits if it is enough, or has waited for long enough.
 

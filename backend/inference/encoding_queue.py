@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import count
-from queue import PriorityQueue
+from queue import Empty, PriorityQueue
 
 from backend import telemetry
 from backend.encoders.base import Encoder
@@ -39,10 +39,13 @@ class Claim:
         self.outcome: Future[Mapping[str, Embedding]] = Future()
 
 
-@dataclass(frozen=True)
 class _Job:
-    images: Sequence[Prepared]
-    outcome: Future[Encoded]
+    """A batch that waits; one that is cancelled keeps no pixels."""
+
+    def __init__(self, images: list[Prepared]) -> None:
+        self.images = images
+        self.outcome: Future[Encoded] = Future()
+        self.outcome.add_done_callback(lambda _: self.images.clear())
 
 
 class EncodingQueue:
@@ -67,7 +70,7 @@ class EncodingQueue:
 
         Args:
             keys: of the images.
-            claims: the caller's, each of which it must release; the new one is added.
+            claims: the caller's, each of which it must release and forget; the new one is added.
 
         Returns:
             A claim on those that nobody has claimed, and content key -> claim of the others.
@@ -80,32 +83,48 @@ class EncodingQueue:
         return claim, others
 
     def release(self, claim: Claim, embeddings: Mapping[str, Embedding]) -> None:
-        """Let others claim these images.
+        """Say what came of a claim. Does nothing the second time.
+
+        Images without an embedding may be claimed by others; for the rest, see `forget`.
 
         Args:
-            claim: not released before.
+            claim: from `claim`.
             embeddings: content key -> embedding, of those that have one.
         """
+        self._drop(claim, claim.keys - embeddings.keys())
+        if not claim.outcome.done():
+            claim.outcome.set_result(embeddings)
+
+    def forget(self, claim: Claim) -> None:
+        """Let others claim these images: they find the embeddings in the store now."""
+        self._drop(claim, claim.keys)
+
+    def _drop(self, claim: Claim, keys: Collection[str]) -> None:
         with self._lock:
-            for key in claim.keys:
-                self._claims.pop(key, None)
-        claim.outcome.set_result(embeddings)
+            for key in keys:
+                if self._claims.get(key) is claim:
+                    del self._claims[key]
 
     def submit(self, images: Sequence[Prepared], *, is_urgent: bool) -> Future[Encoded]:
         """Encode images, each of another content."""
-        outcome: Future[Encoded] = Future()
-        self._waiting.put((not is_urgent, next(self._numbers), _Job(images, outcome)))
-        self._pool.submit(self._encode_next)
-        return outcome
-
-    def _encode_next(self) -> None:
-        *_, job = self._waiting.get_nowait()
-        if not job.outcome.set_running_or_notify_cancel():
-            return
+        job = _Job([*images])
+        self._waiting.put((not is_urgent, next(self._numbers), job))
         try:
-            job.outcome.set_result(self._encode(job.images))
-        except BaseException as error:
-            job.outcome.set_exception(error)
+            self._pool.submit(self._encode_waiting)
+        except BaseException:
+            job.outcome.cancel()
+            raise
+        return job.outcome
+
+    def _encode_waiting(self) -> None:
+        with suppress(Empty):
+            while True:
+                *_, job = self._waiting.get_nowait()
+                if job.outcome.set_running_or_notify_cancel():
+                    try:
+                        job.outcome.set_result(self._encode(job.images))
+                    except BaseException as error:
+                        job.outcome.set_exception(error)
 
     def _encode(self, images: Sequence[Prepared]) -> Encoded:
         if not images:

@@ -270,16 +270,22 @@ class EncodingRun:
             embeddings = batch.stored | {row.key: row.embedding for row in rows}
             self._add(rows, [image for image in batch.images if image.key in embeddings])
         finally:
-            self._release(batch.claim, embeddings)
+            self._encoding.release(batch.claim, embeddings)
+        self._forget_stored()
         for image in batch.images:
             if image.key in broken:
                 self.failures[image.value] = broken[image.key]
             else:
                 self.embeddings[image.value] = embeddings[image.key]
 
-    def _release(self, claim: Claim, embeddings: Mapping[str, Embedding]) -> None:
-        self._claims.discard(claim)
-        self._encoding.release(claim, embeddings)
+    def _forget_stored(self) -> None:
+        """Give up the claims on what the store has, once nothing waits to be written."""
+        if self._writer.has_waiting:
+            return
+        for claim in [*self._claims]:
+            if claim.outcome.done():
+                self._encoding.forget(claim)
+                self._claims.discard(claim)
 
     def _add(self, rows: Sequence[NewEmbedding], images: Sequence[Prepared]) -> None:
         if not images:
@@ -293,6 +299,7 @@ class EncodingRun:
     def _wait_is_long(self) -> None:
         if self._writer.is_run:
             self._writer.flush_if_due()
+            self._forget_stored()
         self._tell()
 
     def _remember(self, enough: int) -> None:
@@ -307,14 +314,18 @@ class EncodingRun:
 
     def _end(self) -> None:
         """Stop, and lose nothing of what is encoded: also when the run is stopped."""
-        for job in self._jobs:
-            job.cancel()
-        for encoded, batch in self._batches.items():
-            if not encoded.cancel():
-                # A store that fails here fails below, too.
-                with suppress(StoreError):
-                    self._settle(batch, encoded)
-        for claim in [*self._claims]:
-            self._release(claim, {})
-        if self._writer.is_run:
-            self._writer.flush()
+        try:
+            for job in self._jobs:
+                job.cancel()
+            for encoded, batch in self._batches.items():
+                if not encoded.cancel():
+                    # A store that fails here fails below, too.
+                    with suppress(StoreError):
+                        self._settle(batch, encoded)
+            if self._writer.is_run:
+                self._writer.flush()
+        finally:
+            # Whatever happens: others would wait for these images for ever.
+            for claim in self._claims:
+                self._encoding.release(claim, {})
+                self._encoding.forget(claim)

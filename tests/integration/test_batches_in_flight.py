@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,6 +208,96 @@ def test_a_run_whose_store_fails_leaves_its_images_to_others(
         filled = pool.submit(embedder.fill, VALUES).result(PATIENCE)
     assert not filled.failures
     assert embedder.needs_nothing(VALUES)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("where", ["add", "encode"])
+def test_whatever_stops_a_run_leaves_its_images_to_others(
+    settings: Settings, concurrency: int, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A signal, as a job's timeout is, or an error that nobody expects."""
+    embedder, encoder = made(settings, concurrency)
+
+    def fail(*_: object) -> None:
+        raise SystemExit(1)
+
+    with monkeypatch.context() as broken:
+        if where == "add":
+            broken.setattr(Vectors, "add", fail)
+        else:
+            broken.setattr(encoder, "encode_prepared", fail)
+        with pytest.raises(SystemExit):
+            embedder.fill(VALUES)
+    with ThreadPoolExecutor(1) as pool:
+        filled = pool.submit(embedder.fill, VALUES).result(PATIENCE)
+    assert not filled.failures
+
+
+@pytest.mark.parametrize("where", ["begin", "end"])
+def test_a_signal_between_two_steps_leaves_no_claim_and_no_batch(
+    settings: Settings, where: str, monkeypatch: pytest.MonkeyPatch
+):
+    embedder, encoder = made(settings, 1)
+    encoding = embedder._encoding
+
+    def interrupt(*_: object) -> None:
+        raise InterruptedError
+
+    with monkeypatch.context() as broken:
+        if where == "begin":
+            broken.setattr(encoding._pool, "submit", interrupt)
+        else:
+            release, calls = encoding.release, []
+
+            def release_once(*arguments: Any) -> None:
+                calls.append(arguments)
+                if len(calls) == 1:
+                    raise InterruptedError
+                release(*arguments)
+
+            broken.setattr(encoding, "release", release_once)
+        with pytest.raises(InterruptedError):
+            embedder.fill(VALUES)
+    assert encoding._claims == {}
+    with ThreadPoolExecutor(1) as pool:
+        filled = pool.submit(embedder.fill, [*VALUES[20:], *VALUES[:20]]).result(PATIENCE)
+    assert not filled.failures
+    assert encoding._waiting.empty()
+    assert encoder.images <= len(VALUES) + 2 * SIZE
+
+
+def test_what_a_run_has_encoded_but_not_stored_yet_is_not_encoded_again(settings: Settings):
+    embedder, encoder = made(settings, 1)
+    seen: list[int] = []
+
+    def ask(cached: int, done: int, failed: int) -> None:
+        if done == 3 * SIZE and not seen:
+            with ThreadPoolExecutor(1) as pool:
+                found, failures = pool.submit(embedder.embed, VALUES[:SIZE], PATIENCE).result()
+            assert (len(found), failures) == (SIZE, {})
+            seen.append(encoder.images)
+
+    embedder.fill(VALUES, ask)
+    assert seen and encoder.images == len(VALUES)
+
+
+def test_a_batch_that_is_given_up_keeps_no_pixels(settings: Settings):
+    embedder, encoder = made(settings, 1)
+    go_on, inside = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+
+    encoder.before = wait
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(embedder.embed, VALUES[:1])
+        assert inside.wait(PATIENCE)
+        for value in VALUES[1:4]:
+            assert embedder.embed([value], 0.3)[1]
+        assert [job.images for *_, job in embedder._encoding._waiting.queue] == [[], [], []]
+        go_on.set()
+        assert not first.result()[1]
 
 
 def test_memory_holds_so_many_images_however_long_the_list_is(settings: Settings):

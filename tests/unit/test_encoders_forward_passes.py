@@ -104,6 +104,25 @@ def test_a_device_out_of_memory_gets_half_and_a_graph_of_that_size(device: SlowD
     assert tower.sizes == []
 
 
+def test_a_remainder_that_does_not_fit_once_makes_no_later_pass_smaller():
+    tower = Tower()
+    passes = DirectPasses(tower, CPU, 4)  # type: ignore[arg-type]
+    whole, refused = tower.forward, []
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        if len(pixels) == 2 and not refused:
+            refused.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return whole(pixels)
+
+    tower.forward = forward  # type: ignore[method-assign]
+    assert np.allclose(passes.start(IMAGES)(), expected(IMAGES))
+    assert tower.sizes == [4, 4, 1, 1]
+    tower.sizes.clear()
+    passes.start(IMAGES)()
+    assert tower.sizes == [4, 4, 2]
+
+
 def test_one_crop_that_does_not_fit_is_an_error(device: SlowDevice):
     tower = Tower()
     tower.most = 0

@@ -117,3 +117,12 @@ def test_a_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch):
 def test_regions_that_it_does_not_have_are_refused(tmp_path: Path):
     with pytest.raises(RegionsError, match="LS_CLIP_REGIONS=patches"):
         get_encoder(make_settings(tmp_path, regions="patches"))
+
+
+@pytest.mark.parametrize("values", [{"device": "cuda"}, {"precision": "int8"}])
+def test_settings_that_change_nothing_of_it_are_said(
+    values: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    # Another batch size than other tests have: an encoder is made once for each settings.
+    get_encoder(make_settings(tmp_path, encoder="offline", batch_size=29, **values))
+    assert "always computes in float32 on the CPU" in caplog.text

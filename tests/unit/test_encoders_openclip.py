@@ -309,6 +309,13 @@ def test_a_missing_checkpoint_file_is_explained(tmp_path: Path):
     assert "gone.pt" in refusal(f"ViT-B-32/{tmp_path / 'gone.pt'}").message
 
 
+def test_a_path_that_lacks_its_first_slash_is_told_with_both(tmp_path: Path):
+    checkpoint = tmp_path / "mine.pt"
+    checkpoint.touch()
+    error = refusal(f"ViT-B-32{checkpoint}")
+    assert f"open_clip:ViT-B-32/{checkpoint}" in error.fix
+
+
 def test_a_device_that_this_machine_lacks_is_explained(request: pytest.FixtureRequest):
     request.getfixturevalue("clip")
     with pytest.raises(EncoderError, match="LS_CLIP_DEVICE"):

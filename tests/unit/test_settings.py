@@ -87,6 +87,8 @@ def test_options_of_a_command_win_and_absent_ones_do_not(monkeypatch: pytest.Mon
         ("LS_CLIP_PUBLIC_URL", "ftp://x"),
         ("LS_CLIP_LOG_LEVEL", "LOUD"),
         ("LS_CLIP_PRECISION", "float8"),
+        ("LS_CLIP_DEVICE", "gpu"),
+        ("LS_CLIP_DEVICE", "cuda:x"),
         ("LS_CLIP_REGIONS", "many"),
         ("LS_CLIP_GOAL", "accuracy"),
         ("LS_CLIP_STORE", "~no-such-user/store"),
