@@ -317,13 +317,15 @@ class EncodingRun:
         try:
             for job in self._jobs:
                 job.cancel()
-            for encoded, batch in self._batches.items():
-                if not encoded.cancel():
-                    # A store that fails here fails below, too.
-                    with suppress(StoreError):
-                        self._settle(batch, encoded)
+            begun = [one for one in self._batches.items() if not one[0].cancel()]
+            for encoded, batch in begun:
+                # A store that fails here fails below, too.
+                with suppress(StoreError):
+                    self._settle(batch, encoded)
             if self._writer.is_run:
                 self._writer.flush()
+            if begun:
+                self._tell()
         finally:
             # Whatever happens: others would wait for these images for ever.
             for claim in self._claims:

@@ -176,14 +176,17 @@ def test_a_request_in_a_hurry_goes_before_the_batches_of_a_run(settings: Setting
 def test_what_a_stopped_run_had_begun_is_stored_and_free_for_others(settings: Settings):
     embedder, encoder = made(settings, 3)
 
+    told: list[int] = []
+
     def stop(cached: int, done: int, failed: int) -> None:
+        told.append(done)
         if done:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         embedder.fill(VALUES, stop)
     encoded = encoder.images
-    assert encoded < len(VALUES)
+    assert told[-1] == encoded < len(VALUES)
     found, _ = embedder.stored(VALUES)
     assert len(found) == encoded
     with ThreadPoolExecutor(1) as pool:
