@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
         )
     checkpoint = Path(rest).expanduser()
     if checkpoint.is_file():
-        _warn_of_quick_gelu(model, config, checkpoint)
+        if not config.get("quick_gelu"):
+            _warn_of_quick_gelu(model, checkpoint)
         return OpenClipSource(model, model, checkpoint, config, _published_preprocess(model))
     tags = open_clip.list_pretrained_tags_by_model(model)
     if rest not in tags:
@@ -197,8 +199,12 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
     return OpenClipSource(model, model, weights, config, _preprocess_of(tag))
 
 
-def _warn_of_quick_gelu(model: str, config: dict[str, Any], checkpoint: Path) -> None:
-    """Say so where weights published for this model may need an activation that it has not."""
+@cache
+def _warn_of_quick_gelu(model: str, checkpoint: Path) -> None:
+    """Say so, once, where weights published for this model may need an activation that it has not.
+
+    Commands that compare encoders name the same checkpoint several times.
+    """
     import open_clip
 
     tags = [
@@ -206,7 +212,7 @@ def _warn_of_quick_gelu(model: str, config: dict[str, Any], checkpoint: Path) ->
         for tag in open_clip.list_pretrained_tags_by_model(model)
         if open_clip.get_pretrained_cfg(model, tag).get("quick_gelu")
     ]
-    if config.get("quick_gelu") or not tags:
+    if not tags:
         return
     log.warning(
         "%s is read as weights for GELU. The published weights %s of %s need QuickGELU, and give "
