@@ -120,11 +120,12 @@ def joined_id(*parts: str) -> str:
     return "-".join(part for part in parts if part)
 
 
-def in_batches(encoder: Encoder, images: Sequence[Image.Image], batch_size: int) -> ImageEmbeddings:
-    """Prepare and encode images, ``batch_size`` at a time: the pixels of all would not fit."""
-    starts = range(0, max(1, len(images)), batch_size)
+def in_batches(encoder: Encoder, images: Sequence[Image.Image]) -> ImageEmbeddings:
+    """Prepare and encode images in batches of the encoder: the pixels of all would not fit."""
+    size = encoder.batch_size
+    starts = range(0, max(1, len(images)), size)
     parts = [
-        encoder.encode_prepared([encoder.prepare(image) for image in images[start:][:batch_size]])
+        encoder.encode_prepared([encoder.prepare(image) for image in images[start:][:size]])
         for start in starts
     ]
     regions = [part.regions for part in parts if part.regions is not None]

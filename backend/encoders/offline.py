@@ -176,7 +176,7 @@ class OfflineEncoder:
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
         """Embed RGB images, resized to 224 x 224 regardless of their aspect ratio."""
-        return in_batches(self, images, self.batch_size)
+        return in_batches(self, images)
 
     def _forward(self, pixels: torch.Tensor) -> tuple[Floats, Floats]:
         import torch

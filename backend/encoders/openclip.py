@@ -268,7 +268,7 @@ class OpenClipEncoder:
 
     def encode_images(self, images: Sequence[Image.Image]) -> ImageEmbeddings:
         """Embed RGB images with the model's own preprocessing."""
-        return in_batches(self, images, self.batch_size)
+        return in_batches(self, images)
 
     def encode_texts(self, texts: Sequence[str]) -> Floats:
         """Embed texts as they are, without a template: float32 (C, dim), rows L2-normalised."""

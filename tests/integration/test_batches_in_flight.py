@@ -36,6 +36,22 @@ def made(settings: Settings, concurrency: int) -> tuple[Embedder, StubEncoder]:
     return Embedder(settings, encoder, open_store(settings), Files()), encoder
 
 
+class HeldDevice:
+    """Computes nothing until it may go on.
+
+    Attributes:
+        inside: set once it was given a batch.
+        go_on: set by the test.
+    """
+
+    def __init__(self) -> None:
+        self.inside, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> None:
+        self.inside.set()
+        assert self.go_on.wait(PATIENCE)
+
+
 class SlowDevice:
     """Computes a batch only when the next one is there; remembers whether it had to wait."""
 
@@ -70,22 +86,15 @@ def test_a_device_has_the_next_batch_before_it_is_done_with_one(
 def test_one_batch_at_a_time_is_what_a_cpu_gets(settings: Settings):
     embedder, encoder = made(settings, 1)
     inside, most = [0], [0]
-
-    def enter() -> None:
-        inside[0] += 1
-        most[0] = max(most[0], inside[0])
-
-    def leave(*_: object) -> None:
-        inside[0] -= 1
-
     whole = encoder.encode_prepared
 
     def watched(images):
-        enter()
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
         try:
             return whole(images)
         finally:
-            leave()
+            inside[0] -= 1
 
     encoder.encode_prepared = watched  # type: ignore[method-assign]
     embedder.fill(VALUES)
@@ -111,18 +120,12 @@ def test_an_image_that_several_requests_bring_at_once_is_encoded_once(
     settings: Settings, concurrency: int
 ):
     embedder, encoder = made(settings, concurrency)
-    go_on, inside = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        inside.set()
-        assert go_on.wait(PATIENCE)
-
-    encoder.before = wait
+    device = encoder.before = HeldDevice()
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(embedder.embed, VALUES[:1], PATIENCE)
-        assert inside.wait(PATIENCE)
+        assert device.inside.wait(PATIENCE)
         others = [pool.submit(embedder.embed, VALUES[:1], PATIENCE) for _ in range(3)]
-        go_on.set()
+        device.go_on.set()
         answers = [future.result()[0][VALUES[0]] for future in (first, *others)]
     assert encoder.images == 1
     assert all(np.array_equal(answers[0].image, answer.image) for answer in answers)
@@ -130,20 +133,14 @@ def test_an_image_that_several_requests_bring_at_once_is_encoded_once(
 
 def test_who_waits_for_another_request_still_answers_in_time(settings: Settings):
     embedder, encoder = made(settings, 1)
-    go_on, inside = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        inside.set()
-        assert go_on.wait(PATIENCE)
-
-    encoder.before = wait
+    device = encoder.before = HeldDevice()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(embedder.embed, VALUES[:1])
-        assert inside.wait(PATIENCE)
+        assert device.inside.wait(PATIENCE)
         _, failures = embedder.embed(VALUES[:2], 0.5)
         assert {failure.reason for failure in failures.values()} == {ImageReason.TIMEOUT}
         assert failures.keys() == set(VALUES[:2])
-        go_on.set()
+        device.go_on.set()
         assert first.result()[0].keys() == set(VALUES[:1])
     encoder.before = lambda: None
     assert not embedder.embed(VALUES[:2])[1]
@@ -151,23 +148,22 @@ def test_who_waits_for_another_request_still_answers_in_time(settings: Settings)
 
 def test_a_request_in_a_hurry_goes_before_the_batches_of_a_run(settings: Settings):
     embedder, encoder = made(settings, 1)
-    go_on, inside, order = threading.Event(), threading.Event(), []
+    device, order = HeldDevice(), []
     whole = encoder.encode_prepared
 
     def encode(images):
         order.append(len(images))
-        inside.set()
-        assert go_on.wait(PATIENCE)
+        device()
         return whole(images)
 
     encoder.encode_prepared = encode  # type: ignore[method-assign]
     with ThreadPoolExecutor(2) as pool:
         run = pool.submit(embedder.fill, VALUES[: 3 * SIZE])
-        assert inside.wait(PATIENCE)
+        assert device.inside.wait(PATIENCE)
         until(lambda: embedder._encoding._waiting.qsize() == 1)
         urgent = pool.submit(embedder.embed, VALUES[-1:], PATIENCE)
         until(lambda: embedder._encoding._waiting.qsize() == 2)
-        go_on.set()
+        device.go_on.set()
         assert not urgent.result()[1]
         assert run.result().embedded == 3 * SIZE
     assert order == [SIZE, 1, SIZE, SIZE]
@@ -286,20 +282,14 @@ def test_what_a_run_has_encoded_but_not_stored_yet_is_not_encoded_again(settings
 
 def test_a_batch_that_is_given_up_keeps_no_pixels(settings: Settings):
     embedder, encoder = made(settings, 1)
-    go_on, inside = threading.Event(), threading.Event()
-
-    def wait() -> None:
-        inside.set()
-        assert go_on.wait(PATIENCE)
-
-    encoder.before = wait
+    device = encoder.before = HeldDevice()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(embedder.embed, VALUES[:1])
-        assert inside.wait(PATIENCE)
+        assert device.inside.wait(PATIENCE)
         for value in VALUES[1:4]:
             assert embedder.embed([value], 0.3)[1]
         assert [job.images for *_, job in embedder._encoding._waiting.queue] == [[], [], []]
-        go_on.set()
+        device.go_on.set()
         assert not first.result()[1]
 
 
