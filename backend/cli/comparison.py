@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from backend.cli.console import JsonOption, progress_bar
-from backend.errors import SettingsError, as_text, counted
+from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
 from backend.settings import load_settings
 
@@ -117,7 +117,7 @@ def _cells(row: Mapping[str, Any], behind: Mapping[str, str]) -> list[str]:
     """
     if "error" in row:
         blank = ["–"] * (len(COLUMNS) - 3)
-        return [row["encoder"], row["regions"] or "–", *blank, as_text(row["error"])]
+        return [row["encoder"], row["regions"] or "–", *blank, row["error"]["message"]]
     quality = "–" if row["map"] is None else f"{row['map']:.1f}"
     return [
         row["encoder"],

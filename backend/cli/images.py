@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.cli.console import EncoderOption, JsonOption, progress_bar
+from backend.errors import counted
 from backend.logs import configure_logging
 from backend.settings import load_settings
 
@@ -19,6 +20,23 @@ if TYPE_CHECKING:
     from backend.inference.suggest import Suggestion
 
 images_app = typer.Typer()
+
+MEASURES = {
+    "map": ("mAP, labels with 10 images or more", "{:.1f} %"),
+    "map_all": ("mAP, all labels that occur", "{:.1f} %"),
+    "threshold": ("ticked from this probability on", "{:.2f}"),
+    "labels_per_image": ("labels ticked, an image", "{:.2f}"),
+    "true_labels_per_image": ("labels in truth, an image", "{:.2f}"),
+    "clicks_per_image": ("clicks to correct an image", "{:.2f}"),
+    "clicks_from_nothing": ("clicks from nothing, an image", "{:.2f}"),
+    "micro_precision": ("precision, over all ticks", "{:.1f} %"),
+    "micro_recall": ("recall, over all ticks", "{:.1f} %"),
+    "micro_f1": ("F1, over all ticks", "{:.1f} %"),
+    "macro_precision": ("precision, mean of the labels", "{:.1f} %"),
+    "macro_recall": ("recall, mean of the labels", "{:.1f} %"),
+    "macro_f1": ("F1, mean of the labels", "{:.1f} %"),
+}
+"""Name in JSON -> what a person reads, and how the value is printed."""
 
 
 @images_app.command()
@@ -40,7 +58,8 @@ def suggest(
     from backend.inference.suggest import suggest as run
 
     names = [label.strip() for label in labels.split(",") if label.strip()]
-    suggestions = run(settings, names, photos)
+    with progress_bar() as progress:
+        suggestions = run(settings, names, photos, progress)
     if as_json:
         typer.echo(
             json.dumps(
@@ -101,11 +120,12 @@ def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> N
 
 
 def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
-    """The measures as a table; then the first images that could not be read."""
-    table = Table("measure", "value", title=f"{result['images']} images, {result['encoder']}")
-    for key, value in result.items():
-        if isinstance(value, float):
-            table.add_row(key, f"{value:.2f}")
+    """The measures as a table; then the encoder, and the first images that could not be read."""
+    title = f"{counted(result['images'], 'image')}, {counted(result['labels'], 'label')}"
+    table = Table("measure", "value", title=title)
+    for key, (words, form) in MEASURES.items():
+        table.add_row(words, "–" if result[key] is None else form.format(result[key]))
     console.print(table)
+    console.print(f"encoder: {result['encoder']}", markup=False, highlight=False, soft_wrap=True)
     for file, reason in list(result["failed"].items())[:10]:
         console.print(f"{file}: {reason}", markup=False)

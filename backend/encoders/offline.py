@@ -84,8 +84,8 @@ class OfflineEncoder:
     ) -> None:
         if regions not in {"none", "cells", "tiles"}:
             raise RegionsError(
-                f"LS_CLIP_REGIONS={regions} needs a vision transformer; offline is none.",
-                "Set LS_CLIP_REGIONS to cells, tiles, none or auto.",
+                f"The regions {regions!r} need a vision transformer; offline is none.",
+                "Choose cells, tiles, none or auto (LS_CLIP_REGIONS, or --regions).",
             )
         self.regions = regions
         self.batch_size = batch_size or CPU_BATCH

@@ -301,10 +301,10 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
         "cells": "a model that averages a feature map (ConvNeXt, MobileCLIP-S, ViTamin, Swin)",
         "patches": "a CLIP vision transformer with a class token (ViT-B-16 and the like)",
     }
-    others = ", ".join(name for name, possible in has.items() if possible)
+    others = ", ".join([*(name for name, possible in has.items() if possible), "tiles", "none"])
     raise RegionsError(
-        f"LS_CLIP_REGIONS={wanted} needs {needs[wanted]}; {source.model_name} is none.",
-        f"Set LS_CLIP_REGIONS to {others + ', ' if others else ''}tiles, none or auto.",
+        f"The regions {wanted!r} need {needs[wanted]}; {source.model_name} is none.",
+        f"Choose {others} or auto (LS_CLIP_REGIONS, or --regions).",
     )
 
 

@@ -165,7 +165,7 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
     model, _, rest = name.partition("/")
     if not rest:
         raise EncoderError(
-            f"LS_CLIP_ENCODER=open_clip:{name} names no weights.",
+            f"The encoder open_clip:{name} names no weights.",
             "Write open_clip:MODEL/TAG or open_clip:MODEL/PATH_TO_CHECKPOINT.",
         )
     config = open_clip.get_model_config(model)

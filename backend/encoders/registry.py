@@ -117,7 +117,7 @@ def _create(settings: Settings) -> list[Encoder]:
             for earlier in ((False,) if is_new else (False, True))
         ]
     raise EncoderError(
-        f"LS_CLIP_ENCODER={name!r} is not an encoder.",
-        "Use open_clip:MODEL/TAG, open_clip:MODEL/CHECKPOINT, hf-hub:NAME, local-dir:PATH "
-        "or offline.",
+        f"{name!r} is not an encoder.",
+        "Name one of open_clip:MODEL/TAG, open_clip:MODEL/CHECKPOINT, hf-hub:NAME, local-dir:PATH "
+        "and offline (LS_CLIP_ENCODER, or on the command line).",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 
 from PIL import UnidentifiedImageError, features
 
@@ -15,6 +16,8 @@ from backend.images.jpeg import unreadable as unreadable_jpeg
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
     ("AVIF",) if features.check("avif") else ()
 )
+"""What Pillow opens here."""
+_READABLE = FORMATS + (("HEIC",) if find_spec("pillow_heif") else ())
 
 # File signatures. The readable formats are checked first: a file that starts like one of them and
 # cannot be opened is damaged rather than of an unsupported format.
@@ -69,7 +72,7 @@ def explained(data: bytes, error: Exception) -> ImageError:
         return ImageError(
             ImageReason.UNSUPPORTED_FORMAT,
             f"This is not an image that can be read: it seems to be {_guessed_format(data)}.",
-            f"Use one of {', '.join(FORMATS)}. If a web page came instead of the image, its "
+            f"Use one of {', '.join(_READABLE)}. If a web page came instead of the image, its "
             "address needs a login or is wrong.",
         )
     problem = _UNREADABLE[readable](data) if readable in _UNREADABLE else None

@@ -18,6 +18,7 @@ from backend.inference.evidence import ScoredControl
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
 from backend.inference.model_version import ModelVersion
 from backend.labels.config import config_of_labels
+from backend.logs import Progress
 from backend.settings import Settings
 from backend.storage.vectors import Embedding
 
@@ -54,7 +55,9 @@ class Suggestion:
         return content
 
 
-def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) -> list[Suggestion]:
+def suggest(
+    settings: Settings, labels: Sequence[str], files: Sequence[Path], progress: Progress
+) -> list[Suggestion]:
     """Suggest labels for files, one suggestion per file, in order.
 
     Scores as tasks of a new project are scored: without statistics and heads. Needs no store.
@@ -63,6 +66,7 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
         settings: encoder, threshold, image limits.
         labels: names; repeated ones count once.
         files: image files.
+        progress: called with the step, and how much of it is done.
 
     Raises:
         SettingsError: no labels.
@@ -76,7 +80,10 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
     }
     if len(missing) == len(set(files)):
         return [missing[file] for file in files]
+    progress("loading the encoder", 0, 1)
     encoder = get_encoder(settings)
+    encoder.load()
+    progress("loading the encoder", 1, 1)
     config = config_of_labels(names)
     unreadable = unreadable_labels(encoder, config)
     if unreadable:
@@ -90,7 +97,12 @@ def suggest(settings: Settings, labels: Sequence[str], files: Sequence[Path]) ->
     )
     decoder = Decoder(settings)
     max_bytes = settings.max_image_bytes
-    return [missing.get(file) or _suggestion(version, decoder, max_bytes, file) for file in files]
+    suggestions: list[Suggestion] = []
+    for file in files:
+        progress("suggesting", len(suggestions), len(files))
+        suggestions.append(missing.get(file) or _suggestion(version, decoder, max_bytes, file))
+    progress("suggesting", len(files), len(files))
+    return suggestions
 
 
 def _suggestion(version: ModelVersion, decoder: Decoder, max_bytes: int, file: Path) -> Suggestion:
@@ -121,6 +133,10 @@ def _embedding(encoder: Encoder, decoder: Decoder, data: bytes) -> Embedding:
 
 
 def _not_there(file: Path) -> ImageError:
+    if file.is_dir():
+        return ImageError(
+            ImageReason.NOT_FOUND, f"{file} is a folder.", f"Name its files: {file}/*"
+        )
     return ImageError(ImageReason.NOT_FOUND, f"{file} is not a file.", "Check the path.")
 
 

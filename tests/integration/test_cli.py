@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from backend.cli import main
+from backend.cli.images import MEASURES
 from backend.encoders.offline import OfflineEncoder
 from tests.support.builders import photo
 from tests.support.commands import run_command
@@ -131,6 +132,21 @@ def test_labels_that_the_model_cannot_read_are_warned_about(
     json.loads(captured.out)
 
 
+def test_a_folder_in_place_of_files_is_told_how_to_name_its_files(
+    offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    assert call(monkeypatch, "suggest", "--labels", "dog", str(tmp_path)) == 1
+    assert f"{tmp_path}/*" in capfd.readouterr().out
+
+
+def test_suggest_says_what_it_is_doing(
+    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    assert call(monkeypatch, "suggest", "--labels", "dog,cat", *photos) == 0
+    told = capfd.readouterr().err
+    assert "loading the encoder" in told and "suggesting" in told
+
+
 # evaluate
 
 
@@ -163,6 +179,18 @@ def test_evaluate_prints_its_figures_as_json(
     hits = found["micro_precision"] / 100 * found["labels_per_image"]
     clicks = 1.5 + found["labels_per_image"] - 2 * hits
     assert found["clicks_per_image"] == pytest.approx(clicks)
+
+
+def test_evaluate_prints_every_figure_in_words_and_the_encoder_in_one_line(
+    offline: None, labelled: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    assert call(monkeypatch, "evaluate", str(labelled), "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {name for name, value in figures.items() if isinstance(value, float)} <= set(MEASURES)
+    assert call(monkeypatch, "evaluate", str(labelled)) == 0
+    printed = capsys.readouterr().out
+    assert all(words in printed for words, _ in MEASURES.values())
+    assert f"encoder: {figures['encoder']}\n" in printed
 
 
 def test_evaluate_names_files_that_cannot_be_read(

@@ -297,7 +297,8 @@ def test_the_command_prints_markdown_with_each_choice_and_a_recommendation(
     table = [line for line in out.splitlines() if line.startswith("|")]
     assert len(table) == 5
     assert len({line.replace(r"\|", "").count("|") for line in table}) == 1
-    assert r"a\|b" in table[4] and "Fix: Use open_clip" in table[4]
+    assert r"a\|b" in table[4] and "is not an encoder" in table[4]
+    assert "Fix: Name one of open_clip" in err
     assert "39 images, 3 labels (mAP over 2 of them); 1 image left out" in out
     assert "03.jpg left out: " in out
     assert "torch 2." in out and "from nothing 1.49" in out

@@ -115,7 +115,7 @@ def test_a_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_regions_that_it_does_not_have_are_refused(tmp_path: Path):
-    with pytest.raises(RegionsError, match="LS_CLIP_REGIONS=patches"):
+    with pytest.raises(RegionsError, match="regions 'patches' need"):
         get_encoder(make_settings(tmp_path, regions="patches"))
 
 

@@ -207,7 +207,7 @@ def test_a_model_without_such_regions_says_which_it_has(
     checkpoint = tmp_path / "weights.pt"
     checkpoint.write_bytes(b"only its name matters here")
     wanted = make_settings(tmp_path, encoder=f"open_clip:{model}/{checkpoint}", regions=regions)
-    with pytest.raises(EncoderError, match=f"LS_CLIP_REGIONS={regions} needs") as caught:
+    with pytest.raises(EncoderError, match=f"regions {regions!r} need") as caught:
         get_encoder(wanted)
     assert instead in caught.value.fix
 
