@@ -148,7 +148,7 @@ class Settings(BaseSettings):
         None,
         ge=0.0,
         le=1.0,
-        description="Suggest labels from this probability on; default: the encoder's own table.",
+        description="Suggest labels from this probability on; default: where that saves clicks.",
     )
     blind_share: float = Field(
         0.05,
@@ -166,8 +166,8 @@ class Settings(BaseSettings):
     )
     goal: Goal = Field(
         "",
-        description="The goal of a head's thresholds: `precision`, `recall` or `f1`; empty: the "
-        "threshold of the encoder's table, on calibrated probabilities.",
+        description="The goal of a head's thresholds: `precision`, `recall` or `f1`; empty: a "
+        "label is ticked where that is expected to save a click.",
     )
     goal_target: float = Field(
         0.9, gt=0.0, le=1.0, description="The precision or recall that GOAL must reach."

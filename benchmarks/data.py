@@ -71,6 +71,17 @@ class Dataset:
             best=self.best[:, labels],
         )
 
+    def of_images(self, images: Tensor) -> Dataset:
+        """These images only, by their indices; without an official test set."""
+        return replace(
+            self,
+            truth=self.truth[images],
+            image=None if self.image is None else self.image[images],
+            whole=self.whole[images],
+            best=self.best[images],
+            test=None,
+        )
+
 
 def cache_folder() -> Path:
     """The folder, outside the project, that keeps embeddings between runs."""

@@ -24,8 +24,8 @@ from backend.vlpl.training import Training
 from benchmarks.data import Dataset
 from benchmarks.presets import Preset, Score
 from benchmarks.protocol import (
-    ANCHOR,
     FRACTIONS,
+    TABLE,
     THRESHOLDS,
     Row,
     Scene,
@@ -59,8 +59,9 @@ def test_scores(scene: Scene, codes: Tensor, goal: str) -> Tensor:
     index, chooses = scene.train[rows], scene.train[aside]
     known = codes[rows]
     kept = (known.abs() == POSITIVE).any(1)
+    row = TABLE.with_statistics
     prepared = Training.of(
-        data.image[index[kept]], scene.z[index[kept]], known[kept], a0=ANCHOR[0], b0=ANCHOR[1]
+        data.image[index[kept]], scene.z[index[kept]], known[kept], a0=row.slope, b0=row.offset
     )
     truth = data.truth[chooses]
     best, chosen = -1.0, None

@@ -19,8 +19,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
+from backend.encoders.table import OFFLINE
 from backend.vlpl import pseudo_labels, selection, training, zero_shot
-from backend.vlpl.calibration import fit_platt
+from backend.vlpl.correction import correct
+from backend.vlpl.fitting import POSITIVES_FROM
 from backend.vlpl.head import Card, Head, statistics_hash
 from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
@@ -34,8 +36,8 @@ MIN_TEST_POSITIVES = 5
 SEEDS = tuple(range(5))
 CURVE = (0, 25, 50, 100, 200, 400)
 SCRATCH = ("scratch", "scikit-learn")
-ANCHOR = (2.0, -4.0)
-"""Slope and offset of the zero-shot probability if there are too few reviewed images to fit."""
+TABLE = OFFLINE
+"""Where the zero-shot probability comes from; the photos are embedded with the offline encoder."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3)
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 """The values that VLPL's released code lists for its two constants, and a fraction of 0.6."""
@@ -104,11 +106,11 @@ def training_of(scene: Scene, codes: Tensor, scratch: bool = False) -> Training:
     rows = (codes.abs() == POSITIVE).any(1)
     known, index = codes[rows], scene.train[rows]
     assert scene.data.image is not None
-    a0, b0 = ANCHOR
+    a0, b0 = TABLE.with_statistics.slope, TABLE.with_statistics.offset
     reviewed = training.reviewed_rows(known)
-    if int(reviewed.sum()) >= selection.MIN_REVIEWED:
-        scale = fit_platt(scene.z[index][reviewed], known[reviewed] == POSITIVE)
-        a0, b0 = scale.scale, scale.shift
+    if int((known[reviewed] == POSITIVE).sum()) >= POSITIVES_FROM:
+        corrected = correct(scene.z[index][reviewed], known[reviewed] == POSITIVE, TABLE.prior)
+        a0, b0 = corrected.slope, corrected.offset
     z = scene.z[index]
     if scratch:
         z, a0, b0 = torch.zeros_like(z), 0.0, 0.0

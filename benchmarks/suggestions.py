@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from backend.vlpl import selection
-from backend.vlpl.calibration import fit_platt
+from backend.vlpl.correction import AS_IT_IS, correct
 from backend.vlpl.metrics import expected_calibration_error, expected_clicks, micro
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from benchmarks.bands import Bands, conformal_threshold, fit_bands
@@ -55,11 +55,11 @@ def _measure(scene: Scene, count: int, aside: int) -> dict[str, float]:
     prepared = training_of(scene, codes)
     chosen = selection.select(prepared)
     truth = prepared.labels[chosen.rows] == POSITIVE
-    scale = fit_platt(chosen.held_out, truth)
-    held_out = torch.sigmoid(chosen.held_out * scale.scale + scale.shift)
+    scale = correct(chosen.held_out, truth, AS_IT_IS)
+    held_out = torch.sigmoid(chosen.held_out * scale.slope + scale.offset)
     bands = fit_bands(held_out, truth)
     head = selection.fit_selected(prepared, chosen, scene.card())
-    final = head.rescaled(scale.scale, scale.shift)
+    final = head.rescaled(scale.slope, scale.offset)
     if aside:
         index = scene.train[count - aside : count]
         fresh = final.probabilities(data.image[index], scene.z[index])

@@ -1,13 +1,14 @@
 """The rows of backend/encoders/table.py: `python benchmarks/zero_shot_table.py --data DIR`.
 
 DIR as for benchmarks/spml.py. All images are used, since these constants are for new projects and
-not to be measured here. Slope, offset and the threshold with the best F1 are fitted; the fitted and
-the shipped threshold are both measured, to show the difference.
+not to be measured here. Slope and offset are fitted to all labels, and to random sets of them, as
+if each were a project of its own: their mean and covariance are the prior over projects.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -15,24 +16,42 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from backend.encoders.offline import OfflineEncoder
-from backend.encoders.table import CLIP, OFFLINE, Table
+from backend.encoders.table import CLIP, OFFLINE, TICK_FROM, Table
 from backend.vlpl import zero_shot
-from backend.vlpl.metrics import micro
+from backend.vlpl.metrics import expected_clicks, micro
 from benchmarks.data import Dataset, load_folder, load_scores
+from benchmarks.label_sets import SETS, Photos, projects
+
+SET_SIZES = (3, 5, 10, 20)
 
 
-def row(z: Tensor, truth: Tensor) -> tuple[float, float, float]:
-    """Slope and offset of the probability, and the threshold with the best F1."""
-    model = LogisticRegression(C=1e6).fit(z.reshape(-1, 1).numpy(), truth.reshape(-1).numpy())
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
-    probability = zero_shot.probabilities(z, slope, offset)
-    steps = [step / 100 for step in range(5, 91)]
-    best = max(steps, key=lambda step: micro(probability >= step, truth).f1)
-    return slope, offset, best
+def row(z: Tensor, truth: Tensor, strength: float = 1e6) -> tuple[float, float]:
+    """Slope and offset of the probability.
+
+    Args:
+        z: scores.
+        truth: of the same shape.
+        strength: inverse of the penalty on the slope.
+    """
+    model = LogisticRegression(C=strength).fit(z.reshape(-1, 1).numpy(), truth.reshape(-1).numpy())
+    return float(model.coef_[0, 0]), float(model.intercept_[0])
+
+
+def prior(data: Dataset) -> tuple[Tensor, Tensor]:
+    """Mean (2,) and covariance (2, 2) of slope and offset over random label sets."""
+    fitted = []
+    for size, photos in product(SET_SIZES, Photos):
+        for _, project in projects(data, size, photos, SETS):
+            statistics = zero_shot.fit_statistics(project.whole, project.best)
+            z = zero_shot.fuse(project.whole, project.best, statistics)
+            # A label set whose photos are told apart without error has no finite slope.
+            fitted.append(row(z, project.truth, strength=1.0))
+    values = torch.tensor(fitted, dtype=torch.float64)
+    return values.mean(0), values.T.cov()
 
 
 def show(name: str, data: Dataset, shipped: Table) -> None:
-    """Print both rows of an encoder, fitted and shipped."""
+    """Print the rows and the prior of an encoder, fitted and shipped."""
     statistics = zero_shot.fit_statistics(data.whole, data.best)
     per_image = float(data.truth.sum(1).double().mean())
     print(f"{name}: {data.encoder}")
@@ -47,18 +66,18 @@ def show(name: str, data: Dataset, shipped: Table) -> None:
         ("without statistics", None, shipped.without_statistics),
     ):
         z = zero_shot.fuse(data.whole, data.best, frozen, shipped.spread)
-        slope, offset, threshold = row(z, data.truth)
+        slope, offset = row(z, data.truth)
+        print(f"  {kind}: Row({slope:.2f}, {offset:.2f}), shipped {constants}")
+        chosen = zero_shot.probabilities(z, constants.slope, constants.offset) >= TICK_FROM
+        rates = micro(chosen, data.truth)
+        with_help, from_nothing = expected_clicks(chosen, data.truth)
         print(
-            f"  {kind}: Row({slope:.2f}, {offset:.2f}, {threshold:g}), shipped "
-            f"Row({constants.slope}, {constants.offset}, {constants.threshold})"
+            f"    shipped, from {TICK_FROM}: precision {rates.precision:.3f}, recall "
+            f"{rates.recall:.3f}, clicks {with_help:.2f}, from nothing {from_nothing:.2f}"
         )
-        probability = zero_shot.probabilities(z, constants.slope, constants.offset)
-        for note, at in (("best F1", threshold), ("shipped", constants.threshold)):
-            rates = micro(probability >= at, data.truth)
-            print(
-                f"    from {at:g} ({note}): precision {rates.precision:.3f}, "
-                f"recall {rates.recall:.3f}, F1 {rates.f1:.3f}"
-            )
+    mean, covariance = prior(data)
+    print(f"  prior: mean {mean.tolist()}, covariance {covariance.tolist()}")
+    print(f"  shipped: {shipped.prior}")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from jobs.record import SCHEMA, DamagedRecordError, Record, readable, set_aside
 
 log = logging.getLogger(__name__)
 
-MIN_NEW_APPROVALS = 20
+MIN_NEW_APPROVALS = 12
 """The least number of new, changed or deleted approvals that start a training."""
 NEW_APPROVALS_SHARE = 0.25
 """The same, as a share of the approvals that the serving head was trained on."""

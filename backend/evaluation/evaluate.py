@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from backend.encoders.registry import get_encoder
-from backend.encoders.table import Row, Table
+from backend.encoders.table import Row, Table, fitted_prior, voted_row
 from backend.evaluation.cosines import CosineParts, Cosines
 from backend.evaluation.labelled_folder import FolderFiles, LabelledFolder
 from backend.evaluation.measures import finite, measure, version_of
@@ -22,7 +22,6 @@ from backend.inference.versions import ModelVersions
 from backend.logs import Progress
 from backend.settings import Settings
 from backend.storage.installations import open_store
-from backend.vlpl import metrics, zero_shot
 
 CHUNK = 256
 
@@ -87,14 +86,17 @@ def _cosines(
 
 
 def _fit_table(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Table:
-    """Logistic regression of the labels on z, and the threshold with the best F1."""
+    """Logistic regression of the labels on z."""
     # The spread is a property of the encoder's cosines, so it comes first.
     table = replace(version.table, spread=float(cosines.whole.std(1).mean()))
     without = replace(version, table=table)
+    fitted = _fit_row(cosines.with_statistics(without), cosines, truth)
     return replace(
         table,
-        with_statistics=_fit_row(cosines.with_statistics(without), cosines, truth),
+        with_statistics=fitted,
+        voted=voted_row(fitted),
         without_statistics=_fit_row(without, cosines, truth),
+        prior=fitted_prior(fitted),
         labels=truth.shape[1],
         labels_per_image=float(truth.sum(1).float().mean()),
     )
@@ -106,8 +108,4 @@ def _fit_row(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Ro
     (control,) = version.config.controls
     z = version.fused(control, cosines.whole, cosines.best)
     model = LogisticRegression(C=1e6).fit(z.reshape(-1, 1).numpy(), truth.reshape(-1).numpy())
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
-    probabilities = zero_shot.probabilities(z, slope, offset)
-    steps = [step / 100 for step in range(5, 91)]
-    threshold = max(steps, key=lambda step: metrics.micro(probabilities >= step, truth).f1)
-    return Row(slope, offset, threshold)
+    return Row(float(model.coef_[0, 0]), float(model.intercept_[0]))

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Table
+from backend.encoders.table import Table, tick_from
 from backend.evaluation.cosines import Cosines
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ModelVersion
@@ -66,7 +66,7 @@ def measure(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Mea
     z = version.fused(control, cosines.whole, cosines.best)
     probabilities = version.zero_shot_probabilities(control, z)
     chosen = probabilities >= torch.tensor(version.thresholds(control))
-    threshold = version.row(control).threshold if version.threshold is None else version.threshold
+    threshold = tick_from(len(control.labels)) if version.threshold is None else version.threshold
     clicks, from_nothing = metrics.expected_clicks(chosen, truth)
     values = {
         "map": 100 * metrics.mean_average_precision(probabilities, truth, MIN_POSITIVES),

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Row, Table
+from backend.encoders.table import Row, Scores, Table, tick_from
 from backend.inference.label_embeddings import LabelEmbeddings, is_unreadable
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
@@ -133,7 +133,7 @@ class ModelVersion:
         the text tower cannot read and no head has learned is never suggested, unless the labeling
         config gives that very label a threshold.
         """
-        thresholds = [self.row(control).threshold] * len(control.labels)
+        thresholds = [tick_from(len(control.labels))] * len(control.labels)
         if control.name in self.heads:
             thresholds = list(self.heads[control.name].thresholds)
         if self.threshold is not None:
@@ -164,12 +164,16 @@ class ModelVersion:
             self._limits[control.name] = self.thresholds(control), self.unreadable(control)
         return self._limits[control.name]
 
+    def scores(self, control: Control) -> Scores:
+        """How `z` is made for a control."""
+        return Scores.STANDARDISED if control.name in self.statistics else Scores.BARE
+
     def row(self, control: Control) -> Row:
         """The table's row for a control."""
-        return self.table.row(control.name in self.statistics, len(control.labels))
+        return self.table.row(self.scores(control), len(control.labels), control.required)
 
     def head(self, control: Control) -> FittedControl:
-        """The control's head; the zero-shot one, with the table's threshold, where it has none."""
+        """The control's head; the zero-shot one where it has none."""
         if control.name in self.heads:
             return self.heads[control.name]
         row = self.row(control)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Table, shipped_table
+from backend.encoders.table import Scores, Table, shipped_table, tick_from
 from backend.errors import SettingsError, StoreError
 from backend.inference.embedder import Embedded
 from backend.inference.label_embeddings import LabelEmbeddings
@@ -32,8 +32,10 @@ from backend.vlpl.zero_shot import Statistics
 
 log = logging.getLogger(__name__)
 
-METHOD = 3
+METHOD = 4
 """Part of every version; raised when the same inputs would give other scores than before."""
+STATISTICS_METHOD = 3
+"""The same of frozen statistics. Heads were trained on scores that were made with them."""
 
 LEARNED_FROM = 5
 """Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
@@ -260,12 +262,13 @@ class ModelVersions:
                         for label, count in fitted.head.card.counts.items()
                         if count >= LEARNED_FROM
                     )
-                    row = table.row(control.name in statistics, len(control.labels))
+                    made = Scores.STANDARDISED if control.name in statistics else Scores.BARE
+                    row = table.row(made, len(control.labels), control.required)
                     heads[control.name] = fitted.for_labels(
                         [label.key for label in control.labels],
                         row.slope,
                         row.offset,
-                        row.threshold,
+                        tick_from(len(control.labels)),
                     )
         known_field = state.known_field()
         parts: list[Any] = [
@@ -306,7 +309,7 @@ class ModelVersions:
         """Where a control's frozen statistics lie in the store."""
         # When a control is shown does not change how its scores vary.
         parts = content_of(replace(control, conditions=()))
-        content = json.dumps([METHOD, self.encoder.templates, parts], sort_keys=True)
+        content = json.dumps([STATISTICS_METHOD, self.encoder.templates, parts], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
 

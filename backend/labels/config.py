@@ -220,6 +220,8 @@ def _control(tag: Element, images: Mapping[str, str], conditions: tuple[Conditio
         options_field=value.removeprefix("$") if value.startswith("$") else None,
         conditions=conditions,
         targets=tuple(targets),
+        # What is not shown need not be answered.
+        required=is_true(tag.get("required")) and not conditions,
     )
 
 

@@ -69,6 +69,7 @@ class Control:
         conditions: under which it is on the screen (``visibleWhen``); empty: always.
         targets: names of all tags that it points at, ``to_name`` among them; empty: only that one.
         former: former keys of its labels, each with the key that replaced it, see `Renames`.
+        required: whether an annotator cannot submit without selecting a label in it.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Control:
     conditions: tuple[Condition, ...] = ()
     targets: tuple[str, ...] = ()
     former: tuple[tuple[str, str], ...] = ()
+    required: bool = False
 
     @cached_property
     def renames(self) -> Renames:
@@ -211,13 +213,15 @@ def unique_labels(labels: list[Label]) -> list[Label]:
 def content_of(control: Control) -> dict[str, Any]:
     """All of a control that decides predictions, as JSON-serialisable values.
 
-    What it points at besides its image and former names decide none, and conditions only where
-    there are some.
+    What it points at besides its image and former names decide none, and conditions and whether it
+    is required only where that is so.
     """
     content = asdict(control)
     del content["targets"], content["former"]
     if not control.conditions:
         del content["conditions"]
+    if not control.required:
+        del content["required"]
     return content
 
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import numpy as np
 import torch
 
+from backend.encoders.table import tick_from
 from backend.inference.embedder import Embedder
 from backend.inference.holdout import is_audit
 from backend.inference.model_version import ModelVersion
@@ -28,14 +29,24 @@ from backend.storage.head_registry import FittedControl, HeadSet
 from backend.storage.tables import chunks
 from backend.training.approvals import REVIEWED, Approval, provenance_counts
 from backend.training.pulling import Pulled, pull
-from backend.vlpl.fitting import Aim, Rows, fit
+from backend.vlpl.fitting import (
+    HEAD_FROM,
+    POSITIVES_FROM,
+    Aim,
+    Fitted,
+    Rows,
+    Start,
+    fit,
+    fit_correction,
+)
 from backend.vlpl.head import Card, Provenance, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
+from backend.vlpl.objectives import POSITIVE
 
 log = logging.getLogger(__name__)
 
-MIN_APPROVALS = 20
-"""Fewer reviewed tasks than this train nothing."""
+MIN_APPROVALS = 5
+"""Fewer reviewed tasks than this change nothing."""
 CHUNK = 1000
 """Tasks whose embeddings are read at once."""
 
@@ -116,7 +127,7 @@ class HeadTrainer:
         reviewed = len(pulled.reviewed)
         if reviewed < MIN_APPROVALS:
             missing = MIN_APPROVALS - reviewed
-            reason = f"Reviewed tasks: {reviewed}; a first head needs {missing} more."
+            reason = f"Reviewed tasks: {reviewed}; at least {missing} more are needed."
             return Trained(None, reason)
         version = self._versions.get(pulled.config, pulled.key)
         serving = self._versions.heads.serving(pulled.key)
@@ -136,8 +147,9 @@ class HeadTrainer:
                 controls[control.name] = fitted
         if not verdicts:
             reason = (
-                f"No control has {MIN_APPROVALS} reviewed tasks, some of them neither blind nor "
-                "audit tasks, with an image that is stored or can be fetched."
+                f"Reviewed tasks: {reviewed}. A control's head needs {HEAD_FROM} whose images can "
+                f"be had, with {POSITIVES_FROM} labels on them, and not all of them blind or audit "
+                f"tasks; {POSITIVES_FROM} labels on random tasks correct the probabilities."
             )
             return Trained(None, reason)
         accepted = any(verdict.accepted for verdict in verdicts.values())
@@ -171,8 +183,8 @@ class HeadTrainer:
         self, version: ModelVersion, control: Control, pulled: Pulled
     ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
         approvals = pulled.approvals[control.name]
-        rows = self._rows(version, control, pulled, approvals)
-        if rows is None or bool(rows.judged.all()):
+        rows, reviewed = self._rows(version, control, pulled, approvals)
+        if rows is None:
             return None
         labels = tuple(label.key for label in control.labels)
         row = version.row(control)
@@ -182,8 +194,11 @@ class HeadTrainer:
             statistics_hash(version.statistics.get(control.name)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        aim = Aim(row.threshold, self._settings.goal, self._settings.goal_target)
-        made = fit(rows, card, row.slope, row.offset, aim)
+        aim = Aim(tick_from(len(labels)), self._settings.goal, self._settings.goal_target)
+        prior = version.table.prior_of(version.scores(control), len(labels), control.required)
+        made = _fitted(rows, reviewed, card, Start(row.slope, row.offset, prior), aim)
+        if made is None:
+            return None
         audited = rows.audited
         serving = version.head(control)
         verdict = judge(
@@ -201,8 +216,8 @@ class HeadTrainer:
 
     def _rows(
         self, version: ModelVersion, control: Control, pulled: Pulled, approvals: Sequence[Approval]
-    ) -> Rows | None:
-        """The rows whose images can be had; None if fewer than `MIN_APPROVALS` were reviewed."""
+    ) -> tuple[Rows | None, int]:
+        """The rows whose images can be had, if any, and how many of them people approved."""
         images: list[torch.Tensor] = []
         scores: list[torch.Tensor] = []
         kept: list[Approval] = []
@@ -227,18 +242,28 @@ class HeadTrainer:
                 whole = np.stack([embedding.image for embedding in embeddings])
                 images.append(torch.from_numpy(whole).float())
                 scores.append(version.z(control, embeddings))
-        if sum(item.provenance != Provenance.KNOWN for item in kept) < MIN_APPROVALS:
-            return None
+        if not kept:
+            return None, 0
         share = self._settings.audit_share
         judged = [
             item.provenance == Provenance.BLIND
             or (item.provenance in REVIEWED and is_audit(pulled.key, item.task, share))
             for item in kept
         ]
-        return Rows(
+        rows = Rows(
             torch.cat(images),
             torch.cat(scores),
             torch.tensor([item.states for item in kept]),
             row_weights([item.provenance for item in kept]),
             torch.tensor(judged),
+            torch.tensor(judged),
         )
+        return rows, sum(item.provenance != Provenance.KNOWN for item in kept)
+
+
+def _fitted(rows: Rows, reviewed: int, card: Card, start: Start, aim: Aim) -> Fitted | None:
+    """A head where enough was reviewed, a correction where enough labels were found, else None."""
+    positives = int((rows.labels == POSITIVE).sum())
+    if reviewed < HEAD_FROM or positives < POSITIVES_FROM or bool(rows.judged.all()):
+        return fit_correction(rows, card, start, aim)
+    return fit(rows, card, start, aim)

@@ -1,6 +1,6 @@
-"""From logits to calibrated probabilities, and from probabilities to decisions.
+"""From calibrated probabilities to decisions.
 
-Everything here is fitted on held-out predictions (`selection.Selection.held_out`, or images kept
+Thresholds are fitted on held-out predictions (`selection.Selection.held_out`, or images kept
 aside), never on rows that the head was trained on: there a head is overconfident.
 """
 
@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from backend.vlpl.metrics import expected_calibration_error
 from backend.vlpl.pseudo_labels import lower_bound, stages
 
 Goal = Literal["precision", "recall", "f1"]
@@ -22,79 +21,6 @@ NEVER = 2.0
 """A threshold above every probability: the label is never suggested."""
 EVIDENCE = 20
 """A precision that was measured on fewer suggestions than this counts as 0."""
-_NEWTON_STEPS = 50
-_MIN_SCALE = 0.05
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """p = sigmoid(scale * logit + shift).
-
-    Attributes:
-        scale: factor on the logit, > 0.
-        shift: added to the scaled logit.
-        ece_before: expected calibration error without it, in [0, 1], on the rows it was fitted on.
-        ece_after: the same with it.
-    """
-
-    scale: float
-    shift: float
-    ece_before: float
-    ece_after: float
-
-
-def fit_platt(logits: Tensor, truth: Tensor, pull: float = 1.0) -> Calibration:
-    """Platt scaling with one scale s and one shift t for all labels, by Newton's method.
-
-    Minimises the cross-entropy of sigmoid(s l + t), summed over all entries l, plus
-    pull / 2 ((s - 1)^2 + t^2). The second term keeps the problem defined when every entry is
-    negative. With z in place of the logits the result is (a0, b0) of the zero-shot probability.
-
-    Args:
-        logits: held-out logits, (N, C) or any other shape.
-        truth: the same shape, 0 or 1.
-        pull: strength >= 0 of the penalty towards s = 1, t = 0, on the scale of the summed loss.
-
-    Raises:
-        ValueError: the shapes differ, a logit is not finite, or there is nothing to fit.
-
-    Source: Platt 1999; for CLIP with few examples, arXiv 2402.07417.
-    """
-    if logits.shape != truth.shape or not logits.numel():
-        raise ValueError("logits and truth must be of one, non-empty shape")
-    if not bool(logits.isfinite().all()):
-        raise ValueError("logits must be finite")
-    x, y = logits.double().flatten(), truth.double().flatten()
-    centre = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    theta = centre.clone()
-
-    def value(at: Tensor) -> float:
-        line = at[0] * x + at[1]
-        data = (torch.nn.functional.softplus(line) - y * line).sum()
-        return float(data + 0.5 * pull * ((at - centre) ** 2).sum())
-
-    current = value(theta)
-    for _ in range(_NEWTON_STEPS):
-        p = torch.sigmoid(theta[0] * x + theta[1])
-        error, bend = p - y, p * (1.0 - p)
-        grad = torch.stack([(error * x).sum(), error.sum()]) + pull * (theta - centre)
-        cross = (bend * x).sum()
-        hessian = torch.stack(
-            [torch.stack([(bend * x * x).sum(), cross]), torch.stack([cross, bend.sum()])]
-        ) + pull * torch.eye(2, dtype=torch.float64)
-        step = torch.linalg.solve(hessian, grad)
-        size = 1.0
-        while size > 1e-6 and value(theta - size * step) > current:
-            size /= 2
-        theta = theta - size * step
-        previous, current = current, value(theta)
-        if abs(previous - current) < 1e-10 * abs(previous):
-            break
-    # A negative scale would turn the ranking around on the strength of noise.
-    scale, shift = max(float(theta[0]), _MIN_SCALE), float(theta[1])
-    before = expected_calibration_error(torch.sigmoid(x), y)
-    after = expected_calibration_error(torch.sigmoid(scale * x + shift), y)
-    return Calibration(scale, shift, before, after)
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from backend.vlpl.calibration import NEVER, Goal, fit_platt, label_thresholds
-from backend.vlpl.head import Card, Head
+from backend.vlpl.calibration import NEVER, Goal, label_thresholds
+from backend.vlpl.correction import (
+    AS_IT_IS,
+    CAUTION,
+    HEAD_CAUTION,
+    Correction,
+    Prior,
+    correct,
+)
+from backend.vlpl.head import Card, Head, zero_shot_head
+from backend.vlpl.metrics import expected_calibration_error
 from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import assign, fit_threshold
 from backend.vlpl.selection import fit_selected, select
-from backend.vlpl.training import Training, reviewed_rows
+from backend.vlpl.training import BCE, CORRECTED, Training, describe, reviewed_rows
 
+HEAD_FROM = 12
+"""Fewest reviewed images that a head is trained on; with fewer, slope and offset are corrected."""
+POSITIVES_FROM = 10
+"""Fewest reviewed positives, of all labels together, for a head or a correction. With fewer, a
+correction costs some projects more clicks than it saves (docs/benchmark.md)."""
 CALIBRATE_FROM = 10
 """Fewest rows that a calibration is fitted on; below, its own error outweighs its gain."""
-PRIOR = 30.0
-"""Pull of the calibration towards none, see `fit_platt`: on a few dozen rows it would follow their
-noise, and the share of suggested labels would jump from head to head."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +43,9 @@ class Rows:
         labels: (N, C) integers, `objectives`.
         weights: (N,) row weights, `head.row_weights`.
         judged: (N,) boolean, randomly chosen rows that heads are judged on, never trained on.
+        random: (N,) boolean, all randomly chosen rows, judged ones among them: correction and
+            calibration rest on these alone. Rows that were chosen because they are uncertain say
+            nothing of how often labels occur.
     """
 
     image: Tensor
@@ -39,6 +53,12 @@ class Rows:
     labels: Tensor
     weights: Tensor
     judged: Tensor
+    random: Tensor
+
+    @property
+    def reviewed(self) -> Tensor:
+        """(N,) boolean: a person reviewed the whole image."""
+        return reviewed_rows(self.labels)
 
     @property
     def audited(self) -> Tensor:
@@ -76,17 +96,79 @@ class Aim:
     target: float = 0.9
 
 
-def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
+@dataclass(frozen=True)
+class Start:
+    """The zero-shot probability sigmoid(slope z + offset), before any review.
+
+    Attributes:
+        slope: logits per unit of z.
+        offset: logits.
+        prior: of both, over projects.
+    """
+
+    slope: float
+    offset: float
+    prior: Prior
+
+
+def _correction(rows: Rows, where: Tensor, prior: Prior) -> Correction | None:
+    """The zero-shot probability as the random reviews among these rows (N,) correct it.
+
+    None where they found fewer than `POSITIVES_FROM` labels.
+    """
+    where = where & rows.random & rows.reviewed
+    known, truth = rows.labels[where].abs() == POSITIVE, rows.labels[where] == POSITIVE
+    if int(truth.sum()) < POSITIVES_FROM:
+        return None
+    return correct(rows.z[where][known], truth[known], prior)
+
+
+def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | None:
+    """The zero-shot head with slope and offset as a handful of random reviews correct them.
+
+    Where they leave it uncertain whether a label is on an image, it is not ticked.
+
+    Args:
+        rows: images and everything known about them.
+        card: labels, encoder, statistics and time; the rest is filled in.
+        start: the zero-shot probability.
+        aim: its ``threshold`` is the lowest that is used; a goal needs a head.
+
+    Returns:
+        None where fewer than `POSITIVES_FROM` labels were found on randomly chosen images.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    correction = _correction(rows, rows.random, start.prior)
+    if correction is None:
+        return None
+    training = Training.of(
+        rows.image, rows.z, rows.labels, a0=correction.slope, b0=correction.offset
+    )
+    card = replace(describe(training, card, BCE, None), objective=CORRECTED)
+    head = zero_shot_head(card, rows.image.shape[1], correction.slope, correction.offset)
+    threshold = max(aim.threshold, correction.tick_from(CAUTION))
+    thresholds = torch.full((rows.labels.shape[1],), threshold, dtype=torch.float64)
+    note = (
+        f"The probabilities are corrected by {int((rows.random & rows.reviewed).sum())} randomly "
+        f"chosen reviews; from {HEAD_FROM} reviews on a head learns."
+    )
+    return Fitted(head, thresholds, (note,))
+
+
+def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
     """Train on the rows that are not judged; calibrate and choose thresholds on those that are.
 
+    The head starts from the zero-shot probability as the random reviews that it is not judged on
+    correct it, where they suffice.
     Pseudo-labels come from the frozen zero-shot scores, and only if the lower confidence bound of
     their precision on judged rows reaches its target; otherwise unknown labels stay unknown.
 
     Args:
         rows: images and everything known about them.
         card: labels, encoder, statistics and time; the rest is filled in.
-        a0: slope of the zero-shot probability, logits per unit of z.
-        b0: its offset, logits.
+        start: the zero-shot probability.
         aim: what the thresholds should reach.
 
     Raises:
@@ -100,28 +182,42 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
         notes.append(f"Pseudo-labels: {rule.note}.")
         if rule.threshold is not None:
             labels = assign(rows.z[kept], labels, rule)
+    correction = _correction(rows, kept, start.prior)
     training = Training.of(
-        rows.image[kept], rows.z[kept], labels, a0=a0, b0=b0, weights=rows.weights[kept]
+        rows.image[kept],
+        rows.z[kept],
+        labels,
+        a0=start.slope if correction is None else correction.slope,
+        b0=start.offset if correction is None else correction.offset,
+        weights=rows.weights[kept],
     )
     selection = select(training)
     head = fit_selected(training, selection, card)
     audit = rows.labels[rows.audited]
     image, z = rows.image[rows.audited], rows.z[rows.audited]
-    logits, codes, where = head.logits(image, z), audit, "randomly chosen tasks"
+    logits, codes = head.logits(image, z), audit
     if len(audit) < CALIBRATE_FROM:
         # Too few: add the training rows, by the cross-validation fits that did not see them.
-        logits = torch.cat([logits, selection.held_out.double()])
-        codes = torch.cat([audit, labels[selection.rows]])
-        where = "tasks, most of them not randomly chosen"
+        random = rows.random[kept][selection.rows]
+        logits = torch.cat([logits, selection.held_out[random].double()])
+        codes = torch.cat([audit, labels[selection.rows][random]])
+    threshold = aim.threshold
     if len(codes) >= CALIBRATE_FROM:
         known = codes.abs() == POSITIVE
-        calibration = fit_platt(logits[known], (codes[known] == POSITIVE).double(), PRIOR)
-        head = head.rescaled(calibration.scale, calibration.shift)
-        notes.append(
-            f"Calibrated on {len(codes)} {where}: expected calibration error "
-            f"{calibration.ece_before:.3f} before, {calibration.ece_after:.3f} after."
+        truth = codes[known] == POSITIVE
+        calibration = correct(logits[known], truth, AS_IT_IS)
+        calibrated = calibration.slope * logits[known] + calibration.offset
+        head = head.rescaled(calibration.slope, calibration.offset)
+        threshold = max(threshold, calibration.tick_from(HEAD_CAUTION))
+        before, after = (
+            expected_calibration_error(torch.sigmoid(scores), truth)
+            for scores in (logits[known], calibrated)
         )
-    thresholds = torch.full((labels.shape[1],), aim.threshold, dtype=torch.float64)
+        notes.append(
+            f"Calibrated on {len(codes)} randomly chosen tasks: expected calibration error "
+            f"{before:.3f} before, {after:.3f} after."
+        )
+    thresholds = torch.full((labels.shape[1],), threshold, dtype=torch.float64)
     if aim.goal and len(audit):
         # A probability of 0 puts an unknown entry below every threshold, so that it never counts.
         known = audit.abs() == POSITIVE
@@ -134,7 +230,7 @@ def fit(rows: Rows, card: Card, a0: float, b0: float, aim: Aim) -> Fitted:
         if overall >= NEVER:
             notes.append(
                 f"No threshold reaches {aim.goal} {aim.target:g} with confidence on {len(audit)} "
-                f"randomly chosen tasks; {aim.threshold:g} stays."
+                f"randomly chosen tasks; {threshold:.2g} stays."
             )
         else:
             thresholds = reached

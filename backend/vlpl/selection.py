@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,10 +36,80 @@ MIN_POSITIVES = 2
 """Fewest reviewed positives, and negatives, of a label whose AP counts."""
 TIE = 0.002
 """mAP differences up to this are a tie; see `select`."""
+NOISE = 0.5
+"""Standard errors by which the log-loss of two penalties may differ and be a tie; see `select`."""
 FOLD_SEED = 0
 """Seed of the assignment of images to folds."""
 _SEARCH_TOLERANCE = 1e-3
 _SEARCH_ITERATIONS = 30
+
+
+class Fold(NamedTuple):
+    """A fit of the cross-validation.
+
+    Attributes:
+        rows: (n,) indices of the reviewed rows that it did not see.
+        theta: of `Training.solve`.
+    """
+
+    rows: Tensor
+    theta: Tensor
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An objective with a penalty (None: zero-shot), its fits, and held-out logits (n, C)."""
+
+    objective: Objective
+    l2: float | None
+    folds: tuple[Fold, ...]
+    held_out: Tensor
+
+
+@dataclass(frozen=True)
+class _Reviewed:
+    """The n reviewed rows of a training.
+
+    Attributes:
+        rows: (n,) their indices, ascending.
+        truth: (n, C) boolean.
+        known: (n, C) boolean; a label that was added later is unknown on some rows.
+        enough: (C,) boolean, labels whose AP counts.
+    """
+
+    rows: Tensor
+    truth: Tensor
+    known: Tensor
+    enough: Tensor
+
+    @classmethod
+    def of(cls, labels: Tensor) -> _Reviewed:
+        rows = reviewed_rows(labels).nonzero().squeeze(1)
+        truth, absent = labels[rows] == POSITIVE, labels[rows] == NEGATIVE
+        enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
+        return cls(rows, truth, truth | absent, enough)
+
+    def places(self, rows: Tensor) -> Tensor:
+        """Where these rows stand among the reviewed ones."""
+        return torch.searchsorted(self.rows, rows)
+
+    def losses(self, logits: Tensor) -> Tensor:
+        """Log-loss of each reviewed image, (n,), over its known labels."""
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            logits, self.truth.float(), reduction="none"
+        )
+        return (loss * self.known).sum(1)
+
+    def mean_average_precision(self, logits: Tensor, parts: Sequence[Tensor]) -> float:
+        """mAP within each fold, averaged."""
+        logits, labels = logits.masked_fill(~self.known, -torch.inf), self.enough
+        by_fold = torch.stack(
+            [
+                average_precision(logits[at][:, labels], self.truth[at][:, labels])
+                for at in map(self.places, parts)
+            ]
+        )
+        return float(by_fold.nanmean(0).nanmean())
 
 
 @dataclass(frozen=True)
@@ -48,9 +119,11 @@ class Selection:
     Attributes:
         objective: the chosen objective.
         l2: the chosen penalty; None stands for zero-shot itself.
-        table: one mapping per candidate: ``objective``, ``l2``, ``map`` (in [0, 1]), ``chosen``.
+        table: one mapping per candidate: ``objective``, ``l2``, ``map`` (in [0, 1]), ``loss`` (of
+            an image, held out), ``chosen``.
         held_out: (n, C) logits of the reviewed rows, by fits that did not see them.
         rows: (n,) indices of those rows.
+        folds: the fits of ``held_out``; empty where it is zero-shot's.
     """
 
     objective: Objective
@@ -58,6 +131,7 @@ class Selection:
     table: tuple[dict[str, Any], ...]
     held_out: Tensor
     rows: Tensor
+    folds: tuple[Fold, ...]
 
 
 def allowed(labels: Tensor) -> tuple[Objective, ...]:
@@ -82,12 +156,15 @@ def _folds(rows: Tensor, folds: int) -> list[Tensor]:
 
 
 def select(training: Training) -> Selection:
-    """Choose objective and penalty by cross-validated mAP on the fully reviewed rows.
+    """Choose objective and penalty by cross-validation on the fully reviewed rows.
 
     Rows that are only partly known are in every training fold and in no test fold. The candidates
-    are the objectives that `allowed` gives, each with all penalties of its grid, and zero-shot. Of
-    all candidates within `TIE` of the best mAP, the first is chosen in the order of `OBJECTIVES`,
-    the largest penalty first within an objective, and zero-shot last.
+    are the objectives that `allowed` gives, each with the penalty of its grid that suits it best,
+    and zero-shot. The penalty is chosen by the log-loss of held-out logits, which tells more from
+    few images than their ranking does: the largest whose loss exceeds the least one by no more than
+    `NOISE` standard errors of the difference. A single objective is compared with zero-shot by
+    log-loss, too; where there are several, whose probabilities mean different things, the first one
+    within `TIE` of the best mAP is chosen, in the order of `OBJECTIVES`, and zero-shot last.
 
     A label's AP is taken within each fold that has a positive of it, and averaged over folds.
     Ranking all folds together would be wrong: a fold that holds more of a label's positives leaves
@@ -99,65 +176,81 @@ def select(training: Training) -> Selection:
     """
     labels = training.labels
     candidates = allowed(labels)
-    rows = reviewed_rows(labels).nonzero().squeeze(1)
-    truth = labels[rows] == POSITIVE
-    absent = labels[rows] == NEGATIVE
-    # A label that was added later is unknown on some rows: ranked last, they change no AP.
-    unknown = labels[rows].abs() != POSITIVE
-    enough = (truth.sum(0) >= MIN_POSITIVES) & (absent.sum(0) >= MIN_POSITIVES)
-    if len(rows) < MIN_REVIEWED or not bool(enough.any()):
+    reviewed = _Reviewed.of(labels)
+    rows = reviewed.rows
+    zero = _Candidate(candidates[0], None, (), training.anchor()[rows])
+    if len(rows) < MIN_REVIEWED or not bool(reviewed.enough.any()):
         partly = next(
             (objective for objective in candidates if objective.name == "wan"), candidates[0]
         )
-        return Selection(partly, DEFAULT_L2, (), training.anchor()[rows], rows)
-    folds = 3 if len(rows) >= MANY else 5
+        return Selection(partly, DEFAULT_L2, (), zero.held_out, rows, ())
+    parts = _folds(rows, 3 if len(rows) >= MANY else 5)
     penalties = L2_GRID if len(candidates) == 1 else AUTO_GRID
-    parts = _folds(rows, folds)
-    place = torch.full((len(labels),), -1)
-    place[rows] = torch.arange(len(rows))
-    every = torch.arange(len(labels))
-    rest = [every[~torch.isin(every, part)] for part in parts]
-    places = [place[part] for part in parts]
-
-    def score(logits: Tensor) -> float:
-        logits = logits.masked_fill(unknown, -torch.inf)
-        by_fold = torch.stack(
-            [average_precision(logits[at][:, enough], truth[at][:, enough]) for at in places]
-        )
-        return float(by_fold.nanmean(0).nanmean())
-
-    zero = training.anchor()[rows]
-    results: list[tuple[Objective, float | None, float, Tensor]] = []
-    for objective in candidates:
-        starts: list[Tensor | None] = [None] * folds
-        for l2 in penalties:
-            held_out = torch.empty_like(zero)
-            for fold, (train, test) in enumerate(zip(rest, parts, strict=True)):
-                theta = training.solve(
-                    objective,
-                    l2,
-                    train,
-                    start=starts[fold],
-                    tolerance=_SEARCH_TOLERANCE,
-                    max_iterations=_SEARCH_ITERATIONS,
-                ).theta
-                starts[fold] = theta
-                held_out[place[test]] = training.predict(theta, test)
-            results.append((objective, l2, score(held_out), held_out))
-    results.append((candidates[0], None, score(zero), zero))
-    best = max(result[2] for result in results)
-    chosen = next(i for i, result in enumerate(results) if result[2] >= best - TIE)
+    contest = [
+        _best_penalty(reviewed, _cross_validate(training, reviewed, objective, penalties, parts))
+        for objective in candidates
+    ]
+    contest.append(zero)
+    scores = [reviewed.mean_average_precision(one.held_out, parts) for one in contest]
+    losses = [float(reviewed.losses(one.held_out).mean()) for one in contest]
+    if len(candidates) == 1:
+        chosen = losses.index(min(losses))
+    else:
+        chosen = next(i for i, score in enumerate(scores) if score >= max(scores) - TIE)
     table = tuple(
         {
-            "objective": ZERO_SHOT if l2 is None else objective.name,
-            "l2": l2,
-            "map": value,
+            "objective": ZERO_SHOT if one.l2 is None else one.objective.name,
+            "l2": one.l2,
+            "map": score,
+            "loss": loss,
             "chosen": index == chosen,
         }
-        for index, (objective, l2, value, _) in enumerate(results)
+        for index, (one, score, loss) in enumerate(zip(contest, scores, losses, strict=True))
     )
-    winner = results[chosen]
-    return Selection(winner[0], winner[1], table, winner[3], rows)
+    winner = contest[chosen]
+    return Selection(winner.objective, winner.l2, table, winner.held_out, rows, winner.folds)
+
+
+def _cross_validate(
+    training: Training,
+    reviewed: _Reviewed,
+    objective: Objective,
+    penalties: Sequence[float],
+    parts: Sequence[Tensor],
+) -> list[_Candidate]:
+    """The objective with each penalty, largest first."""
+    every = torch.arange(len(training.labels))
+    rest = [every[~torch.isin(every, part)] for part in parts]
+    starts: list[Tensor | None] = [None] * len(parts)
+    found = []
+    for l2 in penalties:
+        held_out = torch.empty(len(reviewed.rows), training.labels.shape[1])
+        folds = []
+        for number, (train, test) in enumerate(zip(rest, parts, strict=True)):
+            theta = training.solve(
+                objective,
+                l2,
+                train,
+                start=starts[number],
+                tolerance=_SEARCH_TOLERANCE,
+                max_iterations=_SEARCH_ITERATIONS,
+            ).theta
+            starts[number] = theta
+            held_out[reviewed.places(test)] = training.predict(theta, test)
+            folds.append(Fold(test, theta))
+        found.append(_Candidate(objective, l2, tuple(folds), held_out))
+    return found
+
+
+def _best_penalty(reviewed: _Reviewed, found: Sequence[_Candidate]) -> _Candidate:
+    """The largest penalty whose log-loss is that of the best one, but for noise."""
+    losses = [reviewed.losses(one.held_out) for one in found]
+    best = min(losses, key=lambda loss: float(loss.mean()))
+    return next(
+        one
+        for one, loss in zip(found, losses, strict=True)
+        if float((loss - best).mean()) <= NOISE * float((loss - best).std()) / len(best) ** 0.5
+    )
 
 
 def fit_selected(training: Training, selection: Selection, card: Card) -> Head:

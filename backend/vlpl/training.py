@@ -25,6 +25,8 @@ RARE = 30.0
 low score does not reverse the zero-shot ranking of its label."""
 ZERO_SHOT = "zero-shot"
 """The card's objective of a head without any fit."""
+CORRECTED = "zero-shot, corrected"
+"""The same where reviews have corrected slope and offset, see `backend.vlpl.correction`."""
 ROWS, REVIEWED_ROWS = "(rows)", "(reviewed rows)"
 """Keys of the card's counts that are not labels."""
 

@@ -65,7 +65,7 @@ def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
     servers: Servers, page: Any, studio: LabelStudioClient, connected: int, review: Review
 ) -> None:
     before = studio.projects.get(connected)["model_version"]
-    review(connected, 19)
+    review(connected, 11)
     task = opened(page, servers, connected)
     first = page.locator("label:has(input[type=checkbox])").first
     was = set(ticked(page))
@@ -83,4 +83,4 @@ def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
     assert prediction["model_version"] == studio.projects.get(connected)["model_version"]
     assert sorted(ticked(page)) == sorted(choices_of(prediction))
     if prediction["result"]:
-        page.get_by_text("trained on 20 reviewed tasks").first.wait_for(timeout=60_000)
+        page.get_by_text("trained on 12 reviewed tasks").first.wait_for(timeout=60_000)

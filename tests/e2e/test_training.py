@@ -38,7 +38,7 @@ def refreshed(trainings: TrainingStore, project: int) -> Training:
     return until(served, 120)
 
 
-def test_twenty_approvals_train_a_head_and_refresh_the_rest(
+def test_twelve_approvals_train_a_head_and_refresh_the_rest(
     loop: Settings,
     loop_runtime: Runtime,
     studio: LabelStudioClient,
@@ -51,7 +51,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     assert len(before) == PHOTOS
     blind = {task for task, one in before.items() if one["result"] == []}
     assert 0 < len(blind) < PHOTOS / 2
-    reviewed = review(connected, 20)
+    reviewed = review(connected, 12)
     now = refreshed(trainings, connected)
     heads = HeadRegistry(loop_runtime.store)
     assert heads.serving(key) == now.head == "h1"
@@ -63,7 +63,7 @@ def test_twenty_approvals_train_a_head_and_refresh_the_rest(
     }
     # Blind tasks stay blind.
     assert {task for task, one in after.items() if one["result"] == []} == blind - set(reviewed)
-    assert heads.get(key, "h1").approvals == 20
+    assert heads.get(key, "h1").approvals == 12
     # The truth was submitted, so that some suggestions were changed.
     assert set(heads.get(key, "h1").provenance) <= {"blind", "edited", "accepted"}
     assert heads.get(key, "h1").provenance.get("blind", 0) == len(blind & set(reviewed))

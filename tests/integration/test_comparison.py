@@ -181,7 +181,7 @@ def test_a_table_that_was_fitted_decides_what_is_ticked_and_the_store_stays_as_i
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").rglob("*")}
     assert (before["table"], after["table"]) == ("shipped", "fitted")
     assert {name: after[name] for name in SHARED} == {name: fitted[name] for name in SHARED}
-    assert after["threshold"] != before["threshold"]
+    assert after["labels_per_image"] != before["labels_per_image"]
 
 
 # What cannot be used

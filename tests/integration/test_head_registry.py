@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from backend.encoders.table import Scores
 from backend.errors import SettingsError, StoreError
 from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
@@ -185,7 +186,7 @@ def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_th
     version = runtime.versions.get(config, KEY)
     head = version.heads["tags"].head
     assert head.card.labels == ("new", *LABELS[1:])
-    row = version.table.row(False, len(LABELS))
+    row = version.table.row(Scores.BARE, len(LABELS))
     assert (float(head.slope[0]), float(head.offset[0])) == pytest.approx((row.slope, row.offset))
     assert not head.weight[0].any()
     assert head.weight[1:].all()

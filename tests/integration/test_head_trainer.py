@@ -11,6 +11,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.training.head_trainer import HeadTrainer
 from backend.vlpl.head import Provenance
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
+from backend.vlpl.training import CORRECTED
 from tests.support.approvals import TWO, approvals, mixed, pulled
 from tests.support.builders import choices_config
 from tests.support.fixtures import MakeRuntime
@@ -34,12 +35,30 @@ def trainer(make_runtime: MakeRuntime) -> Iterator[Callable[..., Any]]:
         yield make
 
 
-def test_reviews_of_blind_and_audit_tasks_alone_train_nothing(trainer: Callable[..., Any]):
+def test_reviews_of_blind_and_audit_tasks_alone_correct_the_probabilities(
+    trainer: Callable[..., Any],
+):
+    """What heads are judged on trains none; but it tells how often labels occur."""
     made = trainer()[0].train(
         pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, Provenance.BLIND)})
     )
-    assert made.made is None
-    assert "neither blind nor audit tasks" in made.reason
+    assert made.made is not None
+    head = made.made.controls["tags"].head
+    assert head.card.objective == CORRECTED and not bool(head.weight.any())
+
+
+@pytest.mark.parametrize("count", [4, 11, 12])
+def test_a_handful_of_reviews_corrects_and_a_dozen_trains(trainer: Callable[..., Any], count: int):
+    found = {"tags": approvals(mixed, Provenance.UNAIDED)[:count]}
+    made = trainer(audit_share=0.0, blind_share=0.0)[0].train(
+        pulled(choices_config("cat", "dog"), found)
+    )
+    if count < 12:
+        # None of them was chosen at random.
+        assert made.made is None and str(count) in made.reason
+    else:
+        assert made.made is not None
+        assert made.made.controls["tags"].head.card.objective == "bce"
 
 
 def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backend.encoders.table import Row, Table
+from backend.encoders.table import OFFLINE, Row
 from backend.errors import StoreError
 from backend.inference.versions import METHOD, STATISTICS_FROM
 from backend.labels.config import parse_config
@@ -46,7 +47,9 @@ def test_a_version_is_found_without_loading_the_model(make_runtime: MakeRuntime)
 
 def test_a_version_changes_with_all_that_decides_scores(make_runtime: MakeRuntime, tmp_path: Path):
     fitted = make_runtime(store=tmp_path / "fitted")
-    fitted.versions.save_table(Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0))
+    fitted.versions.save_table(
+        replace(OFFLINE, with_statistics=Row(1, -2), without_statistics=Row(1, -2))
+    )
     versions = [
         version(make_runtime(), choices_config()),
         version(make_runtime(), choices_config("cat", "dog")),
@@ -213,7 +216,7 @@ CHANGES: dict[str, Callable[[Runtime], Any]] = {
         parse_config(choices_config()), PROJECT, MANY, runtime.embedder.embed
     ),
     "table": lambda runtime: runtime.versions.save_table(
-        Table(Row(1, -2, 0.4), Row(1, -2, 0.4), 0.05, 10, 2.0)
+        replace(OFFLINE, with_statistics=Row(1, -2), without_statistics=Row(1, -2))
     ),
     "known field": lambda runtime: ProjectState(runtime.store, PROJECT).set_known_field("category"),
     "promotion": lambda runtime: serve_head(runtime, "h2", 2.0),

@@ -83,11 +83,11 @@ def test_the_project_is_known_without_a_payload():
 
 
 def test_lists_of_annotations_count_one_by_one(connection: Redis, trainings: TrainingStore):
-    told(connection, "full_annotations_created", annotation=[{"id": n} for n in range(19)])
+    told(connection, "full_annotations_created", annotation=[{"id": n} for n in range(11)])
     assert schedule.moment(connection, Kind.TRAIN, 5) is None
     told(connection, "full_annotation_created")
     assert schedule.moment(connection, Kind.TRAIN, 5) is not None
-    assert trainings.get(5).pending == 20
+    assert trainings.get(5).pending == 12
 
 
 def test_a_hundred_events_at_once_give_one_training_and_at_most_one_follow_up(
@@ -187,8 +187,8 @@ def test_a_redis_that_hangs_keeps_the_store_from_nothing(
 # Trainings
 
 
-def test_enough_is_twenty_or_a_quarter_of_what_the_head_saw():
-    assert [approvals_needed(seen) for seen in (0, 79, 80, 400)] == [20, 20, 20, 100]
+def test_enough_is_twelve_or_a_quarter_of_what_the_head_saw():
+    assert [approvals_needed(seen) for seen in (0, 47, 52, 400)] == [12, 12, 13, 100]
 
 
 def test_who_asks_during_a_training_waits_for_the_next(trainings: TrainingStore):

@@ -264,3 +264,16 @@ def test_the_hash_ignores_what_decides_no_prediction():
 )
 def test_the_hash_changes_with_whatever_decides_a_prediction(changed: str):
     assert parse_config(changed).digest != parse_config(choices_config("cat", "dog")).digest
+
+
+def test_a_required_control_guarantees_a_label_only_where_it_is_always_shown():
+    required = parse_config(choices_config("cat", "dog", attributes='required="true"'))
+    plain = parse_config(choices_config("cat", "dog", attributes=""))
+    assert required.controls[0].required and not plain.controls[0].required
+    assert required.digest != plain.digest
+    follow_up = choices_config("cat", "dog").replace(
+        "</View>",
+        '<Choices name="kind" toName="image" required="true" visibleWhen="choice-selected" '
+        'whenTagName="tags"><Choice value="big"/><Choice value="small"/></Choices></View>',
+    )
+    assert not parse_config(follow_up).controls[1].required

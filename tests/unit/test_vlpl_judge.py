@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
-from backend.vlpl.fitting import Aim, Rows, fit
+from backend.vlpl.correction import Prior
+from backend.vlpl.fitting import POSITIVES_FROM, Aim, Rows, Start, fit, fit_correction
 from backend.vlpl.head import Card
 from backend.vlpl.judge import judge
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.training import CORRECTED
 
 LABELS = ("a", "b", "c", "d")
 
@@ -99,10 +103,12 @@ def rows(count: int, judged: int, dim: int = 16, seed: int = 0) -> Rows:
         torch.where(truth, POSITIVE, NEGATIVE),
         torch.ones(count),
         torch.arange(count) < judged,
+        torch.ones(count, dtype=torch.bool),
     )
 
 
 CARD = Card(LABELS, "stub", "none")
+START = Start(1.0, -1.0, Prior((1.0, -1.0), (0.3, 0.0, 1.6)))
 
 
 def test_judged_rows_never_change_the_weights():
@@ -113,16 +119,17 @@ def test_judged_rows_never_change_the_weights():
         torch.where(some.judged[:, None], -some.labels, some.labels),
         some.weights,
         some.judged,
+        some.random,
     )
-    before = fit(some, CARD, 1.0, -1.0, Aim(0.3)).head.weight
-    after = fit(other, CARD, 1.0, -1.0, Aim(0.3)).head.weight
+    before = fit(some, CARD, START, Aim(0.3)).head.weight
+    after = fit(other, CARD, START, Aim(0.3)).head.weight
     # Up to the calibration's common factor.
     assert torch.allclose(before / before.norm(), after / after.norm(), atol=1e-3)
 
 
 def test_a_fitted_head_beats_zero_shot():
     some = rows(200, 60)
-    made = fit(some, CARD, 1.0, -1.0, Aim(0.3))
+    made = fit(some, CARD, START, Aim(0.3))
     audited = some.audited
     zero = torch.sigmoid(some.z[audited] - 1.0)
     mine = made.head.probabilities(some.image[audited], some.z[audited])
@@ -135,24 +142,55 @@ def test_a_label_that_is_added_in_mid_project_costs_no_review():
     some = rows(200, 60)
     labels = some.labels.clone()
     labels[:190, 3] = UNKNOWN
-    later = Rows(some.image, some.z, labels, some.weights, some.judged)
+    later = Rows(some.image, some.z, labels, some.weights, some.judged, some.random)
     assert int(later.audited.sum()) == 60
-    made = fit(later, CARD, 1.0, -1.0, Aim(0.3))
+    made = fit(later, CARD, START, Aim(0.3))
     assert made.head.card.objective == "bce"
     assert any("Calibrated on 60 randomly chosen tasks" in note for note in made.notes)
-    whole = fit(some, CARD, 1.0, -1.0, Aim(0.3))
+    whole = fit(some, CARD, START, Aim(0.3))
     alike = torch.cosine_similarity(made.head.weight[:3], whole.head.weight[:3])
     assert bool((alike > 0.95).all())
-    reached = fit(later, CARD, 1.0, -1.0, Aim(0.3, "recall", 0.8))
+    reached = fit(later, CARD, START, Aim(0.3, "recall", 0.8))
     assert reached.thresholds.tolist() != [0.3] * 4
 
 
 def test_a_goal_that_cannot_be_reached_leaves_the_threshold_and_says_so():
-    made = fit(rows(60, 12), CARD, 1.0, -1.0, Aim(0.3, "precision", 0.999))
-    assert made.thresholds.tolist() == [0.3] * 4
+    made = fit(rows(60, 12), CARD, START, Aim(0.3, "precision", 0.999))
+    plain = fit(rows(60, 12), CARD, START, Aim(0.3))
+    assert made.thresholds.tolist() == plain.thresholds.tolist() and min(made.thresholds) >= 0.3
     assert any("No threshold" in note for note in made.notes)
-    reached = fit(rows(400, 200), CARD, 1.0, -1.0, Aim(0.3, "recall", 0.8))
-    assert reached.thresholds.tolist() != [0.3] * 4
+    reached = fit(rows(400, 200), CARD, START, Aim(0.3, "recall", 0.8))
+    assert reached.thresholds.tolist() != made.thresholds.tolist()
+
+
+def test_few_calibration_rows_make_a_head_cautious():
+    """What two dozen images say of a head is uncertain, so that only sure labels are ticked."""
+    few, many = (fit(rows(n, n // 2), CARD, START, Aim(0.5)) for n in (24, 1600))
+    assert 0.5 <= float(many.thresholds[0]) < float(few.thresholds[0]) < 1
+
+
+def test_only_random_rows_calibrate_and_correct():
+    """Images that were chosen because they are uncertain have more or fewer labels than others."""
+    some = rows(60, 0)
+    chosen = replace(some, random=torch.zeros(60, dtype=torch.bool))
+    made = fit(chosen, CARD, START, Aim(0.5))
+    assert not any("Calibrated" in note for note in made.notes)
+    assert made.thresholds.tolist() == [0.5] * 4
+    assert made.head.card.constants["a0"] == START.slope
+    assert fit_correction(chosen, CARD, START, Aim(0.5)) is None
+    assert fit(some, CARD, START, Aim(0.5)).head.card.constants["a0"] != START.slope
+
+
+def test_a_handful_of_reviews_corrects_how_often_labels_are_expected():
+    some = rows(10, 0)
+    assert int((some.labels == POSITIVE).sum()) >= POSITIVES_FROM
+    made = fit_correction(some, CARD, START, Aim(0.5))
+    assert made is not None and made.head.card.objective == CORRECTED
+    assert not bool(made.head.weight.any())
+    assert float(made.head.slope[0]) != START.slope and float(made.thresholds[0]) > 0.5
+    assert "corrected by 10 randomly chosen reviews" in made.notes[0]
+    few = replace(some, labels=torch.full_like(some.labels, NEGATIVE))
+    assert fit_correction(few, CARD, START, Aim(0.5)) is None
 
 
 def test_known_labels_alone_train_beside_reviewed_rows():
@@ -166,7 +204,10 @@ def test_known_labels_alone_train_beside_reviewed_rows():
             pick = there[int(torch.randint(len(there), (1,), generator=generator))]
             labels[place, pick] = POSITIVE
     made = fit(
-        Rows(some.image, some.z, labels, some.weights, some.judged), CARD, 1.0, -1.0, Aim(0.3)
+        Rows(some.image, some.z, labels, some.weights, some.judged, some.random),
+        CARD,
+        START,
+        Aim(0.3),
     )
     assert any(note.startswith("Pseudo-labels") for note in made.notes)
     assert made.head.card.counts["(rows)"] > made.head.card.counts["(reviewed rows)"]

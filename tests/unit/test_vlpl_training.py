@@ -228,13 +228,16 @@ def test_pseudo_labels_bring_vlpl_in_and_reviewed_rows_alone_leave_bce() -> None
     assert BY_NAME["vlpl"] in selection.allowed(labels)
 
 
-def test_held_out_predictions_come_from_fits_that_did_not_see_the_row() -> None:
+def test_held_out_predictions_come_from_fits_that_did_not_see_the_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Turning one image's labels around must not change its own held-out prediction much, as it
     would if its labels had been fitted."""
     _, _, truth = scene()
     labels = codes(truth)
     flipped = labels.clone()
     flipped[0] = -flipped[0]
+    monkeypatch.setattr(selection, "L2_GRID", (0.1,))
     first = selection.select(_prepared(labels))
     second = selection.select(_prepared(flipped))
     assert first.objective == second.objective == BCE and first.l2 == second.l2 is not None

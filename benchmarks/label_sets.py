@@ -1,0 +1,137 @@
+"""Clicks on small projects: random label sets of a data set, as if each were a project of its own.
+
+A part of benchmarks/spml.py. People pay in clicks, and most projects have a handful of labels, most
+of whose photos have none of them. So many sets are drawn, and for each of them the clicks with
+suggestions are divided by those from nothing: on all photos, and on those with one of the labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from backend.encoders.table import Scores, Table, tick_from
+from backend.vlpl import zero_shot
+from backend.vlpl.fitting import (
+    HEAD_FROM,
+    POSITIVES_FROM,
+    Aim,
+    Fitted,
+    Rows,
+    Start,
+    fit,
+    fit_correction,
+)
+from backend.vlpl.head import Card
+from backend.vlpl.metrics import expected_clicks
+from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from benchmarks.data import Dataset
+from benchmarks.protocol import Row
+
+SETS = 50
+SIZES = (3, 5, 10, 20, 40)
+REVIEWED = (0, 15, 100)
+MIN_POSITIVES = 10
+"""Photos that a label must be on to be drawn."""
+MIN_PHOTOS = 60
+"""Fewest photos of a set's project."""
+MEASURED_UP_TO = 400
+"""Photos that statistics are frozen on."""
+
+
+class Photos(StrEnum):
+    """Which photos a project has."""
+
+    ALL = "all"
+    OWN = "own"
+
+
+def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
+    """Clicks with suggestions over clicks from nothing: mean and worst of the sets.
+
+    Half of a project's photos are reviewed in random order, as many as a row says, and the clicks
+    are counted on the other half. Nothing reads labels of that half before.
+    """
+    rows: list[Row] = []
+    for photos in Photos:
+        for size in SIZES:
+            if size > len(data.classes) // 2:
+                continue
+            ratios: dict[int, list[float]] = {count: [] for count in REVIEWED}
+            for seed, project in projects(data, size, photos, sets):
+                for count in REVIEWED:
+                    ratio = clicks_ratio(project, table, count, seed)
+                    if ratio is not None:
+                        ratios[count].append(ratio)
+            row: Row = {"photos": photos, "labels": size, "sets": len(ratios[0])}
+            for count, values in ratios.items():
+                if values:
+                    row[f"{count} reviewed: mean"] = sum(values) / len(values)
+                    row[f"{count} reviewed: worst"] = max(values)
+            rows.append(row)
+    return rows
+
+
+def projects(data: Dataset, size: int, photos: Photos, sets: int) -> Iterator[tuple[int, Dataset]]:
+    """The sets, with the seed of each; those with too few photos are left out."""
+    common = (data.truth.sum(0) >= MIN_POSITIVES).nonzero().squeeze(1)
+    for seed in range(sets):
+        generator = torch.Generator().manual_seed(seed)
+        project = data.select(common[torch.randperm(len(common), generator=generator)[:size]])
+        if photos == Photos.OWN:
+            project = project.of_images(project.truth.any(1).nonzero().squeeze(1))
+        if len(project.truth) >= MIN_PHOTOS:
+            yield seed, project
+
+
+def clicks_ratio(project: Dataset, table: Table, reviewed: int, seed: int) -> float | None:
+    """Clicks with suggestions over clicks from nothing, on the half that is not reviewed.
+
+    None where there are no embeddings to train with, or too few photos.
+    """
+    train, test = project.split(seed)
+    if reviewed > len(train) or (reviewed and project.image is None):
+        return None
+    measured = train[:MEASURED_UP_TO]
+    statistics = zero_shot.fit_statistics(project.whole[measured], project.best[measured])
+    z = zero_shot.fuse(project.whole, project.best, statistics)
+    suggested = _suggested(project, table, z, train[:reviewed], test)
+    with_help, from_nothing = expected_clicks(suggested, project.truth[test])
+    return with_help / from_nothing if from_nothing else None
+
+
+def _suggested(project: Dataset, table: Table, z: Tensor, reviewed: Tensor, test: Tensor) -> Tensor:
+    count = len(project.classes)
+    row, tick = table.row(Scores.STANDARDISED, count), tick_from(count)
+    fitted = _fitted(project, table, z, reviewed)
+    if fitted is None:
+        return zero_shot.probabilities(z[test], row.slope, row.offset) >= tick
+    assert project.image is not None
+    return fitted.head.probabilities(project.image[test], z[test]) >= fitted.thresholds
+
+
+def _fitted(project: Dataset, table: Table, z: Tensor, reviewed: Tensor) -> Fitted | None:
+    """What a training makes of the reviews, as in a project."""
+    if not len(reviewed):
+        return None
+    assert project.image is not None
+    count = len(project.classes)
+    truth = project.truth[reviewed]
+    rows = Rows(
+        project.image[reviewed],
+        z[reviewed],
+        torch.where(truth > 0, POSITIVE, NEGATIVE),
+        torch.ones(len(reviewed)),
+        torch.zeros(len(reviewed), dtype=torch.bool),
+        torch.ones(len(reviewed), dtype=torch.bool),
+    )
+    row = table.row(Scores.STANDARDISED, count)
+    start = Start(row.slope, row.offset, table.prior_of(Scores.STANDARDISED, count))
+    card = Card(project.classes, project.encoder, "")
+    aim = Aim(tick_from(count))
+    if len(reviewed) >= HEAD_FROM and int(truth.sum()) >= POSITIVES_FROM:
+        return fit(rows, card, start, aim)
+    return fit_correction(rows, card, start, aim)
