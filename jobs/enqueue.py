@@ -26,6 +26,7 @@ FINISH = "jobs.bulk_predict.finish"
 SWEEP = "jobs.bulk_predict.sweep"
 TRAIN = "jobs.train.train"
 RECONCILE_ALL = "jobs.train.look_again"
+REFRESH_ROUND = "jobs.review.refresh_round"
 FUNCTIONS = {
     PLAN: "jobs.predict_job.plan",
     EMBED: "jobs.predict_job.embed",
@@ -33,6 +34,7 @@ FUNCTIONS = {
     SWEEP: "jobs.predict_job.sweep",
     TRAIN: "jobs.train_job.train",
     RECONCILE_ALL: "jobs.train_job.reconcile_all",
+    REFRESH_ROUND: "jobs.round_job.refresh_round",
 }
 """Name of a job in Redis -> the function that does it; a worker runs no others, whatever is in the
 queue. The names stay the same between releases, so that waiting jobs survive an upgrade."""
@@ -118,6 +120,19 @@ def enqueue_reconcile_all(connection: Redis) -> None:
     if queue.statuses(connection, queue.TRAIN, [job]).get(job) not in queue.ALIVE:
         queue.remove(connection, queue.TRAIN, job)
         queue.enqueue(connection, queue.TRAIN, RECONCILE_ALL, job_id=job)
+
+
+def enqueue_round(connection: Redis, project: int, *, added: bool) -> bool:
+    """Ask a worker to refresh a project's round; False if that job is there already.
+
+    Trainings and these jobs share a queue: a round can wait for a training, and suggestions wait
+    for neither.
+    """
+    job = queue.own_name(connection, f"{project}-round")
+    if queue.statuses(connection, queue.TRAIN, [job]).get(job) in queue.ALIVE:
+        return False
+    queue.remove(connection, queue.TRAIN, job)
+    return queue.enqueue(connection, queue.TRAIN, REFRESH_ROUND, project, added, job_id=job)
 
 
 def train_id(connection: Redis, project: int) -> str:

@@ -79,13 +79,17 @@ def record_event(
         if trainings.count_approvals(project, _count(event)):
             schedule.add(connection, Kind.TRAIN, project, now + GATHER_SECONDS)
         schedule.add(connection, Kind.LATE, project, now + settings.train_after, move=True)
+        schedule.add(connection, Kind.ROUND, project, now + schedule.ROUND_SECONDS)
     elif action == Action.START_TRAINING:
         trainings.request(project)
         schedule.add(connection, Kind.FORCED, project, now)
     elif action == Action.TASKS_CREATED:
         schedule.add(connection, Kind.PREDICT, project, now + schedule.NEW_TASKS_SECONDS)
-    elif action == Action.PROJECT_UPDATED and _labels_changed(connection, event, project):
-        schedule.add(connection, Kind.PREDICT, project, now + GATHER_SECONDS)
+    elif action == Action.PROJECT_UPDATED:
+        if _labels_changed(connection, event, project):
+            schedule.add(connection, Kind.PREDICT, project, now + GATHER_SECONDS)
+        # It notes the order of the project's tasks, too.
+        schedule.add(connection, Kind.ROUND, project, now + schedule.ROUND_SECONDS)
     schedule.add(connection, Kind.RECONCILE, project, now + settings.reconcile_every)
 
 

@@ -119,6 +119,9 @@ def finish(run_id: str) -> None:
                 # A rollback: reconciling makes it last.
                 schedule.add(runs.connection, Kind.RECONCILE, run.project, time.time())
         runs.end(run_id, RunState.DONE)
+        if run.trigger not in {Trigger.CONNECT, Trigger.TRAINING}:
+            # The one refreshes the round itself, the other brings no tasks.
+            schedule.add(runs.connection, Kind.ADDED, run.project, time.time())
         moment = time.time() + runtime.settings.reconcile_every
         schedule.add(runs.connection, Kind.RECONCILE, run.project, moment)
         _maintain_store(runs, runtime)

@@ -22,6 +22,7 @@ from jobs.enqueue import (
     enqueue_finish_if_complete,
     enqueue_plan,
     enqueue_reconcile_all,
+    enqueue_round,
     enqueue_shard,
     enqueue_sweep,
     enqueue_training,
@@ -125,6 +126,9 @@ def _start(kind: Kind, runs: RunStore, trainings: TrainingStore, project: int) -
             return now + schedule.NEW_TASKS_SECONDS
     elif kind == Kind.RECONCILE:
         enqueue_training(trainings, project, TrainingReason.RECONCILE)
+    elif kind in {Kind.ROUND, Kind.ADDED}:
+        if not enqueue_round(runs.connection, project, added=kind == Kind.ADDED):
+            return now + POSTPONED_SECONDS
     else:
         reason = TrainingReason.FORCED if kind == Kind.FORCED else TrainingReason.ENOUGH
         if not enqueue_training(trainings, project, reason):

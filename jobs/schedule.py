@@ -33,6 +33,10 @@ class Kind(StrEnum):
     """Predict tasks without a prediction of the current version: tasks or labels are new."""
     REFRESH = "refresh"
     """Put the accepted head into use."""
+    ROUND = "round"
+    """Begin the next round of tasks to review, if the present one is nearly done."""
+    ADDED = "added"
+    """The same, after a run: tasks may have been added, for which the round has room."""
     RECONCILE = "reconcile"
     """Look for approvals whose event was lost."""
 
@@ -56,6 +60,9 @@ class Due:
 
 NEW_TASKS_SECONDS = 60.0
 """Tasks that come one by one start at most one run a minute, because each import takes seconds."""
+
+ROUND_SECONDS = 15.0
+"""Reviews that come one by one make the present round be looked at at most so often."""
 
 _DUE = "due"
 _KNOWN = "due-known"

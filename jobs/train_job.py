@@ -49,6 +49,8 @@ def train(project: int, reason: str) -> None:
     # Before anything can fail: reconciling finds what this job may lose.
     moment = time.time() + runtime.settings.reconcile_every
     schedule.add(trainings.connection, Kind.RECONCILE, project, moment, move=True)
+    # In case the events of reviews were lost.
+    schedule.add(trainings.connection, Kind.ROUND, project, time.time())
     try:
         is_requested = before.requested > before.served
         why = TrainingReason.FORCED if is_requested else TrainingReason(reason)

@@ -6,6 +6,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from backend import telemetry
 from backend.encoders.base import Encoder
 from backend.errors import StoreError
@@ -98,6 +101,19 @@ class Embedder:
         failures = {value: late() for value in addresses if value not in stored}
         count(failures)
         return stored, failures
+
+    def stored_images(self, addresses: Iterable[str]) -> dict[str, NDArray[np.float16]]:
+        """Address -> embedding (dim,) of the whole image, of those that the store has.
+
+        Args:
+            addresses: names of images in the store, see `address`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        keys = self._store.vectors.keys_of(addresses)
+        images = self._store.vectors.images(self._encoder.id, self._encoder.dim, keys.values())
+        return {address: images[key] for address, key in keys.items() if key in images}
 
     def fill(
         self,

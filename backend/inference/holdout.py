@@ -8,6 +8,27 @@ judged on both and trained on neither.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from backend.storage.review_record import OrderPeriod, ReviewOrder, RoundRecord, order_at
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How a project's tasks come to be reviewed.
+
+    Attributes:
+        blind_share: share of blind tasks, in [0, 1].
+        audit_share: share of audit tasks, in [0, 1].
+        orders: the orders in which "Label All Tasks" served, oldest first.
+        rounds: the rounds that the project's tab offered.
+    """
+
+    blind_share: float
+    audit_share: float
+    orders: Sequence[OrderPeriod] = ()
+    rounds: RoundRecord = field(default_factory=RoundRecord)
 
 
 def is_blind(project: str, task: int, share: float) -> bool:
@@ -24,6 +45,27 @@ def is_blind(project: str, task: int, share: float) -> bool:
 def is_audit(project: str, task: int, share: float) -> bool:
     """Whether heads are judged on a task that is shown with suggestions; arguments as above."""
     return _fraction("audit", project, task) < share
+
+
+def is_random_pick(project: str, task: int, created: float, selection: Selection) -> bool:
+    """Whether chance alone decided that a task was reviewed when it was.
+
+    So its review is a fair sample of the project, on which heads may be judged: that of a blind or
+    an audit task always, that of another one if tasks were served in random order at the time and
+    this one was in no round that the coverage of images had chosen.
+
+    Args:
+        project: ``<id>.<unix time of creation>``.
+        task: its id.
+        created: unix time at which its annotation was made.
+        selection: of the project.
+    """
+    if is_blind(project, task, selection.blind_share):
+        return True
+    if is_audit(project, task, selection.audit_share):
+        return True
+    is_random = order_at(selection.orders, created) is ReviewOrder.RANDOM
+    return is_random and not selection.rounds.offered(task, created)
 
 
 def blind_score(project: str, task: int, model_version: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -171,12 +171,30 @@ class Views:
         )
         return saved
 
-    def columns(self, project: int) -> list[dict[str, Any]]:
-        """The columns that the Data Manager can show."""
+    def set_filters(
+        self, project: int, view: Mapping[str, Any], filters: Mapping[str, Any]
+    ) -> None:
+        """Change the filters of a tab and nothing else.
+
+        Args:
+            project: its number.
+            view: the tab as `of_project` gives it; Label Studio replaces all that it is sent.
+            filters: a conjunction and its items.
+        """
+        data = {name: value for name, value in view["data"].items() if name != "selectedItems"}
+        self.save(project, {**data, "filters": filters}, int(view["id"]))
+
+    def hidden_columns(self, project: int, shown: Collection[str] = ()) -> list[str]:
+        """The columns that the Data Manager hides by default, without those in ``shown``."""
         columns: list[dict[str, Any]] = self._transport.call(
             "GET", "/api/dm/columns/", params={"project": project}
         )["columns"]
-        return columns
+        return [
+            f"{column['target']}:{column['id']}"
+            for column in columns
+            if not column.get("visibility_defaults", {}).get("explore", True)
+            and column["id"] not in shown
+        ]
 
 
 def project_key(project: Mapping[str, Any]) -> str:

@@ -110,12 +110,7 @@ def make_webhook(
 
 def show_scores(studio: LabelStudioClient, number: int) -> None:
     """Make a Data Manager tab with the score columns, the least certain tasks first."""
-    hidden = [
-        f"{column['target']}:{column['id']}"
-        for column in studio.views.columns(number)
-        if not column.get("visibility_defaults", {}).get("explore", True)
-        and column["id"] not in SHOWN_COLUMNS
-    ]
+    hidden = studio.views.hidden_columns(number, SHOWN_COLUMNS)
     data = {
         "title": VIEW_TITLE,
         "type": "list",

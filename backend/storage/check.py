@@ -31,6 +31,8 @@ _STATE_READERS: Mapping[str, Callable[[ProjectState], object]] = {
     "known-label": ProjectState.known_field,
     "labels": ProjectState.label_ages,
     "renames": ProjectState.renames,
+    "review-order": ProjectState.orders,
+    "review-round": ProjectState.round,
     "trained-on": ProjectState.trained_on,
 }
 """Name of a file of a project's state -> what reads it."""

@@ -53,8 +53,8 @@ class Locks:
             yield
 
     @contextmanager
-    def hold_if_free(self, name: str) -> Iterator[bool]:
-        """Hold a lock while the block runs, or say at once that another does.
+    def hold_if_free(self, name: str, wait_seconds: float = 0.0) -> Iterator[bool]:
+        """Hold a lock while the block runs, or say that another does, after ``wait_seconds``.
 
         Returns:
             Whether the lock is held.
@@ -62,7 +62,7 @@ class Locks:
         Raises:
             StoreError: the store cannot be written.
         """
-        with self._held(name, 0.0) as held:
+        with self._held(name, wait_seconds) as held:
             yield held
 
     @contextmanager

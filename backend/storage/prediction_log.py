@@ -72,8 +72,14 @@ class Purged:
     images: int
 
 
-_HEAD_FILES = ("serving.json", "serving-copy.json", "trained-on.json")
-"""Files of a project's state that are about its heads; the others are settings."""
+_PURGED_FILES = (
+    "review-order.json",
+    "review-round.json",
+    "serving.json",
+    "serving-copy.json",
+    "trained-on.json",
+)
+"""Files of a project's state that are about its heads or its tasks; the others are settings."""
 
 
 class PredictionLog:
@@ -217,7 +223,7 @@ class PredictionLog:
                 if name.startswith(project):
                     # The known-label field, the labels' ages and their former names stay: without
                     # them, old reviews would be misread.
-                    self._store.artifacts.erase(f"projects/{name}", _is_about_heads)
+                    self._store.artifacts.erase(f"projects/{name}", _is_purged)
             self._store.generation.change()
         return Purged(predictions, images)
 
@@ -227,9 +233,9 @@ class PredictionLog:
         return [(name, schema) for name, schema in _LOGS if name in there]
 
 
-def _is_about_heads(file: str) -> bool:
+def _is_purged(file: str) -> bool:
     # Also one that was never given its name.
-    return file.startswith(_HEAD_FILES)
+    return file.startswith(_PURGED_FILES)
 
 
 def _condition(project: str, tasks: Sequence[int] | None) -> str:

@@ -1,9 +1,9 @@
-"""A project's state besides its heads: known-label field, last training, its labels of before."""
+"""A project's state besides its heads: settings, last training, former labels, review order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from pydantic import TypeAdapter
@@ -11,6 +11,14 @@ from pydantic import TypeAdapter
 from backend.errors import StoreError
 from backend.storage.artifacts import safe_name
 from backend.storage.label_history import SCHEMA, LabelHistory, Rename
+from backend.storage.review_record import (
+    PERIODS,
+    ROUND,
+    OrderPeriod,
+    ReviewOrder,
+    RoundRecord,
+    periods_as_dict,
+)
 from backend.storage.store import Store
 
 _AGES = TypeAdapter(dict[str, dict[str, float]])
@@ -19,6 +27,10 @@ _TASKS = TypeAdapter(dict[int, str])
 _RENAMES_FIX = (
     "Restore it from a backup. Without one, delete it: labels that were renamed have to be renamed "
     "again (ls-clip rename)."
+)
+_REVIEW_FIX = (
+    "Restore it from a backup. Without one, delete it: earlier reviews then count as chosen, not "
+    "as random picks. Then run ls-clip connect."
 )
 
 
@@ -34,6 +46,7 @@ class ProjectState:
         self._store = store
         self._folder = f"projects/{safe_name(project)}"
         self._lock = f"labels of {self._folder}"
+        self._review_lock = f"review of {self._folder}"
 
     def known_field(self) -> str:
         """The task-data field that holds labels known beforehand; empty if there is none.
@@ -80,6 +93,62 @@ class ProjectState:
         tasks = {str(task): digest for task, digest in approved.items()}
         content = {"tasks": tasks, "made_from": made_from}
         self._store.artifacts.write(f"{self._folder}/trained-on", content, replace=True)
+
+    def orders(self) -> list[OrderPeriod]:
+        """The orders in which the project's tasks were served, oldest first.
+
+        Empty if none was recorded yet.
+
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        name = f"{self._folder}/review-order"
+        content = self._store.artifacts.read(name)
+        try:
+            return [] if content is None else PERIODS.validate_python(content["periods"])
+        except (KeyError, ValueError) as error:
+            raise self._damaged(name, error, _REVIEW_FIX) from error
+
+    def note_order(self, order: ReviewOrder, now: float) -> None:
+        """Note the order that holds from now on, unless it is the one that held already.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        with self._store.locks.hold(self._review_lock):
+            periods = self.orders()
+            if not periods or periods[-1].order != order:
+                content = periods_as_dict([*periods, OrderPeriod(order, now)])
+                self._store.artifacts.write(f"{self._folder}/review-order", content, replace=True)
+
+    def round(self) -> RoundRecord | None:
+        """The round of tasks that the project's tab offers; None if there never was one.
+
+        Raises:
+            StoreError: the store cannot be read, or the file is damaged.
+        """
+        name = f"{self._folder}/review-round"
+        content = self._store.artifacts.read(name)
+        if content is None:
+            return None
+        try:
+            return ROUND.validate_python(content)
+        except ValueError as error:
+            raise self._damaged(name, error, _REVIEW_FIX) from error
+
+    def change_round(self, change: Callable[[RoundRecord], RoundRecord]) -> RoundRecord:
+        """Change the record of `round`, which is made if there is none; returns it afterwards.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        with self._store.locks.hold(self._review_lock):
+            before = self.round()
+            after = change(before or RoundRecord())
+            if after != before:
+                name = f"{self._folder}/review-round"
+                self._store.artifacts.write(name, after.as_dict(), replace=True)
+        return after
 
     def labels_since(
         self,

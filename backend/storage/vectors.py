@@ -115,6 +115,24 @@ class Vectors:
                 embeddings.setdefault(key, Embedding(image, cell))
         return embeddings
 
+    def images(
+        self, encoder_id: str, dim: int, keys: Iterable[str]
+    ) -> dict[str, NDArray[np.float16]]:
+        """Content key -> embedding of the whole image, as `embeddings`, but without its regions.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        name, schema = table_name(encoder_id), vector_schema(encoder_id, dim)
+        images: dict[str, NDArray[np.float16]] = {}
+        for where in in_conditions("key", set(keys)):
+            rows = self._tables.rows(name, schema, where, ["key", "image"])
+            for key, image in zip(
+                rows["key"].to_pylist(), _matrix(rows["image"], dim), strict=True
+            ):
+                images.setdefault(key, image)
+        return images
+
     def has_any(self, encoder_id: str, dim: int) -> bool:
         """Whether there is an embedding by this encoder.
 

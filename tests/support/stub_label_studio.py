@@ -23,6 +23,9 @@ class StubStudio:
     Attributes:
         tasks: id -> data.
         annotated: ids of the tasks that have an annotation.
+        skipped: ids of the tasks that somebody has skipped.
+        views: the Data Manager's tabs.
+        sampling: in which order tasks are served.
         annotations: task id -> its annotations, where they are looked at.
         predictions: as they were imported.
         config: the labeling config.
@@ -35,14 +38,18 @@ class StubStudio:
     def __init__(self) -> None:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotated: set[int] = set()
+        self.skipped: set[int] = set()
         self.annotations: dict[int, list[dict[str, Any]]] = {}
         self.predictions: list[dict[str, Any]] = []
+        self.views: list[dict[str, Any]] = []
+        self.sampling = "Sequential sampling"
         self.config = choices_config()
         self.shown = ""
         self.before: Callable[[str, str], int | None] = lambda method, path: None
         self.after: Callable[[str, str], int | None] = lambda method, path: None
         self.calls: list[tuple[str, str]] = []
         self.url = ""
+        self._tabs_made = 0
 
     def shown_tasks(self) -> set[int]:
         """The tasks with a prediction of the version that is shown."""
@@ -86,14 +93,37 @@ class StubStudio:
             return 201, {"created": len(body)}
         if path == f"/api/projects/{PROJECT}/":
             self.shown = (body or {}).get("model_version", self.shown)
+            self.sampling = (body or {}).get("sampling", self.sampling)
             project = {"id": PROJECT, "created_at": CREATED, "label_config": self.config}
+            project |= {"sampling": self.sampling}
             return 200, {**project, "model_version": self.shown, "task_number": len(self.tasks)}
+        if path == "/api/dm/columns/":
+            return 200, {"columns": []}
+        if path.startswith("/api/dm/views/"):
+            return self._tab(method, path, body)
+        return 404, {"detail": "Not found."}
+
+    def _tab(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if method == "GET":
+            return 200, self.views
+        if method == "POST":
+            # Never that of a tab that was there.
+            self._tabs_made += 1
+            self.views.append({"id": 100 + self._tabs_made, "data": body["data"]})
+            return 201, self.views[-1]
+        for view in self.views:
+            if path == f"/api/dm/views/{view['id']}/":
+                view["data"] = body["data"]
+                return 200, view
         return 404, {"detail": "Not found."}
 
     def _listing(self, asked: dict[str, str]) -> tuple[int, Any]:
         items = json.loads(asked.get("query", "{}")).get("filters", {"items": []})["items"]
-        after = max((item["value"] for item in items), default=0)
+        wanted = {item["value"] for item in items if item["operator"] == "equal"}
+        after = max((item["value"] for item in items if item["operator"] == "greater"), default=0)
         found = [number for number in sorted(self.tasks) if number > after]
+        if wanted:
+            found = [number for number in found if number in wanted]
         page, size = int(asked.get("page", 1)), int(asked["page_size"])
         part = found[(page - 1) * size : page * size]
         if page > 1 and not part:
@@ -104,6 +134,7 @@ class StubStudio:
                 "id": number,
                 "data": self.tasks[number],
                 "total_annotations": int(number in self.annotated),
+                "cancelled_annotations": int(number in self.skipped),
                 "annotations": self.annotations.get(number, []),
                 "total_predictions": with_one.count(number),
             }
