@@ -179,7 +179,7 @@ def refresh(
         record = before or RoundRecord()
         tab = find_tab(studio.views.of_project(int(project["id"])), record)
         if tab is None and record.tab and not connecting:
-            return record
+            return state.change_round(lambda now: replace(now, failure=""))
         if _is_due(studio, int(project["id"]), record, added=added or connecting):
             chosen = choose(
                 runtime, list_tasks(runtime, studio, project) if tasks is None else tasks

@@ -36,7 +36,6 @@ from backend.settings import load_settings
 if TYPE_CHECKING:
     from backend.doctor.finding import Finding
     from backend.projects.connect import ConnectReport
-    from backend.settings import Settings
 
 app = typer.Typer(
     help="CLIP suggestions for multi-label image projects in Label Studio.",
@@ -86,10 +85,18 @@ def serve(
 @app.command()
 def connect(
     project: ProjectArgument,
+    *,
     known_label: Annotated[
         str | None,
         typer.Option(
             help="The field in the tasks' data that holds labels known beforehand; '' for none."
+        ),
+    ] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            help="In which order tasks are served from now on: random, which a new project gets, "
+            "or uncertain, the least certain first."
         ),
     ] = None,
     revalidate: Annotated[
@@ -109,9 +116,12 @@ def connect(
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
+    from backend.cli.wording import review_order
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.connect import connect as run
     from backend.runtime import Runtime
+
+    asked = None if order is None else review_order(order)
 
     studio = LabelStudioClient(settings)
     studio.projects.get(project)
@@ -129,17 +139,20 @@ def connect(
             project,
             progress,
             known_field=known_label,
+            order=asked,
             revalidate=revalidate,
         )
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:
-        _print_report(settings, report)
+        _print_report(report)
     if report.failures:
         raise typer.Exit(1)
 
 
-def _print_report(settings: Settings, report: ConnectReport) -> None:
+def _print_report(report: ConnectReport) -> None:
+    from backend.projects.review import blind_sentence, order_sentence, tab_sentence
+
     if report.model_version:
         console.print(
             f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
@@ -147,12 +160,11 @@ def _print_report(settings: Settings, report: ConnectReport) -> None:
         )
     else:
         console.print(f"None of {report.tasks} tasks has a prediction; the project shows none.")
-    if settings.blind_share:
-        console.print(
-            f"{settings.blind_share:.0%} of the tasks are shown without suggestions on purpose, "
-            "to learn from unaided annotators (docs/training.md).",
-            highlight=False,
-        )
+    if report.blind:
+        console.print(blind_sentence(report.blind, report.tasks), highlight=False)
+    console.print(order_sentence(report.order), highlight=False)
+    if report.tab:
+        console.print(tab_sentence(report.tab), highlight=False)
     annotated = report.tasks - report.predicted - len(report.failures)
     if annotated > 0:
         console.print(

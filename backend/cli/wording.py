@@ -1,7 +1,9 @@
-"""How the command line words and colours the states of runs and trainings."""
+"""How the command line words and colours the states of runs and trainings, and orders of review."""
 
 from __future__ import annotations
 
+from backend.errors import SettingsError
+from backend.storage.review_record import ReviewOrder
 from jobs.run import RunState
 from jobs.training_state import Outcome, TrainingState
 
@@ -30,3 +32,16 @@ OUTCOMES = {
     Outcome.FAILED: ("failed", "red"),
 }
 """Outcome of a training -> word and colour."""
+ORDERS = (ReviewOrder.RANDOM, ReviewOrder.UNCERTAIN)
+"""Orders that can be asked for."""
+
+
+def review_order(text: str) -> ReviewOrder:
+    """The order of review that an option names.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    if text not in [*ORDERS]:
+        raise SettingsError(f"--order {text} is not known.", f"Give one of: {', '.join(ORDERS)}.")
+    return ReviewOrder(text)

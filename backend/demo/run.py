@@ -23,7 +23,8 @@ from backend.errors import SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import Progress
 from backend.processes import LocalProcess, free_port
-from backend.projects.connect import connect
+from backend.projects.connect import ConnectReport, connect
+from backend.projects.review import blind_sentence, order_sentence, tab_sentence
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 
@@ -73,7 +74,7 @@ def run_demo(
             state.url = servers.label_studio.url
             state.save(directory)
             runtime = Runtime(servers.settings)
-            total = _fill(servers, studio, runtime, project, progress)
+            report = _fill(servers, studio, runtime, project, progress)
             warning = ""
             if reviews:
                 simulation = simulate(runtime, studio, project, photos, reviews, progress=progress)
@@ -83,7 +84,10 @@ def run_demo(
             else:
                 task_ids = {int(task["id"]) for task in studio.tasks.iterate(project)}
                 rows = {"now": measure(runtime, studio, project, photos, task_ids)}
-        _print_measurements(rows, reviews, total)
+        _print_measurements(rows, reviews)
+        if report.blind:
+            # The table does not count them.
+            console.print(blind_sentence(report.blind, report.tasks), highlight=False)
         console.print(
             "Collages are easier than photos: on 1,605 COCO photos with 80 labels the same offline "
             f"encoder reaches mAP {_COCO_MAP}; it is a stand-in for CLIP that needs no download."
@@ -93,6 +97,9 @@ def run_demo(
         if check:
             console.print("[green]Checked:[/] every task shows exactly one prediction.")
             return 1 if warning else 0
+        console.print(order_sentence(report.order), highlight=False)
+        if report.tab:
+            console.print(tab_sentence(report.tab), highlight=False)
         _print_addresses(console, project, state)
         _wait_forever(servers, console)
     return 0
@@ -205,8 +212,8 @@ def _fill(
     runtime: Runtime,
     project: int,
     progress: Progress,
-) -> int:
-    """Connect the project, which predicts its tasks; returns how many tasks it has.
+) -> ConnectReport:
+    """Connect the project, which predicts its tasks.
 
     Raises:
         StudioError: a task has no prediction.
@@ -219,10 +226,10 @@ def _fill(
             f"task {task}: {reason}",
             f"Read {servers.backend.log} and {servers.label_studio.log}.",
         )
-    return report.tasks
+    return report
 
 
-def _print_measurements(rows: dict[str, Measured], reviews: int, tasks: int) -> None:
+def _print_measurements(rows: dict[str, Measured], reviews: int) -> None:
     version = list(rows.values())[-1].model_version
     title = f"Suggestions of {version}"
     if reviews:
@@ -231,17 +238,10 @@ def _print_measurements(rows: dict[str, Measured], reviews: int, tasks: int) -> 
     # Not as the table's own title, which is no wider than the table.
     out.print(f"[bold]{title}[/]", highlight=False)
     out.print(measurement_table(rows))
-    blind = tasks - rows["now"].tasks if "now" in rows else 0
-    if blind:
-        out.print(
-            "Not counted are the blind tasks, shown without suggestions on purpose "
-            f"(docs/training.md): {blind}."
-        )
 
 
 def _print_addresses(console: Console, project: int, state: DemoState) -> None:
     address = f"{state.url}/projects/{project}/data"
-    console.print("The least certain tasks come first; sort by score to see the easy ones.")
     console.print(f"[bold]Project:[/] {address}")
     console.print(f"[bold]Label  :[/] {address}?labeling=1")
     console.print(f"[bold]Login  :[/] {EMAIL} / {state.password}")

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from backend.doctor import direct_reading, label_studio, machine, project, queue, store, suggestions
+from backend.doctor import (
+    direct_reading,
+    label_studio,
+    machine,
+    project,
+    queue,
+    review,
+    store,
+    suggestions,
+)
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, examine
 from backend.settings import Settings
@@ -17,6 +26,7 @@ CHECKS: tuple[Check, ...] = (
     *direct_reading.PROJECT_CHECKS,
     *store.PROJECT_CHECKS,
     *suggestions.CHECKS,
+    *review.CHECKS,
 )
 """In the order in which they are run and printed."""
 

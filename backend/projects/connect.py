@@ -22,9 +22,11 @@ from backend.labelstudio.projects import project_key
 from backend.logs import Progress
 from backend.projects.registration import make_webhook, register_backend, show_scores
 from backend.projects.renaming import probable_renames
+from backend.projects.review import offer_round, settle_order
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
+from backend.storage.review_record import ReviewOrder
 from jobs import enqueue, queue
 from jobs.local_run import run_locally
 from jobs.polling import require_workers, wait
@@ -37,8 +39,8 @@ WORKER_SECONDS = 15.0
 """A worker listens only once its encoder is loaded."""
 SAMPLE = 200
 """Tasks looked at to find out whether a field holds labels."""
-SHOWN = {"show_collab_predictions": True, "sampling": "Uncertainty sampling"}
-"""A connected project's settings: boxes are ticked, and the least certain tasks come first."""
+SHOWN = {"show_collab_predictions": True}
+"""A connected project's settings: boxes are ticked."""
 
 
 @dataclass
@@ -50,6 +52,9 @@ class ConnectReport:
         imported: predictions made by this call.
         predicted: tasks that have a prediction of ``model_version``.
         model_version: what the project now shows; empty if nothing.
+        order: in which "Label All Tasks" serves the tasks.
+        tab: title of the tab with the tasks to review next; empty if there is none.
+        blind: tasks of the project that are shown without suggestions on purpose.
         failures: task id -> why it has no prediction, or only a part, and what fixes that.
         warnings: what a person should know, one sentence each.
     """
@@ -58,6 +63,9 @@ class ConnectReport:
     imported: int = 0
     predicted: int = 0
     model_version: str = ""
+    order: ReviewOrder = ReviewOrder.RANDOM
+    tab: str = ""
+    blind: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -70,6 +78,7 @@ def connect(
     progress: Progress = lambda what, done, total: None,
     *,
     known_field: str | None = None,
+    order: ReviewOrder | None = None,
     revalidate: bool = False,
 ) -> ConnectReport:
     """Make a project show suggestions, and keep it that way when called again.
@@ -82,6 +91,8 @@ def connect(
         progress: called with what is being done.
         known_field: the task-data field with labels known beforehand, from now on; empty: none;
             None: as before.
+        order: in which "Label All Tasks" serves the tasks from now on; None: as before, and
+            random in a new project.
         revalidate: whether it is asked for each stored image if it was replaced.
 
     Raises:
@@ -98,7 +109,9 @@ def connect(
                 state = ProjectState(runtime.store, project_key(project))
                 _require_known_labels(studio, project, state, known_field)
                 state.set_known_field(known_field)
-            return _connect(settings, studio, runtime, project, progress, revalidate=revalidate)
+            return _connect(
+                settings, studio, runtime, project, progress, order=order, revalidate=revalidate
+            )
     except Timeout as error:
         raise StudioError(
             f"Project {number} is already being connected.", "Wait until that call has ended."
@@ -132,6 +145,7 @@ def _connect(
     project: Mapping[str, Any],
     progress: Progress,
     *,
+    order: ReviewOrder | None,
     revalidate: bool,
 ) -> ConnectReport:
     number = int(project["id"])
@@ -143,8 +157,11 @@ def _connect(
         # Before anything is changed in Label Studio.
         progress("looking for a worker", 0, 1)
         require_workers(settings, queue.connect(settings), seconds=WORKER_SECONDS)
-    # From here on a label that is added is known to be younger than what was reviewed.
     state = ProjectState(runtime.store, project_key(project))
+    # First: a call that is interrupted must not make a new project look like a connected one.
+    served, left_alone = settle_order(studio, state, project, order)
+    warnings += [left_alone] if left_alone else []
+    # From here on a label that is added is known to be younger than what was reviewed.
     state.labels_since(config.label_keys(), time.time(), config.conditions())
     warnings += [
         f"{found.question} If it is the same label under another name: {found.command}."
@@ -172,13 +189,19 @@ def _connect(
     tasks, shown = int(after["task_number"]), str(after["model_version"] or "")
     if len(failures) < tasks:
         studio.projects.update(number, **SHOWN)
+    progress("choosing the next tasks", 0, 1)
+    offer = offer_round(runtime, studio, after)
+    warnings += [offer.warning] if offer.warning else []
     return ConnectReport(
-        tasks,
-        run.imported,
-        studio.predictions.versions(number).get(shown, 0),
-        shown,
-        {task: as_text(why) for task, why in failures.items()},
-        [*warnings, *run.notes],
+        tasks=tasks,
+        imported=run.imported,
+        predicted=studio.predictions.versions(number).get(shown, 0),
+        model_version=shown,
+        order=served,
+        tab=offer.tab,
+        blind=offer.blind,
+        failures={task: as_text(why) for task, why in failures.items()},
+        warnings=[*warnings, *run.notes],
     )
 
 

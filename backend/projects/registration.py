@@ -109,7 +109,7 @@ def make_webhook(
 
 
 def show_scores(studio: LabelStudioClient, number: int) -> None:
-    """Make a Data Manager tab with the score columns, the least certain tasks first."""
+    """Make a Data Manager tab with the score columns, sorted by score, the lowest first."""
     hidden = studio.views.hidden_columns(number, SHOWN_COLUMNS)
     data = {
         "title": VIEW_TITLE,
