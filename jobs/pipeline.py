@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from backend.errors import ImageError, ImageReason, SettingsError
+from backend.inference.confidence_freezing import freeze_confidences
 from backend.inference.embedder import Filled
 from backend.inference.predictor import Predictor
 from backend.inference.versions import STATISTICS_UP_TO
@@ -204,8 +205,10 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
     if number == 0 and len(tasks) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.
         versions.freeze_statistics(config, run.key, tasks, runtime.embedder.stored)
-    if versions.is_settled(config, run.key):
-        version = versions.get(config, run.key, run.head or None)
+        current = versions.get(config, run.key, run.head or None)
+        freeze_confidences(versions, current, tasks, runtime.embedder)
+    version = versions.get(config, run.key, run.head or None)
+    if versions.is_settled(config, run.key) and version.is_settled:
         predictions = Predictor(version, runtime.embedder).predict_stored(tasks)
         files.write_predictions(number, version.name, predictions)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from backend.errors import ImageError, ImageReason, LabelConfigError
+from backend.inference.confidence_freezing import freeze_confidences
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import Predictor
@@ -46,9 +47,10 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     config = parse_config(project["label_config"])
     require_labels_of(run, config)
     key = project_key(project)
-    runtime.versions.freeze_statistics(
-        config, key, _first_tasks(files, run), runtime.embedder.stored
-    )
+    first = _first_tasks(files, run)
+    runtime.versions.freeze_statistics(config, key, first, runtime.embedder.stored)
+    current = runtime.versions.get(config, key, run.head or None)
+    freeze_confidences(runtime.versions, current, first, runtime.embedder)
     predictor = Predictor(runtime.versions.get(config, key, run.head or None), runtime.embedder)
     version = predictor.version.name
     # Freezing may have changed it; a run that has nothing to import still names what is shown.

@@ -39,7 +39,7 @@ def tab(context: Context) -> Iterator[Finding]:
             "review-tab",
             Severity.NOTE,
             f'The project has no tab "{TAB_TITLE}".',
-            "Its tasks cover all kinds of images, which teaches the model most.",
+            "It would hold tasks with images unlike those that are reviewed.",
             connect,
         )
     elif record.failure:
@@ -72,7 +72,7 @@ CHECKS = (
     Check(
         "review-tab",
         f'The tab "{TAB_TITLE}" shows the tasks to review next.',
-        "Their review teaches the model most.",
+        "They cover the kinds of images of which nothing is reviewed yet.",
         tab,
         ("project", "store"),
         project=True,

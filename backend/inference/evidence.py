@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 
 from backend.labels.controls import Control, Label
 
+BLIND_LINES = (
+    "No suggestions here, on purpose: please tick what you see.",
+    "A few tasks are answered unaided, so that it can be measured how good suggestions are.",
+)
+"""What stands beside a task that is shown without suggestions: nothing of what they would be."""
 NEAR_MISSES = 5
 """Labels below the threshold that are shown as well, at most."""
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backend.storage.review_record import OrderPeriod, ReviewOrder, RoundRecord, order_at
+from backend.vlpl.confidences import Confidences
 
 
 @dataclass(frozen=True)
@@ -68,14 +69,18 @@ def is_random_pick(project: str, task: int, created: float, selection: Selection
     return is_random and not selection.rounds.offered(task, created)
 
 
-def blind_score(project: str, task: int, model_version: str) -> float:
+def blind_score(
+    project: str, task: int, model_version: str, confidences: Confidences | None
+) -> float:
     """A random confidence for a blind task, so that Label Studio serves it among the others.
 
-    Spread as the confidences of other tasks are: 1 / (1 + e) for e from 0 to 4 expected changes,
-    small ones more often. In (0, 1], 6 digits.
+    Spread as the confidences of the project's other tasks. While these are not measured: 1 / (1 +
+    e) for e from 0 to 4 expected changes, small ones more often. In [0, 1], 6 digits.
     """
-    changes = 4.0 * _fraction(f"score {model_version}", project, task) ** 2
-    return round(1.0 / (1.0 + changes), 6)
+    share = _fraction(f"score {model_version}", project, task)
+    if confidences is not None:
+        return confidences.at(share)
+    return round(1.0 / (1.0 + 4.0 * share**2), 6)
 
 
 def _fraction(purpose: str, project: str, task: int) -> float:

@@ -23,6 +23,7 @@ from backend.storage.head_registry import FittedControl
 from backend.storage.vectors import Embedding
 from backend.vlpl import zero_shot
 from backend.vlpl.calibration import NEVER
+from backend.vlpl.confidences import Confidences
 from backend.vlpl.head import Card, zero_shot_head
 from backend.vlpl.zero_shot import Statistics
 
@@ -49,6 +50,9 @@ class ModelVersion:
         project: ``<id>.<unix time of creation>``, or empty.
         known_field: the task-data field with labels known beforehand, or empty.
         blind_share: share of tasks, in [0, 1], that are shown without suggestions.
+        content: a hash of all that decides the scores of tasks that are not blind.
+        confidences: how the project's confidences are spread, for the scores of blind tasks; None
+            until they are frozen.
         source: where the probabilities come from, for a person.
     """
 
@@ -63,6 +67,8 @@ class ModelVersion:
     project: str = ""
     known_field: str = ""
     blind_share: float = 0.0
+    content: str = ""
+    confidences: Confidences | None = None
     source: str = ZERO_SHOT_SOURCE
     _limits: dict[str, tuple[list[float], frozenset[int]]] = field(
         default_factory=dict, init=False, repr=False
@@ -72,6 +78,11 @@ class ModelVersion:
     def encoder(self) -> Encoder:
         """The encoder whose embeddings this version scores."""
         return self.label_embeddings.encoder
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether `freeze_confidences` has nothing left to measure, so that the version stays."""
+        return self.confidences is not None or not self.blind_share or not self.project
 
     def raw(
         self, control: Control, embeddings: Sequence[Embedding], deadline: float | None = None

@@ -25,7 +25,7 @@ class Prediction:
         failure: why ``result`` is None, or lacks one of several images.
         images: addresses of the images that were looked at, as they stand in the task's data.
         blind: whether suggestions are held back on purpose (`backend.inference.holdout`);
-            ``result`` is empty then, and ``score`` random.
+            ``result`` says no more than that, and ``score`` is random.
     """
 
     task: int | None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from backend.errors import ImageError, ImageReason
 from backend.inference.embedder import Embedder
 from backend.inference.evidence import (
+    BLIND_LINES,
     ScoredControl,
     confidence,
     evidence_lines,
@@ -194,8 +195,11 @@ def _prediction(
         and version.project
         and is_blind(version.project, task.number, version.blind_share)
     ):
-        score = blind_score(version.project, task.number, version.name)
-        return Prediction(task.number, version.name, [], score, scored, images=images, blind=True)
+        score = blind_score(version.project, task.number, version.name, version.confidences)
+        lines = _evidence(version, BLIND_LINES)
+        return Prediction(
+            task.number, version.name, lines, score, scored, images=images, blind=True
+        )
     result = [
         {
             "from_name": item.control.name,
@@ -206,18 +210,17 @@ def _prediction(
         for item in scored
         if item.suggested
     ]
-    if version.config.evidence is not None:
-        name, to_name = version.config.evidence
-        lines = evidence_lines(scored, f"{version.name}: {version.source}")
-        result.append(
-            {
-                "from_name": name,
-                "to_name": to_name,
-                "type": "textarea",
-                "value": {"text": lines},
-            }
-        )
+    result += _evidence(version, evidence_lines(scored, f"{version.name}: {version.source}"))
     return Prediction(task.number, version.name, result, confidence(scored), scored, images=images)
+
+
+def _evidence(version: ModelVersion, lines: Sequence[str]) -> list[dict[str, Any]]:
+    """The result item that shows these lines; none where the config has no place for them."""
+    if version.config.evidence is None:
+        return []
+    name, to_name = version.config.evidence
+    value = {"text": list(lines)}
+    return [{"from_name": name, "to_name": to_name, "type": "textarea", "value": value}]
 
 
 def _failure(task: TaskInput, failures: Failures) -> ImageError:

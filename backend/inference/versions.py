@@ -28,6 +28,7 @@ from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.vectors import encoder_digest
 from backend.vlpl import zero_shot
+from backend.vlpl.confidences import Confidences
 from backend.vlpl.zero_shot import Statistics
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ METHOD = 4
 """Part of every version; raised when the same inputs would give other scores than before."""
 STATISTICS_METHOD = 3
 """The same of frozen statistics. Heads were trained on scores that were made with them."""
+
+BLIND_METHOD = 2
+"""The same, for the predictions of blind tasks, which only a project with some has."""
 
 LEARNED_FROM = 5
 """Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
@@ -74,6 +78,15 @@ def fitted_table(artifacts: Artifacts, encoder_id: str) -> Table | None:
             "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
             "another.",
         ) from error
+
+
+def _digest(parts: Sequence[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _confidences_name(project: str, content: str) -> str:
+    """Where the frozen confidences lie in the store of a version with that content."""
+    return f"confidences/{safe_name(project)}/{content[:12]}"
 
 
 def _table_name(encoder_id: str) -> str:
@@ -230,6 +243,25 @@ class ModelVersions:
         self.store.artifacts.write(name, table.as_dict(), replace=True)
         self.store.generation.change()
 
+    def save_confidences(self, version: ModelVersion, confidences: Confidences) -> None:
+        """Freeze how the confidences of a version's tasks are spread, unless that was done before.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        name = _confidences_name(version.project, version.content)
+        self.store.artifacts.write(name, confidences.as_dict())
+        self.store.generation.change()
+
+    def _confidences(self, project: str, content: str) -> Confidences | None:
+        name = _confidences_name(project, content)
+        stored = self.store.artifacts.read(name)
+        try:
+            return None if stored is None else Confidences.from_dict(stored)
+        except (KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise self.store.artifacts.damaged(name, why) from error
+
     def _build(self, config: LabelConfig, project: str, head: str | None) -> ModelVersion:
         state = ProjectState(self.store, project)
         former = state.former_names()
@@ -286,10 +318,14 @@ class ModelVersions:
         if former and known_field:
             # The data of tasks is read with them.
             parts.append(former)
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+        scores = _digest(parts)
+        confidences = None
+        if self.settings.blind_share:
+            confidences = self._confidences(project, scores)
+            parts.append([BLIND_METHOD, None if confidences is None else confidences.as_dict()])
         short = "z" if head_set is None else head_set.name
         return ModelVersion(
-            name=f"{self.encoder.short}-{short}-{digest}",
+            name=f"{self.encoder.short}-{short}-{_digest(parts)[:8]}",
             config=config,
             label_embeddings=self._label_embeddings,
             table=table,
@@ -300,6 +336,8 @@ class ModelVersions:
             project=project,
             known_field=known_field,
             blind_share=self.settings.blind_share,
+            content=scores,
+            confidences=confidences,
             source=ZERO_SHOT_SOURCE
             if not heads or head_set is None
             else f"trained on {head_set.approvals} reviewed tasks",

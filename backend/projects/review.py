@@ -27,8 +27,8 @@ WORDS: Mapping[ReviewOrder, str] = {
 }
 """Order -> how tasks are served."""
 CHEAPEST = (
-    "Random order costs the fewest clicks while the first hundred tasks are reviewed, and all "
-    "reviews then count when heads are judged"
+    "In random order a task costs fewer clicks than the least certain ones do, and each review "
+    "counts when heads are judged"
 )
 
 
@@ -55,8 +55,8 @@ def order_sentence(order: ReviewOrder) -> str:
 def tab_sentence(tab: str) -> str:
     """What the tab with the next round is for, for a person."""
     return (
-        f'The tab "{tab}" of the Data Manager holds the tasks whose review teaches the model most: '
-        'open it and choose "Label Tasks As Displayed" (docs/training.md).'
+        f'The tab "{tab}" of the Data Manager holds tasks with images unlike those reviewed so '
+        'far: open it and choose "Label Tasks As Displayed" (docs/training.md).'
     )
 
 

@@ -19,6 +19,7 @@ from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.tables import NO_LIMIT
+from backend.vlpl.confidences import Confidences
 from backend.vlpl.zero_shot import Statistics
 
 SET_ASIDE = "damaged"
@@ -36,6 +37,11 @@ _STATE_READERS: Mapping[str, Callable[[ProjectState], object]] = {
     "trained-on": ProjectState.trained_on,
 }
 """Name of a file of a project's state -> what reads it."""
+_MEASURED: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "statistics": Statistics.from_dict,
+    "confidences": Confidences.from_dict,
+}
+"""Folder of what is measured once for a project -> what reads it."""
 _DRAFT = re.compile(r".*\.json\.[0-9a-f]{32}")
 
 
@@ -75,7 +81,7 @@ def check_store(store: Store, repair: bool = False) -> Iterator[Problem]:
     """
     for name in store.tables.names():
         yield from _check_table(store, name, repair)
-    yield from _check_statistics(store, repair)
+    yield from _check_measured(store, repair)
     yield from _check_heads(store, repair)
     yield from _check_files(store, repair)
 
@@ -138,12 +144,20 @@ def _repaired_table(store: Store, name: str, why: str, repair: bool) -> Problem:
     return Problem(name, what, done)
 
 
-def _check_statistics(store: Store, repair: bool) -> Iterator[Problem]:
-    for project in store.artifacts.folder_names("statistics"):
-        for name in store.artifacts.names(f"statistics/{project}"):
-            path = f"statistics/{project}/{name}"
+def _check_measured(store: Store, repair: bool) -> Iterator[Problem]:
+    """What is measured once for a project and then kept."""
+    for folder, read in _MEASURED.items():
+        yield from _check_folder(store, folder, read, repair)
+
+
+def _check_folder(
+    store: Store, folder: str, read: Callable[[Mapping[str, Any]], object], repair: bool
+) -> Iterator[Problem]:
+    for project in store.artifacts.folder_names(folder):
+        for name in store.artifacts.names(f"{folder}/{project}"):
+            path = f"{folder}/{project}/{name}"
             try:
-                Statistics.from_dict(store.artifacts.read(path) or {})
+                read(store.artifacts.read(path) or {})
             except (DamagedArtifactError, KeyError, TypeError, ValueError) as error:
                 what = f"it is damaged: {first_line(error)}"
                 if not repair:
@@ -214,7 +228,7 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
                 store.artifacts.erase(folder, name.__eq__)
             what = "left over from a process that died while it wrote"
             yield Problem(path, what, "deleted" if repair else "", "" if repair else _REPAIR)
-        elif name.endswith(".json") and folder.partition("/")[0] not in {"heads", "statistics"}:
+        elif name.endswith(".json") and folder.partition("/")[0] not in {"heads", *_MEASURED}:
             try:
                 _read(store, path.removesuffix(".json"))
             except DamagedArtifactError as error:

@@ -217,7 +217,7 @@ class PredictionLog:
             # Last: they lead to the images, should this have to be repeated.
             erase_rows(self._store, "task_images", _IMAGES, wheres)
         if tasks is None:
-            for folder in ("statistics", "heads"):
+            for folder in ("statistics", "confidences", "heads"):
                 self._store.artifacts.erase(folder, lambda name: name.startswith(project))
             for name in self._store.artifacts.folder_names("projects"):
                 if name.startswith(project):

@@ -9,7 +9,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.support.live import MakeProject, Review, Servers, choices_of
+from tests.support.live import MakeProject, Review, Servers, choices_of, shows_nothing
 from tests.support.waiting import until
 
 
@@ -82,5 +82,5 @@ def test_submitting_an_edited_task_refreshes_the_suggestions_of_the_next(
     (prediction,) = following["predictions"]
     assert prediction["model_version"] == studio.projects.get(connected)["model_version"]
     assert sorted(ticked(page)) == sorted(choices_of(prediction))
-    if prediction["result"]:
+    if not shows_nothing(prediction):
         page.get_by_text("trained on 12 reviewed tasks").first.wait_for(timeout=60_000)

@@ -22,6 +22,7 @@ from backend.projects.connect import connect
 from backend.projects.registration import VIEW_TITLE
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
+from jobs.review_round import TAB_TITLE
 from tests.support.live import PHOTOS, MakeProject, Servers, choices_of, read_truth
 from tests.support.processes import free_port
 
@@ -53,10 +54,13 @@ def test_connecting_twice_changes_nothing_the_second_time(
     state = studio.projects.get(project)
     assert state["model_version"] == first.model_version
     assert state["show_collab_predictions"] is True
-    assert state["sampling"] == "Uncertainty sampling"
+    assert state["sampling"] == "Uniform sampling"
     assert len(studio.backends.of_project(project)) == 1
     assert [view["data"]["title"] for view in studio.views.of_project(project)].count(
         VIEW_TITLE
+    ) == 1
+    assert [view["data"]["title"] for view in studio.views.of_project(project)].count(
+        TAB_TITLE
     ) == 1
     hidden = studio.views.of_project(project)[0]["data"]["hiddenColumns"]["explore"]
     assert "tasks:predictions_score" not in hidden

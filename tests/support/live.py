@@ -17,6 +17,7 @@ from backend.demo.servers import (
     LocalBackend,
     LocalStudio,
 )
+from backend.inference.evidence import BLIND_LINES
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import SECRET_HEADER
 from backend.processes import free_port
@@ -80,6 +81,11 @@ def choices_of(prediction: dict[str, Any], control: str = "tags") -> list[Any]:
             value = item["value"]
             return list(value.get("choices") or value.get("taxonomy"))
     return []
+
+
+def shows_nothing(prediction: dict[str, Any]) -> bool:
+    """Whether a prediction is a blind task's: it says so and nothing else."""
+    return [item["value"].get("text") for item in prediction["result"]] == [[*BLIND_LINES]]
 
 
 def read_truth(servers: Servers) -> dict[str, list[str]]:

@@ -234,7 +234,7 @@ def test_connect_lets_the_workers_predict(
     number = project([*many[:30], f"{LOCAL}missing.jpg"])
     report = connect(bulk, studio, Runtime(bulk), number)
     assert (report.tasks, report.imported, len(report.failures)) == (31, 30, 1)
-    assert studio.projects.get(number)["sampling"] == "Uncertainty sampling"
+    assert studio.projects.get(number)["sampling"] == "Uniform sampling"
     assert [run.trigger for run in runs.of_project(number)] == ["connect"]
     run = runs.of_project(number)[0]
     exactly_one_each(studio, number, run, bad=1)
