@@ -27,6 +27,7 @@ from tests.support.live import (
     environment_of,
     read_truth,
     shown_predictions,
+    shows_nothing,
 )
 
 Cli = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""The tab with the next tasks to review, on the page of a real Label Studio and kept by a worker."""
+"""The tab with the next tasks, on the page of a real Label Studio and kept by a worker."""
 
 from __future__ import annotations
 
