@@ -23,6 +23,9 @@ ALL_AT_ONCE = 5_000
 LARGEST_CLUSTER = 2_000
 """Images of a cluster among which the typical one is looked for; of a larger one, a random part."""
 _STEPS = 100
+"""Of k-means that looks at all images, at most."""
+_PASSES = 20
+"""Over all images, of k-means that looks at `_BATCH` in each step, at most."""
 _BATCH = 4_096
 
 
@@ -76,7 +79,7 @@ def _clusters(points: NDArray[np.float32], wanted: int, seed: int) -> NDArray[np
         means = KMeans(wanted, n_init=1, max_iter=_STEPS, random_state=seed)
     else:
         means = MiniBatchKMeans(
-            wanted, n_init=1, max_iter=_STEPS, batch_size=_BATCH, random_state=seed
+            wanted, n_init=1, max_iter=_PASSES, batch_size=_BATCH, random_state=seed
         )
     clusters: NDArray[np.int32] = means.fit_predict(points)
     return clusters

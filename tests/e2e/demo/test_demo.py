@@ -58,6 +58,9 @@ def test_a_second_start_reuses_the_first_and_ctrl_c_leaves_nothing_running(
         if "Ctrl-C" in line:
             break
     assert "making the project" not in "".join(seen)
+    words = " ".join("".join(seen).split())
+    assert "Tasks are served in random order." in words
+    assert 'The tab "next 25" of the Data Manager holds' in words
     again = subprocess.run(
         [*COMMAND, "--check", *arguments],
         capture_output=True,
