@@ -12,20 +12,22 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from backend.vlpl import coverage, selection
-from backend.vlpl.calibration import fit_platt
-from backend.vlpl.fitting import CALIBRATE_FROM
+from backend.encoders.table import Row, Scores, tick_from
+from backend.vlpl import coverage
+from backend.vlpl.fitting import Aim, Fitted, Rows, Start, fit
 from backend.vlpl.head import Head, zero_shot_head
 from backend.vlpl.metrics import expected_clicks
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from benchmarks import protocol
 from benchmarks.data import Dataset
-from benchmarks.protocol import ANCHOR, SEEDS, Row, Scene, evaluate, spread, training_of
+from benchmarks.protocol import SEEDS, TABLE, Scene, evaluate, spread
 
 MEASURED = (25, 50, 100, 200)
 """Numbers of reviewed photos at which a head is measured."""
 LABELLING = 100
 """Photos over which the clicks are counted, from the first on."""
-TICKED_FROM = 0.5
+EVEN = 0.5
+"""The probability at which a label is as likely there as not."""
 Pick = Callable[[Scene, Tensor, Tensor], Tensor]
 """Scene, (n_train,) whether a row is reviewed, and (n_train, C) the present head's probabilities ->
 the rows of the next round."""
@@ -37,7 +39,7 @@ def _random(scene: Scene, reviewed: Tensor, p: Tensor) -> Tensor:
 
 
 def _least_certain(scene: Scene, reviewed: Tensor, p: Tensor) -> Tensor:
-    changes = torch.where(p >= TICKED_FROM, 1 - p, p).sum(1)
+    changes = torch.where(p >= EVEN, 1 - p, p).sum(1)
     changes[reviewed] = -1.0
     left = min(coverage.ROUND, int((~reviewed).sum()))
     return changes.argsort(descending=True, stable=True)[:left]
@@ -56,20 +58,20 @@ ORDERS: dict[str, Pick] = {
 }
 
 
-def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
+def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[protocol.Row]:
     """Test mAP by number of reviewed photos, and clicks a photo meanwhile, for each order."""
     maps: dict[str, dict[int, list[float]]] = {}
     clicks: dict[str, list[float]] = {}
     for seed in seeds:
         scene = Scene.of(data, seed)
         for name, pick in ORDERS.items():
-            by_count, clicked = run_order(scene, pick)
+            by_count, clicked = run_order(scene, pick, is_random=pick is _random)
             for count, value in by_count.items():
                 maps.setdefault(name, {}).setdefault(count, []).append(value)
             clicks.setdefault(name, []).append(clicked)
     rows = []
     for name in ORDERS:
-        row: Row = {"order": name}
+        row: protocol.Row = {"order": name}
         for count, values in maps[name].items():
             pairs = zip(values, maps["random"][count], strict=True)
             difference = statistics.mean(value - other for value, other in pairs)
@@ -79,8 +81,13 @@ def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     return rows
 
 
-def run_order(scene: Scene, pick: Pick) -> tuple[dict[int, float], float]:
+def run_order(scene: Scene, pick: Pick, *, is_random: bool) -> tuple[dict[int, float], float]:
     """Review the training rows of a scene in one order.
+
+    Args:
+        scene: the split.
+        pick: the order.
+        is_random: whether it is a fair sample, on which the zero-shot probability is corrected.
 
     Returns:
         Number of reviewed rows -> test mAP in percent; and the clicks for each of the first
@@ -88,32 +95,44 @@ def run_order(scene: Scene, pick: Pick) -> tuple[dict[int, float], float]:
     """
     truth = scene.data.truth[scene.train]
     reviewed = torch.zeros(len(truth), dtype=torch.bool)
-    codes = torch.full_like(truth, UNKNOWN)
-    head = zero_shot_head(scene.card(), _width(scene), *ANCHOR)
+    row, labels = _row(scene), len(scene.data.classes)
+    head = zero_shot_head(scene.card(), _width(scene), row.slope, row.offset)
+    thresholds = torch.full((labels,), tick_from(labels), dtype=torch.float64)
     maps: dict[int, float] = {}
     clicks: list[float] = []
     while int(reviewed.sum()) < min(max(MEASURED), len(truth)):
         p = _probabilities(scene, head)
-        rows = pick(scene, reviewed, p)
+        chosen = pick(scene, reviewed, p)
         if int(reviewed.sum()) < LABELLING:
-            clicks.append(expected_clicks(p[rows] >= TICKED_FROM, truth[rows])[0])
-        reviewed[rows] = True
-        codes[rows] = torch.where(truth[rows] > 0, POSITIVE, NEGATIVE)
-        head = _head(scene, codes)
+            clicks.append(expected_clicks(p[chosen] >= thresholds, truth[chosen])[0])
+        reviewed[chosen] = True
+        fitted = _fitted(scene, reviewed, is_random)
+        head, thresholds = fitted.head, fitted.thresholds
         if int(reviewed.sum()) in MEASURED:
             maps[int(reviewed.sum())] = evaluate(scene, head)
     return maps, statistics.mean(clicks)
 
 
-def _head(scene: Scene, codes: Tensor) -> Head:
-    """A head trained on the reviewed rows and calibrated on its own held-out folds."""
-    prepared = training_of(scene, codes)
-    chosen = selection.select(prepared)
-    head = selection.fit_selected(prepared, chosen, scene.card())
-    if len(chosen.rows) < CALIBRATE_FROM:
-        return head
-    scale = fit_platt(chosen.held_out, prepared.labels[chosen.rows] == POSITIVE)
-    return head.rescaled(scale.scale, scale.shift)
+def _fitted(scene: Scene, reviewed: Tensor, is_random: bool) -> Fitted:
+    """What a training makes of the reviewed rows, as in a project."""
+    data, index = scene.data, scene.train[reviewed]
+    assert data.image is not None
+    count = len(index)
+    rows = Rows(
+        data.image[index],
+        scene.z[index],
+        torch.where(data.truth[index] > 0, POSITIVE, NEGATIVE),
+        torch.ones(count),
+        torch.zeros(count, dtype=torch.bool),
+        torch.full((count,), is_random),
+    )
+    row, labels = _row(scene), len(data.classes)
+    start = Start(row.slope, row.offset, TABLE.prior_of(Scores.STANDARDISED, labels))
+    return fit(rows, scene.card(), start, Aim(tick_from(labels)))
+
+
+def _row(scene: Scene) -> Row:
+    return TABLE.row(Scores.STANDARDISED, len(scene.data.classes))
 
 
 def _probabilities(scene: Scene, head: Head) -> Tensor:
