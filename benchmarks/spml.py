@@ -154,7 +154,7 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "Test mAP once 25, 50, 100 and 200 photos are reviewed, in brackets the mean "
             "difference to random order, seed by seed; and the clicks that a photo takes while the "
             f"first {order.LABELLING} are labelled. After each 25 photos a head is trained on all "
-            f"that are reviewed, as in a project without blind and audit tasks. Coverage is what "
+            "that are reviewed, as in a project without blind and audit tasks. Coverage is what "
             f"the tab `next 25` offers. {half}",
             lambda: order.review_orders(photos),
         ),
