@@ -100,6 +100,8 @@ def test_an_accepted_head_survives_an_empty_redis(
     train(PROJECT, TrainingReason.RECONCILE)
     assert trainings.get(PROJECT).candidate == "h1"
     assert schedule.moment(connection, Kind.REFRESH, PROJECT) is not None
+    # The events of reviews may have been lost, too.
+    assert schedule.moment(connection, Kind.ROUND, PROJECT) is not None
     heads.set_serving(KEY, "h1")
     assert heads.candidate(KEY) == ""
 
