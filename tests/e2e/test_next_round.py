@@ -77,7 +77,7 @@ def served_as_displayed(page: Any, picture: str = "") -> dict[str, Any]:
     entry = page.get_by_text("Label Tasks As Displayed")
     entry.wait_for()
     if PICTURES and picture:
-        page.screenshot(path=str(Path(PICTURES) / picture))
+        page.screenshot(path=str(Path(PICTURES) / picture), animations="disabled")
     with page.expect_response(lambda answer: "next_task" in answer.url) as answered:
         entry.click()
     page.get_by_test_id("bottombar-submit-button").wait_for(timeout=60_000)
