@@ -9,7 +9,14 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
-from tests.support.live import MakeProject, Review, Servers, choices_of, shows_nothing
+from tests.support.live import (
+    MakeProject,
+    Review,
+    Servers,
+    choices_of,
+    review_what_has_no_box_ticked,
+    shows_nothing,
+)
 from tests.support.waiting import until
 
 
@@ -30,12 +37,10 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
 ) -> None:
     project = make_project()
     connect(settings, studio, runtime, project)
-    task = api("GET", f"/api/projects/{project}/next")
+    review_what_has_no_box_ticked(studio, project)
+    task = opened(page, servers, project)
     expected = choices_of(task["predictions"][0])
-
-    page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     submit = page.get_by_test_id("bottombar-submit-button")
-    submit.wait_for(timeout=60_000)
     page.get_by_text("suggested: ").first.wait_for(timeout=60_000)
 
     assert sorted(ticked(page)) == sorted(expected)

@@ -88,6 +88,13 @@ def shows_nothing(prediction: dict[str, Any]) -> bool:
     return [item["value"].get("text") for item in prediction["result"]] == [[*BLIND_LINES]]
 
 
+def review_what_has_no_box_ticked(studio: LabelStudioClient, project: int) -> None:
+    """Submit "none" for such tasks, so that the label stream serves the others, at random."""
+    for task, prediction in shown_predictions(studio, project).items():
+        if not choices_of(prediction):
+            studio.tasks.annotate(task, [], None, seconds=1.0)
+
+
 def read_truth(servers: Servers) -> dict[str, list[str]]:
     """File -> labels of the photos."""
     content = json.loads((servers.files / "labels.json").read_text())
