@@ -26,6 +26,11 @@ def is_audit(project: str, task: int, share: float) -> bool:
     return _fraction("audit", project, task) < share
 
 
+def judged_share(blind_share: float, audit_share: float) -> float:
+    """The share of all tasks that heads are judged on; all three are in [0, 1]."""
+    return blind_share + (1.0 - blind_share) * audit_share
+
+
 def blind_score(project: str, task: int, model_version: str) -> float:
     """A random confidence for a blind task, so that Label Studio serves it among the others.
 

@@ -16,7 +16,8 @@ from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
 from backend.runtime import Runtime
 from backend.storage.artifacts import Artifacts
-from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.head_set import FittedControl
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from tests.support.builders import LABELS, choices_config, data_uri
