@@ -268,6 +268,37 @@ def test_a_head_without_a_threshold_for_each_label_is_damaged(
         HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"clicks": {"tasks": 3}},
+        {"clicks": 7},
+        {"serving_clicks": []},
+        {"labels": {"tags": [{"label": "cat"}]}},
+        {"labels": ["tags"]},
+    ],
+)
+def test_damaged_figures_damage_the_head(heads: HeadRegistry, tmp_path: Path, damage: Any):
+    heads.save(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(StoreError, match="damaged"):
+        HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+
+
+def test_a_head_of_a_release_that_measured_neither_clicks_nor_labels_is_read(
+    heads: HeadRegistry, tmp_path: Path
+):
+    heads.save(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    content = json.loads(path.read_text())
+    for name in ("clicks", "serving_clicks", "labels"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    read = HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+    assert (read.clicks, read.serving_clicks, read.labels) == (None, None, {})
+
+
 @pytest.mark.parametrize("history", ["h1", None, [1], {"h1": 1}])
 def test_a_damaged_pointer_is_named(heads: HeadRegistry, tmp_path: Path, history: object):
     heads.save(KEY, head_set("h1"))

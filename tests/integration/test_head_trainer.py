@@ -169,3 +169,35 @@ def test_only_stored_images_are_counted_and_nothing_is_fetched(trainer: Callable
     runtime.embedder.embed([data_uri(task) for task in range(1, 13)])
     found = count_clicks(version, runtime.embedder, judged)
     assert found is not None and found.tasks == 12
+
+
+def test_clicks_of_a_task_are_those_of_all_its_controls(trainer: Callable[..., Any]):
+    one, _ = trainer(audit_share=0.5)
+    both = {name: approvals(mixed, Provenance.UNAIDED) for name in ("tags", "more")}
+    clicks = [
+        made.clicks
+        for made in (
+            one.train(pulled(TWO, both)).made,
+            one.train(pulled(TWO, {**both, "more": []})).made,
+        )
+        if made is not None and made.clicks is not None
+    ]
+    assert clicks[0].tasks == clicks[1].tasks
+    assert clicks[0].from_nothing == pytest.approx(2 * clicks[1].from_nothing)
+
+
+def test_a_control_whose_head_is_rejected_keeps_its_head_and_figures(trainer: Callable[..., Any]):
+    def only_positives(task: int) -> tuple[int, int]:
+        return (POSITIVE, UNKNOWN) if task % 2 else (UNKNOWN, POSITIVE)
+
+    one, runtime = trainer(audit_share=0.5)
+    tags = approvals(mixed, Provenance.UNAIDED)
+    first = one.train(pulled(TWO, {"tags": tags, "more": tags})).made
+    assert first is not None
+    runtime.versions.heads.set_serving(KEY, first.name)
+    partial = approvals(only_positives, Provenance.IMPORTED)
+    second = one.train(pulled(TWO, {"tags": tags, "more": partial})).made
+    assert second is not None and second.accepted
+    assert "more: too few to tell" in second.reason
+    assert second.controls["more"].digest == first.controls["more"].digest
+    assert second.labels["more"] == first.labels["more"] != ()
