@@ -152,10 +152,12 @@ class HeadTrainer:
             if candidate is not None:
                 candidates[control.name] = candidate
         if not candidates:
+            missing = HEAD_FROM - reviewed
+            needs = f"{missing} more" if missing > 0 else f"{HEAD_FROM} whose images can be had"
             reason = (
-                f"Reviewed tasks: {reviewed}. A control's head needs {HEAD_FROM} whose images can "
-                f"be had, with {POSITIVES_FROM} labels on them, and not all of them blind or audit "
-                f"tasks; {POSITIVES_FROM} labels on random tasks correct the probabilities."
+                f"Reviewed tasks: {reviewed}. A control's head needs {needs}, with "
+                f"{POSITIVES_FROM} labels on them, and not all of them blind or audit tasks; "
+                f"{POSITIVES_FROM} labels on random tasks correct the percentages."
             )
             return Trained(None, reason)
         accepted = any(candidate.verdict.accepted for candidate in candidates.values())

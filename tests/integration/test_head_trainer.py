@@ -62,7 +62,8 @@ def test_a_handful_of_reviews_corrects_and_a_dozen_trains(trainer: Callable[...,
     )
     if count < 12:
         # None of them was chosen at random.
-        assert made.made is None and str(count) in made.reason
+        assert made.made is None and f"Reviewed tasks: {count}" in made.reason
+        assert f"{12 - count if count > 4 else 1} more" in made.reason
     else:
         assert made.made is not None
         assert made.made.controls["tags"].head.card.objective == "bce"
