@@ -82,7 +82,7 @@ class Record(BaseModel):
         """
         written = {}
         for name, value in fields.items():
-            is_json = isinstance(value, list | tuple | dict | bool)
+            is_json = value is None or isinstance(value, list | tuple | dict | bool)
             written[cls.model_fields[name].alias or name] = json.dumps(value) if is_json else value
         return written
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import suppress
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -20,6 +21,7 @@ from backend.runtime import Runtime, process_runtime
 from backend.storage.project_state import ProjectState
 from backend.training.head_trainer import MIN_APPROVALS, HeadTrainer
 from backend.training.pulling import Pulled
+from backend.vlpl.clicks import Clicks
 from jobs import queue, schedule
 from jobs.schedule import Kind
 from jobs.training_state import (
@@ -114,7 +116,13 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: Trai
         # In the store first, so that it survives the loss of Redis.
         heads.set_candidate(key, name)
     ProjectState(runtime.store, key).set_trained_on(reviewed, trainer.made_from(pulled))
-    fields = {"notes": trained.notes, "head": name, "needed": approvals_needed(len(reviewed))}
+    fields = {
+        "notes": trained.notes,
+        "head": name,
+        "needed": approvals_needed(len(reviewed)),
+        "clicks": _as_dict(trained.made.clicks),
+        "serving_clicks": _as_dict(trained.made.serving_clicks),
+    }
     if not trained.made.accepted:
         trainings.end(project, Outcome.REJECTED, trained.reason, **fields)
         return
@@ -125,6 +133,10 @@ def _train(runtime: Runtime, trainings: TrainingStore, last: Training, why: Trai
     refreshed = min(last.refreshed, now)
     moment = now if is_forced else max(now, refreshed + settings.refresh_every)
     schedule.add(connection, Kind.REFRESH, project, moment)
+
+
+def _as_dict(clicks: Clicks | None) -> dict[str, Any] | None:
+    return None if clicks is None else clicks.as_dict()
 
 
 def _end_as_before(trainings: TrainingStore, last: Training) -> None:

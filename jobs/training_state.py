@@ -13,6 +13,8 @@ from pydantic import Field, Json
 from redis import Redis
 
 from backend.errors import ClipError
+from backend.training.clicks_text import with_text
+from backend.vlpl.clicks import Clicks
 from jobs.queue import key
 from jobs.record import SCHEMA, DamagedRecordError, Record, readable, set_aside
 
@@ -70,6 +72,8 @@ class Training(Record):
         candidate: an accepted set that does not serve yet, or empty.
         run: the run that put the last candidate into use, or empty.
         refreshed: unix time of the last refresh.
+        clicks: `Clicks` of ``head``, as a dict; None where nothing was measured.
+        serving_clicks: the same of what was in use when it was made.
         pending: approvals reported by events since the last training began.
         needed: how many of them start a training.
         blocked_on: what it cannot go on without at the moment.
@@ -92,6 +96,8 @@ class Training(Record):
     candidate: str = ""
     run: str = ""
     refreshed: float = 0.0
+    clicks: Json[dict[str, Any] | None] = None
+    serving_clicks: Json[dict[str, Any] | None] = None
     pending: int = 0
     needed: int = Field(MIN_NEW_APPROVALS, alias="enough")
     blocked_on: str = Field("", alias="waits_for")
@@ -102,6 +108,19 @@ class Training(Record):
     attempts: int = Field(0, exclude=True)
     not_before: float = Field(0.0, exclude=True)
     last_change: str = Field("", alias="looked", exclude=True)
+
+    @property
+    def missing(self) -> int:
+        """How many more approvals start a training, 1 at least."""
+        return max(1, self.needed - self.pending)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able; clicks come with ``text``, the sentence for a person."""
+        answer = super().as_dict()
+        for name, clicks in (("clicks", self.clicks), ("serving_clicks", self.serving_clicks)):
+            if clicks is not None:
+                answer[name] = with_text(Clicks.from_dict(clicks), self.missing)
+        return answer
 
 
 class TrainingStore:

@@ -24,7 +24,7 @@ from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from backend.storage.head_registry import HeadSet
+    from backend.storage.head_set import HeadSet
     from jobs.run import Run
     from jobs.training_state import Training, TrainingStore
 
@@ -98,28 +98,54 @@ def print_training(training: Training) -> None:
     made = training.head if training.outcome in {Outcome.ACCEPTED, Outcome.REJECTED} else ""
     head = f" {made}" if made else ""
     console.print(f"[{colour}]{word}{head}[/]: {plain(training.reason)}", highlight=False)
+    # A rejected head leaves people with the suggestions that they have.
+    answer = training.as_dict()
+    clicks = answer["serving_clicks" if training.outcome == Outcome.REJECTED else "clicks"]
+    if made and clicks is not None:
+        console.print(clicks["text"], highlight=False)
     for note in training.notes:
         console.print(plain(note), highlight=False)
 
 
 @train_app.command()
-def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
+def heads(
+    project: ProjectArgument,
+    head: Annotated[
+        str | None, typer.Argument(help="With --labels: this head; default: the one in use.")
+    ] = None,
+    labels: Annotated[
+        bool,
+        typer.Option(
+            "--labels", help="Show how good a head is at each label, and what is missing."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """List a project's heads: what they were trained on, how they were judged, which one serves."""
     settings = load_settings()
     configure_logging(settings)
-    from backend.cli.wording import TRAINING_STATES
+    from backend.cli.label_table import show_labels
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.storage.artifacts import DamagedArtifactError
     from backend.storage.head_registry import HeadRegistry
     from backend.storage.installations import open_store
     from backend.storage.project_state import ProjectState
-    from backend.training.head_trainer import MIN_APPROVALS
-    from jobs.training_state import TrainingState
+    from backend.vlpl.fitting import HEAD_FROM
 
+    if head is not None and not labels:
+        raise SettingsError(
+            "Which head is meant matters with --labels only.",
+            f"ls-clip heads {project} --labels {head}, or ls-clip heads {project} for all.",
+        )
     key = project_key(LabelStudioClient(settings).projects.get(project))
     store = open_store(settings)
     registry, former = HeadRegistry(store), ProjectState(store, key).former_names()
+    if labels:
+        show_labels(registry, key, head, as_json=as_json)
+        if not as_json:
+            print_renames(former)
+        return
     damage = registry.damage(key)
     sets = [registry.get(key, name) for name in registry.names(key) if name not in damage]
     serving, candidate = "", ""
@@ -149,51 +175,81 @@ def heads(project: ProjectArgument, as_json: JsonOption = False) -> None:
     if not sets:
         console.print(
             "No head is in use; predictions are zero-shot. "
-            f"The first head needs {MIN_APPROVALS} reviewed tasks."
+            f"The first head needs {HEAD_FROM} reviewed tasks."
         )
         if training is None:
             console.print("LS_CLIP_REDIS_URL is not set, so nothing is trained.")
     else:
-        _print_heads(sets, serving, candidate)
+        _print_heads(sets, serving, candidate, None if training is None else training.missing)
     print_renames(former)
-    if training is not None and training.outcome:
+    if training is not None:
+        _print_state(settings, training)
+
+
+def _print_state(settings: Settings, training: Training) -> None:
+    """Print how the last training ended, what is new, and whether a training is going on."""
+    from backend.cli.wording import TRAINING_STATES
+    from jobs.training_state import TrainingState
+
+    if training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
         console.print(f"The last training ended {when}:")
         print_training(training)
-    if training is not None and training.pending:
+    if training.pending:
         console.print(
             f"New approvals: {training.pending}. {training.needed} start a training at "
             f"once; fewer start one after {settings.train_after:.0f} s without another.",
             highlight=False,
         )
-    if training is not None and training.state != TrainingState.IDLE:
+    if training.state != TrainingState.IDLE:
         word = TRAINING_STATES[training.state]
         console.print(f"A training is {word}. {plain(training.blocked_on)}".strip())
 
 
-def _print_heads(sets: list[HeadSet], serving: str, accepted: str) -> None:
+def _print_heads(sets: list[HeadSet], serving: str, accepted: str, missing: int | None) -> None:
     from backend.cli.wording import OUTCOMES
     from jobs.training_state import Outcome
 
     table = compact_table(
-        "head", "in use", "made (UTC)", "reviewed", "judged on", "mAP", "mAP before", "verdict"
+        "head", "in use", "made (UTC)", "reviewed", "judged", "mAP (before)", "clicks", "verdict"
     )
     for heads in sets:
-        rates = [heads.metrics.get(name) for name in ("mAP", "serving mAP")]
-        shown = ["" if rate is None else f"{rate:.3f}" for rate in rates]
         verdict, _ = OUTCOMES[Outcome.ACCEPTED if heads.accepted else Outcome.REJECTED]
         serves = "yes" if heads.name == serving else "soon" if heads.name == accepted else ""
         judged = f"{heads.metrics['judged']:.0f}" if "judged" in heads.metrics else ""
         made = heads.created[:16].replace("T", " ")
-        table.add_row(heads.name, serves, made, str(heads.approvals), judged, *shown, verdict)
+        clicks = "" if heads.clicks is None else f"{heads.clicks.per_task:.1f}"
+        reviewed = str(heads.approvals)
+        table.add_row(heads.name, serves, made, reviewed, judged, _rates(heads), clicks, verdict)
     out = Console()
     out.print(table)
     if serving not in {heads.name for heads in sets}:
-        out.print("None of them is in use: suggestions are zero-shot.")
+        out.print("None of them is in use: suggestions are zero-shot, as before any review.")
     for heads in sets:
         counts = ", ".join(f"{count} {kind}" for kind, count in heads.provenance.items())
         line = f"[bold]{heads.name}[/]: {counts}; {plain(heads.reason)}"
         out.print(line, highlight=False, soft_wrap=True)
+        said = _clicks(heads, missing if heads.name == serving else None)
+        out.print(f"    {said}", highlight=False, soft_wrap=True)
+
+
+def _rates(heads: HeadSet) -> str:
+    """``41.2 (38.1)``: mAP in points, and that of what served before; empty where unmeasured."""
+    rates = [heads.metrics.get(name) for name in ("mAP", "serving mAP")]
+    if None in rates:
+        return ""
+    now, before = (100 * rate for rate in rates if rate is not None)
+    return f"{now:.1f} ({before:.1f})"
+
+
+def _clicks(heads: HeadSet, missing: int | None) -> str:
+    from backend.training.clicks_text import clicks_text
+
+    if heads.clicks is not None:
+        return clicks_text(heads.clicks, missing)
+    if heads.labels:
+        return "Clicks a task: not measured, no randomly chosen task was reviewed."
+    return "Clicks a task: not recorded, an earlier release made this head."
 
 
 @train_app.command()

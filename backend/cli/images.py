@@ -120,12 +120,21 @@ def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> N
 
 
 def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
-    """The measures as a table; then the encoder, and the first images that could not be read."""
+    """The measures as a table; then clicks, encoder, and the first images that cannot be read."""
+    from backend.training.clicks_text import clicks_text
+    from backend.vlpl.clicks import Clicks
+
     title = f"{counted(result['images'], 'image')}, {counted(result['labels'], 'label')}"
     table = Table("measure", "value", title=title)
     for key, (words, form) in MEASURES.items():
-        table.add_row(words, "–" if result[key] is None else form.format(result[key]))
+        value = "–" if result[key] is None else form.format(result[key])
+        if key == "clicks_per_image":
+            low, high = result["clicks_interval"]
+            value += f" ({form.format(low)} to {form.format(high)})"
+        table.add_row(words, value)
     console.print(table)
+    clicks = Clicks.from_dict(result["clicks"])
+    console.print(clicks_text(clicks), highlight=False, soft_wrap=True)
     console.print(f"encoder: {result['encoder']}", markup=False, highlight=False, soft_wrap=True)
     for file, reason in list(result["failed"].items())[:10]:
         console.print(f"{file}: {reason}", markup=False)

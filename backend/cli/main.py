@@ -171,6 +171,8 @@ def _print_report(report: ConnectReport) -> None:
             f"Annotated tasks, whose predictions stay as their annotators saw them: {annotated}.",
             highlight=False,
         )
+    if report.clicks is not None:
+        console.print(plain(report.clicks["text"]), highlight=False)
     for warning in report.warnings:
         console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
     for task, reason in list(report.failures.items())[:10]:

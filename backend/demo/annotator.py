@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from rich.table import Table
 
@@ -19,6 +20,7 @@ from backend.labelstudio.projects import project_key
 from backend.logs import Progress
 from backend.runtime import Runtime
 from backend.vlpl import metrics
+from backend.vlpl.clicks import Clicks, task_clicks
 from jobs import enqueue, queue
 from jobs.polling import wait, wait_for_refresh, wait_for_training
 from jobs.run import RunState
@@ -41,7 +43,7 @@ class Measured:
         labels: true labels per task.
         precision, recall: over all labels of all tasks, in [0, 1].
         mean_average_precision: of the probabilities, in [0, 1].
-        clicks: per task, to correct the suggestions.
+        clicks: to correct the suggestions, beside those from nothing.
     """
 
     model_version: str
@@ -51,7 +53,7 @@ class Measured:
     precision: float
     recall: float
     mean_average_precision: float
-    clicks: float
+    clicks: Clicks
 
 
 def measure(
@@ -95,6 +97,11 @@ def measure(
         ]
     )
     rates = metrics.micro(chosen, truth)
+    present = truth.numpy()
+    clicks = Clicks.of(
+        task_clicks(chosen.numpy(), present), task_clicks(np.zeros_like(present), present)
+    )
+    assert clicks is not None, "the demo has tasks that are not blind"
     return Measured(
         version,
         len(rows),
@@ -103,7 +110,7 @@ def measure(
         rates.precision,
         rates.recall,
         metrics.mean_average_precision(probabilities, truth),
-        metrics.expected_clicks(chosen, truth)[0],
+        clicks,
     )
 
 
@@ -119,8 +126,15 @@ def measurement_table(rows: Mapping[str, Measured]) -> Table:
     table.add_row("precision", *(f"{result.precision:.3f}" for result in results))
     table.add_row("recall", *(f"{result.recall:.3f}" for result in results))
     table.add_row("mAP", *(f"{result.mean_average_precision:.3f}" for result in results))
-    table.add_row("clicks per task", *(f"{result.clicks:.2f}" for result in results))
+    table.add_row("clicks per task", *(_with_interval(result.clicks) for result in results))
+    nothing = (f"{result.clicks.from_nothing:.2f}" for result in results)
+    table.add_row("clicks from nothing", *nothing)
     return table
+
+
+def _with_interval(clicks: Clicks) -> str:
+    low, high = clicks.interval
+    return f"{clicks.per_task:.2f} ({low:.2f} to {high:.2f})"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from backend.projects.connect import ConnectReport, connect
 from backend.projects.review import blind_sentence, order_sentence, tab_sentence
 from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
+from backend.training.clicks_text import clicks_text
+from jobs.training_state import approvals_needed
 
 EMAIL = "demo@example.com"
 _COCO_MAP = "42.9"
@@ -80,7 +82,7 @@ def run_demo(
                 simulation = simulate(runtime, studio, project, photos, reviews, progress=progress)
                 rows = {"before": simulation.before, "after": simulation.after}
                 if simulation.got_worse:
-                    warning = f"mAP fell; the training says {simulation.outcome}"
+                    warning = f"mAP fell; the training says: {simulation.outcome}"
             else:
                 task_ids = {int(task["id"]) for task in studio.tasks.iterate(project)}
                 rows = {"now": measure(runtime, studio, project, photos, task_ids)}
@@ -238,6 +240,8 @@ def _print_measurements(rows: dict[str, Measured], reviews: int) -> None:
     # Not as the table's own title, which is no wider than the table.
     out.print(f"[bold]{title}[/]", highlight=False)
     out.print(measurement_table(rows))
+    clicks = list(rows.values())[-1].clicks
+    out.print(clicks_text(clicks, approvals_needed(reviews)), highlight=False)
 
 
 def _print_addresses(console: Console, project: int, state: DemoState) -> None:

@@ -37,7 +37,8 @@ def evaluate(settings: Settings, path: Path, fit: bool, progress: Progress) -> d
 
     Returns:
         The values of `Measured`, None where one is undefined, and ``encoder``, ``images``,
-        ``labels``, ``failed`` (file -> reason).
+        ``labels``, ``failed`` (file -> reason), ``clicks`` (`Clicks` as a dict) and its
+        ``clicks_interval``.
 
     Raises:
         SettingsError: the folder is not of this form.
@@ -61,6 +62,8 @@ def evaluate(settings: Settings, path: Path, fit: bool, progress: Progress) -> d
         "images": len(cosines.files),
         "labels": len(folder.classes),
         **finite(measured.values),
+        "clicks_interval": list(measured.clicks.interval),
+        "clicks": measured.clicks.as_dict(),
         "failed": failed,
     }
 

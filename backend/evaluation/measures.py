@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from backend.inference.versions import STATISTICS_FROM
 from backend.labels.config import LabelConfig
 from backend.settings import Settings
 from backend.vlpl import metrics
+from backend.vlpl.clicks import Clicks, harmless_threshold, task_clicks
 
 MIN_POSITIVES = 10
 """Images that a label must be on to count in ``map``: the average precision of fewer is chance."""
@@ -33,10 +34,12 @@ class Measured:
             ``true_labels_per_image``, ``clicks_per_image`` (labels to add and to remove) and
             ``clicks_from_nothing`` (labels to add where none is ticked). NaN where undefined.
         probabilities: (N, C) float32.
+        clicks: with their intervals.
     """
 
     values: dict[str, float]
     probabilities: torch.Tensor
+    clicks: Clicks
 
 
 def version_of(
@@ -67,15 +70,15 @@ def measure(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Mea
     probabilities = version.zero_shot_probabilities(control, z)
     chosen = probabilities >= torch.tensor(version.thresholds(control))
     threshold = tick_from(len(control.labels)) if version.threshold is None else version.threshold
-    clicks, from_nothing = metrics.expected_clicks(chosen, truth)
+    clicks = _clicks(probabilities, chosen, truth)
     values = {
         "map": 100 * metrics.mean_average_precision(probabilities, truth, MIN_POSITIVES),
         "map_all": 100 * metrics.mean_average_precision(probabilities, truth),
         "threshold": threshold,
         "labels_per_image": float(chosen.sum(1).float().mean()),
         "true_labels_per_image": float(truth.sum(1).float().mean()),
-        "clicks_per_image": clicks,
-        "clicks_from_nothing": from_nothing,
+        "clicks_per_image": clicks.per_task,
+        "clicks_from_nothing": clicks.from_nothing,
     }
     for kind, rates in (
         ("micro", metrics.micro(chosen, truth)),
@@ -84,7 +87,20 @@ def measure(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Mea
         values[f"{kind}_precision"] = 100 * rates.precision
         values[f"{kind}_recall"] = 100 * rates.recall
         values[f"{kind}_f1"] = 100 * rates.f1
-    return Measured(values, probabilities)
+    return Measured(values, probabilities, clicks)
+
+
+def _clicks(probabilities: torch.Tensor, chosen: torch.Tensor, truth: torch.Tensor) -> Clicks:
+    present = truth.bool().numpy()
+    clicks = Clicks.of(
+        task_clicks(chosen.numpy(), present), task_clicks(np.zeros_like(present), present)
+    )
+    assert clicks is not None, "there are images"
+
+    def at(threshold: float) -> float:
+        return float(task_clicks((probabilities >= threshold).numpy(), present).mean())
+
+    return replace(clicks, threshold=harmless_threshold(clicks, at))
 
 
 def finite(values: Mapping[str, float]) -> dict[str, float | None]:

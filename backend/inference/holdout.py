@@ -48,6 +48,11 @@ def is_audit(project: str, task: int, share: float) -> bool:
     return _fraction("audit", project, task) < share
 
 
+def judged_share(blind_share: float, audit_share: float) -> float:
+    """The share of all tasks that heads are judged on; all three are in [0, 1]."""
+    return blind_share + (1.0 - blind_share) * audit_share
+
+
 def is_random_pick(project: str, task: int, created: float, selection: Selection) -> bool:
     """Whether chance alone decided that a task was reviewed when it was.
 

@@ -19,7 +19,7 @@ from backend.inference.label_embeddings import LabelEmbeddings, is_unreadable
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
 from backend.storage import region_codes
-from backend.storage.head_registry import FittedControl
+from backend.storage.head_set import FittedControl
 from backend.storage.vectors import Embedding
 from backend.vlpl import zero_shot
 from backend.vlpl.calibration import NEVER

@@ -23,7 +23,8 @@ from backend.labels.config import LabelConfig
 from backend.labels.controls import Control, content_of
 from backend.settings import Settings
 from backend.storage.artifacts import Artifacts, safe_name
-from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry, HeadSet
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.vectors import encoder_digest
@@ -53,6 +54,12 @@ CACHED_VERSIONS = 64
 REBUILD_SECONDS = 60.0
 """A version is built anew after this time, even if the store's marker is unchanged: files may have
 been deleted or restored by hand, or a process may have died before it changed the marker."""
+
+
+def learned_labels(fitted: FittedControl) -> frozenset[str]:
+    """The labels, and rows, of a head's card that it knows from enough reviewed images."""
+    counts = fitted.head.card.counts
+    return frozenset(label for label, count in counts.items() if count >= LEARNED_FROM)
 
 
 class _Cached(NamedTuple):
@@ -289,11 +296,7 @@ class ModelVersions:
             for control in config.controls:
                 if control.name in head_set.controls and control.options_field is None:
                     fitted = head_set.controls[control.name].renamed(control.renames)
-                    learned[control.name] = frozenset(
-                        label
-                        for label, count in fitted.head.card.counts.items()
-                        if count >= LEARNED_FROM
-                    )
+                    learned[control.name] = learned_labels(fitted)
                     made = Scores.STANDARDISED if control.name in statistics else Scores.BARE
                     row = table.row(made, len(control.labels), control.required)
                     heads[control.name] = fitted.for_labels(

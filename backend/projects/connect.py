@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.weights import CACHE
-from backend.errors import SettingsError, StudioError, as_text
+from backend.errors import SettingsError, StoreError, StudioError, as_text
 from backend.inference.label_embeddings import unreadable_labels
 from backend.labels.config import EVIDENCE_NAME, LabelConfig, parse_config
 from backend.labels.controls import known_labels
@@ -27,11 +27,14 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
+from backend.training.click_count import clicks_of_project
+from backend.training.clicks_text import with_text
 from jobs import enqueue, queue
 from jobs.local_run import run_locally
 from jobs.polling import require_workers, wait
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
+from jobs.training_state import TrainingStore
 
 LOCKS = CACHE / "locks"
 """Two calls for one project at once would import its predictions twice."""
@@ -57,6 +60,7 @@ class ConnectReport:
         blind: tasks of the project that are shown without suggestions on purpose.
         failures: task id -> why it has no prediction, or only a part, and what fixes that.
         warnings: what a person should know, one sentence each.
+        clicks: what suggestions cost on reviewed tasks, see `with_text`; None where nobody knows.
     """
 
     tasks: int = 0
@@ -68,6 +72,7 @@ class ConnectReport:
     blind: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    clicks: dict[str, Any] | None = None
 
 
 def connect(
@@ -192,6 +197,8 @@ def _connect(
     progress("choosing the next tasks", 0, 1)
     offer = offer_round(runtime, studio, after)
     warnings += [offer.warning] if offer.warning else []
+    notes = [*warnings, *run.notes]
+    clicks = _clicks(settings, studio, runtime, number, notes)
     return ConnectReport(
         tasks=tasks,
         imported=run.imported,
@@ -201,7 +208,8 @@ def _connect(
         tab=offer.tab,
         blind=offer.blind,
         failures={task: as_text(why) for task, why in failures.items()},
-        warnings=[*warnings, *run.notes],
+        warnings=notes,
+        clicks=clicks,
     )
 
 
@@ -233,6 +241,27 @@ def run_by_workers(
         error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
         raise StudioError(error["message"], error["fix"])
     return run, runs.failures(run.id)
+
+
+def _clicks(
+    settings: Settings,
+    studio: LabelStudioClient,
+    runtime: Runtime,
+    number: int,
+    notes: list[str],
+) -> dict[str, Any] | None:
+    """What suggestions cost; where that cannot be found out, a note says so: all else is done."""
+    try:
+        clicks = clicks_of_project(settings, studio, runtime.versions, runtime.embedder, number)
+    except (StudioError, StoreError) as error:
+        notes.append(f"The clicks that suggestions cost could not be counted. {error}")
+        return None
+    if clicks is None:
+        return None
+    missing = None
+    if settings.redis_url.get_secret_value():
+        missing = TrainingStore(queue.connect(settings)).get(number).missing
+    return with_text(clicks, missing)
 
 
 def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:

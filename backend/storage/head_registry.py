@@ -1,166 +1,29 @@
 """A project's trained heads: immutable head sets, and a pointer to the one that serves.
 
-A head set holds one head per control. It is one JSON file with the tensors (safetensors, base64)
-inside, so that it exists as a whole or not at all, and it is never overwritten. The pointer is a
-small file, and moving it is the last step of a promotion; all processes read it from the store.
+A head set holds one head per control, and is never overwritten. The pointer is a small file, and
+moving it is the last step of a promotion; all processes read it from the store.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from math import isfinite
-from typing import Any
+from dataclasses import replace
 
 from backend.errors import StoreError
-from backend.labels.renames import Renames
 from backend.storage.artifacts import DamagedArtifactError, safe_name
 from backend.storage.head_pointer import Pointer, PointerFile
-from backend.storage.region_codes import present_id
+from backend.storage.head_set import SCHEMA, HeadSet
 from backend.storage.store import Store
-from backend.vlpl.head import Head, HeadError
+from backend.vlpl.head import HeadError
 
 log = logging.getLogger(__name__)
 
 ZERO_SHOT = "zero-shot"
 """The name of the head set without heads, which every project has."""
-SCHEMA = 1
-"""Version of the file format of a head set; files without a version are of the first."""
 CACHED_SETS = 64
 _NAME = re.compile("h[1-9][0-9]*")
-
-
-@dataclass(frozen=True)
-class FittedControl:
-    """One control's head and thresholds.
-
-    Attributes:
-        head: gives a probability per label; its card names the labels, in order.
-        thresholds: per label, suggest from this probability on; above 1: never.
-    """
-
-    head: Head
-    thresholds: tuple[float, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """64 hex digits over tensors, card and thresholds; part of the model version."""
-        content = self.head.to_bytes()[1] + json.dumps(self.thresholds).encode()
-        return hashlib.sha256(content).hexdigest()
-
-    def for_labels(
-        self, labels: Sequence[str], a0: float, b0: float, threshold: float
-    ) -> FittedControl:
-        """The same head for other labels; labels that it does not know start at zero-shot.
-
-        Args:
-            labels: keys of the control's labels now, in order.
-            a0: slope for new labels.
-            b0: offset for new labels.
-            threshold: for new labels.
-        """
-        if tuple(labels) == self.head.card.labels:
-            return self
-        known = dict(zip(self.head.card.labels, self.thresholds, strict=True))
-        return FittedControl(
-            self.head.carried_over(labels, a0, b0),
-            tuple(known.get(label, threshold) for label in labels),
-        )
-
-    def renamed(self, renames: Renames) -> FittedControl:
-        """The same head under the present names of its labels, see `Head.renamed`."""
-        present = [renames.current(label) for label in self.head.card.labels]
-        if present == list(self.head.card.labels):
-            return self
-        head, places = self.head.renamed(present)
-        return FittedControl(head, tuple(self.thresholds[place] for place in places))
-
-
-@dataclass(frozen=True)
-class HeadSet:
-    """The result of one training.
-
-    Attributes:
-        name: ``h1``, ``h2`` ...
-        controls: control name -> its head; controls that could not be trained are missing.
-        created: ISO 8601, UTC.
-        encoder: id of the encoder whose embeddings the heads read, as it is called today.
-        approvals: number of reviewed (task, control) pairs for training and judging.
-        provenance: kind of review -> number of approvals.
-        accepted: whether the judge found it no worse than the set that served then.
-        reason: the judge's, for people.
-        metrics: name -> value on the judged tasks, of this set and of the one that served then.
-    """
-
-    name: str
-    controls: Mapping[str, FittedControl]
-    created: str
-    encoder: str
-    approvals: int
-    provenance: Mapping[str, int] = field(default_factory=dict)
-    accepted: bool = False
-    reason: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The content of the set's file; JSON-serialisable."""
-        controls = {}
-        for name, control in self.controls.items():
-            tensors, card = control.head.to_bytes()
-            controls[name] = {
-                "tensors": base64.b64encode(tensors).decode(),
-                "card": json.loads(card),
-                "thresholds": list(control.thresholds),
-            }
-        return {"schema": SCHEMA, **self.summary(), "controls": controls}
-
-    def summary(self) -> dict[str, Any]:
-        """All but the heads themselves; JSON-serialisable."""
-        return {
-            "name": self.name,
-            "created": self.created,
-            "encoder": self.encoder,
-            "approvals": self.approvals,
-            "provenance": dict(self.provenance),
-            "accepted": self.accepted,
-            "reason": self.reason,
-            "metrics": dict(self.metrics),
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> HeadSet:
-        """Inverse of `as_dict`.
-
-        Raises:
-            HeadError: a head is damaged.
-            AttributeError, KeyError, TypeError, ValueError: another field is damaged.
-        """
-        controls = {}
-        for name, control in content["controls"].items():
-            tensors = base64.b64decode(control["tensors"])
-            head = Head.from_bytes(tensors, json.dumps(control["card"]).encode())
-            thresholds = tuple(map(float, control["thresholds"]))
-            if len(thresholds) != len(head.card.labels) or not all(map(isfinite, thresholds)):
-                raise ValueError("a head needs one finite threshold for each label")
-            controls[name] = FittedControl(head, thresholds)
-        return cls(
-            name=str(content["name"]),
-            controls=controls,
-            created=str(content["created"]),
-            encoder=present_id(str(content["encoder"])),
-            approvals=int(content["approvals"]),
-            provenance=dict(content["provenance"]),
-            accepted=bool(content["accepted"]),
-            reason=str(content["reason"]),
-            metrics=dict(content["metrics"]),
-        )
 
 
 class DamagedHeadError(StoreError):

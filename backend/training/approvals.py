@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from backend.inference.holdout import is_audit
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
 from backend.labels.visibility import Ticks
@@ -115,6 +116,19 @@ def known_approval(task: int, control: Control, known: Iterable[int]) -> Approva
         return None
     states = [POSITIVE if place in places else UNKNOWN for place in range(len(control.labels))]
     return Approval(task, tuple(states), Provenance.KNOWN)
+
+
+def is_judged(project: str, approval: Approval, audit_share: float) -> bool:
+    """Whether heads are judged on this approval: of a task that was chosen at random.
+
+    Args:
+        project: ``<id>.<unix time of creation>``.
+        approval: of one of its tasks.
+        audit_share: of all tasks, in [0, 1].
+    """
+    return approval.provenance == Provenance.BLIND or (
+        approval.provenance in REVIEWED and is_audit(project, approval.task, audit_share)
+    )
 
 
 def provenance_counts(approvals: Sequence[Approval]) -> dict[str, int]:

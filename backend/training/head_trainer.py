@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -18,17 +18,20 @@ import torch
 
 from backend.encoders.table import tick_from
 from backend.inference.embedder import Embedder
-from backend.inference.holdout import is_audit
+from backend.inference.holdout import judged_share
 from backend.inference.model_version import ModelVersion
 from backend.inference.task_images import image_of
-from backend.inference.versions import ModelVersions
+from backend.inference.versions import ModelVersions, learned_labels
 from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
-from backend.storage.head_registry import FittedControl, HeadSet
+from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.tables import chunks
-from backend.training.approvals import REVIEWED, Approval, provenance_counts
+from backend.training.approvals import REVIEWED, Approval, is_judged, provenance_counts
+from backend.training.click_count import count_clicks, judged_tasks
+from backend.training.clicks_text import clicks_text
 from backend.training.pulling import Pulled, pull
+from backend.training.verdict_text import verdict_text
 from backend.vlpl.fitting import (
     HEAD_FROM,
     POSITIVES_FROM,
@@ -41,6 +44,7 @@ from backend.vlpl.fitting import (
 )
 from backend.vlpl.head import Card, Provenance, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
+from backend.vlpl.label_figures import Held, LabelFigures, label_figures
 from backend.vlpl.objectives import POSITIVE
 
 log = logging.getLogger(__name__)
@@ -64,6 +68,16 @@ class Trained:
     made: HeadSet | None
     reason: str
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What a training makes of one control."""
+
+    fitted: FittedControl
+    verdict: Verdict
+    figures: tuple[LabelFigures, ...]
+    notes: tuple[str, ...]
 
 
 class HeadTrainer:
@@ -131,38 +145,45 @@ class HeadTrainer:
             return Trained(None, reason)
         version = self._versions.get(pulled.config, pulled.key)
         serving = self._versions.heads.serving(pulled.key)
-        # What cannot be trained now, or is not accepted, leaves the control's head as it is.
-        controls = dict(version.heads)
-        verdicts: dict[str, Verdict] = {}
-        notes: list[str] = []
+        candidates: dict[str, _Candidate] = {}
         for control in pulled.config.controls:
             reviews = pulled.approvals.get(control.name)
             candidate = self._train_control(version, control, pulled) if reviews else None
-            if candidate is None:
-                continue
-            fitted, verdict, remarks = candidate
-            notes += remarks
-            verdicts[control.name] = verdict
-            if verdict.accepted:
-                controls[control.name] = fitted
-        if not verdicts:
+            if candidate is not None:
+                candidates[control.name] = candidate
+        if not candidates:
+            missing = HEAD_FROM - reviewed
+            needs = f"{missing} more" if missing > 0 else f"{HEAD_FROM} whose images can be had"
             reason = (
-                f"Reviewed tasks: {reviewed}. A control's head needs {HEAD_FROM} whose images can "
-                f"be had, with {POSITIVES_FROM} labels on them, and not all of them blind or audit "
-                f"tasks; {POSITIVES_FROM} labels on random tasks correct the probabilities."
+                f"Reviewed tasks: {reviewed}. A control's head needs {needs}, with "
+                f"{POSITIVES_FROM} labels on them, and not all of them blind or audit tasks; "
+                f"{POSITIVES_FROM} labels on random tasks correct the percentages."
             )
             return Trained(None, reason)
-        accepted = any(verdict.accepted for verdict in verdicts.values())
-        several = len(verdicts) > 1
+        accepted = any(candidate.verdict.accepted for candidate in candidates.values())
+        # What cannot be trained now leaves the control's head as it is; what is not accepted, too,
+        # unless nothing is: then the set does not serve, and a person may look at it.
+        kept = {
+            name: candidate
+            for name, candidate in candidates.items()
+            if candidate.verdict.accepted or not accepted
+        }
+        controls = {
+            **version.heads,
+            **{name: candidate.fitted for name, candidate in kept.items()},
+        }
+        several = len(candidates) > 1
+        share = judged_share(self._settings.blind_share, self._settings.audit_share)
         reason = "; ".join(
-            f"{name}: {verdict.reason}" if several else verdict.reason
-            for name, verdict in verdicts.items()
+            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share)
+            for name, candidate in candidates.items()
         )
         metrics = {
             f"{name} {metric}" if several else metric: value
-            for name, verdict in verdicts.items()
-            for metric, value in verdict.metrics.items()
+            for name, candidate in candidates.items()
+            for metric, value in candidate.verdict.metrics.items()
         }
+        judged = judged_tasks(pulled, self._settings.audit_share)
         everything = [item for items in pulled.approvals.values() for item in items]
         head_set = HeadSet(
             self._versions.heads.next_name(pulled.key),
@@ -174,14 +195,33 @@ class HeadTrainer:
             accepted,
             f"compared with {serving}: {reason}",
             metrics,
+            count_clicks(_with_heads(version, controls), self._embedder, judged),
+            count_clicks(version, self._embedder, judged),
+            {
+                **self._figures_of(pulled.key, serving, version.heads),
+                **{name: candidate.figures for name, candidate in kept.items()},
+            },
         )
         self._versions.heads.save(pulled.key, head_set)
-        log.info("project %s: %s made (%s): %s", pulled.key, head_set.name, accepted, reason)
+        word = "accepted" if accepted else "rejected"
+        log.info("project %s: %s %s, %s", pulled.key, head_set.name, word, head_set.reason)
+        if head_set.clicks is not None:
+            log.info("project %s: %s: %s", pulled.key, head_set.name, clicks_text(head_set.clicks))
+        notes = [note for candidate in candidates.values() for note in candidate.notes]
         return Trained(head_set, head_set.reason, tuple(notes))
+
+    def _figures_of(
+        self, project: str, serving: str, controls: Collection[str]
+    ) -> dict[str, tuple[LabelFigures, ...]]:
+        """What is known of the labels of controls that keep the heads that serve."""
+        if not controls:
+            return {}
+        known = self._versions.heads.get(project, serving).labels
+        return {name: figures for name, figures in known.items() if name in controls}
 
     def _train_control(
         self, version: ModelVersion, control: Control, pulled: Pulled
-    ) -> tuple[FittedControl, Verdict, tuple[str, ...]] | None:
+    ) -> _Candidate | None:
         approvals = pulled.approvals[control.name]
         rows, reviewed = self._rows(version, control, pulled, approvals)
         if rows is None:
@@ -201,8 +241,9 @@ class HeadTrainer:
             return None
         audited = rows.audited
         serving = version.head(control)
+        probabilities = made.head.probabilities(rows.image[audited], rows.z[audited])
         verdict = judge(
-            made.head.probabilities(rows.image[audited], rows.z[audited]),
+            probabilities,
             serving.head.probabilities(rows.image[audited], rows.z[audited]),
             rows.labels[audited],
             labels,
@@ -210,9 +251,20 @@ class HeadTrainer:
         looked_at = any(item.provenance in REVIEWED for item in approvals)
         unsure = not made.head.card.table or control.name in version.heads or not looked_at
         if not verdict.measured and unsure:
-            reason = "neither a randomly chosen nor enough reviewed tasks to judge it by"
-            verdict = replace(verdict, accepted=False, reason=reason)
-        return FittedControl(made.head, tuple(made.thresholds.tolist())), verdict, made.notes
+            verdict = replace(verdict, accepted=False)
+        fitted = FittedControl(made.head, tuple(made.thresholds.tolist()))
+        states = torch.tensor(
+            [item.states for item in approvals if item.provenance != Provenance.KNOWN]
+        )
+        figures = label_figures(
+            labels,
+            (states == POSITIVE).sum(0).tolist(),
+            Held(probabilities, rows.labels[audited]),
+            made.held_out,
+            _with_heads(version, {control.name: fitted}).thresholds(control),
+            single=not control.multiple,
+        )
+        return _Candidate(fitted, verdict, figures, made.notes)
 
     def _rows(
         self, version: ModelVersion, control: Control, pulled: Pulled, approvals: Sequence[Approval]
@@ -245,11 +297,7 @@ class HeadTrainer:
         if not kept:
             return None, 0
         share = self._settings.audit_share
-        judged = [
-            item.provenance == Provenance.BLIND
-            or (item.provenance in REVIEWED and is_audit(pulled.key, item.task, share))
-            for item in kept
-        ]
+        judged = [is_judged(pulled.key, item, share) for item in kept]
         rows = Rows(
             torch.cat(images),
             torch.cat(scores),
@@ -267,3 +315,13 @@ def _fitted(rows: Rows, reviewed: int, card: Card, start: Start, aim: Aim) -> Fi
     if reviewed < HEAD_FROM or positives < POSITIVES_FROM or bool(rows.judged.all()):
         return fit_correction(rows, card, start, aim)
     return fit(rows, card, start, aim)
+
+
+def _with_heads(version: ModelVersion, controls: Mapping[str, FittedControl]) -> ModelVersion:
+    """The version with these heads in place of its own."""
+    learned = {name: learned_labels(fitted) for name, fitted in controls.items()}
+    return replace(
+        version,
+        heads={**version.heads, **controls},
+        learned={**version.learned, **learned},
+    )

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from backend.inference.holdout import is_blind
@@ -34,7 +35,7 @@ class Pulled:
         key: ``<id>.<unix time of creation>``.
         config: the labeling config.
         approvals: control name -> approvals of its tasks, partly known ones included.
-        data: task id -> its data, of all tasks in ``approvals``.
+        data: task id -> its data, of all tasks in ``approvals`` and ``of_own_labels``.
         of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
             data, from which no head can be trained.
     """
@@ -69,7 +70,9 @@ class Pulled:
         )
 
 
-def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> Pulled:
+def pull(
+    studio: LabelStudioClient, store: Store, number: int, share: float, most: int | None = None
+) -> Pulled:
     """Ask Label Studio for everything that was approved in a project.
 
     Args:
@@ -77,6 +80,7 @@ def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> 
         store: where the project's state is kept, and what was shown.
         number: the project.
         share: of the tasks that are blind, where the log does not tell.
+        most: only so many annotated tasks, those with the lowest ids, and no others; None: all.
 
     Raises:
         LabelConfigError: the labeling config has no control that can be predicted.
@@ -104,8 +108,10 @@ def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> 
     own = [control for control in config.controls if control.options_field is not None]
     of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
     data: dict[int, Mapping[str, Any]] = {}
+    own_data: dict[int, Mapping[str, Any]] = {}
     prediction_log = PredictionLog(store)
-    for tasks in chunks(studio.tasks.annotated(number), CHUNK):
+    annotated_tasks = islice(studio.tasks.annotated(number), most)
+    for tasks in chunks(annotated_tasks, CHUNK):
         logged: dict[int, dict[str, LoggedPrediction]] = {int(task["id"]): {} for task in tasks}
         for (number_of, version), entry in prediction_log.of_tasks(key, logged).items():
             logged[number_of][version] = entry
@@ -123,7 +129,8 @@ def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> 
                 annotated = approval(task, own_labels, Past(config=config), shown)
                 if annotated is not None:
                     of_own_labels[control.name].append(annotated)
-    if known_field:
+                    own_data[annotated.task] = task["data"]
+    if known_field and most is None:
         for task in studio.tasks.iterate(number):
             if int(task["id"]) in data:
                 continue
@@ -133,7 +140,7 @@ def pull(studio: LabelStudioClient, store: Store, number: int, share: float) -> 
                 if only_known is not None:
                     approvals[control.name].append(only_known)
                     data[only_known.task] = task["data"]
-    return Pulled(key, config, approvals, data, of_own_labels)
+    return Pulled(key, config, approvals, {**own_data, **data}, of_own_labels)
 
 
 def _shown(

@@ -17,7 +17,9 @@ from backend.vlpl.correction import (
     Prior,
     correct,
 )
+from backend.vlpl.exact import sigmoid
 from backend.vlpl.head import Card, Head, zero_shot_head
+from backend.vlpl.label_figures import Held
 from backend.vlpl.metrics import expected_calibration_error
 from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import assign, fit_threshold
@@ -74,11 +76,13 @@ class Fitted:
         head: calibrated.
         thresholds: (C,) float64; a label is suggested from this probability on.
         notes: what a person should know about the fit, one sentence each.
+        held_out: reviewed rows that are not judged, predicted by fits that did not see them.
     """
 
     head: Head
     thresholds: Tensor
     notes: tuple[str, ...]
+    held_out: Held
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,9 @@ def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | N
         f"The probabilities are corrected by {int((rows.random & rows.reviewed).sum())} randomly "
         f"chosen reviews; from {HEAD_FROM} reviews on a head learns."
     )
-    return Fitted(head, thresholds, (note,))
+    trained = rows.reviewed & ~rows.judged
+    held = Held(head.probabilities(rows.image[trained], rows.z[trained]), rows.labels[trained])
+    return Fitted(head, thresholds, (note,), held)
 
 
 def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
@@ -179,7 +185,7 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
     labels = rows.labels[kept]
     if len(labels) and not bool(reviewed_rows(labels).all()):
         rule = fit_threshold(rows.z[rows.audited], rows.labels[rows.audited])
-        notes.append(f"Pseudo-labels: {rule.note}.")
+        notes.append(f"Labels that nobody looked at: {rule.note}.")
         if rule.threshold is not None:
             labels = assign(rows.z[kept], labels, rule)
     correction = _correction(rows, kept, start.prior)
@@ -201,21 +207,22 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
         random = rows.random[kept][selection.rows]
         logits = torch.cat([logits, selection.held_out[random].double()])
         codes = torch.cat([audit, labels[selection.rows][random]])
-    threshold = aim.threshold
+    threshold, held_out = aim.threshold, selection.held_out.double()
     if len(codes) >= CALIBRATE_FROM:
         known = codes.abs() == POSITIVE
         truth = codes[known] == POSITIVE
         calibration = correct(logits[known], truth, AS_IT_IS)
         calibrated = calibration.slope * logits[known] + calibration.offset
         head = head.rescaled(calibration.slope, calibration.offset)
+        held_out = calibration.slope * held_out + calibration.offset
         threshold = max(threshold, calibration.tick_from(HEAD_CAUTION))
         before, after = (
             expected_calibration_error(torch.sigmoid(scores), truth)
             for scores in (logits[known], calibrated)
         )
         notes.append(
-            f"Calibrated on {len(codes)} randomly chosen tasks: expected calibration error "
-            f"{before:.3f} before, {after:.3f} after."
+            f"Its percentages were corrected on {len(codes)} randomly chosen tasks: they are off "
+            f"by {100 * after:.1f} points on average, and were by {100 * before:.1f} before."
         )
     thresholds = torch.full((labels.shape[1],), threshold, dtype=torch.float64)
     if aim.goal and len(audit):
@@ -229,9 +236,10 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
         )
         if overall >= NEVER:
             notes.append(
-                f"No threshold reaches {aim.goal} {aim.target:g} with confidence on {len(audit)} "
-                f"randomly chosen tasks; {threshold:.2g} stays."
+                f"No threshold is sure to reach {aim.goal} {aim.target:g} on {len(audit)} randomly "
+                f"chosen tasks; labels are still ticked from {100 * threshold:.0f} % on."
             )
         else:
             thresholds = reached
-    return Fitted(head, thresholds, tuple(notes))
+    held = Held(sigmoid(held_out), labels[selection.rows])
+    return Fitted(head, thresholds, tuple(notes), held)

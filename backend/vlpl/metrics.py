@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from backend.vlpl.clicks import task_clicks
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -146,8 +148,8 @@ def expected_clicks(predicted: Tensor, truth: Tensor) -> tuple[float, float]:
     predicted, truth = predicted.bool(), truth.bool()
     if predicted.shape != truth.shape or not len(truth):
         raise ValueError("suggestions and truth must be of one, non-empty shape")
-    wrong = (predicted ^ truth).sum(1).double().mean()
-    return float(wrong), float(truth.sum(1).double().mean())
+    clicks = task_clicks(predicted.cpu().numpy(), truth.cpu().numpy())
+    return float(clicks.mean()), float(truth.sum(1).double().mean())
 
 
 def bootstrap_interval(

@@ -171,9 +171,10 @@ def fit_threshold(
             break
         last = end
     if not last:
-        note = f"no threshold reaches precision {target:g} with confidence {CONFIDENCE:g}"
-        note += f" on {images} reviewed images: no pseudo-positives"
+        note = f"not guessed, because on {images} reviewed images not even the surest suggestions"
+        note += f" are known to be right {100 * target:.0f} % of the time"
         return Rule(None, negative_fraction, note)
     below = values[last] if last < len(values) else values[last - 1] - 1.0
-    note = f"precision {float(hits[last - 1] / last):.3f} on {last} labels"
+    note = "the surest suggestions are taken for true; on reviewed images "
+    note += f"{100 * float(hits[last - 1] / last):.0f} % of {last} such are right"
     return Rule(float((values[last - 1] + below) / 2), negative_fraction, note)

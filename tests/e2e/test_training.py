@@ -110,7 +110,7 @@ def test_the_button_trains_now_and_says_what_is_missing(
     api("POST", f"/api/ml/{backend}/train", json={})
     now = until(lambda: _ended(trainings.get(connected)))
     assert now.outcome == Outcome.TOO_FEW
-    assert "15 more" in now.reason
+    assert "7 more" in now.reason
     assert set(studio.predictions.versions(connected)) == {
         studio.projects.get(connected)["model_version"]
     }

@@ -15,6 +15,8 @@ import pytest
 from backend.cli import main
 from backend.cli.images import MEASURES
 from backend.encoders.offline import OfflineEncoder
+from backend.training.clicks_text import clicks_text
+from backend.vlpl.clicks import Clicks
 from tests.support.builders import photo
 from tests.support.commands import run_command
 from tests.support.processes import child_environment, run_cli
@@ -179,6 +181,9 @@ def test_evaluate_prints_its_figures_as_json(
     hits = found["micro_precision"] / 100 * found["labels_per_image"]
     clicks = 1.5 + found["labels_per_image"] - 2 * hits
     assert found["clicks_per_image"] == pytest.approx(clicks)
+    low, high = found["clicks_interval"]
+    assert low < clicks < high
+    assert found["clicks"]["saved"] == pytest.approx(1.5 - clicks)
 
 
 def test_evaluate_prints_every_figure_in_words_and_the_encoder_in_one_line(
@@ -191,6 +196,9 @@ def test_evaluate_prints_every_figure_in_words_and_the_encoder_in_one_line(
     printed = capsys.readouterr().out
     assert all(words in printed for words, _ in MEASURES.values())
     assert f"encoder: {figures['encoder']}\n" in printed
+    low, high = figures["clicks_interval"]
+    assert f"{figures['clicks_per_image']:.2f} ({low:.2f} to {high:.2f})" in printed
+    assert clicks_text(Clicks.from_dict(figures["clicks"])) in printed
 
 
 def test_evaluate_names_files_that_cannot_be_read(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,11 @@ from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 from tests.support.builders import make_settings
-from tests.support.commands import run_command
-from tests.support.fixtures import MakeRuntime
+from tests.support.fixtures import Cli, MakeRuntime
 from tests.support.heads import head_set
 from tests.support.processes import free_port
 from tests.support.stub_label_studio import KEY, StubStudio
 
-Cli = Callable[..., Any]
 COMMANDS = (
     ("train", "1"),
     ("heads", "1"),
@@ -38,24 +35,6 @@ COMMANDS = (
     ("export", "1"),
     ("import-archive", "1", "archive.csv"),
 )
-
-
-@pytest.fixture
-def cli(tmp_path: Path, studio: StubStudio, valkey: Any, connection: Redis) -> Cli:
-    given = {
-        "LABEL_STUDIO_URL": studio.url,
-        "LABEL_STUDIO_API_KEY": "f" * 40,
-        "LS_CLIP_STORE": str(tmp_path / "store"),
-        "LS_CLIP_ENCODER": "offline",
-        "LS_CLIP_REDIS_URL": valkey.url,
-    }
-
-    def run(*arguments: str, **changes: str) -> tuple[int, str]:
-        done = run_command(*arguments, cwd=tmp_path, **{**given, **changes})
-        assert "Traceback" not in done.stderr
-        return done.returncode, done.stdout + done.stderr
-
-    return run
 
 
 @pytest.fixture
@@ -110,7 +89,7 @@ def test_on_a_narrow_terminal_the_list_of_heads_is_whole(cli: Cli, heads: HeadRe
     first, row, *rest = said.splitlines()
     assert first.split()[:3] == ["head", "in", "use"] and first.rstrip().endswith("verdict")
     assert row.split()[0] == "h1" and row.rstrip().endswith(("accepted", "rejected"))
-    assert "None of them is in use: suggestions are zero-shot." in rest
+    assert "None of them is in use: suggestions are zero-shot, as before any review." in rest
     assert any(line.startswith("h1: ") for line in rest)
 
 

@@ -16,7 +16,8 @@ from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
 from backend.runtime import Runtime
 from backend.storage.artifacts import Artifacts
-from backend.storage.head_registry import ZERO_SHOT, FittedControl, HeadRegistry
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.head_set import FittedControl
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from tests.support.builders import LABELS, choices_config, data_uri
@@ -265,6 +266,37 @@ def test_a_head_without_a_threshold_for_each_label_is_damaged(
     file.write_text(json.dumps(content))
     with pytest.raises(StoreError, match="damaged"):
         HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"clicks": {"tasks": 3}},
+        {"clicks": 7},
+        {"serving_clicks": []},
+        {"labels": {"tags": [{"label": "cat"}]}},
+        {"labels": ["tags"]},
+    ],
+)
+def test_damaged_figures_damage_the_head(heads: HeadRegistry, tmp_path: Path, damage: Any):
+    heads.save(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(StoreError, match="damaged"):
+        HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+
+
+def test_a_head_of_a_release_that_measured_neither_clicks_nor_labels_is_read(
+    heads: HeadRegistry, tmp_path: Path
+):
+    heads.save(KEY, head_set("h1"))
+    path = tmp_path / "heads" / KEY / "h1.json"
+    content = json.loads(path.read_text())
+    for name in ("clicks", "serving_clicks", "labels"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    read = HeadRegistry(Store(str(tmp_path))).get(KEY, "h1")
+    assert (read.clicks, read.serving_clicks, read.labels) == (None, None, {})
 
 
 @pytest.mark.parametrize("history", ["h1", None, [1], {"h1": 1}])

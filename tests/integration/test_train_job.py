@@ -11,6 +11,7 @@ from redis import Redis
 from backend.errors import StudioError
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.training.clicks_text import clicks_text
 from backend.vlpl.head import Provenance
 from jobs import queue, schedule
 from jobs.schedule import Kind
@@ -86,6 +87,31 @@ def test_the_same_head_is_not_made_twice_and_comes_into_use_at_once(
     approve(26)
     train(PROJECT, TrainingReason.FORCED)
     assert heads.names(KEY) == ["h1", "h2"]
+
+
+def test_what_suggestions_cost_is_told_until_the_next_head_is_made(
+    runtime: Runtime,
+    approve: Approve,
+    heads: HeadRegistry,
+    trainings: TrainingStore,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert trainings.get(PROJECT).as_dict()["clicks"] is None
+    train(PROJECT, TrainingReason.FORCED)
+    assert trainings.get(PROJECT).as_dict()["clicks"] is None
+    given = runtime.settings.model_copy(update={"audit_share": 0.5})
+    monkeypatch.setattr(runtime, "settings", given)
+    approve(30)
+    train(PROJECT, TrainingReason.FORCED)
+    for _ in range(2):
+        told = trainings.get(PROJECT).as_dict()
+        kept = heads.get(KEY, "h2")
+        assert kept.clicks is not None and kept.serving_clicks is not None
+        assert told["head"] == "h2" and told["clicks"]["tasks"] == kept.clicks.tasks
+        assert told["clicks"]["text"] == clicks_text(kept.clicks, told["enough"])
+        assert told["serving_clicks"]["text"] == clicks_text(kept.serving_clicks, told["enough"])
+        # A look that makes no head changes nothing of it.
+        train(PROJECT, TrainingReason.FORCED)
 
 
 def test_an_accepted_head_survives_an_empty_redis(

@@ -18,13 +18,24 @@ from backend.settings import Settings
 from jobs import queue
 from tests.support.builders import make_settings
 from tests.support.clock import Clock
+from tests.support.commands import run_command
 from tests.support.processes import free_port
 from tests.support.stub_encoder import StubEncoder
 from tests.support.stub_label_studio import StubStudio, stub_studio
 
-__all__ = ["clock", "connection", "make_runtime", "queue_settings", "settings", "studio", "valkey"]
+__all__ = [
+    "cli",
+    "clock",
+    "connection",
+    "make_runtime",
+    "queue_settings",
+    "settings",
+    "studio",
+    "valkey",
+]
 
 MakeRuntime = Callable[..., Runtime]
+Cli = Callable[..., Any]
 
 
 @pytest.fixture
@@ -80,3 +91,22 @@ def studio() -> Iterator[StubStudio]:
     """A stand-in for Label Studio, for faults that a real one cannot be made to have."""
     with stub_studio() as stub:
         yield stub
+
+
+@pytest.fixture
+def cli(tmp_path: Path, studio: StubStudio, valkey: Any, connection: Redis) -> Cli:
+    """``ls-clip`` on the stub Label Studio; gives the exit code and all that was printed."""
+    given = {
+        "LABEL_STUDIO_URL": studio.url,
+        "LABEL_STUDIO_API_KEY": "f" * 40,
+        "LS_CLIP_STORE": str(tmp_path / "store"),
+        "LS_CLIP_ENCODER": "offline",
+        "LS_CLIP_REDIS_URL": valkey.url,
+    }
+
+    def run(*arguments: str, **changes: str) -> tuple[int, str]:
+        done = run_command(*arguments, cwd=tmp_path, **{**given, **changes})
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    return run

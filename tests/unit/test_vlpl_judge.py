@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from backend.vlpl.correction import Prior
 from backend.vlpl.fitting import POSITIVES_FROM, Aim, Rows, Start, fit, fit_correction
 from backend.vlpl.head import Card
-from backend.vlpl.judge import judge
+from backend.vlpl.judge import Ground, Measure, judge
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from backend.vlpl.training import CORRECTED
 
@@ -30,8 +31,9 @@ def test_a_better_head_is_accepted_and_a_worse_one_is_not():
     assert judge(good, bad, truth, LABELS).accepted
     verdict = judge(bad, good, truth, LABELS)
     assert not verdict.accepted
-    assert "significantly worse" in verdict.reason
+    assert verdict.ground == Ground.WORSE
     assert verdict.metrics["mAP"] < verdict.metrics["serving mAP"]
+    assert verdict.metrics["mAP low"] < verdict.metrics["mAP high"] < 0
 
 
 def test_of_fewer_than_five_tasks_no_difference_is_significant():
@@ -41,7 +43,45 @@ def test_of_fewer_than_five_tasks_no_difference_is_significant():
     for count, accepted in ((1, True), (4, True), (5, False)):
         verdict = judge(bad[:count], good[:count], truth[:count], LABELS)
         assert verdict.accepted == accepted
-        assert f"on {count} randomly" in verdict.reason or "significantly worse" in verdict.reason
+        assert verdict.ground == (Ground.FEW_TASKS if accepted else Ground.WORSE)
+
+
+def test_a_single_positive_rejects_no_head_however_many_tasks_are_judged():
+    truth = torch.full((30, 4), NEGATIVE)
+    good, bad = torch.full((30, 4), 0.1), torch.full((30, 4), 0.1)
+    good[0], bad[1:] = 0.9, 0.9
+    for positives, accepted in ((1, True), (2, True), (3, False)):
+        truth[0, :positives] = POSITIVE
+        assert judge(bad, good, truth, LABELS).accepted == accepted
+
+
+def test_map_leaves_out_labels_with_fewer_than_three_judged_positives():
+    truth, good = data(40, 0.5)
+    truth[:, 3] = NEGATIVE
+    truth[:2, 3] = POSITIVE
+    odd = good.clone()
+    odd[:, 3] = 1 - odd[:, 3]
+    odd[:2, 3] = 0.0
+    for name in ("mAP", "serving mAP", "mAP low", "mAP high"):
+        assert judge(odd, good, truth, LABELS).metrics[name] == pytest.approx(
+            judge(good[:, :3], good[:, :3], truth[:, :3], LABELS[:3]).metrics[name]
+        )
+    truth[2, 3] = POSITIVE
+    verdict = judge(odd, good, truth, LABELS)
+    assert verdict.metrics["mAP"] < verdict.metrics["serving mAP"]
+
+
+def test_where_no_label_has_three_judged_positives_there_is_no_map():
+    truth = torch.full((24, 4), NEGATIVE)
+    truth[:2] = POSITIVE
+    same = torch.rand(24, 4, generator=torch.Generator().manual_seed(0))
+    verdict = judge(same, same, truth, LABELS)
+    assert (verdict.accepted, verdict.ground) == (True, Ground.FEW_POSITIVES)
+    assert "mAP" not in verdict.metrics and "pooled AP" in verdict.metrics
+    assert verdict.measured and verdict.most_positives == 2
+    truth[:] = NEGATIVE
+    nothing = judge(same, same, truth, LABELS)
+    assert nothing.ground == Ground.NO_POSITIVE and not nothing.measured
 
 
 def test_equal_heads_are_accepted():
@@ -58,7 +98,7 @@ def test_a_label_that_collapses_is_named():
     broken[:, [0, 1, 3]] = better[:, [0, 1, 3]]
     verdict = judge(broken, good, truth, LABELS)
     assert not verdict.accepted
-    assert "c" in verdict.reason
+    assert (verdict.ground, verdict.fallen) == (Ground.COLLAPSED, ("c",))
 
 
 def test_labels_that_are_ranked_badly_against_each_other_are_noticed():
@@ -68,12 +108,13 @@ def test_labels_that_are_ranked_badly_against_each_other_are_noticed():
     squeezed[:, 1] = 0.999 + squeezed[:, 1] * 1e-3
     verdict = judge(squeezed, good, truth, LABELS)
     assert not verdict.accepted
-    assert "pooled" in verdict.reason
+    assert verdict.difference is not None and verdict.difference.measure == Measure.POOLED
 
 
 def test_without_a_judged_task_nothing_can_be_refused():
     nothing = torch.zeros(0, 4)
-    assert judge(nothing, nothing, nothing.long(), LABELS).accepted
+    verdict = judge(nothing, nothing, nothing.long(), LABELS)
+    assert (verdict.accepted, verdict.ground) == (True, Ground.NO_TASK)
 
 
 def test_a_label_that_was_added_later_is_judged_where_it_is_known_and_hides_no_other():
@@ -111,6 +152,16 @@ CARD = Card(LABELS, "stub", "none")
 START = Start(1.0, -1.0, Prior((1.0, -1.0), (0.3, 0.0, 1.6)))
 
 
+def test_the_held_out_predictions_are_those_of_the_trained_rows_as_percentages_are_shown():
+    some = rows(120, 30)
+    made = fit(some, CARD, START, Aim(0.3))
+    assert torch.equal(made.held_out.known, some.labels[~some.judged])
+    own = made.head.probabilities(some.image[~some.judged], some.z[~some.judged])
+    # Of other fits, yet on the same scale.
+    assert not torch.equal(own.double(), made.held_out.probability)
+    assert abs(float(own.mean() - made.held_out.probability.mean())) < 0.03
+
+
 def test_judged_rows_never_change_the_weights():
     some = rows(120, 30)
     other = Rows(
@@ -146,7 +197,7 @@ def test_a_label_that_is_added_in_mid_project_costs_no_review():
     assert int(later.audited.sum()) == 60
     made = fit(later, CARD, START, Aim(0.3))
     assert made.head.card.objective == "bce"
-    assert any("Calibrated on 60 randomly chosen tasks" in note for note in made.notes)
+    assert any("corrected on 60 randomly chosen tasks" in note for note in made.notes)
     whole = fit(some, CARD, START, Aim(0.3))
     alike = torch.cosine_similarity(made.head.weight[:3], whole.head.weight[:3])
     assert bool((alike > 0.95).all())
@@ -174,7 +225,7 @@ def test_only_random_rows_calibrate_and_correct():
     some = rows(60, 0)
     chosen = replace(some, random=torch.zeros(60, dtype=torch.bool))
     made = fit(chosen, CARD, START, Aim(0.5))
-    assert not any("Calibrated" in note for note in made.notes)
+    assert not any("were corrected on" in note for note in made.notes)
     assert made.thresholds.tolist() == [0.5] * 4
     assert made.head.card.constants["a0"] == START.slope
     assert fit_correction(chosen, CARD, START, Aim(0.5)) is None
@@ -209,5 +260,5 @@ def test_known_labels_alone_train_beside_reviewed_rows():
         START,
         Aim(0.3),
     )
-    assert any(note.startswith("Pseudo-labels") for note in made.notes)
+    assert any(note.startswith("Labels that nobody looked at") for note in made.notes)
     assert made.head.card.counts["(rows)"] > made.head.card.counts["(reviewed rows)"]

@@ -33,6 +33,10 @@ def children_of(folder: Path) -> list[str]:
 def test_the_demo_checks_itself_and_prints_its_table(first_demo: FirstDemo) -> None:
     for name in ("tasks", "suggestions per task", "precision", "recall", "mAP"):
         assert re.search(rf"│ {name} +│ +[0-9.]+ │", first_demo.output), name
+    interval = r"[0-9.]+ \([0-9.]+ to [0-9.]+\)"
+    assert re.search(rf"│ clicks per task +│ +{interval} │", first_demo.output)
+    told = " ".join(first_demo.output.split())
+    assert re.search(r"Clicks a task: [^.]+\.[^,]+ with suggestions, [0-9.]+ from nothing", told)
     assert "Collages are easier than photos" in first_demo.words
     assert "every task shows exactly one prediction" in first_demo.words
     assert f"127.0.0.1:{first_demo.port}/" not in first_demo.words
@@ -104,6 +108,11 @@ def test_the_demo_shows_that_approvals_help(first_demo: FirstDemo):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split("│") for line in done.stdout.splitlines() if line.startswith("│")]
-    rates = {name.strip(): (float(before), float(after)) for _, name, before, after, _ in rows}
+    # An interval may follow a number.
+    rates = {
+        name.strip(): (float(before.split()[0]), float(after.split()[0]))
+        for _, name, before, after, _ in rows
+    }
     assert rates["mAP"][1] > rates["mAP"][0]
     assert rates["clicks per task"][1] < rates["clicks per task"][0]
+    assert rates["clicks from nothing"][0] == rates["clicks from nothing"][1]

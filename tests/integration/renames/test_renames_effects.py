@@ -17,7 +17,8 @@ from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.runtime import Runtime
-from backend.storage.head_registry import FittedControl, HeadRegistry
+from backend.storage.head_registry import HeadRegistry
+from backend.storage.head_set import FittedControl
 from backend.storage.installations import open_store
 from backend.storage.project_state import ProjectState
 from tests.support.builders import choices_config, data_uri

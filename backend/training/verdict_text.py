@@ -1,0 +1,83 @@
+"""A verdict on a head, in words for people who label."""
+
+from __future__ import annotations
+
+from math import ceil
+
+from backend.errors import counted
+from backend.vlpl.judge import MIN_POSITIVES, TOLD_FROM, Difference, Ground, Measure, Verdict
+
+MEASURES = {
+    Measure.MAP: "mAP",
+    Measure.POOLED: "average precision of all labels ranked together",
+}
+
+
+def verdict_text(verdict: Verdict, share: float) -> str:
+    """Why a head may serve or may not, or what is missing to say so.
+
+    Args:
+        verdict: on the head.
+        share: of all reviewed tasks, those that heads are judged on, in [0, 1].
+    """
+    text = _ground(verdict, share)
+    measured = verdict.ground in {Ground.WORSE, Ground.COLLAPSED}
+    if verdict.accepted or measured:
+        return text
+    return f"{text}; until then it does not replace what is in use"
+
+
+def _ground(verdict: Verdict, share: float) -> str:
+    judged = verdict.judged
+    tasks = counted(judged, "randomly chosen task")
+    difference = verdict.difference
+    if verdict.ground == Ground.COLLAPSED:
+        names = ", ".join(verdict.fallen)
+        return f"on {tasks} these labels are ranked less than half as well as before: {names}"
+    if difference is not None and verdict.ground == Ground.WORSE:
+        return f"{_told(difference)} on {tasks}: worse beyond chance"
+    if difference is not None and verdict.ground == Ground.NO_WORSE:
+        unclear = ": no clear difference" if difference.low <= 0 <= difference.high else ""
+        return f"{_told(difference)} on {tasks}{unclear}"
+    needed = TOLD_FROM
+    if verdict.most_positives:
+        needed = max(needed, ceil(judged * MIN_POSITIVES / verdict.most_positives))
+    more = _more(needed - judged, share)
+    if verdict.ground == Ground.NO_TASK:
+        return (
+            "too few to tell (no randomly chosen task was reviewed; "
+            f"about {needed} are needed{more})"
+        )
+    if verdict.ground == Ground.NO_POSITIVE:
+        return f"too few to tell (no label on {tasks}{more})"
+    if verdict.ground == Ground.FEW_POSITIVES:
+        return (
+            f"too few to tell (no label is on {MIN_POSITIVES} of {tasks}; about {needed} are "
+            f"needed{more})"
+        )
+    return f"too few to tell ({tasks}; about {needed} are needed{more})"
+
+
+def _told(difference: Difference) -> str:
+    """``mAP 3.1 points higher (0.4 to 5.9)``; an interval on both sides of 0 names its sides."""
+    points, low, high = (100 * part for part in (difference.value, difference.low, difference.high))
+    name = MEASURES[difference.measure]
+    if low <= 0 <= high:
+        between = f"{-low:.1f} lower to {high:.1f} higher"
+    elif high < 0:
+        between = f"{-high:.1f} to {-low:.1f}"
+    else:
+        between = f"{low:.1f} to {high:.1f}"
+    return f"{name} {abs(points):.1f} points {'lower' if points < 0 else 'higher'} ({between})"
+
+
+def _more(missing: int, share: float) -> str:
+    """How many reviews bring so many judged tasks."""
+    if missing <= 0:
+        return ""
+    if share <= 0:
+        return "; none is chosen while LS_CLIP_BLIND_SHARE and LS_CLIP_AUDIT_SHARE are 0"
+    reviews = ceil(missing / share)
+    if reviews > 20:
+        reviews = ceil(reviews / 10) * 10
+    return f", after about {counted(reviews, 'more review')}"
