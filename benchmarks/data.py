@@ -23,6 +23,7 @@ from backend.encoders.base import Encoder
 from backend.encoders.label_texts import label_embeddings, label_texts
 from backend.storage import region_codes
 from backend.vlpl import zero_shot
+from backend.vlpl.zero_shot import LabelVectors
 
 CHUNK = 64
 
@@ -40,6 +41,8 @@ class Dataset:
         best: (N, C) cosines of the best cell or tile of each image.
         test: (n,) indices of an official test set, or None.
         encoder: id of the encoder.
+        labels: the C labels' text embeddings; None if only scores are known.
+        regions: (N, K, D) embeddings of regions, where there are some.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Dataset:
     best: Tensor
     test: Tensor | None
     encoder: str
+    labels: LabelVectors | None = None
+    regions: Tensor | None = None
 
     def split(self, seed: int) -> tuple[Tensor, Tensor]:
         """(train, test) indices: the official split in a seeded order, or seeded halves."""
@@ -69,6 +74,9 @@ class Dataset:
             truth=self.truth[:, labels],
             whole=self.whole[:, labels],
             best=self.best[:, labels],
+            labels=None
+            if self.labels is None
+            else LabelVectors(self.labels.weights[labels], self.labels.norms[labels]),
         )
 
     def of_images(self, images: Tensor) -> Dataset:
@@ -80,6 +88,7 @@ class Dataset:
             whole=self.whole[images],
             best=self.best[images],
             test=None,
+            regions=None if self.regions is None else self.regions[images],
         )
 
 
@@ -114,9 +123,8 @@ def load_folder(
     if cells is not None and not exact_regions:
         cells = torch.from_numpy(region_codes.decode(region_codes.encode(cells.numpy())))
     texts = [label_texts(encoder, label) for label in classes]
-    whole, best = zero_shot.raw_scores(
-        image, cells, zero_shot.label_vectors(torch.from_numpy(label_embeddings(encoder, texts)))
-    )
+    labels = zero_shot.label_vectors(torch.from_numpy(label_embeddings(encoder, texts)))
+    whole, best = zero_shot.raw_scores(image, cells, labels)
     official = content.get("test")
     test = None
     if official is not None and limit is None:
@@ -131,6 +139,8 @@ def load_folder(
         whole if best is None else best,
         test,
         encoder.id,
+        labels,
+        None if cells is None else cells.float(),
     )
 
 

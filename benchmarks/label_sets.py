@@ -11,25 +11,14 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 import torch
-from torch import Tensor
 
 from backend.encoders.table import Scores, Table, tick_from
 from backend.vlpl import zero_shot
-from backend.vlpl.fitting import (
-    HEAD_FROM,
-    POSITIVES_FROM,
-    Aim,
-    Fitted,
-    Rows,
-    Start,
-    fit,
-    fit_correction,
-)
-from backend.vlpl.head import Card
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from benchmarks.data import Dataset
 from benchmarks.protocol import Row
+from benchmarks.votes import Project
 
 SETS = 50
 SIZES = (3, 5, 10, 20, 40)
@@ -95,43 +84,19 @@ def clicks_ratio(project: Dataset, table: Table, reviewed: int, seed: int) -> fl
     train, test = project.split(seed)
     if reviewed > len(train) or (reviewed and project.image is None):
         return None
+    truth = project.truth[test]
     measured = train[:MEASURED_UP_TO]
     statistics = zero_shot.fit_statistics(project.whole[measured], project.best[measured])
     z = zero_shot.fuse(project.whole, project.best, statistics)
-    suggested = _suggested(project, table, z, train[:reviewed], test)
-    with_help, from_nothing = expected_clicks(suggested, project.truth[test])
+    if project.image is None:
+        row = table.row(Scores.STANDARDISED, len(project.classes))
+        p = zero_shot.probabilities(z[test], row.slope, row.offset)
+        suggested = p >= tick_from(len(project.classes))
+    else:
+        whole = Project.of(project, z, torch.arange(len(z)))
+        known = project.truth[train[:reviewed]]
+        codes = torch.where(known > 0, POSITIVE, NEGATIVE)
+        fitted = whole.fitted(train[:reviewed], codes, table)
+        suggested = whole.probabilities(fitted, test) >= fitted.thresholds
+    with_help, from_nothing = expected_clicks(suggested, truth)
     return with_help / from_nothing if from_nothing else None
-
-
-def _suggested(project: Dataset, table: Table, z: Tensor, reviewed: Tensor, test: Tensor) -> Tensor:
-    count = len(project.classes)
-    row, tick = table.row(Scores.STANDARDISED, count), tick_from(count)
-    fitted = _fitted(project, table, z, reviewed)
-    if fitted is None:
-        return zero_shot.probabilities(z[test], row.slope, row.offset) >= tick
-    assert project.image is not None
-    return fitted.head.probabilities(project.image[test], z[test]) >= fitted.thresholds
-
-
-def _fitted(project: Dataset, table: Table, z: Tensor, reviewed: Tensor) -> Fitted | None:
-    """What a training makes of the reviews, as in a project."""
-    if not len(reviewed):
-        return None
-    assert project.image is not None
-    count = len(project.classes)
-    truth = project.truth[reviewed]
-    rows = Rows(
-        project.image[reviewed],
-        z[reviewed],
-        torch.where(truth > 0, POSITIVE, NEGATIVE),
-        torch.ones(len(reviewed)),
-        torch.zeros(len(reviewed), dtype=torch.bool),
-        torch.ones(len(reviewed), dtype=torch.bool),
-    )
-    row = table.row(Scores.STANDARDISED, count)
-    start = Start(row.slope, row.offset, table.prior_of(Scores.STANDARDISED, count))
-    card = Card(project.classes, project.encoder, "")
-    aim = Aim(tick_from(count))
-    if len(reviewed) >= HEAD_FROM and int(truth.sum()) >= POSITIVES_FROM:
-        return fit(rows, card, start, aim)
-    return fit_correction(rows, card, start, aim)

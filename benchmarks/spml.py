@@ -23,9 +23,11 @@ import torch
 
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
+from backend.encoders.table import CLIP, OFFLINE
 from backend.settings import Settings
 from benchmarks import order, paper, plots, protocol, report
 from benchmarks.data import Dataset, load_folder, load_scores
+from benchmarks.label_sets import SETS, label_sets
 from benchmarks.suggestions import suggestion_quality
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,6 +124,18 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "mAP with this many labels in the config (drawn again for each seed): per-image "
             "standardisation as it is, and shrunk.",
             lambda: protocol.small_label_sets(photos),
+        ),
+        _timed(
+            "Small projects, coco-dev",
+            f"{SETS} random label sets of each size, each as if it were a project: clicks with "
+            "suggestions divided by clicks from nothing, on photos that are not reviewed. Photos: "
+            "all, or its own, which have one of its labels at least.",
+            lambda: label_sets(photos, OFFLINE),
+        ),
+        _timed(
+            "Small projects, VOC2012",
+            "The same with the scores of a real CLIP, before anything is reviewed.",
+            lambda: label_sets(scores, CLIP),
         ),
         _timed(
             "Pseudo-labels, VOC2012",

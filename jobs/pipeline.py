@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from backend.errors import ImageError, ImageReason, SettingsError
 from backend.inference.confidence_freezing import freeze_confidences
 from backend.inference.embedder import Filled
+from backend.inference.frozen_statistics import UP_TO as STATISTICS_UP_TO
+from backend.inference.model_version import ModelVersion
 from backend.inference.predictor import Predictor
-from backend.inference.versions import STATISTICS_UP_TO
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import predicted
@@ -208,9 +209,14 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
         current = versions.get(config, run.key, run.head or None)
         freeze_confidences(versions, current, tasks, runtime.embedder)
     version = versions.get(config, run.key, run.head or None)
-    if versions.is_settled(config, run.key) and version.is_settled:
+    if versions.is_settled(config, run.key) and version.is_settled and not _draws_a_bank(version):
         predictions = Predictor(version, runtime.embedder).predict_stored(tasks)
         files.write_predictions(number, version.name, predictions)
+
+
+def _draws_a_bank(version: ModelVersion) -> bool:
+    """Whether `promote` may draw a bank where there is none, so that the version changes."""
+    return bool(version.statistics.keys() - version.banks.keys())
 
 
 def require_same_encoder(runtime: Runtime, run: Run) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from backend.errors import ImageError, ImageReason, LabelConfigError
+from backend.inference.bank_drawing import draw_banks
 from backend.inference.confidence_freezing import freeze_confidences
+from backend.inference.frozen_statistics import UP_TO as STATISTICS_UP_TO
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import Predictor
-from backend.inference.versions import STATISTICS_UP_TO
 from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, duplicates_note, show
@@ -49,6 +50,11 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     key = project_key(project)
     first = _first_tasks(files, run)
     runtime.versions.freeze_statistics(config, key, first, runtime.embedder.stored)
+    draw_banks(
+        runtime.versions,
+        runtime.versions.get(config, key, run.head or None),
+        runtime.prediction_log,
+    )
     current = runtime.versions.get(config, key, run.head or None)
     freeze_confidences(runtime.versions, current, first, runtime.embedder)
     predictor = Predictor(runtime.versions.get(config, key, run.head or None), runtime.embedder)

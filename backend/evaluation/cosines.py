@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from backend.inference.frozen_statistics import UP_TO as STATISTICS_UP_TO
 from backend.inference.model_version import ModelVersion
-from backend.inference.versions import STATISTICS_UP_TO
 from backend.storage.vectors import Embedding
 from backend.vlpl import zero_shot
 

@@ -11,9 +11,9 @@ import torch
 from backend.encoders.base import Encoder
 from backend.encoders.table import Table, tick_from
 from backend.evaluation.cosines import Cosines
+from backend.inference.frozen_statistics import FROM as STATISTICS_FROM
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ModelVersion
-from backend.inference.versions import STATISTICS_FROM
 from backend.labels.config import LabelConfig
 from backend.settings import Settings
 from backend.vlpl import metrics

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from backend.inference.embedder import Embedder
+from backend.inference.frozen_statistics import FROM, UP_TO
 from backend.inference.model_version import ModelVersion
 from backend.inference.predictor import Predictor
-from backend.inference.versions import STATISTICS_FROM, STATISTICS_UP_TO, ModelVersions
+from backend.inference.versions import ModelVersions
 from backend.vlpl.confidences import Confidences
 
 
@@ -46,10 +47,10 @@ def freeze_confidences(
     open_eyed = Predictor(replace(version, blind_share=0.0), embedder)
     confidences = [
         prediction.score
-        for prediction in open_eyed.predict_stored(tasks[:STATISTICS_UP_TO])
+        for prediction in open_eyed.predict_stored(tasks[:UP_TO])
         if prediction.score is not None and prediction.failure is None
     ]
-    if len(confidences) < STATISTICS_FROM:
+    if len(confidences) < FROM:
         return False
     versions.save_confidences(version, Confidences.of(confidences))
     return True

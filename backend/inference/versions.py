@@ -9,26 +9,26 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Scores, Table, shipped_table, tick_from
+from backend.encoders.table import Table, shipped_table, tick_from
 from backend.errors import SettingsError, StoreError
+from backend.inference.bank_cache import BankCache
 from backend.inference.embedder import Embedded
+from backend.inference.frozen_statistics import FrozenStatistics
 from backend.inference.label_embeddings import LabelEmbeddings
-from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, raw_scores
-from backend.inference.task_images import image_of
+from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, scores_of
 from backend.labels.config import LabelConfig
-from backend.labels.controls import Control, content_of
+from backend.labels.controls import Control
 from backend.settings import Settings
 from backend.storage.artifacts import Artifacts, safe_name
+from backend.storage.banks import BankRecord, Banks, StoredBank
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
 from backend.storage.vectors import encoder_digest
-from backend.vlpl import zero_shot
 from backend.vlpl.confidences import Confidences
 from backend.vlpl.zero_shot import Statistics
 
@@ -36,18 +36,11 @@ log = logging.getLogger(__name__)
 
 METHOD = 4
 """Part of every version; raised when the same inputs would give other scores than before."""
-STATISTICS_METHOD = 3
-"""The same of frozen statistics. Heads were trained on scores that were made with them."""
-
 BLIND_METHOD = 2
 """The same, for the predictions of blind tasks, which only a project with some has."""
 
-LEARNED_FROM = 5
+LEARNED_FROM = 6
 """Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
-
-STATISTICS_FROM = 25
-"""Images that must have been seen before a project's statistics are frozen."""
-STATISTICS_UP_TO = 400
 
 CACHED_VERSIONS = 64
 """Versions kept in memory; the one that was asked for longest ago goes first."""
@@ -118,7 +111,9 @@ class ModelVersions:
         self.store = store
         self.heads = HeadRegistry(store)
         self._label_embeddings = LabelEmbeddings(encoder)
-        self._encoder_digest = encoder_digest(encoder.id)
+        self._statistics = FrozenStatistics(store, self._label_embeddings)
+        self._banks = Banks(store)
+        self._bank_cache = BankCache(self._banks)
         self._cache: OrderedDict[tuple[str, str, str | None], _Cached] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -192,32 +187,7 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be read or written.
         """
-        frozen = False
-        for control in config.controls:
-            name = self._statistics_name(control, project)
-            if self.store.artifacts.read(name) is not None:
-                frozen = True
-                continue
-            if control.options_field is not None or not control.labels:
-                continue
-            images = (image_of(control, task) for task in tasks)
-            values = [value for value in images if value is not None][:STATISTICS_UP_TO]
-            by_value, _ = embed(values)
-            sample = list(
-                {value: by_value[value] for value in values if value in by_value}.values()
-            )
-            # With most images out of reach for the moment, the rest is no fair sample, and copies
-            # of one image say nothing of how scores vary.
-            distinct = len({embedding.image.tobytes() for embedding in sample})
-            if len(sample) < len(set(values)) / 2 or distinct < STATISTICS_FROM:
-                continue
-            scores = raw_scores(self._label_embeddings, control, sample)
-            self.store.artifacts.write(name, zero_shot.fit_statistics(*scores).as_dict())
-            frozen = True
-        if frozen:
-            # Also if they were there: their writer may have died before it changed the marker.
-            self.store.generation.change()
-        return frozen
+        return self._statistics.freeze(config, project, tasks, embed)
 
     def is_settled(self, config: LabelConfig, project: str) -> bool:
         """Whether `freeze_statistics` has nothing left to measure, so that the version stays.
@@ -225,11 +195,23 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be read.
         """
-        return all(
-            self.store.artifacts.read(self._statistics_name(control, project)) is not None
-            for control in config.controls
-            if control.options_field is None and control.labels
-        )
+        return self._statistics.is_complete(config, project)
+
+    def bank(self, control: Control, project: str) -> BankRecord | None:
+        """Which bank of images votes on a control's scores; None for none.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return self._banks.record(project, self._statistics.key(control))
+
+    def save_bank(self, control: Control, project: str, bank: StoredBank, drawn_from: int) -> None:
+        """Let this bank vote from now on; versions change with it.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        self._banks.save(project, self._statistics.key(control), bank, drawn_from)
 
     def table(self) -> Table:
         """The encoder's probability table: one fitted in this store, else the shipped one.
@@ -275,19 +257,15 @@ class ModelVersions:
         config = config.with_former(former)
         stored: dict[str, dict[str, Any]] = {}
         statistics: dict[str, Statistics] = {}
+        banks: dict[str, str] = {}
         for control in config.controls:
-            name = self._statistics_name(control, project)
-            content = self.store.artifacts.read(name)
-            if content is None:
+            found = self._statistics.read(control, project)
+            if found is None:
                 continue
-            try:
-                known = Statistics.from_dict(content)
-                if len(known.global_mean) != len(control.labels):
-                    raise ValueError("statistics of another number of labels")
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                why = f"{type(error).__name__}: {error}"
-                raise self.store.artifacts.damaged(name, why) from error
-            stored[control.name], statistics[control.name] = content, known
+            stored[control.name], statistics[control.name] = found
+            record = self.bank(control, project)
+            if record is not None:
+                banks[control.name] = record.digest
         table = self.table()
         head_set = self._serving(project) if head is None else self._named(project, head)
         heads: dict[str, FittedControl] = {}
@@ -297,7 +275,7 @@ class ModelVersions:
                 if control.name in head_set.controls and control.options_field is None:
                     fitted = head_set.controls[control.name].renamed(control.renames)
                     learned[control.name] = learned_labels(fitted)
-                    made = Scores.STANDARDISED if control.name in statistics else Scores.BARE
+                    made = scores_of(control.name, statistics, banks)
                     row = table.row(made, len(control.labels), control.required)
                     heads[control.name] = fitted.for_labels(
                         [label.key for label in control.labels],
@@ -317,6 +295,7 @@ class ModelVersions:
             self.settings.blind_share,
             known_field,
             {control: fitted.digest for control, fitted in heads.items()},
+            banks,
         ]
         if former and known_field:
             # The data of tasks is read with them.
@@ -333,6 +312,8 @@ class ModelVersions:
             label_embeddings=self._label_embeddings,
             table=table,
             statistics=statistics,
+            banks=banks,
+            bank_cache=self._bank_cache,
             heads=heads,
             learned=learned,
             threshold=self.settings.threshold,
@@ -345,14 +326,6 @@ class ModelVersions:
             if not heads or head_set is None
             else f"trained on {head_set.approvals} reviewed tasks",
         )
-
-    def _statistics_name(self, control: Control, project: str) -> str:
-        """Where a control's frozen statistics lie in the store."""
-        # When a control is shown does not change how its scores vary.
-        parts = content_of(replace(control, conditions=()))
-        content = json.dumps([STATISTICS_METHOD, self.encoder.templates, parts], sort_keys=True)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:12]
-        return f"statistics/{safe_name(project)}/{self._encoder_digest}-{digest}"
 
     def _named(self, project: str, name: str) -> HeadSet | None:
         """The set of heads of this name; None for zero-shot.

@@ -1,4 +1,4 @@
-"""Small JSON files of the store (statistics, heads, pointers), in a directory or a bucket."""
+"""Files of the store that are no tables (statistics, heads, pointers), on a disk or in a bucket."""
 
 from __future__ import annotations
 
@@ -55,12 +55,9 @@ class Artifacts:
             DamagedArtifactError: the file does not hold a JSON object.
             StoreError: it cannot be read.
         """
-        path = self._path(name)
-        with store_errors(self.uri, "read"):
-            if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
-                return None
-            with self._files.open_input_stream(path) as stream:
-                data = stream.read()
+        data = self.read_bytes(f"{name}.json")
+        if data is None:
+            return None
         try:
             content = json.loads(data)
         except ValueError as error:
@@ -68,6 +65,32 @@ class Artifacts:
         if not isinstance(content, dict):
             raise self.damaged(name, "it holds no JSON object")
         return content
+
+    def read_bytes(self, file: str) -> bytes | None:
+        """What a file of the store holds, by its whole name; None if there is none.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        path = f"{self._root}/{file}"
+        with store_errors(self.uri, "read"):
+            if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
+                return None
+            with self._files.open_input_stream(path) as stream:
+                data: bytes = stream.read()
+        return data
+
+    def write_bytes(self, file: str, data: bytes) -> None:
+        """Write a file that nobody overwrites, by its whole name: it exists as a whole or not.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        path = f"{self._root}/{file}"
+        with self._lock, store_errors(self.uri, "written"):
+            draft = self._drafted(path, data)
+            self._files.move(draft, path)
+            self._sync(path.rsplit("/", 1)[0])
 
     def damaged(self, name: str, why: str, fix: str = DAMAGED_FIX) -> DamagedArtifactError:
         """The error for an artifact that does not hold what it should.
@@ -100,11 +123,7 @@ class Artifacts:
             if existing is not None:
                 return existing
             with store_errors(self.uri, "written"):
-                self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
-                draft = f"{path}.{uuid4().hex}"
-                with self._files.open_output_stream(draft) as stream:
-                    stream.write(json.dumps(content).encode())
-                self._sync(draft)
+                draft = self._drafted(path, json.dumps(content).encode())
                 if replace or not self._publish(draft, path):
                     self._files.move(draft, path)
                 self._sync(path.rsplit("/", 1)[0])
@@ -225,6 +244,15 @@ class Artifacts:
         with store_errors(self.uri, "read"):
             entries: list[Any] = self._files.get_file_info(selector)
             return entries
+
+    def _drafted(self, path: str, data: bytes) -> str:
+        """Write a file beside where it shall be; returns its path."""
+        self._files.create_dir(path.rsplit("/", 1)[0], recursive=True)
+        draft = f"{path}.{uuid4().hex}"
+        with self._files.open_output_stream(draft) as stream:
+            stream.write(data)
+        self._sync(draft)
+        return draft
 
     def _sync(self, path: str) -> None:
         """Wait until a file, or a folder's list of files, would outlast a power failure."""

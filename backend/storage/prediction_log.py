@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from backend.storage.banks import Banks
 from backend.storage.maintenance import erase_images, erase_rows
 from backend.storage.store import Store
 from backend.storage.tables import TableVersion, chunks, sql_list, sql_text
@@ -168,6 +169,17 @@ class PredictionLog:
                     logged[key] = LoggedPrediction(*key, row["score"], choices, shown_at)
         return logged
 
+    def addresses(self, project: str) -> set[str]:
+        """Addresses in the store of all images that the project's tasks have, or had.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        rows = self._store.tables.rows(
+            "task_images", _IMAGES, _condition(project, None), ["address"]
+        )
+        return set(rows["address"].to_pylist())
+
     def has(self, project: str, tasks: Sequence[int]) -> bool:
         """Whether anything is recorded for one of these tasks; ``project`` as for `purge`.
 
@@ -212,6 +224,8 @@ class PredictionLog:
                 others = f"address IN ({sql_list(part)}) AND NOT ({where})"
                 rows = self._store.tables.rows("task_images", _IMAGES, others)
                 own -= set(rows["address"].to_pylist())
+        keys = None if tasks is None else set(self._store.vectors.keys_of(own).values())
+        Banks(self._store).purge(project, keys)
         images = erase_images(self._store, own)
         if addresses:
             # Last: they lead to the images, should this have to be repeated.

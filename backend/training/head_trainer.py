@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import torch
 
-from backend.encoders.table import tick_from
+from backend.encoders.table import Scores, tick_from
 from backend.inference.embedder import Embedder
 from backend.inference.holdout import judged_share
 from backend.inference.model_version import ModelVersion
@@ -227,7 +228,6 @@ class HeadTrainer:
         if rows is None:
             return None
         labels = tuple(label.key for label in control.labels)
-        row = version.row(control)
         card = Card(
             labels,
             self._versions.encoder.id,
@@ -235,16 +235,15 @@ class HeadTrainer:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         aim = Aim(tick_from(len(labels)), self._settings.goal, self._settings.goal_target)
-        prior = version.table.prior_of(version.scores(control), len(labels), control.required)
-        made = _fitted(rows, reviewed, card, Start(row.slope, row.offset, prior), aim)
+        made = _fitted(rows, reviewed, card, partial(_start, version, control), aim)
         if made is None:
             return None
         audited = rows.audited
         serving = version.head(control)
-        probabilities = made.head.probabilities(rows.image[audited], rows.z[audited])
+        probabilities = rows.probabilities(made.head, audited)
         verdict = judge(
             probabilities,
-            serving.head.probabilities(rows.image[audited], rows.z[audited]),
+            rows.probabilities(serving.head, audited),
             rows.labels[audited],
             labels,
         )
@@ -305,16 +304,43 @@ class HeadTrainer:
             row_weights([item.provenance for item in kept]),
             torch.tensor(judged),
             torch.tensor(judged),
+            version.votes(control, torch.cat(images)),
         )
         return rows, sum(item.provenance != Provenance.KNOWN for item in kept)
 
 
-def _fitted(rows: Rows, reviewed: int, card: Card, start: Start, aim: Aim) -> Fitted | None:
-    """A head where enough was reviewed, a correction where enough labels were found, else None."""
+def _start(version: ModelVersion, control: Control, votes: bool) -> Start:
+    """The zero-shot probability that a head or a correction starts from.
+
+    Args:
+        version: the present one.
+        control: one of its controls.
+        votes: whether of scores after the votes, where there are some.
+    """
+    scores, labels = version.scores(control), len(control.labels)
+    if not votes and scores is Scores.VOTED:
+        scores = Scores.STANDARDISED
+    row = version.table.row(scores, labels, control.required)
+    prior = version.table.prior_of(scores, labels, control.required)
+    return Start(row.slope, row.offset, prior)
+
+
+def _fitted(
+    rows: Rows, reviewed: int, card: Card, start: Callable[[bool], Start], aim: Aim
+) -> Fitted | None:
+    """A head where enough was reviewed, a correction where enough labels were found, else None.
+
+    Args:
+        rows: images and everything known about them.
+        reviewed: how many of them people approved.
+        card: to be filled in.
+        start: the zero-shot probability, by whether it is of scores after the votes.
+        aim: what the thresholds should reach.
+    """
     positives = int((rows.labels == POSITIVE).sum())
     if reviewed < HEAD_FROM or positives < POSITIVES_FROM or bool(rows.judged.all()):
-        return fit_correction(rows, card, start, aim)
-    return fit(rows, card, start, aim)
+        return fit_correction(rows, card, start(True), aim)
+    return fit(rows, card, start(False), aim)
 
 
 def _with_heads(version: ModelVersion, controls: Mapping[str, FittedControl]) -> ModelVersion:

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from backend.vlpl import exact
 from backend.vlpl.calibration import NEVER, Goal, label_thresholds
 from backend.vlpl.correction import (
     AS_IT_IS,
@@ -21,9 +22,10 @@ from backend.vlpl.exact import sigmoid
 from backend.vlpl.head import Card, Head, zero_shot_head
 from backend.vlpl.label_figures import Held
 from backend.vlpl.metrics import expected_calibration_error
+from backend.vlpl.neighbours import Votes
 from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import assign, fit_threshold
-from backend.vlpl.selection import fit_selected, select
+from backend.vlpl.selection import Selection, fit_selected, select
 from backend.vlpl.training import BCE, CORRECTED, Training, describe, reviewed_rows
 
 HEAD_FROM = 12
@@ -48,6 +50,7 @@ class Rows:
         random: (N,) boolean, all randomly chosen rows, judged ones among them: correction and
             calibration rest on these alone. Rows that were chosen because they are uncertain say
             nothing of how often labels occur.
+        votes: of similar images on the N rows; None: there are none.
     """
 
     image: Tensor
@@ -56,6 +59,21 @@ class Rows:
     weights: Tensor
     judged: Tensor
     random: Tensor
+    votes: Votes | None = None
+
+    def probabilities(self, head: Head, where: Tensor) -> Tensor:
+        """A head's probabilities (n, C) for some of the rows, after the votes.
+
+        Args:
+            head: of these C labels.
+            where: (N,) boolean, n of them true.
+        """
+        return exact.sigmoid(self.logits(head, where)).float()
+
+    def logits(self, head: Head, where: Tensor) -> Tensor:
+        """The same before the sigmoid, float64."""
+        logits = head.logits(self.image[where], self.z[where])
+        return logits if self.votes is None else self.votes.of(where).on_logits(logits, head)
 
     @property
     def reviewed(self) -> Tensor:
@@ -115,16 +133,43 @@ class Start:
     prior: Prior
 
 
-def _correction(rows: Rows, where: Tensor, prior: Prior) -> Correction | None:
-    """The zero-shot probability as the random reviews among these rows (N,) correct it.
+def _correction(rows: Rows, z: Tensor, where: Tensor, prior: Prior) -> Correction | None:
+    """The zero-shot probability as the random reviews among these rows correct it.
 
-    None where they found fewer than `POSITIVES_FROM` labels.
+    Args:
+        rows: N rows.
+        z: (N, C) scores, before or after the votes.
+        where: (N,) boolean.
+        prior: for such scores.
+
+    Returns:
+        None where they found fewer than `POSITIVES_FROM` labels.
     """
     where = where & rows.random & rows.reviewed
     known, truth = rows.labels[where].abs() == POSITIVE, rows.labels[where] == POSITIVE
     if int(truth.sum()) < POSITIVES_FROM:
         return None
-    return correct(rows.z[where][known], truth[known], prior)
+    return correct(z[where][known], truth[known], prior)
+
+
+def _held_out(rows: Rows, training: Training, selection: Selection, card: Card) -> Tensor:
+    """Logits (n, C) of the reviewed training rows by fits that did not see them, after the votes.
+
+    The images that vote are scored by the same fits.
+    """
+    logits = selection.held_out.double()
+    if rows.votes is None:
+        return logits
+    # Of all rows that are trained on, those that were reviewed.
+    votes = rows.votes.of((~rows.judged).nonzero().squeeze(1)[selection.rows])
+    if not selection.folds:
+        dim = rows.image.shape[1]
+        return votes.on_logits(logits, zero_shot_head(card, dim, training.a0, training.b0))
+    for fold in selection.folds:
+        places = torch.searchsorted(selection.rows, fold.rows)
+        head = training.head(fold.theta, card)
+        logits[places] = votes.of(places).on_logits(logits[places], head)
+    return logits
 
 
 def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | None:
@@ -135,7 +180,7 @@ def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | N
     Args:
         rows: images and everything known about them.
         card: labels, encoder, statistics and time; the rest is filled in.
-        start: the zero-shot probability.
+        start: the zero-shot probability, after the votes if there are some.
         aim: its ``threshold`` is the lowest that is used; a goal needs a head.
 
     Returns:
@@ -144,7 +189,8 @@ def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | N
     Raises:
         ValueError: the shapes do not fit.
     """
-    correction = _correction(rows, rows.random, start.prior)
+    z = rows.z if rows.votes is None else rows.votes.on_scores(rows.z)
+    correction = _correction(rows, z, rows.random, start.prior)
     if correction is None:
         return None
     training = Training.of(
@@ -159,7 +205,7 @@ def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | N
         f"chosen reviews; from {HEAD_FROM} reviews on a head learns."
     )
     trained = rows.reviewed & ~rows.judged
-    held = Held(head.probabilities(rows.image[trained], rows.z[trained]), rows.labels[trained])
+    held = Held(rows.probabilities(head, trained), rows.labels[trained])
     return Fitted(head, thresholds, (note,), held)
 
 
@@ -174,7 +220,7 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
     Args:
         rows: images and everything known about them.
         card: labels, encoder, statistics and time; the rest is filled in.
-        start: the zero-shot probability.
+        start: the zero-shot probability, before any votes.
         aim: what the thresholds should reach.
 
     Raises:
@@ -188,7 +234,7 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
         notes.append(f"Labels that nobody looked at: {rule.note}.")
         if rule.threshold is not None:
             labels = assign(rows.z[kept], labels, rule)
-    correction = _correction(rows, kept, start.prior)
+    correction = _correction(rows, rows.z, kept, start.prior)
     training = Training.of(
         rows.image[kept],
         rows.z[kept],
@@ -199,15 +245,15 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
     )
     selection = select(training)
     head = fit_selected(training, selection, card)
+    held_out = _held_out(rows, training, selection, card)
     audit = rows.labels[rows.audited]
-    image, z = rows.image[rows.audited], rows.z[rows.audited]
-    logits, codes = head.logits(image, z), audit
+    logits, codes = rows.logits(head, rows.audited), audit
     if len(audit) < CALIBRATE_FROM:
         # Too few: add the training rows, by the cross-validation fits that did not see them.
         random = rows.random[kept][selection.rows]
-        logits = torch.cat([logits, selection.held_out[random].double()])
+        logits = torch.cat([logits, held_out[random]])
         codes = torch.cat([audit, labels[selection.rows][random]])
-    threshold, held_out = aim.threshold, selection.held_out.double()
+    threshold = aim.threshold
     if len(codes) >= CALIBRATE_FROM:
         known = codes.abs() == POSITIVE
         truth = codes[known] == POSITIVE
@@ -229,7 +275,7 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
         # A probability of 0 puts an unknown entry below every threshold, so that it never counts.
         known = audit.abs() == POSITIVE
         reached, overall = label_thresholds(
-            head.probabilities(image, z).masked_fill(~known, 0.0),
+            rows.probabilities(head, rows.audited).masked_fill(~known, 0.0),
             (audit == POSITIVE).double(),
             cast("Goal", aim.goal),
             aim.target,

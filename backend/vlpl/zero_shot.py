@@ -13,8 +13,8 @@ All functions are batch-invariant to the bit, see `backend.vlpl.exact`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +65,20 @@ class Statistics:
             "spread": self.spread,
             "count": self.count,
         }
+
+    def of(self, labels: Sequence[int]) -> Statistics:
+        """The statistics of some of the labels, by their places."""
+
+        def some(values: tuple[float, ...]) -> tuple[float, ...]:
+            return tuple(values[place] for place in labels)
+
+        return replace(
+            self,
+            global_mean=some(self.global_mean),
+            global_std=some(self.global_std),
+            cell_mean=None if self.cell_mean is None else some(self.cell_mean),
+            cell_std=None if self.cell_std is None else some(self.cell_std),
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Statistics:
@@ -244,6 +258,28 @@ def fuse(
         mean, variance = exact.row_moments(total)
         shrunk = (labels * variance + PRIOR_LABELS) / (labels + PRIOR_LABELS)
         return ((total - mean) / shrunk.sqrt()).float()
+    total = standardised(global_, cells, statistics)
+    mean, variance = exact.row_moments(total)
+    weight = labels + PRIOR_LABELS
+    shrunk = (labels * variance + PRIOR_LABELS) / weight
+    return ((total - mean * labels / weight) / shrunk.sqrt()).float()
+
+
+def standardised(global_: Tensor, cells: Tensor | None, statistics: Statistics) -> Tensor:
+    """u / s of `fuse`: the sum of both scores standardised per label, of about unit variance.
+
+    Args:
+        global_: (N, C) cosines.
+        cells: (N, C) cosines or None.
+        statistics: of these C labels.
+
+    Returns:
+        (N, C) float64.
+
+    Raises:
+        ValueError: the numbers of labels differ, or cell scores are missing.
+    """
+    labels = global_.shape[1]
     if len(statistics.global_mean) != labels:
         raise ValueError(f"statistics of {len(statistics.global_mean)} labels for {labels} labels")
     total = _standardise(global_, statistics.global_mean, statistics.global_std)
@@ -251,11 +287,7 @@ def fuse(
         if cells is None:
             raise ValueError("these statistics need cell scores")
         total = total + _standardise(cells, statistics.cell_mean, statistics.cell_std)
-    total = total / statistics.spread
-    mean, variance = exact.row_moments(total)
-    weight = labels + PRIOR_LABELS
-    shrunk = (labels * variance + PRIOR_LABELS) / weight
-    return ((total - mean * labels / weight) / shrunk.sqrt()).float()
+    return total / statistics.spread
 
 
 def _standardise(scores: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

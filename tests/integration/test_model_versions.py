@@ -13,7 +13,8 @@ import pytest
 
 from backend.encoders.table import OFFLINE, Row
 from backend.errors import StoreError
-from backend.inference.versions import METHOD, STATISTICS_FROM
+from backend.inference.frozen_statistics import FROM as STATISTICS_FROM
+from backend.inference.versions import METHOD
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from backend.storage.artifacts import Artifacts

@@ -1,0 +1,156 @@
+"""What the votes of similar images and the classifier of regions gain; a part of spml.py.
+
+The bank is either the whole project, whose images are all there before anything is reviewed, or the
+training half, so that test photos are like photos that are uploaded later. Nothing of the bank is
+labelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backend.encoders.table import Scores, Table, tick_from
+from backend.vlpl import region_classifier
+from backend.vlpl.fitting import (
+    HEAD_FROM,
+    POSITIVES_FROM,
+    Aim,
+    Rows,
+    Start,
+    fit,
+    fit_correction,
+)
+from backend.vlpl.head import Card, Head, zero_shot_head
+from backend.vlpl.metrics import expected_clicks
+from backend.vlpl.neighbours import Bank, Votes
+from benchmarks.data import Dataset
+from benchmarks.protocol import CURVE, SEEDS, TABLE, Row, Scene, final_map, observe, spread
+
+
+class Of(StrEnum):
+    """Which images vote."""
+
+    NOBODY = "no bank"
+    PROJECT = "whole project"
+    HALF = "training half"
+
+
+class Suggesting(NamedTuple):
+    """What suggests: a head, and the thresholds (C,) from which on it ticks."""
+
+    head: Head
+    thresholds: Tensor
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project of a benchmark: all of its images with scores, and the votes on each.
+
+    Attributes:
+        data: the images.
+        z: (N, C) scores, with the classifier of regions where the bank suffices.
+        votes: on all N images; None: there is no bank.
+    """
+
+    data: Dataset
+    z: Tensor
+    votes: Votes | None
+
+    @classmethod
+    def of(cls, data: Dataset, z: Tensor, bank: Tensor | None) -> Project:
+        """With a bank of these images (indices), as a run would freeze it."""
+        assert data.image is not None
+        if bank is None or Bank(data.image[bank]).strength == 0.0:
+            return cls(data, z, None)
+        regions, labels = data.regions, data.labels
+        if regions is not None and labels is not None and len(bank) >= region_classifier.FROM:
+            classifier = region_classifier.fit(data.image[bank], regions[bank], labels)
+            z = classifier.added(z, data.image, regions)
+        frozen = Bank(data.image[bank])
+        strength = torch.full((z.shape[1],), frozen.strength, dtype=torch.float64)
+        neighbours = frozen.neighbours(data.image)
+        return cls(data, z, Votes(neighbours, data.image[bank], z[bank], strength))
+
+    @property
+    def scores(self) -> Scores:
+        """Which row of the table they take."""
+        return Scores.STANDARDISED if self.votes is None else Scores.VOTED
+
+    def rows(self, images: Tensor, codes: Tensor) -> Rows:
+        """Rows of a training on these images (indices), all of them reviewed in random order."""
+        assert self.data.image is not None
+        some = torch.ones(len(images), dtype=torch.bool)
+        votes = None if self.votes is None else self.votes.of(images)
+        image = self.data.image[images]
+        return Rows(image, self.z[images], codes, some.float(), ~some, some, votes)
+
+    def fitted(self, images: Tensor, codes: Tensor, table: Table) -> Suggesting:
+        """What a project makes of these reviews: nothing, a correction, or a head."""
+        assert self.data.image is not None
+        count = len(self.data.classes)
+        card, aim = Card(self.data.classes, self.data.encoder, ""), Aim(tick_from(count))
+        positives = int((codes > 0).sum())
+        made = None
+        if len(images) >= HEAD_FROM and positives >= POSITIVES_FROM:
+            made = fit(self.rows(images, codes), card, _start(table, Scores.STANDARDISED), aim)
+        elif len(images):
+            made = fit_correction(self.rows(images, codes), card, _start(table, self.scores), aim)
+        if made is None:
+            row = table.row(self.scores, count)
+            head = zero_shot_head(card, self.data.image.shape[1], row.slope, row.offset)
+            thresholds = torch.full((count,), aim.threshold, dtype=torch.float64)
+            return Suggesting(head, thresholds)
+        return Suggesting(made.head, made.thresholds)
+
+    def probabilities(self, fitted: Suggesting, images: Tensor) -> Tensor:
+        """Probabilities (n, C) of these images (indices)."""
+        rows = self.rows(images, torch.zeros_like(self.z[images], dtype=torch.int64))
+        return rows.probabilities(fitted.head, torch.ones(len(images), dtype=torch.bool))
+
+
+def _start(table: Table, scores: Scores) -> Start:
+    row = table.row(scores, table.labels)
+    return Start(row.slope, row.offset, table.prior_of(scores, table.labels))
+
+
+def of_scene(scene: Scene, bank: Of) -> Project:
+    """The scene as a project."""
+    images = {Of.NOBODY: None, Of.PROJECT: torch.arange(len(scene.z)), Of.HALF: scene.train}[bank]
+    return Project.of(scene.data, scene.z, images)
+
+
+def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
+    """Test mAP and clicks by number of reviewed photos, with each bank, as a project does it."""
+    scenes = [Scene.of(data, seed) for seed in seeds]
+    projects = {bank: [of_scene(scene, bank) for scene in scenes] for bank in Of}
+    rows: list[Row] = []
+    for count in CURVE:
+        row: Row = {"reviewed": count}
+        for bank in Of:
+            measured = [
+                _measured(scene, project, count)
+                for scene, project in zip(scenes, projects[bank], strict=True)
+            ]
+            row[f"mAP, {bank}"] = spread([one[0] for one in measured])
+            row[f"clicks, {bank}"] = sum(one[1] for one in measured) / len(measured)
+        row["clicks from nothing"] = sum(_nothing(scene) for scene in scenes) / len(scenes)
+        rows.append(row)
+    return rows
+
+
+def _measured(scene: Scene, project: Project, count: int) -> tuple[float, float]:
+    codes = observe(scene, count, single=False)[:count]
+    fitted = project.fitted(scene.train[:count], codes, TABLE)
+    p = project.probabilities(fitted, scene.test)
+    clicks, _ = expected_clicks(p >= fitted.thresholds, scene.data.truth[scene.test])
+    return final_map(scene, p), clicks
+
+
+def _nothing(scene: Scene) -> float:
+    return float(scene.data.truth[scene.test].sum(1).double().mean())
