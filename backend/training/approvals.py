@@ -39,12 +39,15 @@ class Approval:
         states: per label, `objectives.POSITIVE`, ``NEGATIVE`` or ``UNKNOWN``.
         provenance: how it was reviewed.
         updated: unix time of the newest annotation that it rests on; 0 where there is none.
+        created: unix time when the first annotation that it rests on was made; 0 where there is
+            none.
     """
 
     task: int
     states: tuple[int, ...]
     provenance: Provenance
     updated: float = 0.0
+    created: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,8 @@ def approval(
         states.append(POSITIVE if balance > 0 else NEGATIVE if balance < 0 else UNKNOWN)
     best = max(counted, key=lambda vote: PROVENANCE_WEIGHTS[vote.provenance])
     updated = max(vote.updated for vote in counted)
-    return Approval(int(task["id"]), tuple(states), best.provenance, updated)
+    created = min(vote.created for vote in counted)
+    return Approval(int(task["id"]), tuple(states), best.provenance, updated, created)
 
 
 def known_approval(task: int, control: Control, known: Iterable[int]) -> Approval | None:
@@ -157,9 +161,10 @@ def _vote(
     if provenance is None:
         return None
     when = _when(annotation)
+    created = unix_time(annotation, "created_at", "updated_at") or 0.0
     ticks = past.config.ticks(result)
     if not control.is_shown(ticks):
-        return Approval(0, (UNKNOWN,) * len(control.labels), provenance, when)
+        return Approval(0, (UNKNOWN,) * len(control.labels), provenance, when, created)
     only_present = provenance in PARTIAL or (
         when < past.began and _is_of_another_config(ticks, keys, control, past)
     )
@@ -174,7 +179,7 @@ def _vote(
     if not any(states):
         # An import without our control.
         return None
-    return Approval(0, tuple(states), provenance, when)
+    return Approval(0, tuple(states), provenance, when, created)
 
 
 def _is_of_another_config(ticks: Ticks, keys: Iterable[str], control: Control, past: Past) -> bool:

@@ -127,6 +127,7 @@ class HeadTrainer:
                 name: [(item.task, item.states, item.provenance) for item in items]
                 for name, items in pulled.approvals.items()
             },
+            sorted(pulled.random),
         ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -303,7 +304,12 @@ class HeadTrainer:
             torch.tensor([item.states for item in kept]),
             row_weights([item.provenance for item in kept]),
             torch.tensor(judged),
-            torch.tensor(judged),
+            torch.tensor(
+                [
+                    of_judge or (item.provenance in REVIEWED and item.task in pulled.random)
+                    for of_judge, item in zip(judged, kept, strict=True)
+                ]
+            ),
             version.votes(control, torch.cat(images)),
         )
         return rows, sum(item.provenance != Provenance.KNOWN for item in kept)

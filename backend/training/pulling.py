@@ -10,16 +10,17 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from backend.inference.holdout import is_blind
+from backend.inference.holdout import Selection, is_blind, is_random_pick
 from backend.labels.config import LabelConfig, parse_config
 from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.project_state import ProjectState
+from backend.storage.review_record import RoundRecord
 from backend.storage.store import Store
 from backend.storage.tables import chunks
-from backend.training.approvals import PARTIAL, Approval, Past, approval, known_approval
+from backend.training.approvals import PARTIAL, REVIEWED, Approval, Past, approval, known_approval
 from backend.training.provenance import Shown, unix_time
 from backend.vlpl.head import Provenance
 
@@ -38,6 +39,7 @@ class Pulled:
         data: task id -> its data, of all tasks in ``approvals`` and ``of_own_labels``.
         of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
             data, from which no head can be trained.
+        random: ids of the tasks that chance alone had reviewed, see `is_random_pick`.
     """
 
     key: str
@@ -45,6 +47,7 @@ class Pulled:
     approvals: Mapping[str, Sequence[Approval]]
     data: Mapping[int, Mapping[str, Any]]
     of_own_labels: Mapping[str, Sequence[Approval]] = field(default_factory=dict)
+    random: frozenset[int] = frozenset()
 
     @property
     def reviewed(self) -> dict[int, str]:
@@ -140,7 +143,14 @@ def pull(
                 if only_known is not None:
                     approvals[control.name].append(only_known)
                     data[only_known.task] = task["data"]
-    return Pulled(key, config, approvals, {**own_data, **data}, of_own_labels)
+    selection = Selection(share, 0.0, state.orders(), state.round() or RoundRecord())
+    random = frozenset(
+        item.task
+        for items in approvals.values()
+        for item in items
+        if item.provenance in REVIEWED and is_random_pick(key, item.task, item.created, selection)
+    )
+    return Pulled(key, config, approvals, {**own_data, **data}, of_own_labels, random)
 
 
 def _shown(
