@@ -198,9 +198,11 @@ def demo(
     simulate: Annotated[
         int,
         typer.Option(
-            min=0, max=1000, help="Have a simulated annotator review this many tasks, then train."
+            min=0,
+            max=1000,
+            help="Have a simulated annotator review this many tasks, then train; 0: none.",
         ),
-    ] = 0,
+    ] = 15,
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
     settings = load_settings()

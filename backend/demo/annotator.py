@@ -164,7 +164,7 @@ def simulate(
     count: int,
     *,
     progress: Progress,
-) -> Simulation:
+) -> Simulation | None:
     """Review tasks, train a head and refresh the suggestions.
 
     Args:
@@ -175,14 +175,19 @@ def simulate(
         count: tasks to review, including those that were reviewed before.
         progress: shows progress.
 
+    Returns:
+        None if as many tasks are reviewed already.
+
     Raises:
         StudioError: the head could not be put into use.
     """
     tasks = list(studio.tasks.iterate(project))
     reviewed = {task["id"] for task in tasks if task["total_annotations"]}
+    if len(reviewed) >= count:
+        return None
     free = sorted(task["id"] for task in tasks if task["id"] not in reviewed)
     random.Random(0).shuffle(free)
-    chosen = set(free[: max(0, count - len(reviewed))])
+    chosen = set(free[: count - len(reviewed)])
     test = set(free) - chosen
     before = measure(runtime, studio, project, photos, test)
     truth_of = {photo.file: photo.labels for photo in photos}

@@ -78,15 +78,15 @@ def run_demo(
             runtime = Runtime(servers.settings)
             report = _fill(servers, studio, runtime, project, progress)
             warning = ""
-            if reviews:
-                simulation = simulate(runtime, studio, project, photos, reviews, progress=progress)
+            simulation = simulate(runtime, studio, project, photos, reviews, progress=progress)
+            if simulation is not None:
                 rows = {"before": simulation.before, "after": simulation.after}
                 if simulation.got_worse:
                     warning = f"mAP fell; the training says: {simulation.outcome}"
             else:
                 task_ids = {int(task["id"]) for task in studio.tasks.iterate(project)}
                 rows = {"now": measure(runtime, studio, project, photos, task_ids)}
-        _print_measurements(rows, reviews)
+        _print_measurements(rows, 0 if simulation is None else reviews)
         if report.blind:
             # The table does not count them.
             console.print(blind_sentence(report.blind, report.tasks), highlight=False)

@@ -202,3 +202,15 @@ def test_a_control_whose_head_is_rejected_keeps_its_head_and_figures(trainer: Ca
     assert "more: too few to tell" in second.reason
     assert second.controls["more"].digest == first.controls["more"].digest
     assert second.labels["more"] == first.labels["more"] != ()
+
+
+def test_reviews_in_random_order_correct_before_a_head_can_be_trained(
+    trainer: Callable[..., Any],
+):
+    found = {"tags": approvals(mixed, Provenance.UNAIDED)[:11]}
+    given = pulled(choices_config("cat", "dog"), found)
+    made = trainer(audit_share=0.0, blind_share=0.0)[0].train(
+        replace(given, random=frozenset(item.task for item in found["tags"]))
+    )
+    assert made.made is not None
+    assert made.made.controls["tags"].head.card.objective == CORRECTED

@@ -32,9 +32,9 @@ def children_of(folder: Path) -> list[str]:
 
 def test_the_demo_checks_itself_and_prints_its_table(first_demo: FirstDemo) -> None:
     for name in ("tasks", "suggestions per task", "precision", "recall", "mAP"):
-        assert re.search(rf"│ {name} +│ +[0-9.]+ │", first_demo.output), name
+        assert re.search(rf"│ {name} +│ +[0-9.]+ │ +[0-9.]+ │", first_demo.output), name
     interval = r"[0-9.]+ \([0-9.]+ to [0-9.]+\)"
-    assert re.search(rf"│ clicks per task +│ +{interval} │", first_demo.output)
+    assert re.search(rf"│ clicks per task +│ +{interval} │ +{interval} │", first_demo.output)
     told = " ".join(first_demo.output.split())
     assert re.search(r"Clicks a task: [^.]+\.[^,]+ with suggestions, [0-9.]+ from nothing", told)
     assert "Collages are easier than photos" in first_demo.words
