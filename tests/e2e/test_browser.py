@@ -16,6 +16,7 @@ from tests.support.live import (
     choices_of,
     review_what_has_no_box_ticked,
     shows_nothing,
+    ticking_early,
 )
 from tests.support.waiting import until
 
@@ -33,9 +34,10 @@ def test_a_task_opens_with_suggestions_ticked_and_submit_accepts_them(
     studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
+    label_config: str,
     api: Callable[..., Any],
 ) -> None:
-    project = make_project()
+    project = make_project(config=ticking_early(label_config))
     connect(settings, studio, runtime, project)
     review_what_has_no_box_ticked(studio, project)
     task = opened(page, servers, project)

@@ -30,6 +30,7 @@ from tests.support.live import (
     Servers,
     choices_of,
     review_what_has_no_box_ticked,
+    ticking_early,
 )
 from tests.support.processes import free_port
 
@@ -137,9 +138,10 @@ def test_the_label_stream_shows_the_prediction_while_the_backend_is_not_asked(
     studio: LabelStudioClient,
     runtime: Runtime,
     make_project: MakeProject,
+    label_config: str,
     api: Callable[..., Any],
 ) -> None:
-    project = make_project()
+    project = make_project(config=ticking_early(label_config))
     report = connect(settings, studio, runtime, project, order=ReviewOrder.UNCERTAIN)
     review_what_has_no_box_ticked(studio, project)
 
