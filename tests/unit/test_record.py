@@ -38,7 +38,7 @@ def test_fields_are_written_under_their_names_in_redis():
 def test_a_training_that_redis_does_not_know_is_idle():
     training = Training.from_wire({}, project=5)
     assert (training.state, training.outcome) == (TrainingState.IDLE, Outcome.NONE)
-    assert (training.needed, training.as_dict()["enough"]) == (20, 20)
+    assert (training.needed, training.as_dict()["enough"]) == (12, 12)
 
 
 @pytest.mark.parametrize("record", [Run, Shard, Training])
