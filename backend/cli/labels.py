@@ -1,12 +1,22 @@
-"""The command around labels that were renamed, and what others ask and print about them."""
+"""The commands about labels: renamed ones, those that the encoder cannot read, and their words."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.console import ProjectArgument, console, plain
+from backend.cli.console import (
+    EncoderOption,
+    JsonOption,
+    ProjectArgument,
+    compact_table,
+    console,
+    plain,
+)
+from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 
@@ -51,6 +61,81 @@ def rename(
             highlight=False,
         )
     console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+
+
+@labels_app.command()
+def prompts(
+    project: ProjectArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the labeling config; it must not exist."),
+    ] = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the labels that the encoder cannot read, and write a labeling config to say them in.
+
+    The file is the project's labeling config with an empty *model_prompt* for each of these labels.
+    Fill them in ("a photo of a dog"), paste it into Settings > Labeling Interface > Code, and run
+    *ls-clip connect*. Nothing is changed in Label Studio.
+    """
+    settings = load_settings(encoder=encoder)
+    configure_logging(settings)
+    from backend.encoders.registry import get_encoder
+    from backend.inference.versions import LEARNED_FROM
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.projects.prompts import unread_labels
+    from backend.storage.installations import open_store
+
+    path = output or Path(f"project-{project}-config.xml")
+    store = open_store(settings)
+    chosen = get_encoder(settings, store.vectors.has_any)
+    found = unread_labels(LabelStudioClient(settings), store, chosen, project)
+    written = bool(found.stubs)
+    if written:
+        write_new(path, found.config)
+    if as_json:
+        content = {"labels": found.reviewed, "learned_from": LEARNED_FROM}
+        typer.echo(
+            json.dumps({**content, "config": str(path) if written else ""}, ensure_ascii=False)
+        )
+        return
+    if not found.reviewed:
+        console.print(
+            f"{chosen.short} reads {counted(found.labels, 'label')}, which is all of them."
+        )
+        return
+    table = compact_table("label", "reviewed", "learned from")
+    for label, reviewed in found.reviewed.items():
+        table.add_row(plain(label), str(reviewed), f"about {LEARNED_FROM}")
+    console.print(table)
+    console.print(
+        f"{chosen.short} reads English only. A label of these is suggested as soon as a head has "
+        "learned it from reviewed tasks that have it, or has a model_prompt in English.",
+        highlight=False,
+    )
+    if written:
+        console.print(f"Fill in the empty model_prompt attributes in {plain(str(path))}, paste it")
+        console.print(
+            "into Settings > Labeling Interface > Code of the project, then run: "
+            f"ls-clip connect {project}",
+            highlight=False,
+        )
+
+
+def write_new(path: Path, content: str) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        SettingsError: it is there, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror}.", "Give another file with --output."
+        ) from error
 
 
 def ask_about_renames(settings: Settings, studio: LabelStudioClient, project: int) -> None:

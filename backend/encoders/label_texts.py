@@ -85,7 +85,8 @@ def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, st
         f"{encoder.short} reads English only, and cannot read {count}: "
         f"{', '.join(labels[:5])}{more}. None is suggested before a head has learned it, from "
         "about six reviewed tasks that have it.",
-        'Say each in English (in the labeling config: model_prompt="a photo of ..."), or take a '
+        'Say each in English (model_prompt="a photo of ..." in the labeling config, which ls-clip '
+        "prompts PROJECT prepares), or take a "
         "multilingual model, e.g. LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/"
         "laion5b_s13b_b90k.",
     )
