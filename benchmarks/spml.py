@@ -25,7 +25,7 @@ from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import CLIP, OFFLINE
 from backend.settings import Settings
-from benchmarks import order, paper, plots, protocol, report
+from benchmarks import order, paper, plots, protocol, report, votes
 from benchmarks.data import Dataset, load_folder, load_scores
 from benchmarks.label_sets import SETS, label_sets
 from benchmarks.suggestions import suggestion_quality
@@ -171,6 +171,15 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "that are reviewed, as in a project without blind and audit tasks. Coverage is what "
             f"the tab `next 25` offers. {half}",
             lambda: order.review_orders(photos),
+        ),
+        _timed(
+            "What a project gains from its own photos, coco-dev",
+            "mAP and clicks an image by number of photos reviewed in random order, as a project does "
+            "it: nothing, a correction, or a head. A bank adds the votes of similar photos and the "
+            "classifier of regions. With the whole project in the bank, nobody has labelled the test "
+            "photos, but they are there; with the training half in it, they are like photos that are "
+            f"uploaded later. {half}",
+            lambda: votes.learning_curve(photos),
         ),
         _timed(
             "One positive per photo, nothing reviewed, coco-dev",
