@@ -174,11 +174,12 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
         ),
         _timed(
             "What a project gains from its own photos, coco-dev",
-            "mAP and clicks an image by number of photos reviewed in random order, as a project does "
-            "it: nothing, a correction, or a head. A bank adds the votes of similar photos and the "
-            "classifier of regions. With the whole project in the bank, nobody has labelled the test "
-            "photos, but they are there; with the training half in it, they are like photos that are "
-            f"uploaded later. {half}",
+            "mAP and clicks an image by number of photos reviewed in random order, as a "
+            "project does it: nothing, a correction, or a head. A bank adds the votes of "
+            "similar photos and the classifier of regions. With the whole project in the "
+            "bank, nobody has labelled the test photos, but they are there; with the training "
+            "half in it, they are like photos that are uploaded later. "
+            f"{half}",
             lambda: votes.learning_curve(photos),
         ),
         _timed(
