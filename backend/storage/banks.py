@@ -161,7 +161,7 @@ class Banks:
                 raise ValueError("it does not match its checksum")
             return StoredBank.from_bytes(data)
         except (KeyError, TypeError, ValueError) as error:
-            fix = "Delete the folder: the next run draws another bank."
+            fix = "Run ls-clip store check --repair; the next run draws another bank."
             raise self._artifacts.damaged(path, str(error), fix) from error
 
     def save(self, project: str, name: str, bank: StoredBank, drawn_from: int) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import pyarrow as pa
 
 from backend.errors import StoreError
 from backend.storage.artifacts import DamagedArtifactError, first_line
+from backend.storage.banks import FOLDER as BANKS
+from backend.storage.banks import BankRecord, Banks
 from backend.storage.durability import holds_vectors, is_recomputable
 from backend.storage.head_pointer import PointerFile
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
@@ -42,7 +45,9 @@ _MEASURED: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
     "confidences": Confidences.from_dict,
 }
 """Folder of what is measured once for a project -> what reads it."""
-_DRAFT = re.compile(r".*\.json\.[0-9a-f]{32}")
+_CHECKED = frozenset({"heads", BANKS, *_MEASURED})
+"""Folders that have a check of their own."""
+_DRAFT = re.compile(r".*\.(json|safetensors)\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -147,17 +152,31 @@ def _repaired_table(store: Store, name: str, why: str, repair: bool) -> Problem:
 def _check_measured(store: Store, repair: bool) -> Iterator[Problem]:
     """What is measured once for a project and then kept."""
     for folder, read in _MEASURED.items():
-        yield from _check_folder(store, folder, read, repair)
+        yield from _check_folder(store, folder, partial(_ignore_project, read), repair)
+    yield from _check_folder(store, BANKS, partial(_read_bank, Banks(store)), repair)
+
+
+def _ignore_project(
+    read: Callable[[Mapping[str, Any]], object], project: str, content: Mapping[str, Any]
+) -> object:
+    return read(content)
+
+
+def _read_bank(banks: Banks, project: str, content: Mapping[str, Any]) -> object:
+    return banks.load(project, BankRecord.from_dict(content).digest)
 
 
 def _check_folder(
-    store: Store, folder: str, read: Callable[[Mapping[str, Any]], object], repair: bool
+    store: Store,
+    folder: str,
+    read: Callable[[str, Mapping[str, Any]], object],
+    repair: bool,
 ) -> Iterator[Problem]:
     for project in store.artifacts.folder_names(folder):
         for name in store.artifacts.names(f"{folder}/{project}"):
             path = f"{folder}/{project}/{name}"
             try:
-                read(store.artifacts.read(path) or {})
+                read(project, store.artifacts.read(path) or {})
             except (DamagedArtifactError, KeyError, TypeError, ValueError) as error:
                 what = f"it is damaged: {first_line(error)}"
                 if not repair:
@@ -228,7 +247,7 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
                 store.artifacts.erase(folder, name.__eq__)
             what = "left over from a process that died while it wrote"
             yield Problem(path, what, "deleted" if repair else "", "" if repair else _REPAIR)
-        elif name.endswith(".json") and folder.partition("/")[0] not in {"heads", *_MEASURED}:
+        elif name.endswith(".json") and folder.partition("/")[0] not in _CHECKED:
             try:
                 _read(store, path.removesuffix(".json"))
             except DamagedArtifactError as error:

@@ -15,6 +15,7 @@ from backend.inference.bank_drawing import draw_banks
 from backend.inference.model_version import ModelVersion
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
+from backend.storage.check import check_store
 from backend.storage.vectors import Embedding
 from backend.vlpl import region_classifier
 from backend.vlpl.neighbours import WEAK_FROM
@@ -187,6 +188,21 @@ def test_a_damaged_bank_is_named(runtime: Runtime, make_runtime: MakeRuntime, da
     with pytest.raises(StoreError, match=file.name) as caught:
         predict(make_runtime(), CONFIG, TASKS[:1])
     assert "next run" in caught.value.fix
+
+
+@pytest.mark.parametrize("damage", ["record", "file"])
+def test_a_repair_sets_a_damaged_bank_aside_and_the_next_run_draws_another(
+    runtime: Runtime, damage: str
+):
+    folder = Path(runtime.store.uri) / "banks" / PROJECT
+    (file,) = folder.glob("*.json" if damage == "record" else "*.safetensors")
+    file.write_bytes(file.read_bytes()[:40])
+    (problem,) = [*check_store(runtime.store)]
+    assert problem.place.startswith(f"banks/{PROJECT}/") and "--repair" in problem.fix
+    (repaired,) = [*check_store(runtime.store, repair=True)]
+    assert "damaged/" in repaired.repaired
+    assert not [*check_store(runtime.store)] and not present(runtime).banks
+    assert drawn(runtime) and answers(runtime, TASKS[:1])
 
 
 def test_a_damaged_bank_is_no_reason_not_to_forget(runtime: Runtime):

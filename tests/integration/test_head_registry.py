@@ -193,7 +193,7 @@ def test_a_label_added_in_mid_project_starts_at_zero_shot_and_the_others_keep_th
     assert head.weight[1:].all()
 
 
-@pytest.mark.parametrize(("seen", "suggested"), [(0, False), (4, False), (5, True)])
+@pytest.mark.parametrize(("seen", "suggested"), [(0, False), (5, False), (6, True)])
 def test_a_label_that_the_encoder_cannot_read_is_suggested_once_the_head_has_learned_it(
     make_runtime: MakeRuntime, seen: int, suggested: bool
 ):

@@ -55,15 +55,15 @@ def jobs_of(connection: Redis, name: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "kinds"),
     [
-        ("full_annotation_created", {Kind.LATE}),
-        ("full_annotations_created", {Kind.LATE}),
-        ("full_annotation_updated", {Kind.LATE}),
-        ("full_annotations_deleted", {Kind.LATE}),
-        ("thin_annotation_created", {Kind.LATE}),
+        ("full_annotation_created", {Kind.LATE, Kind.ROUND}),
+        ("full_annotations_created", {Kind.LATE, Kind.ROUND}),
+        ("full_annotation_updated", {Kind.LATE, Kind.ROUND}),
+        ("full_annotations_deleted", {Kind.LATE, Kind.ROUND}),
+        ("thin_annotation_created", {Kind.LATE, Kind.ROUND}),
         ("start_training", {Kind.FORCED}),
         ("full_tasks_created", {Kind.PREDICT}),
         ("thin_tasks_created", {Kind.PREDICT}),
-        ("full_project_updated", {Kind.PREDICT}),
+        ("full_project_updated", {Kind.PREDICT, Kind.ROUND}),
     ],
 )
 def test_each_event_shape_leads_to_its_work(connection: Redis, name: str, kinds: set[str]):
