@@ -52,7 +52,11 @@ def suggest(
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Suggest labels for image files, without Label Studio."""
+    """Suggest labels for image files, without Label Studio.
+
+    Each image is taken to have one of the labels, so that few of them are likelier than in a
+    project.
+    """
     settings = load_settings(encoder=encoder, threshold=threshold)
     configure_logging(settings)
     from backend.inference.suggest import suggest as run

@@ -60,7 +60,8 @@ def suggest(
 ) -> list[Suggestion]:
     """Suggest labels for files, one suggestion per file, in order.
 
-    Scores as tasks of a new project are scored: without statistics and heads. Needs no store.
+    Scores as tasks of a new project are scored: without statistics and heads. Needs no store. Who
+    names a few labels for a photo expects one of them on it, so that is what is assumed.
 
     Args:
         settings: encoder, threshold, image limits.
@@ -84,7 +85,7 @@ def suggest(
     encoder = get_encoder(settings)
     encoder.load()
     progress("loading the encoder", 1, 1)
-    config = config_of_labels(names)
+    config = config_of_labels(names, required=True)
     unreadable = unreadable_labels(encoder, config)
     if unreadable:
         log.warning("%s %s", *unreadable_message(encoder, unreadable))

@@ -114,8 +114,13 @@ class LabelConfig:
             )
 
 
-def config_of_labels(labels: Sequence[str]) -> LabelConfig:
-    """A config with one control that has these labels, for images that belong to no project."""
+def config_of_labels(labels: Sequence[str], required: bool = False) -> LabelConfig:
+    """A config with one control that has these labels, for images that belong to no project.
+
+    Args:
+        labels: their names.
+        required: whether each image is known to have one of them.
+    """
     control = Control(
         name="labels",
         to_name="image",
@@ -124,6 +129,7 @@ def config_of_labels(labels: Sequence[str]) -> LabelConfig:
         paths=False,
         image_field="image",
         labels=tuple(Label(path=(label,), text=label) for label in labels),
+        required=required,
     )
     return LabelConfig(controls=(control,), evidence=None, skipped=())
 
