@@ -242,5 +242,11 @@ class TrainingStore:
 
 
 def approvals_needed(seen: int) -> int:
-    """Approvals that start a training, if the serving head was trained on ``seen``."""
+    """Approvals that start a training, if the serving head was trained on ``seen``.
+
+    What serves after fewer than `MIN_NEW_APPROVALS` is zero-shot, corrected at best: the first head
+    that learns is not kept waiting for as many again.
+    """
+    if seen < MIN_NEW_APPROVALS:
+        return MIN_NEW_APPROVALS - seen
     return max(MIN_NEW_APPROVALS, int(NEW_APPROVALS_SHARE * seen))

@@ -191,6 +191,10 @@ def test_enough_is_twelve_or_a_quarter_of_what_the_head_saw():
     assert [approvals_needed(seen) for seen in (0, 47, 52, 400)] == [12, 12, 13, 100]
 
 
+def test_the_first_head_that_learns_comes_with_the_twelfth_review_after_a_correction_too():
+    assert [approvals_needed(seen) for seen in (5, 11, 12)] == [7, 1, 12]
+
+
 def test_who_asks_during_a_training_waits_for_the_next(trainings: TrainingStore):
     first = trainings.request(5)
     trainings.begin(5)
