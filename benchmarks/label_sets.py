@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 import torch
+from torch import Tensor
 
 from backend.encoders.table import Scores, Table, tick_from
 from backend.vlpl import zero_shot
@@ -51,10 +52,8 @@ def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
                 continue
             ratios: dict[int, list[float]] = {count: [] for count in REVIEWED}
             for seed, project in projects(data, size, photos, sets):
-                for count in REVIEWED:
-                    ratio = clicks_ratio(project, table, count, seed)
-                    if ratio is not None:
-                        ratios[count].append(ratio)
+                for count, ratio in clicks_ratios(project, table, seed).items():
+                    ratios[count].append(ratio)
             row: Row = {"photos": photos, "labels": size, "sets": len(ratios[0])}
             for count, values in ratios.items():
                 if values:
@@ -76,27 +75,34 @@ def projects(data: Dataset, size: int, photos: Photos, sets: int) -> Iterator[tu
             yield seed, project
 
 
-def clicks_ratio(project: Dataset, table: Table, reviewed: int, seed: int) -> float | None:
+def clicks_ratios(project: Dataset, table: Table, seed: int) -> dict[int, float]:
     """Clicks with suggestions over clicks from nothing, on the half that is not reviewed.
 
-    None where there are no embeddings to train with, or too few photos.
+    Returns:
+        Number of reviewed photos -> ratio; only of those that there are, and without embeddings,
+        which nothing can be trained with, only of 0.
     """
     train, test = project.split(seed)
-    if reviewed > len(train) or (reviewed and project.image is None):
-        return None
     truth = project.truth[test]
     measured = train[:MEASURED_UP_TO]
     statistics = zero_shot.fit_statistics(project.whole[measured], project.best[measured])
     z = zero_shot.fuse(project.whole, project.best, statistics)
+    suggested: dict[int, Tensor] = {}
     if project.image is None:
         row = table.row(Scores.STANDARDISED, len(project.classes))
         p = zero_shot.probabilities(z[test], row.slope, row.offset)
-        suggested = p >= tick_from(len(project.classes))
+        suggested[0] = p >= tick_from(len(project.classes))
     else:
         whole = Project.of(project, z, torch.arange(len(z)))
-        known = project.truth[train[:reviewed]]
-        codes = torch.where(known > 0, POSITIVE, NEGATIVE)
-        fitted = whole.fitted(train[:reviewed], codes, table)
-        suggested = whole.probabilities(fitted, test) >= fitted.thresholds
-    with_help, from_nothing = expected_clicks(suggested, truth)
-    return with_help / from_nothing if from_nothing else None
+        for count in REVIEWED:
+            if count <= len(train):
+                known = project.truth[train[:count]]
+                codes = torch.where(known > 0, POSITIVE, NEGATIVE)
+                fitted = whole.fitted(train[:count], codes, table)
+                suggested[count] = whole.probabilities(fitted, test) >= fitted.thresholds
+    ratios = {}
+    for count, chosen in suggested.items():
+        with_help, from_nothing = expected_clicks(chosen, truth)
+        if from_nothing:
+            ratios[count] = with_help / from_nothing
+    return ratios

@@ -85,11 +85,10 @@ def test_small_projects_are_drawn_alike_each_time_and_their_own_photos_have_a_la
 
 def test_clicks_of_a_small_project_are_those_of_photos_that_were_not_reviewed():
     data = toy()
-    ratio = label_sets.clicks_ratio(data, TABLE, 15, seed=1)
+    ratios = label_sets.clicks_ratios(data, TABLE, seed=1)
+    assert set(ratios) == {0, 15, 100}
     train, _ = data.split(1)
     later = data.truth.clone()
-    later[train[15:]] = 0
-    assert label_sets.clicks_ratio(replace(data, truth=later), TABLE, 15, seed=1) == ratio
-    scores = replace(data, image=None)
-    assert label_sets.clicks_ratio(scores, TABLE, 15, seed=1) is None
-    assert label_sets.clicks_ratio(scores, TABLE, 0, seed=1) is not None
+    later[train[100:]] = 0
+    assert label_sets.clicks_ratios(replace(data, truth=later), TABLE, seed=1) == ratios
+    assert set(label_sets.clicks_ratios(replace(data, image=None), TABLE, seed=1)) == {0}
