@@ -202,7 +202,7 @@ def demo(
             max=1000,
             help="Have a simulated annotator review this many tasks, then train; 0: none.",
         ),
-    ] = 15,
+    ] = 40,
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
     settings = load_settings()
