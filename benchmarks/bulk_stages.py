@@ -282,7 +282,7 @@ def predictions(servers: Servers, number: int, encoder: Encoder) -> list[Predict
         {"id": index, "data": {"image": address(name)}}
         for index, name in enumerate(servers.names[:SAMPLE])
     ]
-    versions.freeze_statistics(config, project_key(project), tasks, embedder.embed)
+    versions.statistics.freeze(config, project_key(project), tasks, embedder.embed)
     return Predictor(versions.get(config, project_key(project)), embedder).predict(tasks)
 
 

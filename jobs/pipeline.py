@@ -205,11 +205,15 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
     config, tasks, versions = files.config(), files.tasks(number), runtime.versions
     if number == 0 and len(tasks) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.
-        versions.freeze_statistics(config, run.key, tasks, runtime.embedder.stored)
+        versions.statistics.freeze(config, run.key, tasks, runtime.embedder.stored)
         current = versions.get(config, run.key, run.head or None)
         freeze_confidences(versions, current, tasks, runtime.embedder)
     version = versions.get(config, run.key, run.head or None)
-    if versions.is_settled(config, run.key) and version.is_settled and not _draws_a_bank(version):
+    if (
+        versions.statistics.is_complete(config, run.key)
+        and version.is_settled
+        and not _draws_a_bank(version)
+    ):
         predictions = Predictor(version, runtime.embedder).predict_stored(tasks)
         files.write_predictions(number, version.name, predictions)
 

@@ -49,7 +49,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     require_labels_of(run, config)
     key = project_key(project)
     first = _first_tasks(files, run)
-    runtime.versions.freeze_statistics(config, key, first, runtime.embedder.stored)
+    runtime.versions.statistics.freeze(config, key, first, runtime.embedder.stored)
     draw_banks(
         runtime.versions,
         runtime.versions.get(config, key, run.head or None),

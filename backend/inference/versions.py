@@ -8,14 +8,13 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
 from backend.encoders.table import Table, shipped_table, tick_from
 from backend.errors import SettingsError, StoreError
 from backend.inference.bank_cache import BankCache
-from backend.inference.embedder import Embedded
 from backend.inference.frozen_statistics import FrozenStatistics
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, scores_of
@@ -103,6 +102,7 @@ class ModelVersions:
 
     Attributes:
         heads: the heads of all projects.
+        statistics: the frozen statistics of all projects.
     """
 
     def __init__(self, settings: Settings, encoder: Encoder, store: Store) -> None:
@@ -111,7 +111,7 @@ class ModelVersions:
         self.store = store
         self.heads = HeadRegistry(store)
         self._label_embeddings = LabelEmbeddings(encoder)
-        self._statistics = FrozenStatistics(store, self._label_embeddings)
+        self.statistics = FrozenStatistics(store, self._label_embeddings)
         self._banks = Banks(store)
         self._bank_cache = BankCache(self._banks)
         self._cache: OrderedDict[tuple[str, str, str | None], _Cached] = OrderedDict()
@@ -163,47 +163,13 @@ class ModelVersions:
         """
         return self.heads.get(project, head).encoder != self.encoder.id
 
-    def freeze_statistics(
-        self,
-        config: LabelConfig,
-        project: str,
-        tasks: Sequence[Mapping[str, Any]],
-        embed: Callable[[Sequence[str]], Embedded],
-    ) -> bool:
-        """Measure the standardisation statistics from a project's first images, once.
-
-        Controls whose labels differ from task to task go without.
-
-        Args:
-            config: the project's labeling config.
-            project: as for `get`.
-            tasks: the project's first tasks; their images should be in the store by now.
-            embed: gets embeddings of images: `Embedder.embed`, or `Embedder.stored` to take only
-                those that are in the store.
-
-        Returns:
-            Whether a control has statistics afterwards.
-
-        Raises:
-            StoreError: the store cannot be read or written.
-        """
-        return self._statistics.freeze(config, project, tasks, embed)
-
-    def is_settled(self, config: LabelConfig, project: str) -> bool:
-        """Whether `freeze_statistics` has nothing left to measure, so that the version stays.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        return self._statistics.is_complete(config, project)
-
     def bank(self, control: Control, project: str) -> BankRecord | None:
         """Which bank of images votes on a control's scores; None for none.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        return self._banks.record(project, self._statistics.key(control))
+        return self._banks.record(project, self.statistics.key(control))
 
     def save_bank(self, control: Control, project: str, bank: StoredBank, drawn_from: int) -> None:
         """Let this bank vote from now on; versions change with it.
@@ -211,7 +177,7 @@ class ModelVersions:
         Raises:
             StoreError: the store cannot be written.
         """
-        self._banks.save(project, self._statistics.key(control), bank, drawn_from)
+        self._banks.save(project, self.statistics.key(control), bank, drawn_from)
 
     def table(self) -> Table:
         """The encoder's probability table: one fitted in this store, else the shipped one.
@@ -259,7 +225,7 @@ class ModelVersions:
         statistics: dict[str, Statistics] = {}
         banks: dict[str, str] = {}
         for control in config.controls:
-            found = self._statistics.read(control, project)
+            found = self.statistics.read(control, project)
             if found is None:
                 continue
             stored[control.name], statistics[control.name] = found

@@ -39,7 +39,7 @@ def filled(runtime: Runtime, tasks: list[dict[str, Any]]) -> None:
         PROJECT, ((number, runtime.embedder.address(value)) for number, value in values.items())
     )
     embed = runtime.embedder.stored
-    runtime.versions.freeze_statistics(parse_config(CONFIG), PROJECT, tasks[:30], embed)
+    runtime.versions.statistics.freeze(parse_config(CONFIG), PROJECT, tasks[:30], embed)
 
 
 def answers(runtime: Runtime, tasks: list[dict[str, Any]]) -> list[Any]:

@@ -66,7 +66,7 @@ def frozen(runtime: Runtime, tasks: list[dict[str, Any]]) -> ModelVersion:
     """The project's version once all that can be measured has been."""
     config = parse_config(CONFIG)
     runtime.embedder.fill([task["data"]["image"] for task in tasks])
-    runtime.versions.freeze_statistics(config, KEY, tasks, runtime.embedder.stored)
+    runtime.versions.statistics.freeze(config, KEY, tasks, runtime.embedder.stored)
     freeze_confidences(runtime.versions, runtime.versions.get(config, KEY), tasks, runtime.embedder)
     return runtime.versions.get(config, KEY)
 

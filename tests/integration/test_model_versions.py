@@ -74,23 +74,23 @@ def test_statistics_are_frozen_once_and_make_a_version_of_their_own(make_runtime
     runtime, config = make_runtime(), choices_config()
     before = predict(runtime, config, MANY[:2])
     parsed = parse_config(config)
-    assert runtime.versions.freeze_statistics(parsed, PROJECT, MANY, runtime.embedder.embed)
+    assert runtime.versions.statistics.freeze(parsed, PROJECT, MANY, runtime.embedder.embed)
     after = predict(runtime, config, MANY[:2])
     assert before[0].model_version != after[0].model_version
     assert before[0].probabilities != after[0].probabilities
     assert version(runtime, config, "2.1") == before[0].model_version
     # Later images change nothing.
     others = [task(100 + number) for number in range(STATISTICS_FROM)]
-    assert runtime.versions.freeze_statistics(parsed, PROJECT, others, runtime.embedder.embed)
+    assert runtime.versions.statistics.freeze(parsed, PROJECT, others, runtime.embedder.embed)
     assert items(predict(make_runtime(), config, MANY[:2])) == items(after)
 
 
 def test_statistics_wait_for_enough_images(make_runtime: MakeRuntime):
     runtime, config = make_runtime(), parse_config(choices_config())
     broken = [*MANY[:-1], NO_IMAGE, MANY[0]]
-    assert not runtime.versions.freeze_statistics(config, PROJECT, broken, runtime.embedder.embed)
-    assert not runtime.versions.freeze_statistics(config, PROJECT, [], runtime.embedder.embed)
-    assert runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+    assert not runtime.versions.statistics.freeze(config, PROJECT, broken, runtime.embedder.embed)
+    assert not runtime.versions.statistics.freeze(config, PROJECT, [], runtime.embedder.embed)
+    assert runtime.versions.statistics.freeze(config, PROJECT, MANY, runtime.embedder.embed)
 
 
 def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
@@ -99,7 +99,7 @@ def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
     spans = [MANY, [task(50 + number) for number in range(STATISTICS_FROM)]]
     threads = [
         threading.Thread(
-            target=one.versions.freeze_statistics, args=(config, PROJECT, span, one.embedder.embed)
+            target=one.versions.statistics.freeze, args=(config, PROJECT, span, one.embedder.embed)
         )
         for one, span in zip(runtimes, spans, strict=True)
     ]
@@ -114,7 +114,7 @@ def test_two_freezes_at_once_agree(make_runtime: MakeRuntime):
 def test_projects_with_strange_names_keep_their_statistics_apart(make_runtime: MakeRuntime):
     runtime, config = make_runtime(), parse_config(choices_config())
     before = version(runtime, choices_config(), "../../x")
-    assert runtime.versions.freeze_statistics(config, "../../x", MANY, runtime.embedder.embed)
+    assert runtime.versions.statistics.freeze(config, "../../x", MANY, runtime.embedder.embed)
     assert version(runtime, choices_config(), "../../x") != before
     assert version(runtime, choices_config(), "") == before
     assert not list(Path(runtime.settings.store).parent.glob("*.json"))
@@ -136,8 +136,8 @@ def test_copies_of_one_image_freeze_no_statistics(make_runtime: MakeRuntime):
         one["data"] = {"image": data_uri(1).replace("data:image/png", f"data:image/png;n={number}")}
     found, _ = runtime.embedder.embed([one["data"]["image"] for one in copies])
     assert len({one.image.tobytes() for one in found.values()}) == 1
-    assert not runtime.versions.freeze_statistics(config, PROJECT, copies, runtime.embedder.embed)
-    assert runtime.versions.freeze_statistics(
+    assert not runtime.versions.statistics.freeze(config, PROJECT, copies, runtime.embedder.embed)
+    assert runtime.versions.statistics.freeze(
         config, PROJECT, [*MANY, *copies], runtime.embedder.embed
     )
 
@@ -146,7 +146,7 @@ def test_a_project_name_of_any_length_is_answered(make_runtime: MakeRuntime):
     runtime = make_runtime()
     long = "x" * 5000
     assert version(runtime, choices_config(), long) == version(runtime, choices_config(), "1.1")
-    assert runtime.versions.freeze_statistics(
+    assert runtime.versions.statistics.freeze(
         parse_config(choices_config()), long, MANY, runtime.embedder.embed
     )
 
@@ -190,7 +190,7 @@ def test_a_repeated_prediction_of_an_unchanged_project_costs_one_read(
     make_runtime: MakeRuntime, reads: list[str]
 ):
     runtime, config = make_runtime(), choices_config()
-    runtime.versions.freeze_statistics(parse_config(config), PROJECT, MANY, runtime.embedder.embed)
+    runtime.versions.statistics.freeze(parse_config(config), PROJECT, MANY, runtime.embedder.embed)
     serve_head(runtime, "h1")
     first = predict(runtime, config, MANY[:2])
     reads.clear()
@@ -213,7 +213,7 @@ def test_projects_configs_and_heads_have_versions_of_their_own(make_runtime: Mak
 
 
 CHANGES: dict[str, Callable[[Runtime], Any]] = {
-    "statistics": lambda runtime: runtime.versions.freeze_statistics(
+    "statistics": lambda runtime: runtime.versions.statistics.freeze(
         parse_config(choices_config()), PROJECT, MANY, runtime.embedder.embed
     ),
     "table": lambda runtime: runtime.versions.save_table(
@@ -257,7 +257,7 @@ def test_a_head_trained_before_statistics_were_frozen_goes_on_serving(make_runti
     runtime, config = make_runtime(), parse_config(choices_config())
     serve_head(runtime, "h1")
     assert runtime.versions.heads.get(PROJECT, "h1").controls["tags"].head.card.statistics == "none"
-    runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+    runtime.versions.statistics.freeze(config, PROJECT, MANY, runtime.embedder.embed)
     current = runtime.versions.get(config, PROJECT)
     assert set(current.heads) == set(current.statistics) == {"tags"}
 
@@ -270,7 +270,7 @@ def test_statistics_whose_writer_died_before_the_marker_changed_are_followed(
     before = server.versions.get(config, PROJECT).name
 
     def freeze() -> bool:
-        return runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+        return runtime.versions.statistics.freeze(config, PROJECT, MANY, runtime.embedder.embed)
 
     def broken() -> None:
         raise StoreError("The disk is full.")
@@ -303,7 +303,7 @@ def test_statistics_that_would_give_no_probabilities_are_refused(
     make_runtime: MakeRuntime, fields: dict[str, Any]
 ):
     runtime, config = make_runtime(), parse_config(choices_config())
-    runtime.versions.freeze_statistics(config, PROJECT, MANY, runtime.embedder.embed)
+    runtime.versions.statistics.freeze(config, PROJECT, MANY, runtime.embedder.embed)
     (file,) = (Path(runtime.store.uri) / "statistics" / PROJECT).iterdir()
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
     runtime.store.generation.change()

@@ -16,7 +16,7 @@ TASKS = [task(number) for number in range(30)]
 
 def scores(runtime: Runtime, *labels: str) -> torch.Tensor:
     config = parse_config(choices_config(*labels))
-    runtime.versions.freeze_statistics(config, PROJECT, TASKS, runtime.embedder.embed)
+    runtime.versions.statistics.freeze(config, PROJECT, TASKS, runtime.embedder.embed)
     version = runtime.versions.get(config, PROJECT)
     (control,) = version.config.controls
     embeddings, _ = runtime.embedder.embed([data_uri(number) for number in range(5)])
