@@ -19,7 +19,7 @@ from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from benchmarks.data import Dataset
 from benchmarks.protocol import Row
-from benchmarks.votes import Project
+from benchmarks.votes import Project, commonest_only
 
 SETS = 50
 SIZES = (3, 5, 10, 20, 40)
@@ -43,7 +43,9 @@ def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
     """Clicks with suggestions over clicks from nothing: mean and worst of the sets.
 
     Half of a project's photos are reviewed in random order, as many as a row says, and the clicks
-    are counted on the other half. Nothing reads labels of that half before.
+    are counted on the other half. Nothing reads labels of that half before. "Commonest label only"
+    is what ticking that label would cost, where more than half of the reviewed photos have it,
+    after the most reviews of these.
     """
     rows: list[Row] = []
     for photos in Photos:
@@ -51,14 +53,19 @@ def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
             if size > len(data.classes) // 2:
                 continue
             ratios: dict[int, list[float]] = {count: [] for count in REVIEWED}
+            commonest: list[float] = []
             for seed, project in projects(data, size, photos, sets):
                 for count, ratio in clicks_ratios(project, table, seed).items():
                     ratios[count].append(ratio)
+                if project.image is not None:
+                    commonest.append(commonest_ratio(project, seed))
             row: Row = {"photos": photos, "labels": size, "sets": len(ratios[0])}
             for count, values in ratios.items():
                 if values:
                     row[f"{count} reviewed: mean"] = sum(values) / len(values)
                     row[f"{count} reviewed: worst"] = max(values)
+            if commonest:
+                row["commonest label only"] = sum(commonest) / len(commonest)
             rows.append(row)
     return rows
 
@@ -99,10 +106,19 @@ def clicks_ratios(project: Dataset, table: Table, seed: int) -> dict[int, float]
                 known = project.truth[train[:count]]
                 codes = torch.where(known > 0, POSITIVE, NEGATIVE)
                 fitted = whole.fitted(train[:count], codes, table)
-                suggested[count] = whole.probabilities(fitted, test) >= fitted.thresholds
+                suggested[count] = whole.probabilities(fitted.head, test) >= fitted.thresholds
     ratios = {}
     for count, chosen in suggested.items():
         with_help, from_nothing = expected_clicks(chosen, truth)
         if from_nothing:
             ratios[count] = with_help / from_nothing
     return ratios
+
+
+def commonest_ratio(project: Dataset, seed: int) -> float:
+    """The same where only the commonest label of the most reviewed photos is ticked."""
+    train, test = project.split(seed)
+    known, truth = project.truth[train[: max(REVIEWED)]], project.truth[test]
+    ticked = commonest_only(torch.where(known > 0, POSITIVE, NEGATIVE), len(test))
+    with_help, from_nothing = expected_clicks(ticked, truth)
+    return with_help / from_nothing if from_nothing else 1.0

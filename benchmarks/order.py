@@ -12,15 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from backend.encoders.table import Row, Scores, tick_from
 from backend.vlpl import coverage
-from backend.vlpl.fitting import Aim, Fitted, Rows, Start, fit
-from backend.vlpl.head import Head, zero_shot_head
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from benchmarks import protocol
 from benchmarks.data import Dataset
-from benchmarks.protocol import SEEDS, TABLE, Scene, evaluate, spread
+from benchmarks.protocol import SEEDS, TABLE, Scene, final_map, spread
+from benchmarks.votes import Of, Project, of_scene
 
 MEASURED = (25, 50, 100, 200)
 """Numbers of reviewed photos at which a head is measured."""
@@ -64,8 +62,9 @@ def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[protocol.
     clicks: dict[str, list[float]] = {}
     for seed in seeds:
         scene = Scene.of(data, seed)
+        project = of_scene(scene, Of.PROJECT)
         for name, pick in ORDERS.items():
-            by_count, clicked = run_order(scene, pick, is_random=pick is _random)
+            by_count, clicked = run_order(scene, project, pick, is_random=pick is _random)
             for count, value in by_count.items():
                 maps.setdefault(name, {}).setdefault(count, []).append(value)
             clicks.setdefault(name, []).append(clicked)
@@ -81,11 +80,14 @@ def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[protocol.
     return rows
 
 
-def run_order(scene: Scene, pick: Pick, *, is_random: bool) -> tuple[dict[int, float], float]:
+def run_order(
+    scene: Scene, project: Project, pick: Pick, *, is_random: bool
+) -> tuple[dict[int, float], float]:
     """Review the training rows of a scene in one order.
 
     Args:
         scene: the split.
+        project: the scene as a project.
         pick: the order.
         is_random: whether it is a fair sample, on which the zero-shot probability is corrected.
 
@@ -95,51 +97,18 @@ def run_order(scene: Scene, pick: Pick, *, is_random: bool) -> tuple[dict[int, f
     """
     truth = scene.data.truth[scene.train]
     reviewed = torch.zeros(len(truth), dtype=torch.bool)
-    row, labels = _row(scene), len(scene.data.classes)
-    head = zero_shot_head(scene.card(), _width(scene), row.slope, row.offset)
-    thresholds = torch.full((labels,), tick_from(labels), dtype=torch.float64)
     maps: dict[int, float] = {}
     clicks: list[float] = []
-    while int(reviewed.sum()) < min(max(MEASURED), len(truth)):
-        p = _probabilities(scene, head)
+    while True:
+        count = int(reviewed.sum())
+        codes = torch.where(truth[reviewed] > 0, POSITIVE, NEGATIVE)
+        fitted = project.fitted(scene.train[reviewed], codes, TABLE, is_random=is_random)
+        if count in MEASURED:
+            maps[count] = final_map(scene, project.probabilities(fitted.head, scene.test))
+        if count >= min(max(MEASURED), len(truth)):
+            return maps, statistics.mean(clicks)
+        p = project.probabilities(fitted.head, scene.train).double()
         chosen = pick(scene, reviewed, p)
-        if int(reviewed.sum()) < LABELLING:
-            clicks.append(expected_clicks(p[chosen] >= thresholds, truth[chosen])[0])
+        if count < LABELLING:
+            clicks.append(expected_clicks(p[chosen] >= fitted.thresholds, truth[chosen])[0])
         reviewed[chosen] = True
-        fitted = _fitted(scene, reviewed, is_random)
-        head, thresholds = fitted.head, fitted.thresholds
-        if int(reviewed.sum()) in MEASURED:
-            maps[int(reviewed.sum())] = evaluate(scene, head)
-    return maps, statistics.mean(clicks)
-
-
-def _fitted(scene: Scene, reviewed: Tensor, is_random: bool) -> Fitted:
-    """What a training makes of the reviewed rows, as in a project."""
-    data, index = scene.data, scene.train[reviewed]
-    assert data.image is not None
-    count = len(index)
-    rows = Rows(
-        data.image[index],
-        scene.z[index],
-        torch.where(data.truth[index] > 0, POSITIVE, NEGATIVE),
-        torch.ones(count),
-        torch.zeros(count, dtype=torch.bool),
-        torch.full((count,), is_random),
-    )
-    row, labels = _row(scene), len(data.classes)
-    start = Start(row.slope, row.offset, TABLE.prior_of(Scores.STANDARDISED, labels))
-    return fit(rows, scene.card(), start, Aim(tick_from(labels)))
-
-
-def _row(scene: Scene) -> Row:
-    return TABLE.row(Scores.STANDARDISED, len(scene.data.classes))
-
-
-def _probabilities(scene: Scene, head: Head) -> Tensor:
-    assert scene.data.image is not None
-    return head.probabilities(scene.data.image[scene.train], scene.z[scene.train]).double()
-
-
-def _width(scene: Scene) -> int:
-    assert scene.data.image is not None
-    return scene.data.image.shape[1]

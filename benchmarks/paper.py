@@ -31,8 +31,8 @@ from benchmarks.protocol import (
     Scene,
     objective,
     observe,
-    preset_codes,
 )
+from benchmarks.single_positive import preset_codes
 
 METHODS = ("an", "wan", "em", "em-apl", "ll-r")
 VALIDATION = 5

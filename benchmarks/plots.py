@@ -47,12 +47,14 @@ def plot_curve(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
-def plot_bars(rows: Sequence[Mapping[str, Any]], name: str, path: Path, floor: float) -> None:
+def plot_bars(
+    rows: Sequence[Mapping[str, Any]], name: str, column: str, path: Path, floor: float
+) -> None:
     """Horizontal bars of mAP with error bars; ``floor`` draws zero-shot as a line."""
     figure, axes = plt.subplots(figsize=(6.4, 0.32 * len(rows) + 1.2))
     labels = [str(row[name]) for row in rows][::-1]
-    mean = [row["mean"] for row in rows][::-1]
-    sd = [row["sd"] for row in rows][::-1]
+    mean = [row[column]["mean"] for row in rows][::-1]
+    sd = [row[column]["sd"] for row in rows][::-1]
     colours = [ORANGE if label == "auto" else BLUE for label in labels]
     axes.barh(labels, mean, xerr=sd, color=colours, height=0.7)
     axes.axvline(floor, color="black", linewidth=1, linestyle="--")
@@ -79,4 +81,53 @@ def plot_presets(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xlabel("share of true labels found")
     axes.set_ylabel("precision")
     axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_label_sets(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Clicks on small projects over clicks from nothing: mean as a line, the worst as a mark."""
+    photos = list(dict.fromkeys(row["photos"] for row in rows))
+    figure, panels = plt.subplots(1, len(photos), figsize=(4.2 * len(photos), 4), sharey=True)
+    for axes, kind in zip(panels, photos, strict=True):
+        of_kind = [row for row in rows if row["photos"] == kind]
+        places = range(len(of_kind))
+        for reviewed, colour in ((0, GREY), (15, ORANGE), (100, BLUE)):
+            mean = [row.get(f"{reviewed} reviewed: mean") for row in of_kind]
+            worst = [row.get(f"{reviewed} reviewed: worst") for row in of_kind]
+            axes.plot(places, mean, "o-", color=colour, label=f"{reviewed} reviewed")
+            axes.plot(places, worst, "v", color=colour, alpha=0.6, markersize=5)
+        commonest = [row["commonest label only"] for row in of_kind]
+        axes.plot(places, commonest, ":", color="black", label="commonest label only")
+        axes.axhline(1.0, color="black", linewidth=1, linestyle="--")
+        axes.set_xticks(places, [str(row["labels"]) for row in of_kind])
+        axes.set_xlabel(f"labels ({kind} photos)")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("clicks over clicks from nothing")
+    panels[-1].plot([], [], "v", color=GREY, alpha=0.6, label="worst set")
+    panels[-1].legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def plot_own_photos(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """mAP and clicks by number of reviewed photos, with a bank of the whole project and without."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 4))
+    x = [max(row["reviewed"], 10) for row in rows]
+    for bank, colour in (("whole project", BLUE), ("no bank", GREY)):
+        left.plot(x, [row[f"mAP, {bank}"]["mean"] for row in rows], "o-", color=colour, label=bank)
+        clicks = [row[f"clicks, {bank}"] for row in rows]
+        right.plot(x, clicks, "o-", color=colour, label=f"suggestions, {bank}")
+    for column, style in (("clicks, commonest label only", ":"), ("clicks from nothing", "--")):
+        clicks = [row[column] for row in rows]
+        label = column.removeprefix("clicks, ")
+        right.plot(x, clicks, style, color="black", linewidth=1, label=label)
+    left.set_ylabel("mAP on the other half, %")
+    right.set_ylabel("clicks an image")
+    right.set_ylim(bottom=0)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xticks(x, [str(row["reviewed"]) for row in rows], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel("reviewed photos")
+        axes.legend(frameon=False, fontsize=8)
+        axes.grid(alpha=0.3)
     _save(figure, path)

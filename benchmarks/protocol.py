@@ -230,7 +230,7 @@ def pseudo_label_presets(data: Dataset, seeds: Sequence[int], reviewed: int | No
         rule = pseudo_labels.fit_threshold(scene.z[scene.train[:count]], codes)
         truth = data.truth[scene.test]
         for preset in (PAPER, RELEASED, Preset("fitted", Score.Z, rule)):
-            scores = _scores(scene, scene.test, preset)
+            scores = preset_scores(scene, scene.test, preset)
             pseudo = pseudo_labels.assign(scores, torch.zeros_like(truth), preset.rule)
             results.setdefault(preset.name, []).append(vars(quality(pseudo, truth)))
     return [
@@ -247,7 +247,7 @@ def pseudo_label_presets(data: Dataset, seeds: Sequence[int], reviewed: int | No
     ]
 
 
-def _scores(scene: Scene, rows: Tensor, preset: Preset) -> Tensor:
+def preset_scores(scene: Scene, rows: Tensor, preset: Preset) -> Tensor:
     """The scores (n, C) of these rows that the preset's threshold is compared with."""
     if preset.score == Score.SOFTMAX:
         return softmax_scores(scene.data.whole[rows])
@@ -310,52 +310,3 @@ def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
             | {name: spread(part) for name, part in zip(names, columns, strict=True)}
         )
     return rows
-
-
-def preset_codes(scene: Scene, reviewed: int, preset: Preset) -> Tensor:
-    """Label codes (n_train, C): one positive per photo, some rows reviewed, and pseudo-labels."""
-    codes = observe(scene, reviewed, single=True)
-    return pseudo_labels.assign(_scores(scene, scene.train, preset), codes, preset.rule)
-
-
-def fitted_codes(scene: Scene, reviewed: int) -> Tensor:
-    """The same with a rule that is fitted on the reviewed rows."""
-    codes = observe(scene, reviewed, single=True)
-    z = scene.z[scene.train]
-    rule = pseudo_labels.fit_threshold(z[:reviewed], codes[:reviewed])
-    return pseudo_labels.assign(z, codes, rule)
-
-
-def single_positive(data: Dataset, reviewed: int, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """One random positive per training photo: every objective, and `auto` if rows are reviewed."""
-    scenes = [Scene.of(data, seed) for seed in seeds]
-    observed = partial(observe, reviewed=reviewed, single=True)
-    fitted = partial(fitted_codes, reviewed=reviewed)
-    vlpl = partial(_fixed, name="vlpl")
-    trials: list[tuple[str, Callable[[Scene], Tensor], Callable[[Scene, Tensor], Head]]] = [
-        (goal.name, observed, partial(_fixed, name=goal.name))
-        for goal in OBJECTIVES
-        if goal.name != "vlpl" and (reviewed or not goal.reviewed_only)
-    ]
-    trials += [
-        (f"vlpl, {preset.name}", partial(preset_codes, reviewed=reviewed, preset=preset), vlpl)
-        for preset in (PAPER, RELEASED)
-    ]
-    if reviewed:
-        trials += [("vlpl, fitted", fitted, vlpl), ("auto", fitted, head_of)]
-    rows = []
-    for name, labelled, make in trials:
-        values, picked = [], []
-        for scene in scenes:
-            head = make(scene, labelled(scene))
-            values.append(evaluate(scene, head))
-            picked.append(head.card.objective)
-        row: Row = {"objective": name, "reviewed": reviewed, **spread(values)}
-        if name == "auto":
-            row["picked"] = picked
-        rows.append(row)
-    return rows
-
-
-def _fixed(scene: Scene, codes: Tensor, name: str) -> Head:
-    return training.fit(training_of(scene, codes), scene.card(), objective(name))

@@ -28,7 +28,9 @@ from backend.settings import Settings
 from benchmarks import order, paper, plots, protocol, report, votes
 from benchmarks.data import Dataset, load_folder, load_scores
 from benchmarks.label_sets import SETS, label_sets
+from benchmarks.single_positive import WITH, single_positive
 from benchmarks.suggestions import suggestion_quality
+from benchmarks.unreadable import unreadable_labels
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- tables: written by benchmarks/spml.py -->", "<!-- end of tables -->"
@@ -129,7 +131,8 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "Small projects, coco-dev",
             f"{SETS} random label sets of each size, each as if it were a project: clicks with "
             "suggestions divided by clicks from nothing, on photos that are not reviewed. Photos: "
-            "all, or its own, which have one of its labels at least.",
+            "all, or its own, which have one of its labels at least. Commonest label only: after "
+            "the most reviews, ticking nothing but the label that most of them have, if one has.",
             lambda: label_sets(photos, OFFLINE),
         ),
         _timed(
@@ -169,7 +172,7 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "difference to random order, seed by seed; and the clicks that a photo takes while the "
             f"first {order.LABELLING} are labelled. After each 25 photos a head is trained on all "
             "that are reviewed, as in a project without blind and audit tasks. Coverage is what "
-            f"the tab `next 25` offers. {half}",
+            f"the tab `next 25` offers. All photos vote. {half}",
             lambda: order.review_orders(photos),
         ),
         _timed(
@@ -178,19 +181,26 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "project does it: nothing, a correction, or a head. A bank adds the votes of "
             "similar photos and the classifier of regions. With the whole project in the "
             "bank, nobody has labelled the test photos, but they are there; with the training "
-            "half in it, they are like photos that are uploaded later. "
-            f"{half}",
+            "half in it, they are like photos that are uploaded later. Commonest label only: "
+            f"ticking nothing but the label that most of the reviewed photos have. {half}",
             lambda: votes.learning_curve(photos),
         ),
         _timed(
+            "Labels that the encoder cannot read, coco-dev",
+            "As if it could read none of the 80: their score is 0, and only what was reviewed and "
+            f"the votes of similar photos tell anything. {half}",
+            lambda: unreadable_labels(photos),
+        ),
+        _timed(
             "One positive per photo, nothing reviewed, coco-dev",
-            f"Default penalty, paper's constants. {half}",
-            lambda: protocol.single_positive(photos, 0),
+            f"Default penalty, paper's constants; alone, and with all photos as a bank. {half}",
+            lambda: single_positive(photos, 0),
         ),
         _timed(
             "One positive per photo and 100 reviewed photos, coco-dev",
-            f"`auto` cross-validates on the reviewed photos and trains on all. {half}",
-            lambda: protocol.single_positive(photos, 100),
+            "`auto` cross-validates on the reviewed photos and trains on all; alone, and with all "
+            f"photos as a bank. {half}",
+            lambda: single_positive(photos, 100),
         ),
         _timed(
             "What an annotator sees, coco-dev",
@@ -207,18 +217,22 @@ def write(sections: list[Section]) -> None:
     """Put tables and plots into docs/."""
     images = ROOT / "docs" / "img"
     by_title = {title: rows for title, _, rows in sections}
-    curve = by_title["Learning curve, coco-dev"]
-    floor = curve[0]["anchored"]["mean"]
-    plots.plot_curve(curve, images / "benchmark-curve.png")
-    single = by_title["One positive per photo and 100 reviewed photos, coco-dev"]
-    plots.plot_bars(single, "objective", images / "benchmark-single-positive.png", floor)
-    presets = by_title["Pseudo-labels, VOC2012"]
-    plots.plot_presets(presets, images / "benchmark-pseudo-labels.png")
-    pictures = {
-        "Learning curve, coco-dev": "benchmark-curve.png",
-        "One positive per photo and 100 reviewed photos, coco-dev": "benchmark-single-positive.png",
-        "Pseudo-labels, VOC2012": "benchmark-pseudo-labels.png",
-    }
+    pictures: dict[str, str] = {}
+
+    def draw(title: str, name: str, plot: Callable[[list[protocol.Row], Path], None]) -> None:
+        pictures[title] = f"benchmark-{name}.png"
+        plot(by_title[title], images / pictures[title])
+
+    floor = by_title["Learning curve, coco-dev"][0]["anchored"]["mean"]
+    draw("Learning curve, coco-dev", "curve", plots.plot_curve)
+    draw("Pseudo-labels, VOC2012", "pseudo-labels", plots.plot_presets)
+    draw("Small projects, coco-dev", "label-sets", plots.plot_label_sets)
+    draw("What a project gains from its own photos, coco-dev", "own-photos", plots.plot_own_photos)
+    draw(
+        "One positive per photo and 100 reviewed photos, coco-dev",
+        "single-positive",
+        lambda rows, path: plots.plot_bars(rows, "objective", WITH, path, floor),
+    )
     parts = []
     for title, note, rows in sections:
         part = f"## {title}\n\n{note}\n\n{report.table(rows)}"

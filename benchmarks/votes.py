@@ -16,19 +16,13 @@ import torch
 from torch import Tensor
 
 from backend.encoders.table import Scores, Table, tick_from
+from backend.inference.model_version import UNREADABLE_STRENGTH
 from backend.vlpl import region_classifier
-from backend.vlpl.fitting import (
-    HEAD_FROM,
-    POSITIVES_FROM,
-    Aim,
-    Rows,
-    Start,
-    fit,
-    fit_correction,
-)
+from backend.vlpl.fitting import Aim, Rows, Start, fit, fit_correction
 from backend.vlpl.head import Card, Head, zero_shot_head
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.neighbours import Bank, Votes
+from backend.vlpl.objectives import POSITIVE
 from benchmarks.data import Dataset
 from benchmarks.protocol import CURVE, SEEDS, TABLE, Row, Scene, final_map, observe, spread
 
@@ -72,46 +66,60 @@ class Project:
         if regions is not None and labels is not None and len(bank) >= region_classifier.FROM:
             classifier = region_classifier.fit(data.image[bank], regions[bank], labels)
             z = classifier.added(z, data.image, regions)
-        frozen = Bank(data.image[bank])
-        strength = torch.full((z.shape[1],), frozen.strength, dtype=torch.float64)
-        neighbours = frozen.neighbours(data.image)
-        return cls(data, z, Votes(neighbours, data.image[bank], z[bank], strength))
+        return cls(data, z, _votes(data.image, z, bank, Bank(data.image[bank]).strength))
+
+    @classmethod
+    def of_unreadable_labels(cls, data: Dataset, bank: Tensor) -> Project:
+        """The same where the encoder can read none of the labels: their scores are 0."""
+        assert data.image is not None
+        z = torch.zeros(data.truth.shape)
+        return cls(data, z, _votes(data.image, z, bank, UNREADABLE_STRENGTH))
 
     @property
     def scores(self) -> Scores:
         """Which row of the table they take."""
         return Scores.STANDARDISED if self.votes is None else Scores.VOTED
 
-    def rows(self, images: Tensor, codes: Tensor) -> Rows:
-        """Rows of a training on these images (indices), all of them reviewed in random order."""
+    def rows(self, images: Tensor, codes: Tensor, *, is_random: bool = True) -> Rows:
+        """Rows of a training on these images (indices).
+
+        Args:
+            images: (n,) indices.
+            codes: (n, C) what is known of them, see `objectives`.
+            is_random: whether they were reviewed in random order.
+        """
         assert self.data.image is not None
         some = torch.ones(len(images), dtype=torch.bool)
         votes = None if self.votes is None else self.votes.of(images)
-        image = self.data.image[images]
-        return Rows(image, self.z[images], codes, some.float(), ~some, some, votes)
+        image, random = self.data.image[images], some if is_random else ~some
+        return Rows(image, self.z[images], codes, some.float(), ~some, random, votes)
 
-    def fitted(self, images: Tensor, codes: Tensor, table: Table) -> Suggesting:
-        """What a project makes of these reviews: nothing, a correction, or a head."""
-        assert self.data.image is not None
+    def fitted(
+        self, images: Tensor, codes: Tensor, table: Table, *, is_random: bool = True
+    ) -> Suggesting:
+        """What a project makes of these reviews: nothing, a correction, or a head; see `rows`."""
         count = len(self.data.classes)
         card, aim = Card(self.data.classes, self.data.encoder, ""), Aim(tick_from(count))
-        positives = int((codes > 0).sum())
-        made = None
-        if len(images) >= HEAD_FROM and positives >= POSITIVES_FROM:
-            made = fit(self.rows(images, codes), card, _start(table, Scores.STANDARDISED), aim)
-        elif len(images):
-            made = fit_correction(self.rows(images, codes), card, _start(table, self.scores), aim)
-        if made is None:
-            row = table.row(self.scores, count)
-            head = zero_shot_head(card, self.data.image.shape[1], row.slope, row.offset)
-            thresholds = torch.full((count,), aim.threshold, dtype=torch.float64)
-            return Suggesting(head, thresholds)
-        return Suggesting(made.head, made.thresholds)
+        rows = self.rows(images, codes, is_random=is_random)
+        if rows.suffice_for_head(len(images)):
+            made = fit(rows, card, _start(table, Scores.STANDARDISED), aim)
+            return Suggesting(made.head, made.thresholds)
+        corrected = fit_correction(rows, card, _start(table, self.scores), aim)
+        if corrected is not None:
+            return Suggesting(corrected.head, corrected.thresholds)
+        row = table.row(self.scores, count)
+        head = zero_shot_head(card, rows.image.shape[1], row.slope, row.offset)
+        return Suggesting(head, torch.full((count,), aim.threshold, dtype=torch.float64))
 
-    def probabilities(self, fitted: Suggesting, images: Tensor) -> Tensor:
-        """Probabilities (n, C) of these images (indices)."""
+    def probabilities(self, head: Head, images: Tensor) -> Tensor:
+        """Probabilities (n, C) of these images (indices) by a head, after the votes."""
         rows = self.rows(images, torch.zeros_like(self.z[images], dtype=torch.int64))
-        return rows.probabilities(fitted.head, torch.ones(len(images), dtype=torch.bool))
+        return rows.probabilities(head, torch.ones(len(images), dtype=torch.bool))
+
+
+def _votes(image: Tensor, z: Tensor, bank: Tensor, strength: float) -> Votes:
+    per_label = torch.full((z.shape[1],), strength, dtype=torch.float64)
+    return Votes(Bank(image[bank]).neighbours(image), image[bank], z[bank], per_label)
 
 
 def _start(table: Table, scores: Scores) -> Start:
@@ -139,17 +147,41 @@ def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
             ]
             row[f"mAP, {bank}"] = spread([one[0] for one in measured])
             row[f"clicks, {bank}"] = sum(one[1] for one in measured) / len(measured)
+        row["clicks, commonest label only"] = sum(
+            _commonest_clicks(scene, count) for scene in scenes
+        ) / len(scenes)
         row["clicks from nothing"] = sum(_nothing(scene) for scene in scenes) / len(scenes)
         rows.append(row)
     return rows
 
 
+def commonest_only(codes: Tensor, images: int) -> Tensor:
+    """Ticking nothing but the commonest label, if most of the reviewed images have it.
+
+    Args:
+        codes: (n, C) of the reviewed images.
+        images: number N of other images.
+
+    Returns:
+        (N, C) boolean.
+    """
+    ticked = torch.zeros((images, codes.shape[1]), dtype=torch.bool)
+    positives = (codes == POSITIVE).sum(0)
+    ticked[:, positives.argmax()] = 2 * int(positives.max()) > len(codes)
+    return ticked
+
+
 def _measured(scene: Scene, project: Project, count: int) -> tuple[float, float]:
     codes = observe(scene, count, single=False)[:count]
     fitted = project.fitted(scene.train[:count], codes, TABLE)
-    p = project.probabilities(fitted, scene.test)
+    p = project.probabilities(fitted.head, scene.test)
     clicks, _ = expected_clicks(p >= fitted.thresholds, scene.data.truth[scene.test])
     return final_map(scene, p), clicks
+
+
+def _commonest_clicks(scene: Scene, count: int) -> float:
+    ticked = commonest_only(observe(scene, count, single=False)[:count], len(scene.test))
+    return expected_clicks(ticked, scene.data.truth[scene.test])[0]
 
 
 def _nothing(scene: Scene) -> float:

@@ -102,9 +102,9 @@ def _drawn(
 def _texts(version: ModelVersion, control: Control) -> LabelVectors:
     """The labels' texts; of length 0 for those that the encoder cannot read."""
     labels = version.label_embeddings.of(control.labels)
-    mute = list(version.mute(control))
+    unreadable = list(version.unreadable(control))
     weights, norms = labels.weights.clone(), labels.norms.clone()
-    weights[mute], norms[mute] = 0.0, 0.0
+    weights[unreadable], norms[unreadable] = 0.0, 0.0
     return LabelVectors(weights, norms)
 
 

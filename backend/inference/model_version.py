@@ -30,7 +30,7 @@ from backend.vlpl.head import Card, zero_shot_head
 from backend.vlpl.neighbours import Votes
 from backend.vlpl.zero_shot import Statistics
 
-MUTE_STRENGTH = 1.0
+UNREADABLE_STRENGTH = 1.0
 """Strength of the votes on a label that the encoder cannot read, see `neighbours`."""
 ZERO_SHOT_SOURCE = "zero-shot, not calibrated yet"
 """`ModelVersion.source` of a version without heads."""
@@ -82,7 +82,7 @@ class ModelVersion:
     _limits: dict[str, tuple[list[float], frozenset[int]]] = field(
         default_factory=dict, init=False, repr=False
     )
-    _mute: dict[str, frozenset[int]] = field(default_factory=dict, init=False, repr=False)
+    _unreadable: dict[str, frozenset[int]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def encoder(self) -> Encoder:
@@ -148,7 +148,7 @@ class ModelVersion:
         strength = torch.full((len(control.labels),), bank.bank.strength, dtype=torch.float64)
         if bank.bank.strength:
             # Of a label without a text, similar images tell relatively more.
-            strength[list(self.mute(control))] = MUTE_STRENGTH
+            strength[list(self.unreadable(control))] = UNREADABLE_STRENGTH
         return strength
 
     def fused(
@@ -158,10 +158,10 @@ class ModelVersion:
 
         The cosines of labels that the encoder cannot read mean nothing: their score is 0.
         """
-        statistics, mute = self.statistics.get(control.name), self.mute(control)
-        if not mute:
+        statistics, unreadable = self.statistics.get(control.name), self.unreadable(control)
+        if not unreadable:
             return zero_shot.fuse(whole, best, statistics, self.table.spread)
-        read = [place for place in range(whole.shape[1]) if place not in mute]
+        read = [place for place in range(whole.shape[1]) if place not in unreadable]
         z = torch.zeros(whole.shape)
         z[:, read] = zero_shot.fuse(
             whole[:, read],
@@ -223,26 +223,26 @@ class ModelVersion:
             thresholds = [self.threshold] * len(thresholds)
         if control.threshold is not None:
             thresholds = [control.threshold] * len(thresholds)
-        for place in self.unreadable(control):
+        for place in self.unlearned(control):
             thresholds[place] = NEVER
         return [
             default if label.threshold is None else label.threshold
             for label, default in zip(control.labels, thresholds, strict=True)
         ]
 
-    def unreadable(self, control: Control) -> frozenset[int]:
+    def unlearned(self, control: Control) -> frozenset[int]:
         """Places of the labels that the encoder cannot read, and that the head has not learned."""
         learned = self.learned.get(control.name, ())
         return frozenset(
-            place for place in self.mute(control) if control.labels[place].key not in learned
+            place for place in self.unreadable(control) if control.labels[place].key not in learned
         )
 
-    def mute(self, control: Control) -> frozenset[int]:
+    def unreadable(self, control: Control) -> frozenset[int]:
         """Places of the labels that the encoder cannot read, learned or not.
 
         For controls of ``config`` they are computed once.
         """
-        known = self._mute.get(control.name) if self._is_own(control) else None
+        known = self._unreadable.get(control.name) if self._is_own(control) else None
         if known is None:
             known = frozenset(
                 place
@@ -250,15 +250,15 @@ class ModelVersion:
                 if is_unreadable(self.encoder, label)
             )
             if self._is_own(control):
-                self._mute[control.name] = known
+                self._unreadable[control.name] = known
         return known
 
     def limits(self, control: Control) -> tuple[list[float], frozenset[int]]:
-        """`thresholds` and `unreadable`; for controls of ``config`` they are computed once."""
+        """`thresholds` and `unlearned`; for controls of ``config`` they are computed once."""
         if not self._is_own(control):
-            return self.thresholds(control), self.unreadable(control)
+            return self.thresholds(control), self.unlearned(control)
         if control.name not in self._limits:
-            self._limits[control.name] = self.thresholds(control), self.unreadable(control)
+            self._limits[control.name] = self.thresholds(control), self.unlearned(control)
         return self._limits[control.name]
 
     def scores(self, control: Control) -> Scores:

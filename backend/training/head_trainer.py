@@ -343,10 +343,9 @@ def _fitted(
         start: the zero-shot probability, by whether it is of scores after the votes.
         aim: what the thresholds should reach.
     """
-    positives = int((rows.labels == POSITIVE).sum())
-    if reviewed < HEAD_FROM or positives < POSITIVES_FROM or bool(rows.judged.all()):
-        return fit_correction(rows, card, start(True), aim)
-    return fit(rows, card, start(False), aim)
+    if rows.suffice_for_head(reviewed):
+        return fit(rows, card, start(False), aim)
+    return fit_correction(rows, card, start(True), aim)
 
 
 def _with_heads(version: ModelVersion, controls: Mapping[str, FittedControl]) -> ModelVersion:

@@ -80,6 +80,16 @@ class Rows:
         """(N,) boolean: a person reviewed the whole image."""
         return reviewed_rows(self.labels)
 
+    def suffice_for_head(self, reviewed: int) -> bool:
+        """Whether a head is to be trained on them, rather than slope and offset corrected.
+
+        Args:
+            reviewed: how many of them people reviewed, in whole or in part.
+        """
+        positives = int((self.labels == POSITIVE).sum())
+        enough = reviewed >= HEAD_FROM and positives >= POSITIVES_FROM
+        return enough and not bool(self.judged.all())
+
     @property
     def audited(self) -> Tensor:
         """(N,) boolean: judged rows with a known label; a person looked at the whole image."""

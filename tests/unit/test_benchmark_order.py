@@ -12,6 +12,7 @@ from benchmarks import order, report
 from benchmarks.data import Dataset
 from benchmarks.order import ORDERS, review_orders, run_order
 from benchmarks.protocol import Scene
+from benchmarks.votes import Of, of_scene
 
 
 @pytest.fixture
@@ -36,11 +37,10 @@ def test_the_test_labels_choose_no_photo(data: Dataset, name: str) -> None:
         picked.append(rows.tolist())
         return rows
 
-    maps, clicks = run_order(Scene.of(data, 3), pick, is_random=False)
+    scene, other = Scene.of(data, 3), Scene.of(replace(data, truth=shuffled), 3)
+    maps, clicks = run_order(scene, of_scene(scene, Of.PROJECT), pick, is_random=False)
     first, picked = picked, []
-    others, same_clicks = run_order(
-        Scene.of(replace(data, truth=shuffled), 3), pick, is_random=False
-    )
+    others, same_clicks = run_order(other, of_scene(other, Of.PROJECT), pick, is_random=False)
     assert first == picked
     assert clicks == same_clicks
     assert maps != others
@@ -55,7 +55,8 @@ def test_no_photo_is_reviewed_twice_and_all_are_in_the_end(data: Dataset, name: 
         seen.extend(rows.tolist())
         return rows
 
-    maps, _ = run_order(Scene.of(data, 0), pick, is_random=False)
+    scene = Scene.of(data, 0)
+    maps, _ = run_order(scene, of_scene(scene, Of.PROJECT), pick, is_random=False)
     assert sorted(seen) == list(range(80))
     assert [*maps] == [25, 50]
 

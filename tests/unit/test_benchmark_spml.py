@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from backend.vlpl import pseudo_labels
-from benchmarks import paper, protocol, report, zero_shot_table
+from benchmarks import paper, protocol, report, single_positive, zero_shot_table
 from benchmarks.data import Dataset
 
 
@@ -26,7 +26,7 @@ def _dataset() -> Dataset:
 def _artifacts(data: Dataset, seed: int) -> list[object]:
     scene = protocol.Scene.of(data, seed)
     full = protocol.observe(scene, 60, single=False)
-    single = protocol.fitted_codes(scene, 30)
+    single = single_positive.fitted_codes(scene, 30)
     fitted = pseudo_labels.fit_threshold(scene.z[scene.train], full)
     return [
         protocol.head_of(scene, full).to_bytes(),

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from backend.vlpl import region_classifier, zero_shot
-from benchmarks import label_sets, votes
+from benchmarks import label_sets, single_positive, unreadable, votes
 from benchmarks.data import Dataset
 from benchmarks.label_sets import Photos
 from benchmarks.protocol import TABLE, Scene, observe
+from benchmarks.single_positive import WITH, WITHOUT
 from benchmarks.votes import Of
 
 COUNT, DIM, LABELS = 240, 24, 6
@@ -54,7 +55,7 @@ def test_permuting_the_test_labels_leaves_every_project_identical(
             codes = observe(scene, count, single=False)[:count]
             fitted = project.fitted(scene.train[:count], codes, TABLE)
             found += [fitted.head.to_bytes(), fitted.thresholds.tolist()]
-            found.append(project.probabilities(fitted, test).tolist())
+            found.append(project.probabilities(fitted.head, test).tolist())
         return found
 
     assert made(data) == made(replace(data, truth=shuffled))
@@ -67,7 +68,7 @@ def test_a_bank_changes_scores_and_a_bank_of_the_project_more_than_half_of_it():
     for bank in Of:
         project = votes.of_scene(scene, bank)
         fitted = project.fitted(scene.train[:60], codes, TABLE)
-        probabilities[bank] = project.probabilities(fitted, scene.test)
+        probabilities[bank] = project.probabilities(fitted.head, scene.test)
     assert not torch.equal(probabilities[Of.NOBODY], probabilities[Of.HALF])
     assert not torch.equal(probabilities[Of.HALF], probabilities[Of.PROJECT])
 
@@ -92,3 +93,26 @@ def test_clicks_of_a_small_project_are_those_of_photos_that_were_not_reviewed():
     later[train[100:]] = 0
     assert label_sets.clicks_ratios(replace(data, truth=later), TABLE, seed=1) == ratios
     assert set(label_sets.clicks_ratios(replace(data, image=None), TABLE, seed=1)) == {0}
+
+
+def test_of_the_reviewed_photos_labels_only_one_that_most_have_is_ticked():
+    codes = torch.tensor([[1, 1, -1], [-1, 1, -1], [-1, -1, 1]])
+    assert votes.commonest_only(codes, 4).tolist() == [[False, True, False]] * 4
+    assert not bool(votes.commonest_only(codes[1:], 4).any())
+    assert not bool(votes.commonest_only(codes[:0], 4).any())
+
+
+def test_unreadable_labels_are_learned_from_images_alone():
+    data = toy()
+    assert data.image is not None
+    project = votes.Project.of_unreadable_labels(data, torch.arange(COUNT))
+    assert not bool(project.z.any())
+    rows = unreadable.unreadable_labels(data, seeds=(0,))
+    few, many = rows[0], rows[-1]
+    assert many["mAP, unreadable"]["mean"] > few["mAP, unreadable"]["mean"] + 5
+
+
+def test_every_objective_is_measured_with_votes_and_without():
+    rows = single_positive.single_positive(toy(), 30, seeds=(0,))
+    assert {row["objective"] for row in rows} >= {"an", "vlpl, fitted", "auto"}
+    assert all(row[WITH] != row[WITHOUT] for row in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from backend.inference.model_version import MUTE_STRENGTH
+from backend.inference.model_version import UNREADABLE_STRENGTH
 from backend.labels.config import parse_config
 from backend.runtime import Runtime
 from tests.support.builders import choices_config, data_uri, task
@@ -41,7 +41,7 @@ def test_a_prompt_gives_such_a_label_a_score(make_runtime: MakeRuntime):
     prompted = choices_config("cat", "犬").replace('"犬"', '"犬" model_prompt="a dog"')
     version = runtime.versions.get(parse_config(prompted), PROJECT)
     (control,) = version.config.controls
-    assert not version.mute(control)
+    assert not version.unreadable(control)
 
 
 def test_similar_images_tell_relatively_more_of_them(make_runtime: MakeRuntime):
@@ -49,4 +49,4 @@ def test_similar_images_tell_relatively_more_of_them(make_runtime: MakeRuntime):
     config = parse_config(choices_config("cat", "犬"))
     version = runtime.versions.get(config, PROJECT)
     (control,) = version.config.controls
-    assert version.mute(control) == {1} and MUTE_STRENGTH == 1.0
+    assert version.unreadable(control) == {1} and UNREADABLE_STRENGTH == 1.0
