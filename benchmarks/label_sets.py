@@ -13,7 +13,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from backend.encoders.table import Scores, Table, tick_from
+from backend.encoders.table import Scores, Table
 from backend.vlpl import zero_shot
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
@@ -98,7 +98,7 @@ def clicks_ratios(project: Dataset, table: Table, seed: int) -> dict[int, float]
     if project.image is None:
         row = table.row(Scores.STANDARDISED, len(project.classes))
         p = zero_shot.probabilities(z[test], row.slope, row.offset)
-        suggested[0] = p >= tick_from(len(project.classes))
+        suggested[0] = p >= table.tick_from(len(project.classes))
     else:
         whole = Project.of(project, z, torch.arange(len(z)))
         for count in REVIEWED:

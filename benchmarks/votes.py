@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from backend.encoders.table import Scores, Table, tick_from
+from backend.encoders.table import Scores, Table
 from backend.inference.model_version import UNREADABLE_STRENGTH
 from backend.vlpl import region_classifier
 from backend.vlpl.fitting import Aim, Rows, Start, fit, fit_correction
@@ -99,7 +99,7 @@ class Project:
     ) -> Suggesting:
         """What a project makes of these reviews: nothing, a correction, or a head; see `rows`."""
         count = len(self.data.classes)
-        card, aim = Card(self.data.classes, self.data.encoder, ""), Aim(tick_from(count))
+        card, aim = Card(self.data.classes, self.data.encoder, ""), Aim(table.tick_from(count))
         rows = self.rows(images, codes, is_random=is_random)
         if rows.suffice_for_head(len(images)):
             made = fit(rows, card, _start(table, Scores.STANDARDISED), aim)

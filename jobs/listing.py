@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import Any
 
+from backend.inference.embedder import Embedder
 from backend.inference.task_images import image_of, task_data
 from backend.labels.config import LabelConfig
 from backend.labelstudio.client import LabelStudioClient
@@ -16,8 +17,9 @@ from jobs.run import Scope
 AHEAD = 16
 """Shards that may be listed before the first of them is processed."""
 Task = dict[str, Any]
-"""``id``, ``data``, ``images`` (the addresses of its images as they stand in the data), and
-``annotated`` (whether it has an annotation)."""
+"""``id``, ``data``, ``images`` (the addresses of its images as they stand in the data),
+``annotated`` (whether it has an annotation), and ``only_scored`` (whether it gets no prediction:
+its scores are kept if its images are stored)."""
 
 
 def tasks_in_scope(
@@ -27,10 +29,11 @@ def tasks_in_scope(
     config: LabelConfig,
     left_out: Collection[int],
     *,
+    scored: Collection[int],
     known_field: str = "",
     after: int = 0,
 ) -> Iterator[Task]:
-    """The tasks that a run is about.
+    """The tasks that a run is about, and those of the project whose scores are not kept yet.
 
     Args:
         studio: the Label Studio.
@@ -38,7 +41,8 @@ def tasks_in_scope(
         scope: `Scope.UNLABELLED` leaves out tasks with an annotation; `Scope.MISSING` those of
             them that have a prediction of any version, because that is what their annotator saw.
         config: decides which fields of a task's data are kept.
-        left_out: ids of tasks to skip.
+        left_out: ids of tasks that need no prediction.
+        scored: ids of tasks whose scores are kept.
         known_field: the field with labels known beforehand, which is kept too.
         after: only tasks with a higher id.
     """
@@ -49,10 +53,11 @@ def tasks_in_scope(
     kept = fields | {field.split(".")[0] for field in fields}
     for task in studio.tasks.iterate(project, after=after):
         number = int(task["id"])
-        if number in left_out:
-            continue
         keeps_prediction = scope == Scope.MISSING and task["total_predictions"]
-        if task["total_annotations"] and (scope == Scope.UNLABELLED or keeps_prediction):
+        only_scored = number in left_out or bool(
+            task["total_annotations"] and (scope == Scope.UNLABELLED or keeps_prediction)
+        )
+        if only_scored and number in scored:
             continue
         images = (image_of(control, task) for control in config.controls)
         yield {
@@ -60,6 +65,7 @@ def tasks_in_scope(
             "data": {name: value for name, value in task_data(task).items() if name in kept},
             "images": sorted({value for value in images if value is not None}),
             "annotated": bool(task["total_annotations"]),
+            "only_scored": only_scored,
         }
 
 
@@ -98,10 +104,23 @@ def prefetched(parts: Iterable[list[Task]]) -> Generator[list[Task]]:
         done.set()
 
 
-def tasks_by_image(tasks: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
-    """Image address -> ids of the tasks that have it."""
+def to_predict(tasks: Sequence[Task]) -> list[Task]:
+    """Those that are to have a prediction."""
+    # A run that an older release began knows no others.
+    return [task for task in tasks if not task.get("only_scored")]
+
+
+def tasks_by_image(tasks: Sequence[Task]) -> dict[str, list[int]]:
+    """Image address -> ids of the tasks that have it, and are to have a prediction."""
     tasks_of: dict[str, list[int]] = {}
-    for task in tasks:
+    for task in to_predict(tasks):
         for value in task["images"]:
             tasks_of.setdefault(value, []).append(int(task["id"]))
     return tasks_of
+
+
+def image_links(embedder: Embedder, tasks: Sequence[Task]) -> list[tuple[int, str]]:
+    """Task id and the image's address in the store, of all images of these tasks."""
+    return [
+        (int(task["id"]), embedder.address(value)) for task in tasks for value in task["images"]
+    ]

@@ -22,12 +22,21 @@ from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
 from backend.storage.region_codes import present_id
+from backend.storage.score_files import ScoreFiles
 from backend.storage.tables import chunks
-from jobs.listing import Task, prefetched, tasks_by_image, tasks_in_scope
+from jobs.listing import (
+    Task,
+    image_links,
+    prefetched,
+    tasks_by_image,
+    tasks_in_scope,
+    to_predict,
+)
 from jobs.publish import require_labels_of
 from jobs.run import ENDED, Run, RunState, Scope, Shard
 from jobs.run_files import RunFiles
 from jobs.run_log import RunLog
+from jobs.score_keeping import scores_of
 from jobs.shutdown import stop_requested
 
 OUTAGE_REASONS = frozenset(
@@ -77,6 +86,7 @@ def list_shards(
     current = runtime.versions.get(config, key, run.head or None)
     version = run.planned_version or current.name
     skipped = set() if run.scope == Scope.ALL else predicted(studio, run.project, version)
+    scored = ScoreFiles(runtime.store).tasks(key, version)
     runs.note(
         run.id,
         config=config.digest,
@@ -95,6 +105,7 @@ def list_shards(
         run.scope,
         config,
         skipped,
+        scored=scored,
         known_field=current.known_field,
         after=files.tasks(number - 1)[-1]["id"] if before else 0,
     )
@@ -102,8 +113,9 @@ def list_shards(
         if stop_requested() or runs.state(run.id) != RunState.LISTING:
             raise StoppedError
         files.write_tasks(number, shard)
-        runs.add_shard(run.id, Shard(number=number, tasks=len(shard)))
-        listed += len(shard)
+        count = len(to_predict(shard))
+        runs.add_shard(run.id, Shard(number=number, tasks=count))
+        listed += count
         runs.note(run.id, listed=listed)
         yield number, shard
         number += 1
@@ -142,17 +154,15 @@ def embed_shard(
     require_same_encoder(runtime, run)
     embedder = runtime.embedder
     tasks = files.tasks(number)
-    images = tasks_by_image(tasks)
-    runtime.prediction_log.link_images(
-        run.key, ((task, embedder.address(value)) for value in images for task in images[value])
-    )
+    images, count = tasks_by_image(tasks), len(to_predict(tasks))
+    runtime.prediction_log.link_images(run.key, image_links(embedder, tasks))
     recorded = next((shard for shard in runs.shards(run.id) if shard.number == number), None)
     before = recorded.embedded if recorded is not None else 0
 
     def step(cached: int, done: int, failed: int) -> None:
         now = Shard(
             number=number,
-            tasks=len(tasks),
+            tasks=count,
             embedded=before + done,
             cached=max(0, cached - before),
             failed=failed,
@@ -184,7 +194,7 @@ def embed_shard(
     cached = max(0, filled.cached - before)
     now = Shard(
         number=number,
-        tasks=len(tasks),
+        tasks=count,
         embedded=len(images) - len(failures) - cached,
         cached=cached,
         failed=len(failures),
@@ -203,11 +213,12 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
     Then only the import is left when the last shard is done.
     """
     config, tasks, versions = files.config(), files.tasks(number), runtime.versions
-    if number == 0 and len(tasks) >= STATISTICS_UP_TO:
+    listed = to_predict(tasks)
+    if number == 0 and len(listed) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.
-        versions.statistics.freeze(config, run.key, tasks, runtime.embedder.stored)
+        versions.statistics.freeze(config, run.key, listed, runtime.embedder.stored)
         current = versions.get(config, run.key, run.head or None)
-        freeze_confidences(versions, current, tasks, runtime.embedder)
+        freeze_confidences(versions, current, listed, runtime.embedder)
     version = versions.get(config, run.key, run.head or None)
     if (
         versions.statistics.is_complete(config, run.key)
@@ -215,7 +226,11 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
         and not _draws_a_bank(version)
     ):
         predictions = Predictor(version, runtime.embedder).predict_stored(tasks)
-        files.write_predictions(number, version.name, predictions)
+        files.write_scores(number, version.name, scores_of(version, predictions))
+        wanted = {task["id"] for task in listed}
+        files.write_predictions(
+            number, version.name, [item for item in predictions if item.task in wanted]
+        )
 
 
 def _draws_a_bank(version: ModelVersion) -> bool:

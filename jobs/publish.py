@@ -5,7 +5,7 @@ The order makes every step repeatable, and no version is shown that is not compl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
 from backend.errors import ImageError, ImageReason, LabelConfigError
@@ -20,12 +20,14 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, duplicates_note, show
 from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
+from backend.storage.score_files import ScoreFiles
 from backend.storage.tables import chunks
-from jobs.listing import Task, tasks_in_scope
+from jobs.listing import Task, image_links, tasks_in_scope, to_predict
 from jobs.rewriting import Rewriting, add_note, changed_note
 from jobs.run import ENDED, Run, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_log import RunLog
+from jobs.score_keeping import ScoreKeeper
 
 
 def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
@@ -67,14 +69,25 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         importer.recover(run.sent_to, run.sending)
         runs.note(run.id, imported=run.imported + importer.created, sending=0)
     rewriting = Rewriting(runs, run, runtime, studio, version) if run.revalidate else None
-    delivery = _Delivery(runs, run, runtime, predictor, importer, rewriting=rewriting)
+    score_files = ScoreFiles(runtime.store)
+    keeper = ScoreKeeper(
+        score_files, runtime.prediction_log, key, predictor.version, replaces=run.revalidate
+    )
+    delivery = _Delivery(
+        runs, run, runtime, predictor, importer, keeper=keeper, rewriting=rewriting
+    )
     for number in range(run.shards):
-        delivery.take(files.tasks(number), made=files.predictions(number, version))
+        scores = files.scores(number, version)
+        keeper.add(scores or {})
+        made = files.predictions(number, version)
+        delivery.take(files.tasks(number), made=made, scored=scores is not None)
     if version != run.planned_version and run.left_out:
         # The statistics were frozen just now: tasks that had a prediction need a new one.
         for part in _rest(studio, run, predictor.version, delivery, runtime.settings.shard_size):
+            runtime.prediction_log.link_images(key, image_links(runtime.embedder, part))
             delivery.take(part, made={}, fetch=True)
     delivery.close()
+    keeper.write()
     reviewed = _reviewed_before_the_change(run, files)
     if reviewed:
         add_note(runs, run, changed_note(reviewed))
@@ -103,6 +116,8 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     runs.set_config(run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
+        # Those of the version before stay, should this one be withdrawn.
+        score_files.keep(key, {version, str(project["model_version"])})
     if run.head:
         heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
 
@@ -133,10 +148,11 @@ class _Delivery:
         predictor: Predictor,
         importer: Importer,
         *,
+        keeper: ScoreKeeper,
         rewriting: Rewriting | None,
     ) -> None:
         self._runs, self._run, self._runtime = runs, run, runtime
-        self._predictor, self._importer = predictor, importer
+        self._predictor, self._importer, self._keeper = predictor, importer, keeper
         self._rewriting = rewriting
         self._waiting: list[Prediction] = []
         self.seen: set[int] = set()
@@ -145,15 +161,25 @@ class _Delivery:
         # should know.
         self._partial = set(self.failures) if run.revalidate else set()
 
-    def take(self, tasks: list[Task], made: Mapping[int, Prediction], fetch: bool = False) -> None:
+    def take(
+        self,
+        tasks: list[Task],
+        made: Mapping[int, Prediction],
+        *,
+        scored: bool = False,
+        fetch: bool = False,
+    ) -> None:
         """Predict the tasks that have no prediction yet, or one that may be out of date.
+
+        The scores of the others are kept if they are not yet.
 
         Args:
             tasks: of the run.
             made: task id -> a prediction that was computed early.
+            scored: whether scores were kept early, as far as they can be had.
             fetch: whether images that are not in the store are fetched.
         """
-        fresh = [task for task in tasks if task["id"] not in self.seen]
+        fresh = [task for task in to_predict(tasks) if task["id"] not in self.seen]
         self.seen |= {task["id"] for task in fresh}
         if self._rewriting is not None:
             there = [task for task in fresh if task["id"] in self._importer.there]
@@ -163,7 +189,7 @@ class _Delivery:
         predictions = [made[task["id"]] for task in missing if task["id"] in made]
         if rest:
             predict = self._predictor.predict if fetch else self._predictor.predict_stored
-            predictions += predict(rest)
+            predictions += self._kept(predict(rest))
         for prediction in predictions:
             assert prediction.task is not None
             if prediction.result is not None:
@@ -183,10 +209,23 @@ class _Delivery:
                 self.failures[prediction.task] = failure.as_dict()
         if len(self._waiting) >= self._runtime.settings.import_size:
             self._send()
+        unscored = [] if scored else [t for t in tasks if t["id"] not in self._keeper.tasks]
+        if unscored:
+            self._kept(self._predictor.predict_stored(unscored))
+
+    @property
+    def scored(self) -> Set[int]:
+        """Ids of the tasks whose scores are kept."""
+        return self._keeper.tasks
+
+    def _kept(self, predictions: list[Prediction]) -> list[Prediction]:
+        """The same predictions, once their scores are kept."""
+        self._keeper.add_predictions(predictions)
+        return predictions
 
     def _stored(self, tasks: list[Task], made: Mapping[int, Prediction]) -> list[Prediction]:
         rest = [task for task in tasks if task["id"] not in made]
-        predictions = self._predictor.predict_stored(rest) if rest else []
+        predictions = self._kept(self._predictor.predict_stored(rest)) if rest else []
         return predictions + [made[task["id"]] for task in tasks if task["id"] in made]
 
     def close(self) -> None:
@@ -228,7 +267,7 @@ def _first_tasks(files: RunFiles, run: Run) -> list[Task]:
     for number in range(run.shards):
         if len(first) >= STATISTICS_UP_TO:
             break
-        first += files.tasks(number)
+        first += to_predict(files.tasks(number))
     return first
 
 
@@ -249,7 +288,13 @@ def _rest(
     seen = frozenset(delivery.seen)
     return chunks(
         tasks_in_scope(
-            studio, run.project, run.scope, version.config, seen, known_field=version.known_field
+            studio,
+            run.project,
+            run.scope,
+            version.config,
+            seen,
+            scored=delivery.scored,
+            known_field=version.known_field,
         ),
         size,
     )

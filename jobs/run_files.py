@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import StoreError
 from backend.inference.prediction import Prediction
 from backend.labels.config import LabelConfig, parse_config
-from backend.storage.artifacts import Artifacts
+from backend.storage.artifacts import Artifacts, safe_name
+from backend.storage.score_files import ControlScores, Part, from_bytes, to_bytes
 from jobs.listing import Task
 from jobs.run import ENDED
 
@@ -109,6 +110,18 @@ class RunFiles:
             )
             for item in content["items"]
         }
+
+    def write_scores(self, shard: int, model_version: str, part: Part) -> None:
+        """Keep the scores of a shard's tasks that were computed early."""
+        self._artifacts.write_bytes(self._scores(shard, model_version), to_bytes(part))
+
+    def scores(self, shard: int, model_version: str) -> dict[str, ControlScores] | None:
+        """Control name -> scores by this version; None if they were not computed early."""
+        data = self._artifacts.read_bytes(self._scores(shard, model_version))
+        return None if data is None else from_bytes(data)
+
+    def _scores(self, shard: int, model_version: str) -> str:
+        return f"{self._name(f'{shard}-{safe_name(model_version)}')}.safetensors"
 
     def add_changed(self, shard: int, values: Sequence[str]) -> int:
         """Keep addresses of images that have changed; returns how many of the shard are kept."""

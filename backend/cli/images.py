@@ -1,4 +1,4 @@
-"""The commands on image files, without Label Studio: suggest, evaluate."""
+"""The commands that measure or show suggestions: suggest, evaluate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.cli.console import EncoderOption, JsonOption, progress_bar
-from backend.errors import counted
+from backend.cli.console import EncoderOption, JsonOption, plain, progress_bar
+from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
-from backend.settings import load_settings
+from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backend.inference.suggest import Suggestion
+    from backend.training.project_measures import ProjectMeasures
 
 images_app = typer.Typer()
 
@@ -78,19 +79,38 @@ def suggest(
 
 @images_app.command()
 def evaluate(
-    folder: Annotated[Path, typer.Argument(help="A folder with images/ and labels.json.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder with images/ and labels.json.")
+    ] = None,
+    project: Annotated[
+        int | None,
+        typer.Option(help="A project's number in Label Studio, in place of a folder."),
+    ] = None,
     encoder: EncoderOption = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the encoder's probability table on this folder.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure the suggestions on labelled images.
+    """Measure the suggestions on labelled images, or on a project's reviewed tasks.
 
-    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names.
+    labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names. Of a
+    project those reviewed tasks count that were chosen at random; nothing is scored again.
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)
+    if project is not None:
+        if folder is not None or fit:
+            raise SettingsError(
+                "With --project there is neither a folder nor --fit.",
+                "Measure one of them at a time; --fit needs a folder.",
+            )
+        _evaluate_project(settings, project, as_json=as_json)
+        return
+    if folder is None:
+        raise SettingsError(
+            "There is nothing to measure.", "Name a folder, or a project with --project NUMBER."
+        )
     from backend.evaluation.evaluate import evaluate as run
 
     with progress_bar() as progress:
@@ -99,6 +119,49 @@ def evaluate(
         typer.echo(json.dumps(result))
     else:
         _print_evaluation(result, Console())
+
+
+def _evaluate_project(settings: Settings, project: int, *, as_json: bool) -> None:
+    from backend.encoders.registry import get_encoder
+    from backend.inference.versions import ModelVersions
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.storage.installations import open_store
+    from backend.training.project_measures import measure_project
+
+    store = open_store(settings)
+    versions = ModelVersions(settings, get_encoder(settings, store.vectors.has_any), store)
+    measured = measure_project(settings, LabelStudioClient(settings), versions, project)
+    if as_json:
+        typer.echo(json.dumps({"project": project, **measured.as_dict()}, ensure_ascii=False))
+    else:
+        _print_project(measured, Console())
+
+
+def _print_project(measured: ProjectMeasures, console: Console) -> None:
+    from backend.cli.label_table import EXPLAINED, print_table
+    from backend.training.clicks_text import clicks_text
+
+    reviewed = counted(measured.reviewed, "reviewed task")
+    console.print(
+        f"{measured.model_version}: measured on {measured.judged} of {reviewed}, those that chance "
+        "has chosen.",
+        highlight=False,
+    )
+    if measured.clicks is None:
+        console.print("No task that chance has chosen is reviewed yet.")
+        return
+    for name, control in measured.controls.items():
+        rates = control.rates
+        console.print(
+            f"{plain(name)}: precision {100 * rates.precision:.0f} %, recall "
+            f"{100 * rates.recall:.0f} %, F1 {100 * rates.f1:.0f} %, over all ticks of "
+            f"{counted(control.tasks, 'task')}",
+            highlight=False,
+        )
+        print_table(console, control.labels)
+    for line in EXPLAINED[:2]:
+        console.print(line, highlight=False)
+    console.print(clicks_text(measured.clicks), highlight=False, soft_wrap=True)
 
 
 def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:

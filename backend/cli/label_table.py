@@ -76,12 +76,13 @@ def show_labels(
     for control, labels in head_set.labels.items():
         if len(head_set.labels) > 1:
             out.print(f"[bold]{plain(control)}[/]", highlight=False)
-        _print_table(out, labels)
+        print_table(out, labels)
     for line in EXPLAINED:
         out.print(line, highlight=False)
 
 
-def _print_table(out: Console, labels: tuple[LabelFigures, ...]) -> None:
+def print_table(out: Console, labels: tuple[LabelFigures, ...]) -> None:
+    """A row of figures for each label."""
     table = compact_table(
         "label", "reviewed", "judged", "AP", "precision", "recall", "measured on", "missing"
     )

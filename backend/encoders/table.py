@@ -19,10 +19,10 @@ from backend.vlpl.correction import Prior
 TICK_FROM = 0.5
 """Ticking a label saves a click if it is on the image and costs one if not: from this probability
 on it is expected to save."""
-FEW_LABELS = 5
 TICK_FROM_FEW = 0.6
-"""The same with fewer than `FEW_LABELS` labels, where a table that was fitted on other photos is
-furthest off (docs/benchmark.md)."""
+"""The same with few labels, where a table that was fitted on other photos is furthest off
+(docs/benchmark.md)."""
+FEW_LABELS = 5
 MAX_BASE_RATE = 0.35
 """The highest share of images that a label is assumed to be on, if each image has one at least."""
 
@@ -55,6 +55,7 @@ class Table:
         labels: number of labels in the data.
         labels_per_image: mean number of true labels per image.
         prior: of slope and offset over projects, for scores standardised per label.
+        few_labels: with fewer labels than this, `TICK_FROM_FEW` holds.
     """
 
     with_statistics: Row
@@ -64,6 +65,11 @@ class Table:
     labels: int
     labels_per_image: float
     prior: Prior
+    few_labels: int = FEW_LABELS
+
+    def tick_from(self, labels: int) -> float:
+        """The probability from which on a label is ticked, in a config with this many labels."""
+        return TICK_FROM if labels >= self.few_labels else TICK_FROM_FEW
 
     def row(self, scores: Scores, labels: int, required: bool = False) -> Row:
         """The row for a config with this many labels.
@@ -108,7 +114,7 @@ class Table:
         """Inverse of `as_dict`.
 
         Tables of earlier releases have a threshold, which is not used any more, no row for votes,
-        and no prior.
+        no prior, and no number of labels that are few.
 
         Raises:
             KeyError, TypeError, ValueError: a field is missing or not a number.
@@ -126,12 +132,8 @@ class Table:
             int(data["labels"]),
             float(data["labels_per_image"]),
             Prior.from_dict(data["prior"]) if "prior" in data else fitted_prior(plain),
+            int(data.get("few_labels", FEW_LABELS)),
         )
-
-
-def tick_from(labels: int) -> float:
-    """The probability from which on a label is ticked, in a config with this many labels."""
-    return TICK_FROM if labels >= FEW_LABELS else TICK_FROM_FEW
 
 
 def voted_row(row: Row) -> Row:
@@ -159,6 +161,7 @@ OFFLINE = Table(
     labels=80,
     labels_per_image=3.46,
     prior=Prior((1.33, -3.19), (0.28, -0.035, 1.616)),
+    few_labels=8,
 )
 """Logistic fit of the labels of 1,605 COCO photos (80 labels) on their scores; the prior is the
 spread of such fits over random label sets of these photos."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Table, tick_from
+from backend.encoders.table import Table
 from backend.evaluation.cosines import Cosines
 from backend.inference.frozen_statistics import FROM as STATISTICS_FROM
 from backend.inference.label_embeddings import LabelEmbeddings
@@ -69,7 +69,11 @@ def measure(version: ModelVersion, cosines: Cosines, truth: torch.Tensor) -> Mea
     z = version.fused(control, cosines.whole, cosines.best)
     probabilities = version.zero_shot_probabilities(control, z)
     chosen = probabilities >= torch.tensor(version.thresholds(control))
-    threshold = tick_from(len(control.labels)) if version.threshold is None else version.threshold
+    threshold = (
+        version.table.tick_from(len(control.labels))
+        if version.threshold is None
+        else version.threshold
+    )
     clicks = _clicks(probabilities, chosen, truth)
     values = {
         "map": 100 * metrics.mean_average_precision(probabilities, truth, MIN_POSITIVES),

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Row, Scores, Table, tick_from
+from backend.encoders.table import Row, Scores, Table
 from backend.inference.bank_cache import BankCache, LoadedBank
 from backend.inference.label_embeddings import LabelEmbeddings, is_unreadable
 from backend.labels.config import LabelConfig
@@ -216,7 +216,7 @@ class ModelVersion:
         the text tower cannot read and no head has learned is never suggested, unless the labeling
         config gives that very label a threshold.
         """
-        thresholds = [tick_from(len(control.labels))] * len(control.labels)
+        thresholds = [self.table.tick_from(len(control.labels))] * len(control.labels)
         if control.name in self.heads:
             thresholds = list(self.heads[control.name].thresholds)
         if self.threshold is not None:

@@ -92,15 +92,9 @@ class Predictor:
                 # A part of its controls would be a prediction that lacks the others' labels.
                 predictions.append(Prediction(task.number, name, None, None, (), late[index]))
                 continue
-            scored = []
-            for control in task.controls:
-                if control.name in probabilities:
-                    thresholds, unreadable = self.version.limits(control)
-                    known = known_labels(control, task.data, self.version.known_field)
-                    p = _with_known(probabilities[control.name], known)
-                    scored.append(ScoredControl(control, p, thresholds, known, unreadable - known))
+            scored = scored_controls(self.version, task, probabilities)
             if scored:
-                prediction = _prediction(self.version, task, with_visibility(scored))
+                prediction = _prediction(self.version, task, scored)
                 broken = [failures[value] for value in _images(task) if value in failures]
                 predictions.append(replace(prediction, failure=broken[0]) if broken else prediction)
             else:
@@ -146,6 +140,26 @@ class Predictor:
                 for (index, _), row in zip(block, rows, strict=True):
                     by_task[index][control.name] = row
         return by_task, late
+
+
+def scored_controls(
+    version: ModelVersion, task: TaskInput, probabilities: Mapping[str, NDArray[np.float32]]
+) -> list[ScoredControl]:
+    """A task's controls as annotators see them.
+
+    Args:
+        version: whose thresholds count.
+        task: the task.
+        probabilities: control name -> (C,) of its labels; a control that is missing is left out.
+    """
+    scored = []
+    for control in task.controls:
+        if control.name in probabilities:
+            thresholds, unlearned = version.limits(control)
+            known = known_labels(control, task.data, version.known_field)
+            p = _with_known(probabilities[control.name], known)
+            scored.append(ScoredControl(control, p, thresholds, known, unlearned - known))
+    return with_visibility(scored)
 
 
 def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:

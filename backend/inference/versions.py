@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
-from backend.encoders.table import Table, shipped_table, tick_from
+from backend.encoders.table import Table, shipped_table
 from backend.errors import SettingsError, StoreError
 from backend.inference.bank_cache import BankCache
 from backend.inference.frozen_statistics import FrozenStatistics
@@ -247,7 +247,7 @@ class ModelVersions:
                         [label.key for label in control.labels],
                         row.slope,
                         row.offset,
-                        tick_from(len(control.labels)),
+                        table.tick_from(len(control.labels)),
                     )
         known_field = state.known_field()
         parts: list[Any] = [

@@ -27,8 +27,8 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
-from backend.training.click_count import clicks_of_project
 from backend.training.clicks_text import with_text
+from backend.training.project_measures import clicks_of_project
 from jobs import enqueue, queue
 from jobs.local_run import run_locally
 from jobs.polling import require_workers, wait

@@ -20,6 +20,8 @@ from backend.storage.durability import holds_vectors, is_recomputable
 from backend.storage.head_pointer import PointerFile
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.project_state import ProjectState
+from backend.storage.score_files import FOLDER as SCORES
+from backend.storage.score_files import from_bytes as read_scores
 from backend.storage.store import Store
 from backend.storage.tables import NO_LIMIT
 from backend.vlpl.confidences import Confidences
@@ -247,12 +249,27 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
                 store.artifacts.erase(folder, name.__eq__)
             what = "left over from a process that died while it wrote"
             yield Problem(path, what, "deleted" if repair else "", "" if repair else _REPAIR)
+        elif folder.startswith(f"{SCORES}/"):
+            yield from _check_scores(store, path, repair)
         elif name.endswith(".json") and folder.partition("/")[0] not in _CHECKED:
             try:
                 _read(store, path.removesuffix(".json"))
             except DamagedArtifactError as error:
                 if not name.startswith("serving"):
                     yield _damaged_file(store, path, error, repair)
+
+
+def _check_scores(store: Store, path: str, repair: bool) -> Iterator[Problem]:
+    try:
+        read_scores(store.artifacts.read_bytes(path) or b"")
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"it is damaged: {first_line(error)}"
+        if repair:
+            folder, _, name = path.rpartition("/")
+            store.artifacts.erase(folder, name.__eq__)
+            yield Problem(path, what, "deleted; the next run scores its tasks again")
+        else:
+            yield Problem(path, what, fix=_REPAIR)
 
 
 def _read(store: Store, name: str) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from backend.storage.banks import Banks
 from backend.storage.maintenance import erase_images, erase_rows
+from backend.storage.score_files import ScoreFiles
 from backend.storage.store import Store
 from backend.storage.tables import TableVersion, chunks, sql_list, sql_text
 
@@ -180,6 +181,15 @@ class PredictionLog:
         )
         return set(rows["address"].to_pylist())
 
+    def tasks(self, project: str) -> set[int]:
+        """Ids of all tasks of a project of which an image is known.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        rows = self._store.tables.rows("task_images", _IMAGES, _condition(project, None), ["task"])
+        return set(rows["task"].to_pylist())
+
     def has(self, project: str, tasks: Sequence[int]) -> bool:
         """Whether anything is recorded for one of these tasks; ``project`` as for `purge`.
 
@@ -228,8 +238,10 @@ class PredictionLog:
         Banks(self._store).purge(project, keys)
         images = erase_images(self._store, own)
         if addresses:
-            # Last: they lead to the images, should this have to be repeated.
+            # Late: they lead to the images, should this have to be repeated.
             erase_rows(self._store, "task_images", _IMAGES, wheres)
+        # Last: who writes scores meanwhile looks up which tasks have images.
+        ScoreFiles(self._store).purge(project, tasks)
         if tasks is None:
             for folder in ("statistics", "confidences", "heads"):
                 self._store.artifacts.erase(folder, lambda name: name.startswith(project))

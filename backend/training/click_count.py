@@ -13,19 +13,14 @@ from backend.inference.embedder import Embedder
 from backend.inference.evidence import ScoredControl, with_visibility
 from backend.inference.model_version import ModelVersion
 from backend.inference.predictor import Predictor
-from backend.inference.versions import ModelVersions
-from backend.labelstudio.client import LabelStudioClient
-from backend.settings import Settings
 from backend.storage.tables import chunks
 from backend.training.approvals import is_judged
-from backend.training.pulling import Pulled, pull
+from backend.training.pulling import Pulled
 from backend.vlpl.clicks import Clicks, harmless_threshold, task_clicks
 from backend.vlpl.objectives import POSITIVE
 
 CHUNK = 1000
 """Tasks whose embeddings are read at once."""
-SCANNED = 1000
-"""Annotated tasks that `clicks_of_project` looks at; one in seven is judged by default."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +34,10 @@ class JudgedTask:
 
     task: Mapping[str, Any]
     states: Mapping[str, Sequence[int]]
+
+
+Seen = tuple[JudgedTask, Sequence[ScoredControl]]
+"""A judged task, and its controls as its annotator sees them."""
 
 
 def judged_tasks(pulled: Pulled, audit_share: float) -> list[JudgedTask]:
@@ -59,32 +58,6 @@ def judged_tasks(pulled: Pulled, audit_share: float) -> list[JudgedTask]:
     ]
 
 
-def clicks_of_project(
-    settings: Settings,
-    studio: LabelStudioClient,
-    versions: ModelVersions,
-    embedder: Embedder,
-    number: int,
-) -> Clicks | None:
-    """The clicks that a project's present suggestions cost.
-
-    Of the first `SCANNED` annotated tasks those count that are judged; nothing is fetched.
-
-    Returns:
-        None if none of them is judged, or stored.
-
-    Raises:
-        LabelConfigError: the labeling config has no control that can be predicted.
-        StudioError: Label Studio cannot be asked.
-        StoreError: the store cannot be read.
-    """
-    pulled = pull(studio, versions.store, number, settings.blind_share, SCANNED)
-    judged = judged_tasks(pulled, settings.audit_share)
-    if not judged:
-        return None
-    return count_clicks(versions.get(pulled.config, pulled.key), embedder, judged)
-
-
 def count_clicks(
     version: ModelVersion, embedder: Embedder, judged: Sequence[JudgedTask]
 ) -> Clicks | None:
@@ -101,7 +74,7 @@ def count_clicks(
         StoreError: the store cannot be read.
     """
     predictor = Predictor(version, embedder)
-    scored: list[tuple[JudgedTask, Sequence[ScoredControl]]] = []
+    scored: list[Seen] = []
     for part in chunks(judged, CHUNK):
         predictions = predictor.predict_stored([item.task for item in part])
         scored += [
@@ -109,6 +82,16 @@ def count_clicks(
             for item, prediction in zip(part, predictions, strict=True)
             if prediction.scored and prediction.failure is None
         ]
+    return clicks_of(version, scored)
+
+
+def clicks_of(version: ModelVersion, scored: Sequence[Seen]) -> Clicks | None:
+    """The same, where the tasks are scored already.
+
+    Args:
+        version: what scored them.
+        scored: judged tasks with their controls.
+    """
     clicks = Clicks.of(
         _total(scored), _total([(item, [_unticked(one) for one in seen]) for item, seen in scored])
     )
@@ -133,18 +116,20 @@ def _unticked(scored: ScoredControl) -> ScoredControl:
     return replace(scored, shown=False)
 
 
-def _total(tasks: Sequence[tuple[JudgedTask, Sequence[ScoredControl]]]) -> NDArray[np.int64]:
+def _total(tasks: Sequence[Seen]) -> NDArray[np.int64]:
     """Clicks of each task, over all of its controls: (N,)."""
     return np.array(
         [
-            sum(_clicks(item.states[one.control.name], one) for one in scored if _known(item, one))
+            sum(
+                _clicks(item.states[one.control.name], one) for one in scored if is_known(item, one)
+            )
             for item, scored in tasks
         ],
         dtype=np.int64,
     )
 
 
-def _known(item: JudgedTask, scored: ScoredControl) -> bool:
+def is_known(item: JudgedTask, scored: ScoredControl) -> bool:
     """Whether the control was reviewed, and has the labels that it had then."""
     states = item.states.get(scored.control.name)
     return states is not None and len(states) == len(scored.control.labels)

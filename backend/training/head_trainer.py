@@ -17,7 +17,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from backend.encoders.table import Scores, tick_from
+from backend.encoders.table import Scores
 from backend.inference.embedder import Embedder
 from backend.inference.holdout import judged_share
 from backend.inference.model_version import ModelVersion
@@ -235,7 +235,9 @@ class HeadTrainer:
             statistics_hash(version.statistics.get(control.name)),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        aim = Aim(tick_from(len(labels)), self._settings.goal, self._settings.goal_target)
+        aim = Aim(
+            version.table.tick_from(len(labels)), self._settings.goal, self._settings.goal_target
+        )
         made = _fitted(rows, reviewed, card, partial(_start, version, control), aim)
         if made is None:
             return None

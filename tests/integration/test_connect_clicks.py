@@ -157,7 +157,7 @@ def test_a_bounded_number_of_tasks_is_looked_at_and_no_image(
 ):
     connected(runtime)
     reviewed()
-    monkeypatch.setattr("backend.training.click_count.SCANNED", 20)
+    monkeypatch.setattr("backend.training.project_measures.SCANNED", 20)
     encoded = runtime.encoder.images  # type: ignore[attr-defined]
     found = connected(runtime).clicks
     assert found is not None and found["tasks"] == len([task for task in judged() if task <= 20])

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from backend.encoders.table import CLIP, OFFLINE, Row, Scores, Table, tick_from
+from backend.encoders.table import CLIP, OFFLINE, Row, Scores, Table
 
 
 @pytest.mark.parametrize("table", [OFFLINE, CLIP])
@@ -52,4 +52,5 @@ def test_labels_that_each_image_must_have_are_likelier_the_fewer_they_are():
 
 
 def test_a_label_is_ticked_where_that_is_expected_to_save_a_click():
-    assert [tick_from(labels) for labels in (80, 5, 4, 1)] == [0.5, 0.5, 0.6, 0.6]
+    assert [CLIP.tick_from(labels) for labels in (80, 5, 4, 1)] == [0.5, 0.5, 0.6, 0.6]
+    assert [OFFLINE.tick_from(labels) for labels in (80, 8, 7, 1)] == [0.5, 0.5, 0.6, 0.6]
