@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from backend.cli import markdown
 from benchmarks import bulk_runs, bulk_stages, report
 from benchmarks.bulk_servers import Servers, machine
 from benchmarks.bulk_upstream import upstream
@@ -42,7 +43,7 @@ def markers(part: str) -> tuple[str, str]:
 def section(outcome: Outcome, measured_on: str) -> str:
     """A part's table, the note on it, and the machine."""
     rows, note = outcome
-    return f"{report.table(rows)}\n\n{note}\n\n{measured_on}."
+    return f"{markdown.table(rows)}\n\n{note}\n\n{measured_on}."
 
 
 def write(part: str, text: str) -> None:

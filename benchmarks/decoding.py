@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import features
 
+from backend.cli.markdown import table
 from backend.encoders.offline import OfflineEncoder
 from backend.images.decode import decode
 from backend.images.decoder import Decoder
@@ -25,7 +26,7 @@ from backend.images.decoder_pool import DecoderPool
 from backend.images.memory import MemoryBudget
 from backend.settings import Settings, load_settings
 from benchmarks.photos import made_photo
-from benchmarks.report import put, table
+from benchmarks.report import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- decoding: written by benchmarks/decoding.py -->", "<!-- end of decoding -->"

@@ -24,11 +24,12 @@ from typing import Any
 
 import torch
 
+from backend.cli.markdown import table
 from backend.encoders.openclip import OpenClipEncoder
 from backend.evaluation.machine import cores, machine
 from benchmarks import device_runs
 from benchmarks.photos import made_jpeg
-from benchmarks.report import put, table
+from benchmarks.report import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- device: written by benchmarks/device.py -->", "<!-- end of device -->"

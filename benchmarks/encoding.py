@@ -21,6 +21,7 @@ import open_clip
 import torch
 from PIL import Image
 
+from backend.cli.markdown import table
 from backend.encoders.openclip import (
     BFLOAT16_INSTRUCTIONS,
     OpenClipEncoder,
@@ -29,7 +30,7 @@ from backend.encoders.openclip import (
 from backend.encoders.openclip_source import find_source
 from backend.errors import EncoderError
 from backend.evaluation.machine import machine
-from benchmarks.report import put, table
+from benchmarks.report import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- encoding: written by benchmarks/encoding.py -->", "<!-- end of encoding -->"

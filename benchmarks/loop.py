@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
+from backend.cli import markdown
 from benchmarks import loop_parts, report
 from benchmarks.bulk import ROOT, ignore_the_environment
 from benchmarks.bulk_servers import machine
@@ -57,7 +58,7 @@ def main() -> None:
                         continue
                     started = time.monotonic()
                     rows, note = run(scene)
-                    text = f"{report.table(rows)}\n\n{note}\n\n{machine()}."
+                    text = f"{markdown.table(rows)}\n\n{note}\n\n{machine()}."
                     print(f"\n## {part} ({time.monotonic() - started:.0f} s)\n\n{text}", flush=True)
                     if not options.no_write:
                         page = ROOT / "docs" / "training.md"

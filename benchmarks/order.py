@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import SEEDS, Row, Scene, final_map, spread
+from backend.evaluation.simulated_project import Of, Project, of_scene
 from backend.vlpl import coverage
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
-from benchmarks import protocol
-from benchmarks.data import Dataset
-from benchmarks.protocol import SEEDS, TABLE, Scene, final_map, spread
-from benchmarks.votes import Of, Project, of_scene
+from benchmarks.protocol import TABLE
 
 MEASURED = (25, 50, 100, 200)
 """Numbers of reviewed photos at which a head is measured."""
@@ -56,7 +56,7 @@ ORDERS: dict[str, Pick] = {
 }
 
 
-def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[protocol.Row]:
+def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     """Test mAP by number of reviewed photos, and clicks a photo meanwhile, for each order."""
     maps: dict[str, dict[int, list[float]]] = {}
     clicks: dict[str, list[float]] = {}
@@ -70,7 +70,7 @@ def review_orders(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[protocol.
             clicks.setdefault(name, []).append(clicked)
     rows = []
     for name in ORDERS:
-        row: protocol.Row = {"order": name}
+        row: Row = {"order": name}
         for count, values in maps[name].items():
             pairs = zip(values, maps["random"][count], strict=True)
             difference = statistics.mean(value - other for value, other in pairs)

@@ -16,22 +16,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import Row, Scene, observe
 from backend.vlpl import selection, training
 from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from backend.vlpl.pseudo_labels import Rule
 from backend.vlpl.training import Training
-from benchmarks.data import Dataset
 from benchmarks.presets import Preset, Score
-from benchmarks.protocol import (
-    FRACTIONS,
-    TABLE,
-    THRESHOLDS,
-    Row,
-    Scene,
-    objective,
-    observe,
-)
+from benchmarks.protocol import FRACTIONS, TABLE, THRESHOLDS, objective
 from benchmarks.single_positive import preset_codes
 
 METHODS = ("an", "wan", "em", "em-apl", "ll-r")

@@ -19,6 +19,7 @@ import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
+from backend.cli.markdown import table
 from backend.encoders.image_tower import Normalise
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.preprocessing import EARLIER_DRAFT_SIZE, TensorPreprocessing
@@ -28,7 +29,7 @@ from backend.images.decode import MOST_PIXELS, decode
 from backend.vlpl import metrics
 from benchmarks.data import load_folder
 from benchmarks.photos import made_jpeg
-from benchmarks.report import put, table
+from benchmarks.report import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- pixels: written by benchmarks/pixels.py -->", "<!-- end of pixels -->"

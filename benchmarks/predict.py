@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from backend.cli import markdown
 from backend.demo.photos import make_photos
 from backend.demo.servers import LocalBackend
 from backend.encoders.registry import get_encoder
@@ -314,7 +315,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": machine(), "measured": [asdict(row) for row in measured]}))
         return
-    text = f"{report.table(rows_of(measured))}\n\n{machine()}."
+    text = f"{markdown.table(rows_of(measured))}\n\n{machine()}."
     print(text)
     left_open = sum(row.left_open for row in measured)
     if left_open:

@@ -15,9 +15,6 @@ from torch import Tensor
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE
 from backend.vlpl.pseudo_labels import Rule
 
-TEMPERATURE: Final = 0.01
-"""Of the paper's softmax over the labels, for CLIP cosines."""
-
 
 class Score(StrEnum):
     """What a preset's threshold is compared with."""
@@ -43,18 +40,6 @@ names no fraction that we could check; the released code lists 0, 0.1 ... 0.4 as
 were tried, of which this is the middle one."""
 RELEASED: Final = Preset("released", Score.SOFTMAX, Rule(0.3, 0.0))
 """The published code, which makes no pseudo-negatives."""
-
-
-def softmax_scores(cosine: Tensor) -> Tensor:
-    """softmax(cosine / 0.01) over the labels.
-
-    Args:
-        cosine: (N, C) cosines of images with label texts.
-
-    Returns:
-        (N, C) float32 in [0, 1]; each row sums to 1.
-    """
-    return (cosine.float() / TEMPERATURE).softmax(dim=1)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,14 @@
 """The experiments of benchmarks/spml.py. Each returns the rows of a table.
 
-Only `final_map` and the measures of pseudo-labels read test labels. Training gets its labels from
-`observe`, which reads training rows only: permuting the test labels changes no head and no
-threshold.
+They follow `backend.evaluation.protocol`; the measures of pseudo-labels read test labels, too.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from sklearn.linear_model import LogisticRegression
@@ -20,85 +16,34 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from backend.encoders.table import OFFLINE
-from backend.vlpl import pseudo_labels, selection, training, zero_shot
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import (
+    REVIEWED,
+    SEEDS,
+    Row,
+    Scene,
+    final_map,
+    naive,
+    observe,
+    softmax_scores,
+    spread,
+)
+from backend.vlpl import pseudo_labels, selection, training
 from backend.vlpl.correction import correct
 from backend.vlpl.fitting import POSITIVES_FROM
-from backend.vlpl.head import Card, Head, statistics_hash
-from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.head import Head
+from backend.vlpl.metrics import bootstrap_interval
+from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import Rule
 from backend.vlpl.training import OBJECTIVES, Objective, Training
-from benchmarks.data import Dataset
-from benchmarks.presets import PAPER, RELEASED, Preset, Score, quality, softmax_scores
+from benchmarks.presets import PAPER, RELEASED, Preset, Score, quality
 
-Row = dict[str, Any]
-MIN_TEST_POSITIVES = 5
-SEEDS = tuple(range(5))
-CURVE = (0, 25, 50, 100, 200, 400)
 SCRATCH = ("scratch", "scikit-learn")
 TABLE = OFFLINE
 """Where the zero-shot probability comes from; the photos are embedded with the offline encoder."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3)
 FRACTIONS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6)
 """The values that VLPL's released code lists for its two constants, and a fraction of 0.6."""
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A split of a data set, with scores whose statistics come from its training half.
-
-    Attributes:
-        data: the data set.
-        seed: of the split.
-        train: (n_train,) indices of the training images.
-        test: (n_test,) indices of the test images.
-        z: (N, C) zero-shot scores of all images.
-        statistics: hash of the statistics.
-    """
-
-    data: Dataset
-    seed: int
-    train: Tensor
-    test: Tensor
-    z: Tensor
-    statistics: str
-
-    @classmethod
-    def of(cls, data: Dataset, seed: int) -> Scene:
-        """Split, and freeze the statistics on the training images."""
-        train, test = data.split(seed)
-        statistics = zero_shot.fit_statistics(data.whole[train], data.best[train])
-        z = zero_shot.fuse(data.whole, data.best, statistics)
-        return cls(data, seed, train, test, z, statistics_hash(statistics))
-
-    def card(self) -> Card:
-        """A card without any fit."""
-        return Card(self.data.classes, self.data.encoder, self.statistics)
-
-
-def final_map(scene: Scene, scores: Tensor) -> float:
-    """mAP in percent of (n_test, C) scores, over the labels with enough test positives."""
-    truth = scene.data.truth[scene.test]
-    return 100 * mean_average_precision(scores, truth, MIN_TEST_POSITIVES)
-
-
-def observe(scene: Scene, reviewed: int, single: bool) -> Tensor:
-    """Label codes (n_train, C), see `objectives`.
-
-    Args:
-        scene: the split.
-        reviewed: number of rows, from the first on, whose labels are all observed.
-        single: whether the other rows have one random positive observed, or nothing.
-    """
-    truth = scene.data.truth[scene.train]
-    codes = torch.full_like(truth, UNKNOWN)
-    if single:
-        generator = torch.Generator().manual_seed(1000 + scene.seed)
-        draw = torch.rand(truth.shape, generator=generator) * truth
-        has_any = truth.any(1)
-        codes[has_any.nonzero().squeeze(1), draw[has_any].argmax(1)] = POSITIVE
-    codes[:reviewed] = torch.where(truth[:reviewed] > 0, POSITIVE, NEGATIVE)
-    return codes
 
 
 def training_of(scene: Scene, codes: Tensor, scratch: bool = False) -> Training:
@@ -156,67 +101,21 @@ def evaluate(scene: Scene, head: Head) -> float:
     return final_map(scene, head.logits(scene.data.image[scene.test], scene.z[scene.test]).float())
 
 
-def spread(values: Sequence[float]) -> Row:
-    """Mean, standard deviation and single values, as columns of a table."""
-    series = torch.tensor(list(values), dtype=torch.float64)
-    return {
-        "mean": float(series.mean()),
-        "sd": float(series.std(correction=0)),
-        "values": [round(value, 2) for value in series.tolist()],
-    }
-
-
-def _centred(scores: Tensor) -> Tensor:
-    return scores - scores.mean(1, keepdim=True)
-
-
-def _naive(scene: Scene) -> Tensor:
-    """Both scores standardised per label, summed, standardised per image without shrinkage."""
-    train, data = scene.train, scene.data
-    total = torch.zeros_like(data.whole)
-    for scores in (data.whole, data.best):
-        total = total + (scores - scores[train].mean(0)) / scores[train].std(0).clamp_min(1e-6)
-    return _centred(total) / total.std(1, keepdim=True, correction=0).clamp_min(1e-6)
-
-
-VARIANTS: dict[str, Callable[[Scene], Tensor]] = {
-    "cosine of the whole image": lambda s: s.data.whole,
-    "the same, centred per image": lambda s: _centred(s.data.whole),
-    "softmax(cos / 0.01)": lambda s: softmax_scores(s.data.whole),
-    "best cell or tile, centred": lambda s: _centred(s.data.best),
-    "whole + best, centred": lambda s: _centred(s.data.whole + s.data.best),
-    "standardised per label and per image": _naive,
-    "default: the same, shrunk": lambda s: s.z,
-}
-
-
-def zero_shot_variants(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """Test mAP of every way to compute a zero-shot score."""
-    scenes = [Scene.of(data, seed) for seed in seeds]
-    return [
-        {
-            "variant": name,
-            **spread([final_map(scene, score(scene)[scene.test]) for scene in scenes]),
-        }
-        for name, score in VARIANTS.items()
-    ]
-
-
 def small_label_sets(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     """Test mAP with few labels, with per-image standardisation as it stands and shrunk."""
     rows = []
     for count in (1, 2, 3, 5, 10, 20, 80):
         if count > len(data.classes):
             continue
-        naive, shrunk = [], []
+        plain, shrunk = [], []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
             common = (data.truth.sum(0) >= 10).nonzero().squeeze(1)
             picked = common[torch.randperm(len(common), generator=generator)[:count]]
             scene = Scene.of(data.select(picked), seed)
-            naive.append(final_map(scene, _naive(scene)[scene.test]))
+            plain.append(final_map(scene, naive(scene)[scene.test]))
             shrunk.append(final_map(scene, scene.z[scene.test]))
-        rows.append({"labels": count, "naive": spread(naive), "shrunk": spread(shrunk)})
+        rows.append({"labels": count, "naive": spread(plain), "shrunk": spread(shrunk)})
     return rows
 
 
@@ -291,7 +190,7 @@ def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
     scenes = [Scene.of(data, seed) for seed in seeds]
     size = min(len(scene.train) for scene in scenes)
     rows: list[Row] = []
-    for count in [n for n in CURVE if n < size] + [size]:
+    for count in [n for n in REVIEWED if n < size] + [size]:
         if count == 0:
             zero = [final_map(scene, scene.z[scene.test]) for scene in scenes]
             rows.append({"reviewed": 0, "anchored": spread(zero)} | dict.fromkeys(SCRATCH))

@@ -23,12 +23,13 @@ import numpy as np
 import open_clip
 import torch
 
+from backend.cli.markdown import table
 from backend.encoders.image_tower import ImageTower, Normalise
 from backend.encoders.int8 import to_int8
 from backend.encoders.preprocessing import TensorPreprocessing
 from backend.evaluation.machine import machine
 from benchmarks.encoding import best_seconds, images
-from benchmarks.report import put, table
+from benchmarks.report import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 START, END = "<!-- runtimes: written by benchmarks/runtimes.py -->", "<!-- end of runtimes -->"

@@ -8,25 +8,14 @@ from functools import partial
 
 from torch import Tensor
 
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import SEEDS, Row, Scene, final_map, observe, spread
+from backend.evaluation.simulated_project import Of, of_scene
 from backend.vlpl import pseudo_labels, training
 from backend.vlpl.head import Head
 from backend.vlpl.training import OBJECTIVES
-from benchmarks.data import Dataset
 from benchmarks.presets import PAPER, RELEASED, Preset
-from benchmarks.protocol import (
-    SEEDS,
-    Row,
-    Scene,
-    evaluate,
-    final_map,
-    head_of,
-    objective,
-    observe,
-    preset_scores,
-    spread,
-    training_of,
-)
-from benchmarks.votes import Of, of_scene
+from benchmarks.protocol import evaluate, head_of, objective, preset_scores, training_of
 
 WITHOUT, WITH = "mAP, no bank", "mAP, whole project"
 """Columns; which images vote is named as in `votes.Of`."""

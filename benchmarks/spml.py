@@ -21,13 +21,17 @@ from typing import Any
 
 import torch
 
+from backend.cli import markdown
 from backend.encoders.base import Encoder
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import CLIP, OFFLINE
+from backend.evaluation import simulated_project
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.label_sets import SETS, label_sets
+from backend.evaluation.protocol import SEEDS, Row, Scene, final_map, spread, zero_shot_variants
 from backend.settings import Settings
-from benchmarks import order, paper, plots, protocol, report, votes
-from benchmarks.data import Dataset, load_folder, load_scores
-from benchmarks.label_sets import SETS, label_sets
+from benchmarks import order, paper, plots, protocol, report
+from benchmarks.data import load_folder, load_scores
 from benchmarks.single_positive import WITH, single_positive
 from benchmarks.suggestions import suggestion_quality
 from benchmarks.unreadable import unreadable_labels
@@ -38,14 +42,14 @@ FITTED_SPLITS = range(20)
 REVIEWED_FOR_PRESETS = 400
 TILED = 400
 """Photos on which real crops are tried: ten encodes each."""
-Section = tuple[str, str, list[protocol.Row]]
+Section = tuple[str, str, list[Row]]
 
 
-def _timed(title: str, note: str, make: Callable[[], list[protocol.Row]]) -> Section:
+def _timed(title: str, note: str, make: Callable[[], list[Row]]) -> Section:
     started = time.monotonic()
     rows = make()
     print(f"\n## {title} ({time.monotonic() - started:.0f} s)\n\n{note}\n", flush=True)
-    print(report.table(rows), flush=True)
+    print(markdown.table(rows), flush=True)
     return title, note, rows
 
 
@@ -55,11 +59,11 @@ def _encoder(name: str, regions: str = "auto") -> Encoder:
 
 def _zero_shot_maps(data: Dataset) -> list[float]:
     """In percent, for each seed."""
-    scenes = [protocol.Scene.of(data, seed) for seed in protocol.SEEDS]
-    return [protocol.final_map(scene, scene.z[scene.test]) for scene in scenes]
+    scenes = [Scene.of(data, seed) for seed in SEEDS]
+    return [final_map(scene, scene.z[scene.test]) for scene in scenes]
 
 
-def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[protocol.Row]:
+def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[Row]:
     """Zero-shot mAP with no regions, cells of the feature map, and real overlapping crops."""
     tiles = load_folder(folder, _encoder(encoder_name, "tiles"), count)
     cells = load_folder(folder, _encoder(encoder_name), count)
@@ -71,14 +75,14 @@ def regions(folder: Path, encoder_name: str, count: int = TILED) -> list[protoco
     ):
         values = _zero_shot_maps(data)
         rows.append({"regions": name, "encodes per photo": 10 if data is tiles else 1})
-        rows[-1] |= protocol.spread(values)
+        rows[-1] |= spread(values)
     return rows
 
 
-def region_bytes(folder: Path, encoder_name: str) -> list[protocol.Row]:
+def region_bytes(folder: Path, encoder_name: str) -> list[Row]:
     """Zero-shot mAP with regions as float16, and as the store keeps them."""
     encoder = _encoder(encoder_name)
-    rows: list[protocol.Row] = []
+    rows: list[Row] = []
     exact: list[float] = []
     for name, data in (
         ("2 (float16)", load_folder(folder, encoder, exact_regions=True)),
@@ -87,7 +91,7 @@ def region_bytes(folder: Path, encoder_name: str) -> list[protocol.Row]:
         values = _zero_shot_maps(data)
         exact = exact or values
         lost = [one - other for one, other in zip(values, exact, strict=True)]
-        rows.append({"bytes a value": name, **protocol.spread(values)})
+        rows.append({"bytes a value": name, **spread(values)})
         rows[-1]["difference"] = f"{statistics.mean(lost):+.3f} (worst {min(lost):+.3f})"
     return rows
 
@@ -102,12 +106,12 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
         _timed(
             "Zero-shot, VOC2012 with CLIP RN50x64",
             "mAP in percent; statistics from the training half only.",
-            lambda: protocol.zero_shot_variants(scores),
+            lambda: zero_shot_variants(scores),
         ),
         _timed(
             "Zero-shot, coco-dev",
             f"{half} Encoder: `{encoder.id}`. Labels with 5 test positives or more.",
-            lambda: protocol.zero_shot_variants(photos),
+            lambda: zero_shot_variants(photos),
         ),
         _timed(
             "Regions, coco-dev",
@@ -183,7 +187,7 @@ def standard(data: Path, encoder_name: str) -> list[Section]:
             "bank, nobody has labelled the test photos, but they are there; with the training "
             "half in it, they are like photos that are uploaded later. Commonest label only: "
             f"ticking nothing but the label that most of the reviewed photos have. {half}",
-            lambda: votes.learning_curve(photos),
+            lambda: simulated_project.learning_curve(photos, OFFLINE),
         ),
         _timed(
             "Labels that the encoder cannot read, coco-dev",
@@ -219,7 +223,7 @@ def write(sections: list[Section]) -> None:
     by_title = {title: rows for title, _, rows in sections}
     pictures: dict[str, str] = {}
 
-    def draw(title: str, name: str, plot: Callable[[list[protocol.Row], Path], None]) -> None:
+    def draw(title: str, name: str, plot: Callable[[list[Row], Path], None]) -> None:
         pictures[title] = f"benchmark-{name}.png"
         plot(by_title[title], images / pictures[title])
 
@@ -235,7 +239,7 @@ def write(sections: list[Section]) -> None:
     )
     parts = []
     for title, note, rows in sections:
-        part = f"## {title}\n\n{note}\n\n{report.table(rows)}"
+        part = f"## {title}\n\n{note}\n\n{markdown.table(rows)}"
         if title in pictures:
             part += f"\n\n![{title}](img/{pictures[title]})"
         parts.append(part)

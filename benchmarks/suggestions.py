@@ -10,13 +10,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import SEEDS, Row, Scene, observe
 from backend.vlpl import selection
 from backend.vlpl.correction import AS_IT_IS, correct
 from backend.vlpl.metrics import expected_calibration_error, expected_clicks, micro
 from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from benchmarks.bands import Bands, conformal_threshold, fit_bands
-from benchmarks.data import Dataset
-from benchmarks.protocol import SEEDS, Row, Scene, observe, training_of
+from benchmarks.protocol import training_of
 
 CASES = ((100, 0), (400, 0), (400, 100))
 """Numbers of reviewed photos, and of those among them that are held out for the maybe band."""

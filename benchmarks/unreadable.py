@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import SEEDS, Row, Scene, final_map, observe, spread
+from backend.evaluation.simulated_project import Of, Project, of_scene
 from backend.vlpl.metrics import expected_clicks
-from benchmarks.data import Dataset
-from benchmarks.protocol import SEEDS, TABLE, Row, Scene, final_map, observe, spread
-from benchmarks.votes import Of, Project, of_scene
+from benchmarks.protocol import TABLE
 
 COUNTS = (10, 25, 100, 400)
 """Numbers of photos reviewed; without any, nothing is known of such labels."""

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from backend.encoders.offline import OfflineEncoder
 from backend.encoders.table import CLIP, OFFLINE, TICK_FROM, Table
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.label_sets import SETS, Photos, projects
 from backend.vlpl import zero_shot
 from backend.vlpl.metrics import expected_clicks, micro
-from benchmarks.data import Dataset, load_folder, load_scores
-from benchmarks.label_sets import SETS, Photos, projects
+from benchmarks.data import load_folder, load_scores
 
 SET_SIZES = (3, 5, 10, 20)
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from benchmarks import order, report
-from benchmarks.data import Dataset
+from backend.cli import markdown
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import Scene
+from backend.evaluation.simulated_project import Of, of_scene
+from benchmarks import order
 from benchmarks.order import ORDERS, review_orders, run_order
-from benchmarks.protocol import Scene
-from benchmarks.votes import Of, of_scene
 
 
 @pytest.fixture
@@ -73,6 +74,6 @@ def test_the_table_compares_with_random_order(
     data: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(order, "MEASURED", (25,))
-    text = report.table(review_orders(data, seeds=(0,)))
+    text = markdown.table(review_orders(data, seeds=(0,)))
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [*ORDERS]
     assert "(+0.0)" in text.splitlines()[2]

@@ -6,9 +6,10 @@ import pytest
 import torch
 from sklearn.metrics import precision_score, recall_score
 
+from backend.evaluation.protocol import softmax_scores
 from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
 from backend.vlpl.pseudo_labels import Rule, assign
-from benchmarks.presets import PAPER, RELEASED, quality, softmax_scores
+from benchmarks.presets import PAPER, RELEASED, quality
 
 
 def test_quality_counts_what_scikit_learn_counts() -> None:

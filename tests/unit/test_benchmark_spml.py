@@ -7,9 +7,11 @@ from dataclasses import replace
 import torch
 from torch.nn.functional import normalize
 
+from backend.cli import markdown
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import Scene, final_map, observe, spread
 from backend.vlpl import pseudo_labels
-from benchmarks import paper, protocol, report, single_positive, zero_shot_table
-from benchmarks.data import Dataset
+from benchmarks import paper, protocol, single_positive, zero_shot_table
 
 
 def _dataset() -> Dataset:
@@ -24,8 +26,8 @@ def _dataset() -> Dataset:
 
 
 def _artifacts(data: Dataset, seed: int) -> list[object]:
-    scene = protocol.Scene.of(data, seed)
-    full = protocol.observe(scene, 60, single=False)
+    scene = Scene.of(data, seed)
+    full = observe(scene, 60, single=False)
     single = single_positive.fitted_codes(scene, 30)
     fitted = pseudo_labels.fit_threshold(scene.z[scene.train], full)
     return [
@@ -45,8 +47,8 @@ def test_permuting_the_test_labels_leaves_every_head_identical() -> None:
     assert not torch.equal(shuffled, data.truth)
     changed = replace(data, truth=shuffled)
     assert _artifacts(data, 3) == _artifacts(changed, 3)
-    scene, other = protocol.Scene.of(data, 3), protocol.Scene.of(changed, 3)
-    assert protocol.final_map(scene, scene.z[test]) != protocol.final_map(other, scene.z[test])
+    scene, other = Scene.of(data, 3), Scene.of(changed, 3)
+    assert final_map(scene, scene.z[test]) != final_map(other, scene.z[test])
 
 
 def test_statistics_come_from_training_images_only() -> None:
@@ -54,14 +56,14 @@ def test_statistics_come_from_training_images_only() -> None:
     train, test = data.split(0)
     whole = data.whole.clone()
     whole[test] += 1.0
-    moved = protocol.Scene.of(replace(data, whole=whole), 0)
-    assert torch.equal(moved.z[train], protocol.Scene.of(data, 0).z[train])
+    moved = Scene.of(replace(data, whole=whole), 0)
+    assert torch.equal(moved.z[train], Scene.of(data, 0).z[train])
 
 
 def test_a_single_positive_is_a_true_one_and_the_only_one() -> None:
     data = _dataset()
-    scene = protocol.Scene.of(data, 1)
-    codes = protocol.observe(scene, 10, single=True)
+    scene = Scene.of(data, 1)
+    codes = observe(scene, 10, single=True)
     truth = data.truth[scene.train]
     assert bool((codes[10:].sum(1) == truth[10:].any(1).long()).all())
     assert bool((truth[codes == 1] == 1).all())
@@ -76,10 +78,10 @@ def test_an_official_test_set_is_kept() -> None:
 
 
 def test_tables_show_spreads_and_gaps() -> None:
-    rows = [{"name": "a", **protocol.spread([1.0, 3.0])}, {"name": "b", "mean": 2.0, "sd": 0.0}]
-    text = report.table(rows)
+    rows = [{"name": "a", **spread([1.0, 3.0])}, {"name": "b", "mean": 2.0, "sd": 0.0}]
+    text = markdown.table(rows)
     assert "| a | 2.0 ± 1.0 |" in text and "| name | mAP |" in text
-    assert report.cell(float("nan")) == "–" and report.cell(None) == "–"
+    assert markdown.cell(float("nan")) == "–" and markdown.cell(None) == "–"
 
 
 def test_the_papers_protocol_runs_on_any_dataset() -> None:
@@ -92,8 +94,8 @@ def test_the_papers_protocol_runs_on_any_dataset() -> None:
 def test_the_papers_protocol_trains_on_single_positives_only() -> None:
     """What is known about the photos held out reaches the choice of the penalty, not the fit."""
     data = _dataset()
-    scene = protocol.Scene.of(data, 2)
-    codes = protocol.observe(scene, 0, single=True)
+    scene = Scene.of(data, 2)
+    codes = observe(scene, 0, single=True)
     rows, aside = paper._rows(scene)
     assert not set(rows.tolist()) & set(aside.tolist())
     changed = codes.clone()
@@ -104,8 +106,8 @@ def test_the_papers_protocol_trains_on_single_positives_only() -> None:
 
 
 def test_scikit_learns_reference_solves_the_same_problem() -> None:
-    scene = protocol.Scene.of(_dataset(), 0)
-    head, scores = protocol.scratch_heads(scene, protocol.observe(scene, 80, single=False))
+    scene = Scene.of(_dataset(), 0)
+    head, scores = protocol.scratch_heads(scene, observe(scene, 80, single=False))
     assert scene.data.image is not None
     ours = head.logits(scene.data.image[scene.test], scene.z[scene.test])
     for label in range(5):

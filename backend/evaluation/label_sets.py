@@ -1,6 +1,6 @@
 """Clicks on small projects: random label sets of a data set, as if each were a project of its own.
 
-A part of benchmarks/spml.py. People pay in clicks, and most projects have a handful of labels, most
+People pay in clicks, and most projects have a handful of labels, most
 of whose photos have none of them. So many sets are drawn, and for each of them the clicks with
 suggestions are divided by those from nothing: on all photos, and on those with one of the labels.
 """
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from backend.encoders.table import Scores, Table
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import Row
+from backend.evaluation.simulated_project import Project, commonest_only
 from backend.vlpl import zero_shot
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.objectives import NEGATIVE, POSITIVE
-from benchmarks.data import Dataset
-from benchmarks.protocol import Row
-from benchmarks.votes import Project, commonest_only
 
 SETS = 50
 SIZES = (3, 5, 10, 20, 40)

@@ -1,4 +1,4 @@
-"""What the votes of similar images and the classifier of regions gain; a part of spml.py.
+"""What a project gains from its own images: reviews, and the votes of similar images.
 
 The bank is either the whole project, whose images are all there before anything is reviewed, or the
 training half, so that test photos are like photos that are uploaded later. Nothing of the bank is
@@ -16,6 +16,16 @@ import torch
 from torch import Tensor
 
 from backend.encoders.table import Scores, Table
+from backend.evaluation.dataset import Dataset
+from backend.evaluation.protocol import (
+    REVIEWED,
+    SEEDS,
+    Row,
+    Scene,
+    final_map,
+    observe,
+    spread,
+)
 from backend.inference.model_version import UNREADABLE_STRENGTH
 from backend.vlpl import region_classifier
 from backend.vlpl.fitting import Aim, Rows, Start, fit, fit_correction
@@ -23,8 +33,6 @@ from backend.vlpl.head import Card, Head, zero_shot_head
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.neighbours import Bank, Votes
 from backend.vlpl.objectives import POSITIVE
-from benchmarks.data import Dataset
-from benchmarks.protocol import CURVE, SEEDS, TABLE, Row, Scene, final_map, observe, spread
 
 
 class Of(StrEnum):
@@ -44,7 +52,7 @@ class Suggesting(NamedTuple):
 
 @dataclass(frozen=True)
 class Project:
-    """A project of a benchmark: all of its images with scores, and the votes on each.
+    """A project that is simulated: all of its images with scores, and the votes on each.
 
     Attributes:
         data: the images.
@@ -133,16 +141,26 @@ def of_scene(scene: Scene, bank: Of) -> Project:
     return Project.of(scene.data, scene.z, images)
 
 
-def learning_curve(data: Dataset, seeds: Sequence[int] = SEEDS) -> list[Row]:
-    """Test mAP and clicks by number of reviewed photos, with each bank, as a project does it."""
+def learning_curve(
+    data: Dataset, table: Table, banks: Sequence[Of] = tuple(Of), seeds: Sequence[int] = SEEDS
+) -> list[Row]:
+    """Test mAP and clicks by number of reviewed images, with each bank, as a project does it.
+
+    Args:
+        data: with embeddings.
+        table: zero-shot probabilities of its encoder.
+        banks: which are tried.
+        seeds: of the splits.
+    """
     scenes = [Scene.of(data, seed) for seed in seeds]
-    projects = {bank: [of_scene(scene, bank) for scene in scenes] for bank in Of}
+    projects = {bank: [of_scene(scene, bank) for scene in scenes] for bank in banks}
+    size = min(len(scene.train) for scene in scenes)
     rows: list[Row] = []
-    for count in CURVE:
+    for count in [count for count in REVIEWED if count <= size]:
         row: Row = {"reviewed": count}
-        for bank in Of:
+        for bank in banks:
             measured = [
-                _measured(scene, project, count)
+                _measured(scene, project, count, table)
                 for scene, project in zip(scenes, projects[bank], strict=True)
             ]
             row[f"mAP, {bank}"] = spread([one[0] for one in measured])
@@ -171,9 +189,9 @@ def commonest_only(codes: Tensor, images: int) -> Tensor:
     return ticked
 
 
-def _measured(scene: Scene, project: Project, count: int) -> tuple[float, float]:
+def _measured(scene: Scene, project: Project, count: int, table: Table) -> tuple[float, float]:
     codes = observe(scene, count, single=False)[:count]
-    fitted = project.fitted(scene.train[:count], codes, TABLE)
+    fitted = project.fitted(scene.train[:count], codes, table)
     p = project.probabilities(fitted.head, scene.test)
     clicks, _ = expected_clicks(p >= fitted.thresholds, scene.data.truth[scene.test])
     return final_map(scene, p), clicks
