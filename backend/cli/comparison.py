@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.cli.console import JsonOption, progress_bar
+from backend.cli.console import JsonOption, console, progress_bar, write_new
+from backend.cli.protocol_page import protocol_page
 from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
 from backend.settings import load_settings
@@ -32,6 +33,7 @@ COLUMNS = (
     "device",
     "note",
 )
+TITLE = "### Encoders compared on labelled images"
 SHOWN_FAILURES = 10
 
 
@@ -48,6 +50,14 @@ def compare_encoders(
             "all that its model has. Tiles take ten encodes an image."
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also run the whole protocol (minutes for each choice): zero-shot variants, votes "
+            "of similar images, reviews, small projects. Write it as a page to this file, which "
+            "must not exist."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure several encoders and regions on labelled images: quality, clicks, time and space.
@@ -57,18 +67,44 @@ def compare_encoders(
     """
     settings = load_settings()
     configure_logging(settings)
+    if report is not None:
+        # Before anything is measured: a page that is refused in the end is lost.
+        write_new(report, "", "--report")
     names = _items("--encoders", encoders)
     wanted = [] if regions is None else _items("--regions", regions)
     from backend.evaluation.comparison import compare
 
-    with progress_bar() as progress:
-        comparison = compare(settings, folder, names, wanted, progress)
+    try:
+        with progress_bar() as progress:
+            comparison = compare(
+                settings, folder, names, wanted, progress, whole_protocol=report is not None
+            )
+        if report is not None:
+            _write(report, protocol_page(comparison, [*_summary(comparison)]))
+    except BaseException:
+        if report is not None:
+            report.unlink()
+        raise
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), ensure_ascii=False))
     else:
-        typer.echo("\n".join(_report(comparison)))
+        typer.echo("\n".join([TITLE, "", *_summary(comparison)]))
+        if report is not None:
+            console.print(f"The page is {report}.", highlight=False, markup=False, soft_wrap=True)
     if not comparison.measured:
         raise typer.Exit(1)
+
+
+def _write(report: Path, page: str) -> None:
+    try:
+        report.write_text(page, encoding="utf-8")
+    except OSError as error:
+        # It has taken minutes, or hours.
+        typer.echo(page)
+        raise SettingsError(
+            f"{report} cannot be written: {error.strerror}.",
+            "The page was printed instead; copy it from there.",
+        ) from error
 
 
 def _items(option: str, text: str) -> list[str]:
@@ -78,10 +114,8 @@ def _items(option: str, text: str) -> list[str]:
     return items
 
 
-def _report(comparison: Comparison) -> Iterator[str]:
-    """Markdown that is readable as it is."""
-    yield "### Encoders compared on labelled images"
-    yield ""
+def _summary(comparison: Comparison) -> Iterator[str]:
+    """Markdown that is readable as it is, without a heading."""
     if comparison.measured:
         left_out = f"; {counted(len(comparison.failed), 'image')} left out of all rows"
         yield (

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from backend.errors import SettingsError
 from backend.logs import Progress
 
 console = Console(stderr=True)
@@ -32,6 +34,26 @@ def compact_table(*columns: str) -> Table:
 def plain(text: str) -> str:
     """The text, escaped so that rich finds no markup in it."""
     return text.replace("[", r"\[")
+
+
+def write_new(path: Path, content: str, option: str) -> None:
+    """Write a file that is not there yet.
+
+    Args:
+        path: of the file.
+        content: of it.
+        option: of the command, which names the file.
+
+    Raises:
+        SettingsError: it is there, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror}.", f"Give another file with {option}."
+        ) from error
 
 
 ESTIMATE_SECONDS = 10.0

@@ -15,8 +15,9 @@ from backend.cli.console import (
     compact_table,
     console,
     plain,
+    write_new,
 )
-from backend.errors import SettingsError, counted
+from backend.errors import counted
 from backend.logs import configure_logging
 from backend.settings import Settings, load_settings
 
@@ -93,7 +94,7 @@ def prompts(
     found = unread_labels(LabelStudioClient(settings), store, chosen, project)
     written = bool(found.stubs)
     if written:
-        write_new(path, found.config)
+        write_new(path, found.config, "--output")
     if as_json:
         content = {"labels": found.reviewed, "learned_from": LEARNED_FROM}
         typer.echo(
@@ -121,21 +122,6 @@ def prompts(
             f"ls-clip connect {project}",
             highlight=False,
         )
-
-
-def write_new(path: Path, content: str) -> None:
-    """Write a file that is not there yet.
-
-    Raises:
-        SettingsError: it is there, or cannot be written.
-    """
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(content)
-    except OSError as error:
-        raise SettingsError(
-            f"{path} cannot be written: {error.strerror}.", "Give another file with --output."
-        ) from error
 
 
 def ask_about_renames(settings: Settings, studio: LabelStudioClient, project: int) -> None:

@@ -12,6 +12,8 @@ def cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, Mapping):
+        if math.isnan(value["mean"]):
+            return "–"
         return f"{value['mean']:.1f} ± {value['sd']:.1f}"
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.3f}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from backend.evaluation.labelled_folder import LabelledFolder
 from backend.evaluation.machine import machine
 from backend.evaluation.measures import MIN_POSITIVES, finite, measure, version_of
 from backend.evaluation.recommendation import Candidate, Recommendation, recommend
+from backend.evaluation.whole_protocol import Protocol, dataset_of, run_protocol, sample
 from backend.inference.image_failures import Failures
 from backend.logs import Progress
 from backend.settings import Settings
@@ -42,6 +43,7 @@ class Comparison:
         machine: what it was measured on.
         date: ``YYYY-MM-DD``.
         recommendation: from the rows.
+        protocols: what the whole protocol says of each choice that was measured, if it was run.
     """
 
     rows: list[Row]
@@ -52,6 +54,7 @@ class Comparison:
     machine: str
     date: str
     recommendation: Recommendation
+    protocols: list[Protocol] = field(default_factory=list)
 
     @property
     def measured(self) -> list[Row]:
@@ -60,7 +63,11 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "recommendation": self.recommendation.as_dict()}
+        return {
+            **vars(self),
+            "recommendation": self.recommendation.as_dict(),
+            "protocols": [asdict(protocol) for protocol in self.protocols],
+        }
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ def compare(
     encoders: Sequence[str],
     regions: Sequence[str],
     progress: Progress,
+    *,
+    whole_protocol: bool = False,
 ) -> Comparison:
     """Measure each choice of encoder and regions on the same images.
 
@@ -90,6 +99,7 @@ def compare(
         encoders: names as for LS_CLIP_ENCODER, at least one.
         regions: as for LS_CLIP_REGIONS; empty: for each encoder all that its model has.
         progress: called with the pass over the images, and how much of it is done.
+        whole_protocol: run `backend.evaluation.whole_protocol` on each choice, too.
 
     Raises:
         SettingsError: the folder is not of its form, or none of its images can be read.
@@ -99,7 +109,8 @@ def compare(
     for one in found:
         if isinstance(one, Refused):
             log.warning("%s is left out. %s", one.label, one.error)
-    outcomes, failed = _encode(folder, found, progress)
+    kept = sample(folder.names) if whole_protocol else frozenset()
+    outcomes, failed = _encode(folder, found, progress, kept)
     measured = [one for one in outcomes if isinstance(one, _Outcome)]
     used = [name for name in folder.names if name not in failed] if measured else []
     if measured and not used:
@@ -116,6 +127,10 @@ def compare(
         rows.append(row)
         candidates.append(candidate)
     progress("measuring", len(rows), len(outcomes))
+    protocols = []
+    if whole_protocol:
+        chosen = [name for name in used if name in kept]
+        protocols = [_protocol(outcome, folder, chosen, progress) for outcome in measured]
     return Comparison(
         rows=rows,
         images=len(used),
@@ -125,11 +140,23 @@ def compare(
         machine=machine(),
         date=time.strftime("%Y-%m-%d"),
         recommendation=recommend(candidates),
+        protocols=protocols,
     )
 
 
+def _protocol(
+    outcome: _Outcome, folder: LabelledFolder, names: Sequence[str], progress: Progress
+) -> Protocol:
+    choice = outcome.choice
+    data = dataset_of(choice, outcome.encoded, folder, names)
+    return run_protocol(choice, data, partial(progress, f"whole protocol: {choice.label}"))
+
+
 def _encode(
-    folder: LabelledFolder, found: Sequence[Choice | Refused], progress: Progress
+    folder: LabelledFolder,
+    found: Sequence[Choice | Refused],
+    progress: Progress,
+    kept: Collection[str],
 ) -> tuple[list[_Outcome | Refused], dict[str, str]]:
     """What became of each choice, and file -> reason of the images to be left out of all rows."""
     passes = in_passes([one for one in found if isinstance(one, Choice)])
@@ -138,7 +165,7 @@ def _encode(
     for number, choices in enumerate(passes, start=1):
         regions = ", ".join(choice.regions for choice in choices)
         title = f"pass {number} of {len(passes)}: {choices[0].name} ({regions})"
-        result = run_pass(folder, choices, partial(progress, title))
+        result = run_pass(folder, choices, partial(progress, title), kept)
         failures |= result.failures
         for choice, outcome in zip(choices, result.outcomes, strict=True):
             if isinstance(outcome, Encoded):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -20,6 +20,8 @@ from backend.heap import give_back
 from backend.inference.batch_encoding import encode_batch
 from backend.inference.image_failures import Failures, as_image_error
 from backend.inference.preparer import Prepared, Preparer
+from backend.storage.vectors import Embedding
+from backend.vlpl.zero_shot import LabelVectors
 
 MOST_LOST = 0.1
 """The share of the images that one encoder may fail to encode. An image that it cannot encode is
@@ -35,12 +37,16 @@ class Encoded:
         failures: file -> why it could not.
         seconds_encoding: an image, in full batches.
         bytes_per_image: of an image's vectors in the store.
+        labels: embeddings of the labels.
+        embeddings: file -> its embedding, of those that were to be kept.
     """
 
     cosines: Cosines
     failures: Failures
     seconds_encoding: float
     bytes_per_image: int
+    labels: LabelVectors
+    embeddings: Mapping[str, Embedding]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,10 @@ class PassResult:
 
 
 def run_pass(
-    folder: LabelledFolder, choices: Sequence[Choice], step: Callable[[int, int], None]
+    folder: LabelledFolder,
+    choices: Sequence[Choice],
+    step: Callable[[int, int], None],
+    kept: Collection[str] = (),
 ) -> PassResult:
     """Encode all images with each of the choices; the weights are freed at the end.
 
@@ -70,9 +79,10 @@ def run_pass(
         folder: the images.
         choices: of one group of `in_passes`.
         step: called with the number of images that are done, and of all.
+        kept: files whose embeddings are kept.
     """
     try:
-        return _Pass(folder, choices).run(step)
+        return _Pass(folder, choices, kept).run(step)
     finally:
         free_memory()
         give_back()
@@ -84,22 +94,26 @@ class _Model:
 
     encoder: Encoder
     parts: CosineParts
+    labels: LabelVectors
     limit: float
+    kept: Collection[str]
     failures: Failures = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     bytes_per_image: int = 0
+    embeddings: dict[str, Embedding] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, folder: LabelledFolder, choice: Choice) -> _Model:
+    def of(cls, folder: LabelledFolder, choice: Choice, kept: Collection[str]) -> _Model:
         """Read the weights and do everything that is done once."""
         encoder = new_encoder(choice.settings)
         version = version_of(choice.settings, encoder, folder.config, choice.table)
         encoder.load()
         (control,) = version.config.controls
-        version.label_embeddings.of(control.labels)
+        labels = version.label_embeddings.of(control.labels)
         # The first call to a device is slow, and shows whether it has the memory.
         encoder.encode_images([Image.new("RGB", (64, 64))])
-        return cls(encoder, CosineParts(version), max(1.0, MOST_LOST * len(folder.names)))
+        limit = max(1.0, MOST_LOST * len(folder.names))
+        return cls(encoder, CosineParts(version), labels, limit, kept)
 
     def encode(self, names: Sequence[str], images: Sequence[Prepared]) -> None:
         """Add a batch.
@@ -112,28 +126,38 @@ class _Model:
         self.seconds.append((time.perf_counter() - began) / len(images))
         embeddings = {row.key: row.embedding for row in rows}
         pairs = list(zip(names, images, strict=True))
-        kept = [(name, embeddings[image.key]) for name, image in pairs if image.key in embeddings]
-        self.parts.add([name for name, _ in kept], [embedding for _, embedding in kept])
+        made = [(name, embeddings[image.key]) for name, image in pairs if image.key in embeddings]
+        self.parts.add([name for name, _ in made], [embedding for _, embedding in made])
+        self.embeddings |= {name: embedding for name, embedding in made if name in self.kept}
         self.failures |= {name: broken[image.key] for name, image in pairs if image.key in broken}
         if len(self.failures) > self.limit:
             raise next(iter(self.failures.values()))
-        for _, embedding in kept[:1]:
+        for _, embedding in made[:1]:
             self.bytes_per_image = embedding.nbytes
 
     def encoded(self) -> Encoded:
         """What was measured."""
         seconds = statistics.median(self.seconds) if self.seconds else 0.0
-        return Encoded(self.parts.joined(), self.failures, seconds, self.bytes_per_image)
+        return Encoded(
+            self.parts.joined(),
+            self.failures,
+            seconds,
+            self.bytes_per_image,
+            self.labels,
+            self.embeddings,
+        )
 
 
 class _Pass:
-    def __init__(self, folder: LabelledFolder, choices: Sequence[Choice]) -> None:
+    def __init__(
+        self, folder: LabelledFolder, choices: Sequence[Choice], kept: Collection[str]
+    ) -> None:
         self._folder = folder
         self._settings = choices[0].settings
         self._models: list[_Model | ClipError] = []
         for choice in choices:
             try:
-                self._models.append(_Model.of(folder, choice))
+                self._models.append(_Model.of(folder, choice, kept))
             except Exception as error:
                 self._models.append(as_clip_error(error))
         self._failures: Failures = {}
