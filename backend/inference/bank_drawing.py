@@ -52,15 +52,20 @@ def draw_banks(versions: ModelVersions, version: ModelVersion, log: PredictionLo
     addresses = log.addresses(version.project) if controls else set()
     if len(addresses) < WEAK_FROM:
         return False
-    # An image that several tasks have votes once. The order is that of a hash of their content.
-    keys = sorted(set(store.vectors.keys_of(addresses).values()))
+
+    def there() -> set[str]:
+        # An image that several tasks have votes once.
+        return set(store.vectors.keys_of(log.addresses(version.project)).values())
+
+    # The order is that of a hash of their content.
+    keys = sorted(there())
     for control in controls:
         record = versions.bank(control, version.project)
         if record is not None and len(keys) < GROWTH * record.drawn_from:
             continue
         bank = _drawn(store, version, control, keys[:MAX_BANK])
         if bank is not None:
-            versions.save_bank(control, version.project, bank, len(keys))
+            versions.save_bank(control, version.project, bank, len(keys), there)
             drawn = True
     return drawn
 

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, NamedTuple
 
 from backend.encoders.base import Encoder
@@ -171,13 +171,20 @@ class ModelVersions:
         """
         return self._banks.record(project, self.statistics.key(control))
 
-    def save_bank(self, control: Control, project: str, bank: StoredBank, drawn_from: int) -> None:
-        """Let this bank vote from now on; versions change with it.
+    def save_bank(
+        self,
+        control: Control,
+        project: str,
+        bank: StoredBank,
+        drawn_from: int,
+        there: Callable[[], Set[str]],
+    ) -> None:
+        """Let this bank vote from now on; versions change with it. Arguments as for `Banks.save`.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        self._banks.save(project, self.statistics.key(control), bank, drawn_from)
+        self._banks.save(project, self.statistics.key(control), bank, drawn_from, there)
 
     def table(self) -> Table:
         """The encoder's probability table: one fitted in this store, else the shipped one.

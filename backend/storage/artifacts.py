@@ -66,8 +66,12 @@ class Artifacts:
             raise self.damaged(name, "it holds no JSON object")
         return content
 
-    def read_bytes(self, file: str) -> bytes | None:
+    def read_bytes(self, file: str, most: int | None = None) -> bytes | None:
         """What a file of the store holds, by its whole name; None if there is none.
+
+        Args:
+            file: its name.
+            most: only so many bytes from its beginning; None: all.
 
         Raises:
             StoreError: it cannot be read.
@@ -77,7 +81,7 @@ class Artifacts:
             if self._files.get_file_info(path).type == pyarrow.fs.FileType.NotFound:
                 return None
             with self._files.open_input_stream(path) as stream:
-                data: bytes = stream.read()
+                data: bytes = stream.read(most)
         return data
 
     def write_bytes(self, file: str, data: bytes) -> None:

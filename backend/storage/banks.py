@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import eq
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 FOLDER = "banks"
 SCHEMA = 1
+_MAX_HEADER = 2**24
+"""Bytes; `MAX_BANK` keys take a tenth of that."""
+_DAMAGED_FIX = "Run ls-clip store check --repair; the next run draws another bank."
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,7 @@ class StoredBank:
         Raises:
             KeyError, TypeError, ValueError: the file is damaged.
         """
-        size = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["bank"])
+        about = _about(data)
         try:
             tensors = safetensors.torch.load(data)
         except SafetensorError as error:
@@ -128,6 +131,7 @@ class Banks:
     def __init__(self, store: Store) -> None:
         self._artifacts: Artifacts = store.artifacts
         self._generation = store.generation
+        self._locks = store.locks
 
     def record(self, project: str, name: str) -> BankRecord | None:
         """Which bank a control uses; None for none.
@@ -161,17 +165,33 @@ class Banks:
                 raise ValueError("it does not match its checksum")
             return StoredBank.from_bytes(data)
         except (KeyError, TypeError, ValueError) as error:
-            fix = "Run ls-clip store check --repair; the next run draws another bank."
-            raise self._artifacts.damaged(path, str(error), fix) from error
+            raise self._artifacts.damaged(path, str(error), _DAMAGED_FIX) from error
 
-    def save(self, project: str, name: str, bank: StoredBank, drawn_from: int) -> None:
+    def save(
+        self,
+        project: str,
+        name: str,
+        bank: StoredBank,
+        drawn_from: int,
+        there: Callable[[], Set[str]],
+    ) -> None:
         """Let a control use this bank from now on. Of those that it used, the last one stays.
+
+        Args:
+            project: as for `record`.
+            name: as for `record`.
+            bank: that was drawn.
+            drawn_from: number of the project's images.
+            there: gives the content keys of the project's images; called while nobody can purge
+                images from the banks. Those that are there no more are left out.
 
         Raises:
             StoreError: the store cannot be written.
         """
-        before = self.record(project, name)
-        self._save(project, name, bank, drawn_from, "" if before is None else before.digest)
+        with self._writing(safe_name(project)):
+            bank = bank.without(set(bank.keys) - there())
+            before = self.record(project, name)
+            self._save(project, name, bank, drawn_from, "" if before is None else before.digest)
 
     def purge(self, project: str, keys: Collection[str] | None) -> None:
         """Take images out of the banks of a project.
@@ -189,19 +209,45 @@ class Banks:
             if keys is None:
                 self._artifacts.erase(FOLDER, partial(eq, folder))
                 continue
-            for name in self._artifacts.names(f"{FOLDER}/{folder}"):
-                record = self.record(folder, name)
-                if record is None:
+            with self._writing(folder):
+                self._purge(folder, set(keys))
+
+    def _purge(self, folder: str, keys: Set[str]) -> None:
+        for name in self._artifacts.names(f"{FOLDER}/{folder}"):
+            record = self.record(folder, name)
+            if record is None:
+                continue
+            digests = [digest for digest in (record.digest, record.previous) if digest]
+            try:
+                if all(keys.isdisjoint(self._keys(folder, digest)) for digest in digests):
                     continue
-                try:
-                    bank = self.load(folder, record.digest)
-                except DamagedArtifactError as error:
-                    log.warning("The bank of project %s is erased. %s", folder, error)
-                    self._artifacts.erase(FOLDER, partial(eq, folder))
-                    self._generation.change()
-                    break
-                if record.previous or not set(keys).isdisjoint(bank.keys):
-                    self._save(folder, name, bank.without(keys), record.drawn_from, "")
+                bank = self.load(folder, record.digest)
+            except DamagedArtifactError as error:
+                log.warning("The bank of project %s is erased. %s", folder, error)
+                self._artifacts.erase(FOLDER, partial(eq, folder))
+                self._generation.change()
+                return
+            self._save(folder, name, bank.without(keys), record.drawn_from, "")
+
+    def _keys(self, project: str, digest: str) -> list[str]:
+        """The content keys of a bank's images; of its file only the beginning is read.
+
+        Raises:
+            DamagedArtifactError: it is missing or damaged.
+        """
+        path = _file(project, digest)
+        size = int.from_bytes(self._artifacts.read_bytes(path, 8) or b"", "little")
+        try:
+            if size > _MAX_HEADER:
+                raise ValueError("its header has no end")
+            return list(_about(self._artifacts.read_bytes(path, 8 + size) or b"")["keys"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._artifacts.damaged(path, str(error), _DAMAGED_FIX) from error
+
+    @contextmanager
+    def _writing(self, project: str) -> Iterator[None]:
+        with self._locks.hold(f"banks-{project}"):
+            yield
 
     def _save(
         self, project: str, name: str, bank: StoredBank, drawn_from: int, previous: str
@@ -224,6 +270,13 @@ class Banks:
         self._artifacts.erase(
             folder, lambda name: name.endswith(".safetensors") and name not in used
         )
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    """What stands in a bank's header, without its tensors."""
+    size = int.from_bytes(data[:8], "little")
+    about: dict[str, Any] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["bank"])
+    return about
 
 
 def _folder(project: str) -> str:

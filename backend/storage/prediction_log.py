@@ -240,7 +240,9 @@ class PredictionLog:
         if addresses:
             # Late: they lead to the images, should this have to be repeated.
             erase_rows(self._store, "task_images", _IMAGES, wheres)
-        # Last: who writes scores meanwhile looks up which tasks have images.
+        # Once more, and last: who draws a bank or keeps scores meanwhile looks up, before it
+        # writes, which images there are.
+        Banks(self._store).purge(project, keys)
         ScoreFiles(self._store).purge(project, tasks)
         if tasks is None:
             for folder in ("statistics", "confidences", "heads"):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from backend.errors import StoreError
-from backend.inference import bank_cache
+from backend.inference import bank_cache, bank_drawing
 from backend.inference.bank_drawing import draw_banks
 from backend.inference.model_version import ModelVersion
 from backend.labels.config import parse_config
@@ -161,6 +161,37 @@ def test_a_purged_image_leaves_the_bank(runtime: Runtime):
     (gone,) = key.values()
     assert gone.encode() not in file.read_bytes()
     assert predict(runtime, CONFIG, TASKS[:2])
+
+
+def test_an_image_that_is_purged_while_a_bank_is_drawn_is_not_in_it(
+    make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+):
+    made = make_runtime()
+    filled(made, TASKS)
+    draw = bank_drawing._drawn
+
+    def purging(*arguments: Any) -> Any:
+        bank = draw(*arguments)
+        made.prediction_log.purge(PROJECT, [3])
+        return bank
+
+    monkeypatch.setattr(bank_drawing, "_drawn", purging)
+    assert drawn(made)
+    (record,) = records(made)
+    assert record["images"] == len(TASKS) - 1
+
+
+def test_a_purge_of_other_images_reads_no_bank(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
+    runtime.embedder.fill([data_uri(900)])
+    runtime.prediction_log.link_images(PROJECT, [(900, runtime.embedder.address(data_uri(900)))])
+
+    def refused(*_: Any) -> Any:
+        raise AssertionError("it is read")
+
+    before = present(runtime).name
+    monkeypatch.setattr("backend.storage.banks.StoredBank.from_bytes", refused)
+    assert runtime.prediction_log.purge(PROJECT, [900]).images == 1
+    assert present(runtime).name == before
 
 
 def test_a_purged_project_leaves_no_bank(runtime: Runtime):

@@ -45,3 +45,9 @@ def test_json_names_the_labels_and_the_file(cli: Cli, studio: StubStudio):
     assert code == 0
     line = next(line for line in said.splitlines() if line.startswith("{"))
     assert json.loads(line) == {"labels": {"犬": 0}, "learned_from": 6, "config": "new.xml"}
+
+
+def test_a_label_studio_that_is_away_is_named(cli: Cli, tmp_path: Path):
+    code, said = cli("prompts", "1", LABEL_STUDIO_URL="http://127.0.0.1:9")
+    assert code == 1 and "127.0.0.1:9" in said and "Fix:" in said
+    assert not list(tmp_path.glob("*.xml"))
