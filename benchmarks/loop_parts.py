@@ -110,7 +110,8 @@ def _accept(scene: Scene, blind_share: float) -> Row:
             states = tuple(POSITIVE if label in keys else NEGATIVE for label in scene.labels)
             provenance = Provenance.BLIND if blind else Provenance.ACCEPTED
             approvals.append(Approval(task, states, provenance, time.time()))
-        pulled = Pulled(key, config, {CONTROL: approvals}, data)
+        reviewed = frozenset(order[: (turn + 1) * size])
+        pulled = Pulled(key, config, {CONTROL: approvals}, data, random=reviewed)
         made = trainer.train(pulled).made
         if made is None:
             continue
@@ -155,7 +156,8 @@ def single_positive(scene: Scene) -> tuple[Rows, str]:
                         POSITIVE if label == known[task] else UNKNOWN for label in labels
                     )
                     approvals.append(Approval(task, states, Provenance.KNOWN))
-            pulled = Pulled(key, config, {CONTROL: approvals}, data)
+            by_chance = frozenset(order[:reviewed])
+            pulled = Pulled(key, config, {CONTROL: approvals}, data, random=by_chance)
             made = trainer.train(pulled).made
             assert made is not None
             measured = scene.measured(made.name if made.controls else ZERO_SHOT)

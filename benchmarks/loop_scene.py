@@ -179,7 +179,7 @@ def train_and_refresh(scene: Scene) -> str:
 
 
 class Annotator:
-    """Reviews the least certain of the tasks that may be annotated, and submits the truth.
+    """Reviews tasks that may be annotated in random order, as connect sets it: submits the truth.
 
     Attributes:
         seconds: how long each Submit took.
@@ -190,9 +190,10 @@ class Annotator:
         self._scene = scene
         self.left = set(scene.train)
         self.seconds: list[float] = []
+        self._chance = random.Random(4)
 
     def review(self, count: int) -> None:
-        """Review so many tasks, lowest score first, the order in which Label Studio serves them."""
+        """Review so many tasks."""
         scene = self._scene
         version = scene.studio.projects.get(scene.project)["model_version"]
         shown = {
@@ -200,7 +201,7 @@ class Annotator:
             for prediction in scene.studio.predictions.of_project(scene.project)
             if prediction["model_version"] == version and prediction["task"] in self.left
         }
-        order = sorted(shown, key=lambda task: (shown[task]["score"], task))[:count]
+        order = self._chance.sample(sorted(shown), count)
         for task in order:
             item = {"from_name": CONTROL, "to_name": "image", "type": "choices"}
             result = [{**item, "value": {"choices": scene.truth[task]}}]
