@@ -29,10 +29,15 @@ from backend.demo.photos import make_photos
 from backend.demo.servers import LocalBackend
 from backend.encoders.registry import get_encoder
 from backend.images.decode import decode
+from backend.inference.bank_drawing import draw_banks
+from backend.labels.config import parse_config
 from backend.processes import free_port
+from backend.runtime import Runtime
 from backend.settings import Settings, load_settings
 from backend.storage.installations import open_store
+from backend.storage.tables import chunks
 from backend.storage.vectors import Embedding, NewEmbedding
+from backend.vlpl.neighbours import MAX_BANK
 from benchmarks import report
 from benchmarks.bulk import ignore_the_environment
 from benchmarks.bulk_servers import Meter, machine
@@ -42,12 +47,16 @@ PAGE = ROOT / "docs" / "performance.md"
 START = "<!-- predict: written by benchmarks/predict.py -->"
 END = "<!-- end of predict -->"
 PROJECT = "1.1795416973"
+VOTED = "2.1795416973"
+"""A project on whose images a bank of other images votes."""
 SETTLE_SECONDS = 0.5
 """Waited before the CPU time is read, for the work that the server does after an answer."""
 LOAD_SECONDS = 60.0
 """The server loads its encoder within this; its CPU time would be taken for that of requests."""
 CHEAP = 5
 """Times as many requests of the routes that predict nothing: a request costs them little."""
+ROWS = 5000
+"""Embeddings that are stored at once."""
 NOISE = 0.02
 """On the embeddings of the other tasks, so that no two are equal."""
 # The 80 categories of COCO (https://cocodataset.org).
@@ -106,11 +115,11 @@ def address(number: int) -> str:
     return f"/data/upload/1/{number}.jpg"
 
 
-def predict_body(number: int) -> bytes:
+def predict_body(number: int, project: str = PROJECT) -> bytes:
     """A /predict request as Label Studio sends it when a person opens a task."""
     body = {
         "tasks": [{"id": number, "data": {"image": address(number)}}],
-        "project": PROJECT,
+        "project": project,
         "label_config": CONFIG,
         "params": {"login": None, "password": None, "context": None},
     }
@@ -122,26 +131,47 @@ def webhook_body() -> bytes:
     return json.dumps({"action": "ANNOTATION_CREATED"}).encode()
 
 
-def fill_store(settings: Settings, folder: Path, tasks: int) -> None:
-    """Store one photo's embedding for task 0, and variations of it for the tasks after it."""
+def fill_store(settings: Settings, folder: Path, tasks: int, bank: int) -> None:
+    """Store one photo's embedding for task 0, and variations of it for the tasks after it.
+
+    Args:
+        settings: of the server.
+        folder: for photos.
+        tasks: how many.
+        bank: so many of the images are those of `VOTED`, whose bank is drawn.
+    """
     encoder = get_encoder(settings)
     (photo,) = make_photos(folder, 1)
     image = decode((folder / photo.file).read_bytes(), settings.max_image_pixels)
     encoded = encoder.encode_prepared([encoder.prepare(image)])
     regions = None if encoded.regions is None else encoded.regions[0]
     chance = np.random.default_rng(0)
-    rows = [
-        NewEmbedding(
-            settings.label_studio_url + address(number),
-            f"{number:064x}",
-            Embedding.of(
-                _near(encoded.image[0], chance, number),
-                None if regions is None else _near(regions, chance, number),
-            ),
-        )
-        for number in range(tasks)
-    ]
-    open_store(settings).vectors.add(encoder.id, encoder.dim, rows)
+    vectors = open_store(settings).vectors
+    for part in chunks(range(max(tasks, bank)), ROWS):
+        rows = [
+            NewEmbedding(
+                settings.label_studio_url + address(number),
+                f"{number:064x}",
+                Embedding.of(
+                    _near(encoded.image[0], chance, number),
+                    None if regions is None else _near(regions, chance, number),
+                ),
+            )
+            for number in part
+        ]
+        vectors.add(encoder.id, encoder.dim, rows)
+    _draw_bank(Runtime(settings), bank)
+
+
+def _draw_bank(runtime: Runtime, bank: int) -> None:
+    embedder, versions, config = runtime.embedder, runtime.versions, parse_config(CONFIG)
+    tasks = [{"id": number, "data": {"image": address(number)}} for number in range(bank)]
+    runtime.prediction_log.link_images(
+        VOTED, ((number, embedder.address(address(number))) for number in range(bank))
+    )
+    versions.statistics.freeze(config, VOTED, tasks, embedder.stored)
+    draw_banks(versions, versions.get(config, VOTED), runtime.prediction_log)
+    assert versions.get(config, VOTED).banks
 
 
 def _near(
@@ -228,7 +258,11 @@ def measure_all(server: LocalBackend, options: argparse.Namespace) -> list[Measu
             yield predict_body(next(fresh))
 
     # The first request of each kind pays for what is set up once.
-    for path, body in (("/webhook?project=1", webhook_body()), ("/predict", predict_body(0))):
+    for path, body in (
+        ("/webhook?project=1", webhook_body()),
+        ("/predict", predict_body(0)),
+        ("/predict", predict_body(0, VOTED)),
+    ):
         measure(server, Call(path, path, same(body)), 1, 10, options.seconds)
     measured = []
     for clients in options.clients:
@@ -236,6 +270,7 @@ def measure_all(server: LocalBackend, options: argparse.Namespace) -> list[Measu
             Call("/health", "/health", None),
             Call("/webhook", "/webhook?project=1", same(webhook_body())),
             Call("/predict", "/predict", same(predict_body(0))),
+            Call("/predict, with votes", "/predict", same(predict_body(0, VOTED))),
             Call("/predict, each task once", "/predict", others()),
         ]
         for call in calls:
@@ -272,7 +307,7 @@ def rows_of(measured: Sequence[Measured]) -> list[dict[str, str]]:
 
 
 @contextmanager
-def served(tasks: int) -> Iterator[LocalBackend]:
+def served(tasks: int, bank: int) -> Iterator[LocalBackend]:
     """A server whose store holds so many embedded tasks; all is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="ls-clip-predict-") as name:
         folder = Path(name)
@@ -286,7 +321,7 @@ def served(tasks: int) -> Iterator[LocalBackend]:
             blind_share=0.0,
         )
         try:
-            fill_store(settings, folder / "photos", tasks)
+            fill_store(settings, folder / "photos", tasks, bank)
             with LocalBackend(settings, folder / "serve.log") as server:
                 server.wait()
                 yield server
@@ -300,6 +335,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 10, 50])
     parser.add_argument("--requests", type=int, default=300, help="of each measurement, at most")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement, at most")
+    parser.add_argument("--bank", type=int, default=MAX_BANK, help="images that vote")
     parser.add_argument("--json", action="store_true", help="print JSON, and write nothing")
     parser.add_argument("--no-write", action="store_true", help="leave docs/ as they are")
     return parser.parse_args(arguments)
@@ -310,7 +346,7 @@ def main() -> None:
     options = parsed()
     ignore_the_environment()
     tasks = 1 + options.requests * len(options.clients)
-    with served(tasks) as server:
+    with served(tasks, options.bank) as server:
         measured = measure_all(server, options)
     if options.json:
         print(json.dumps({"machine": machine(), "measured": [asdict(row) for row in measured]}))

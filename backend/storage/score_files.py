@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -68,9 +68,9 @@ class ControlScores:
         rounded = np.where(rounded > probabilities, down, rounded)
         return cls(tuple(labels), tuple(thresholds), np.array(tasks, dtype=np.int64), rounded)
 
-    def without(self, tasks: Collection[int]) -> ControlScores:
+    def without(self, tasks: Set[int]) -> ControlScores:
         """The scores of the other tasks."""
-        kept = ~np.isin(self.tasks, np.fromiter(tasks, dtype=np.int64))
+        kept = np.array([task not in tasks for task in self.tasks.tolist()], dtype=np.bool_)
         return ControlScores(
             self.labels, self.thresholds, self.tasks[kept], self.probabilities[kept]
         )
@@ -223,9 +223,9 @@ class ScoreFiles:
                 continue
             with self._writing(name):
                 for version in self._artifacts.folder_names(f"{FOLDER}/{name}"):
-                    self._purge_version(f"{FOLDER}/{name}/{version}", tasks)
+                    self._purge_version(f"{FOLDER}/{name}/{version}", frozenset(tasks))
 
-    def _purge_version(self, folder: str, tasks: Collection[int]) -> None:
+    def _purge_version(self, folder: str, tasks: Set[int]) -> None:
         for file, part in self._intact(folder):
             rest = {name: scores.without(tasks) for name, scores in part.items()}
             if all(len(rest[name].tasks) == len(part[name].tasks) for name in part):

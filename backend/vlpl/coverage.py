@@ -2,8 +2,8 @@
 
 The images are clustered into as many clusters as will be reviewed once the round is done. The round
 takes the most typical image of each of the largest clusters in which nothing is reviewed yet
-(TypiClust, arXiv 2202.02794). Embeddings alone decide: no score and no label, so it works from the
-first round on, when the model's own doubts mean little.
+(TypiClust, arXiv 2202.02794). Embeddings alone decide, less their mean and of unit length: no score
+and no label, so it works from the first round on, when the model's own doubts mean little.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ ALL_AT_ONCE = 5_000
 """Images up to which k-means looks at all in each step, and at a part of them beyond."""
 LARGEST_CLUSTER = 2_000
 """Images of a cluster among which the typical one is looked for; of a larger one, a random part."""
+_MIN_LENGTH = 1e-6
+"""Of an embedding less the mean; shorter where all images are alike."""
 _STEPS = 100
 """Of k-means that looks at all images, at most."""
 _PASSES = 20
@@ -51,7 +53,7 @@ def next_round(
     open_places = np.flatnonzero(~reviewed)
     if len(open_places) <= size:
         return [int(place) for place in open_places]
-    points = np.ascontiguousarray(embeddings, dtype=np.float32)
+    points = _centred(np.asarray(embeddings, dtype=np.float32))
     wanted = min(int(reviewed.sum()) + size, MOST_CLUSTERS)
     clusters = _clusters(points, wanted, seed)
     count = int(clusters.max()) + 1
@@ -67,6 +69,14 @@ def next_round(
                 chosen.append(place)
                 rest[number] = rest[number][rest[number] != place]
     return chosen
+
+
+def _centred(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What tells images apart: embeddings of one model have most in common (docs/benchmark.md)."""
+    centred = embeddings - embeddings.mean(axis=0)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    points: NDArray[np.float32] = centred / np.maximum(lengths, _MIN_LENGTH)
+    return np.ascontiguousarray(points)
 
 
 def _clusters(points: NDArray[np.float32], wanted: int, seed: int) -> NDArray[np.int32]:

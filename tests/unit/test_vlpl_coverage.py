@@ -45,10 +45,10 @@ def test_a_kind_of_which_one_is_reviewed_waits_until_the_others_are_covered():
 
 
 def test_the_most_typical_image_of_a_kind_is_taken():
-    points = kinds([200])
-    middle = points.mean(0) / np.linalg.norm(points.mean(0))
+    points = kinds([200, 150])
+    middle = points[:200].mean(0) / np.linalg.norm(points[:200].mean(0))
     points[17] = middle
-    assert next_round(points, np.zeros(200, dtype=bool), size=1) == [17]
+    assert next_round(points, np.zeros(350, dtype=bool), size=2)[0] == 17
 
 
 def test_reviewed_images_are_never_chosen_and_nothing_is_chosen_twice():
