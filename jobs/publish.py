@@ -116,8 +116,10 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     runs.set_config(run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
-        # Those of the version before stay, should this one be withdrawn.
-        score_files.keep(key, {version, str(project["model_version"])})
+        before = str(project["model_version"])
+        if before != version:
+            # Those of the version before stay, should this one be withdrawn.
+            score_files.keep(key, {version, before})
     if run.head:
         heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
 

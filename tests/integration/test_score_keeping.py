@@ -179,6 +179,9 @@ def test_scores_of_the_version_before_stay_and_older_ones_go(runtime: Runtime, s
         studio.config = choices_config("cat", label)
         versions.append(predict(runtime).model_version)
     assert {file.parent.name for file in files(runtime)} == set(versions[1:])
+    add_tasks(studio, 60)
+    assert predict(runtime).model_version == versions[2]
+    assert {file.parent.name for file in files(runtime)} == set(versions[1:])
 
 
 def test_a_task_that_is_purged_while_a_run_goes_on_leaves_no_score(
