@@ -12,6 +12,7 @@ from backend.inference.embedder import Embedder
 from backend.inference.task_images import image_of, task_data
 from backend.labels.config import LabelConfig
 from backend.labelstudio.client import LabelStudioClient
+from backend.storage.prediction_log import PredictionLog
 from jobs.run import Scope
 
 AHEAD = 16
@@ -29,11 +30,11 @@ def tasks_in_scope(
     config: LabelConfig,
     left_out: Collection[int],
     *,
-    scored: Collection[int],
+    to_score: Collection[int],
     known_field: str = "",
     after: int = 0,
 ) -> Iterator[Task]:
-    """The tasks that a run is about, and those of the project whose scores are not kept yet.
+    """The tasks that a run is about, and those beside them that are to be scored.
 
     Args:
         studio: the Label Studio.
@@ -42,7 +43,7 @@ def tasks_in_scope(
             them that have a prediction of any version, because that is what their annotator saw.
         config: decides which fields of a task's data are kept.
         left_out: ids of tasks that need no prediction.
-        scored: ids of tasks whose scores are kept.
+        to_score: ids of tasks whose scores are to be kept, see `jobs.score_keeping`.
         known_field: the field with labels known beforehand, which is kept too.
         after: only tasks with a higher id.
     """
@@ -57,7 +58,7 @@ def tasks_in_scope(
         only_scored = number in left_out or bool(
             task["total_annotations"] and (scope == Scope.UNLABELLED or keeps_prediction)
         )
-        if only_scored and number in scored:
+        if only_scored and number not in to_score:
             continue
         images = (image_of(control, task) for control in config.controls)
         yield {
@@ -111,12 +112,35 @@ def to_predict(tasks: Sequence[Task]) -> list[Task]:
 
 
 def tasks_by_image(tasks: Sequence[Task]) -> dict[str, list[int]]:
-    """Image address -> ids of the tasks that have it, and are to have a prediction."""
+    """Image address -> ids of the tasks that have it."""
     tasks_of: dict[str, list[int]] = {}
-    for task in to_predict(tasks):
+    for task in tasks:
         for value in task["images"]:
             tasks_of.setdefault(value, []).append(int(task["id"]))
     return tasks_of
+
+
+def link_images(
+    log: PredictionLog, project: str, embedder: Embedder, tasks: Sequence[Task]
+) -> None:
+    """Record whose these tasks' images are, as soon as the tasks are listed.
+
+    Later a task may have been deleted, and its record purged: nobody would erase it again.
+
+    Raises:
+        StoreError: the store cannot be read or written.
+    """
+    log.link_images(project, image_links(embedder, tasks))
+
+
+def still_there(log: PredictionLog, project: str, tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that were not purged since they were listed.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
+    linked = log.tasks(project, [int(task["id"]) for task in tasks])
+    return [task for task in tasks if task["id"] in linked or not task["images"]]
 
 
 def image_links(embedder: Embedder, tasks: Sequence[Task]) -> list[tuple[int, str]]:

@@ -26,8 +26,9 @@ from backend.storage.score_files import ScoreFiles
 from backend.storage.tables import chunks
 from jobs.listing import (
     Task,
-    image_links,
+    link_images,
     prefetched,
+    still_there,
     tasks_by_image,
     tasks_in_scope,
     to_predict,
@@ -36,7 +37,7 @@ from jobs.publish import require_labels_of
 from jobs.run import ENDED, Run, RunState, Scope, Shard
 from jobs.run_files import RunFiles
 from jobs.run_log import RunLog
-from jobs.score_keeping import scores_of
+from jobs.score_keeping import scores_of, tasks_to_score
 from jobs.shutdown import stop_requested
 
 OUTAGE_REASONS = frozenset(
@@ -86,7 +87,8 @@ def list_shards(
     current = runtime.versions.get(config, key, run.head or None)
     version = run.planned_version or current.name
     skipped = set() if run.scope == Scope.ALL else predicted(studio, run.project, version)
-    scored = ScoreFiles(runtime.store).tasks(key, version)
+    log = runtime.prediction_log
+    to_score = tasks_to_score(config, ScoreFiles(runtime.store).tasks(key, version), log.tasks(key))
     runs.note(
         run.id,
         config=config.digest,
@@ -105,7 +107,7 @@ def list_shards(
         run.scope,
         config,
         skipped,
-        scored=scored,
+        to_score=to_score,
         known_field=current.known_field,
         after=files.tasks(number - 1)[-1]["id"] if before else 0,
     )
@@ -113,6 +115,8 @@ def list_shards(
         if stop_requested() or runs.state(run.id) != RunState.LISTING:
             raise StoppedError
         files.write_tasks(number, shard)
+        # The others have been linked before.
+        link_images(log, key, runtime.embedder, to_predict(shard))
         count = len(to_predict(shard))
         runs.add_shard(run.id, Shard(number=number, tasks=count))
         listed += count
@@ -154,8 +158,12 @@ def embed_shard(
     require_same_encoder(runtime, run)
     embedder = runtime.embedder
     tasks = files.tasks(number)
-    images, count = tasks_by_image(tasks), len(to_predict(tasks))
-    runtime.prediction_log.link_images(run.key, image_links(embedder, tasks))
+    count = len(to_predict(tasks))
+    if not all("only_scored" in task for task in tasks):
+        # An earlier release has listed them, and linked nothing yet.
+        link_images(runtime.prediction_log, run.key, embedder, tasks)
+    tasks = still_there(runtime.prediction_log, run.key, tasks)
+    images = tasks_by_image(to_predict(tasks))
     recorded = next((shard for shard in runs.shards(run.id) if shard.number == number), None)
     before = recorded.embedded if recorded is not None else 0
 
@@ -212,7 +220,8 @@ def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> No
 
     Then only the import is left when the last shard is done.
     """
-    config, tasks, versions = files.config(), files.tasks(number), runtime.versions
+    config, versions = files.config(), runtime.versions
+    tasks = still_there(runtime.prediction_log, run.key, files.tasks(number))
     listed = to_predict(tasks)
     if number == 0 and len(listed) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.

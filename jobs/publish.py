@@ -5,14 +5,13 @@ The order makes every step repeatable, and no version is shown that is not compl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Mapping
 from dataclasses import replace
 
 from backend.errors import ImageError, ImageReason, LabelConfigError
 from backend.inference.bank_drawing import draw_banks
 from backend.inference.confidence_freezing import freeze_confidences
 from backend.inference.frozen_statistics import UP_TO as STATISTICS_UP_TO
-from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction, logged
 from backend.inference.predictor import Predictor
 from backend.labels.config import LabelConfig, parse_config
@@ -22,12 +21,19 @@ from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.score_files import ScoreFiles
 from backend.storage.tables import chunks
-from jobs.listing import Task, image_links, tasks_in_scope, to_predict
+from jobs.listing import (
+    Task,
+    image_links,
+    link_images,
+    still_there,
+    tasks_in_scope,
+    to_predict,
+)
 from jobs.rewriting import Rewriting, add_note, changed_note
 from jobs.run import ENDED, Run, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_log import RunLog
-from jobs.score_keeping import ScoreKeeper
+from jobs.score_keeping import ScoreKeeper, tasks_to_score
 
 
 def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
@@ -76,18 +82,11 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     delivery = _Delivery(
         runs, run, runtime, predictor, importer, keeper=keeper, rewriting=rewriting
     )
-    for number in range(run.shards):
-        scores = files.scores(number, version)
-        keeper.add(scores or {})
-        made = files.predictions(number, version)
-        delivery.take(files.tasks(number), made=made, scored=scores is not None)
-    if version != run.planned_version and run.left_out:
-        # The statistics were frozen just now: tasks that had a prediction need a new one.
-        for part in _rest(studio, run, predictor.version, delivery, runtime.settings.shard_size):
-            runtime.prediction_log.link_images(key, image_links(runtime.embedder, part))
-            delivery.take(part, made={}, fetch=True)
-    delivery.close()
-    keeper.write()
+    delivery.take_all(files, studio, was_scored=bool(score_files.tasks(key, run.planned_version)))
+    before = str(project["model_version"])
+    if before != version:
+        # Those of the version that is shown stay, should this one be withdrawn.
+        score_files.keep(key, {version, before})
     reviewed = _reviewed_before_the_change(run, files)
     if reviewed:
         add_note(runs, run, changed_note(reviewed))
@@ -116,10 +115,6 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     runs.set_config(run.project, config.digest)
     if importer.there:
         show(studio, run.project, version)
-        before = str(project["model_version"])
-        if before != version:
-            # Those of the version before stay, should this one be withdrawn.
-            score_files.keep(key, {version, before})
     if run.head:
         heads.set_serving(key, run.head, rollback=run.trigger != Trigger.TRAINING)
 
@@ -162,6 +157,48 @@ class _Delivery:
         # A stored image whose host could not be asked: the task keeps its prediction, and people
         # should know.
         self._partial = set(self.failures) if run.revalidate else set()
+
+    def take_all(self, files: RunFiles, studio: LabelStudioClient, *, was_scored: bool) -> None:
+        """Predict and score all tasks of the run that are still there; see `take`.
+
+        Args:
+            files: of the run.
+            studio: lists tasks again, where the version has changed since they were listed.
+            was_scored: whether tasks had scores of the version for which they were listed.
+        """
+        run, log, embedder = self._run, self._runtime.prediction_log, self._runtime.embedder
+        version = self._predictor.version
+        gone: set[str] = set()
+        for number in range(run.shards):
+            listed = files.tasks(number)
+            tasks = still_there(log, run.key, listed)
+            there = {task["id"] for task in tasks}
+            deleted = [task for task in listed if task["id"] not in there]
+            gone |= {address for _, address in image_links(embedder, deleted)}
+            scores = files.scores(number, version.name)
+            self._keeper.add(scores or {})
+            made = files.predictions(number, version.name)
+            self.take(tasks, made=made, scored=scores is not None)
+        if version.name != run.planned_version and (run.left_out or was_scored):
+            # Tasks that had a prediction need a new one, and those that had scores need others.
+            to_score = tasks_to_score(version.config, self._keeper.tasks, log.tasks(run.key))
+            rest = tasks_in_scope(
+                studio,
+                run.project,
+                run.scope,
+                version.config,
+                frozenset(self.seen),
+                to_score=to_score,
+                known_field=version.known_field,
+            )
+            for part in chunks(rest, self._runtime.settings.shard_size):
+                link_images(log, run.key, embedder, to_predict(part))
+                self.take(part, made={}, fetch=True)
+        self.close()
+        self._keeper.write()
+        if gone:
+            # Of tasks that were deleted after they were listed.
+            log.erase_unlinked(gone)
 
     def take(
         self,
@@ -211,14 +248,11 @@ class _Delivery:
                 self.failures[prediction.task] = failure.as_dict()
         if len(self._waiting) >= self._runtime.settings.import_size:
             self._send()
-        unscored = [] if scored else [t for t in tasks if t["id"] not in self._keeper.tasks]
+        linked = {task["id"] for task in tasks}
+        to_score = tasks_to_score(self._predictor.version.config, self._keeper.tasks, linked)
+        unscored = [] if scored else [task for task in tasks if task["id"] in to_score]
         if unscored:
             self._kept(self._predictor.predict_stored(unscored))
-
-    @property
-    def scored(self) -> Set[int]:
-        """Ids of the tasks whose scores are kept."""
-        return self._keeper.tasks
 
     def _kept(self, predictions: list[Prediction]) -> list[Prediction]:
         """The same predictions, once their scores are kept."""
@@ -278,25 +312,3 @@ _GONE = ImageError(
     "The embedding of the task's image is not in the store any more.",
     "Give all workers the same LS_CLIP_STORE, then run ls-clip predict again.",
 )
-
-
-def _rest(
-    studio: LabelStudioClient,
-    run: Run,
-    version: ModelVersion,
-    delivery: _Delivery,
-    size: int,
-) -> Iterator[list[Task]]:
-    seen = frozenset(delivery.seen)
-    return chunks(
-        tasks_in_scope(
-            studio,
-            run.project,
-            run.scope,
-            version.config,
-            seen,
-            scored=delivery.scored,
-            known_field=version.known_field,
-        ),
-        size,
-    )

@@ -10,7 +10,7 @@ from backend.errors import StoreError
 from backend.inference.prediction import Prediction
 from backend.labels.config import LabelConfig, parse_config
 from backend.storage.artifacts import Artifacts, safe_name
-from backend.storage.score_files import ControlScores, Part, from_bytes, to_bytes
+from backend.storage.score_files import DAMAGE, ControlScores, Part, from_bytes, to_bytes
 from jobs.listing import Task
 from jobs.run import ENDED
 
@@ -118,7 +118,11 @@ class RunFiles:
     def scores(self, shard: int, model_version: str) -> dict[str, ControlScores] | None:
         """Control name -> scores by this version; None if they were not computed early."""
         data = self._artifacts.read_bytes(self._scores(shard, model_version))
-        return None if data is None else from_bytes(data)
+        try:
+            return None if data is None else from_bytes(data)
+        except DAMAGE:
+            # They are computed once more.
+            return None
 
     def _scores(self, shard: int, model_version: str) -> str:
         return f"{self._name(f'{shard}-{safe_name(model_version)}')}.safetensors"

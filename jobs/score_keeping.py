@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction
+from backend.labels.config import LabelConfig
 from backend.storage.prediction_log import PredictionLog
 from backend.storage.score_files import ControlScores, Part, ScoreFiles, joined
 
@@ -43,6 +44,22 @@ def scores_of(version: ModelVersion, predictions: Iterable[Prediction]) -> dict[
     }
 
 
+def tasks_to_score(
+    config: LabelConfig, scored: Mapping[str, Set[int]], linked: Set[int]
+) -> Set[int]:
+    """Ids of the tasks whose scores are to be kept, although they may need no prediction.
+
+    Args:
+        config: decides which controls have scores that are kept.
+        scored: control name -> ids of the tasks that have scores.
+        linked: ids of the tasks whose images are known.
+    """
+    names = [control.name for control in config.controls if control.options_field is None]
+    if not names:
+        return set()
+    return linked - set.intersection(*(set(scored.get(name, ())) for name in names))
+
+
 class ScoreKeeper:
     """Collects the scores of one version and writes them, many at once.
 
@@ -54,7 +71,7 @@ class ScoreKeeper:
         replaces: whether scores that are kept already may be out of date.
 
     Attributes:
-        tasks: ids of the tasks whose scores are kept.
+        tasks: control name -> ids of the tasks whose scores are kept.
     """
 
     def __init__(
@@ -79,12 +96,14 @@ class ScoreKeeper:
     def add(self, part: Mapping[str, ControlScores]) -> None:
         """Keep scores; of tasks that have some only where those may be out of date."""
         if not self._replaces:
-            part = {name: scores.without(self.tasks) for name, scores in part.items()}
+            part = {
+                name: scores.without(self.tasks.get(name, set())) for name, scores in part.items()
+            }
         if not part:
             return
         self._waiting.append(part)
-        for scores in part.values():
-            self.tasks.update(scores.tasks.tolist())
+        for name, scores in part.items():
+            self.tasks.setdefault(name, set()).update(scores.tasks.tolist())
         self._count += max(len(scores.tasks) for scores in part.values())
         if self._count >= WRITTEN_FROM:
             self.write()

@@ -122,15 +122,13 @@ def evaluate(
 
 
 def _evaluate_project(settings: Settings, project: int, *, as_json: bool) -> None:
-    from backend.encoders.registry import get_encoder
-    from backend.inference.versions import ModelVersions
     from backend.labelstudio.client import LabelStudioClient
-    from backend.storage.installations import open_store
+    from backend.runtime import Runtime
     from backend.training.project_measures import measure_project
 
-    store = open_store(settings)
-    versions = ModelVersions(settings, get_encoder(settings, store.vectors.has_any), store)
-    measured = measure_project(settings, LabelStudioClient(settings), versions, project)
+    runtime = Runtime(settings)
+    studio = LabelStudioClient(settings)
+    measured = measure_project(settings, studio, runtime.versions, runtime.embedder, project)
     if as_json:
         typer.echo(json.dumps({"project": project, **measured.as_dict()}, ensure_ascii=False))
     else:
@@ -143,12 +141,13 @@ def _print_project(measured: ProjectMeasures, console: Console) -> None:
 
     reviewed = counted(measured.reviewed, "reviewed task")
     console.print(
-        f"{measured.model_version}: measured on {measured.judged} of {reviewed}, those that chance "
-        "has chosen.",
+        f"{measured.model_version}: measured on {measured.judged} of {reviewed}: held-out ones, "
+        "which no head is trained on (blind and audit tasks).",
         highlight=False,
     )
     if measured.clicks is None:
-        console.print("No task that chance has chosen is reviewed yet.")
+        missing = "has scores" if measured.held_out else "is reviewed yet"
+        console.print(f"No held-out task {missing}.")
         return
     for name, control in measured.controls.items():
         rates = control.rates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backend.cli import markdown
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from backend.evaluation.comparison import Comparison
     from backend.evaluation.whole_protocol import Protocol, Section
 
+LOCAL = "local-dir"
+"""Of encoders that are named by a folder."""
 CURVE = (0, 25, 100, 400)
 """Numbers of reviewed images that the block to paste tells of."""
 SIZES = (5, 10, 20)
@@ -59,7 +62,10 @@ def _page(comparison: Comparison, summary: Sequence[str]) -> Iterator[str]:
             yield ""
             yield section.note
             yield ""
-            yield markdown.table(section.rows) if section.rows else "Too few images or labels."
+            if section.error:
+                yield f"It failed: {section.error}"
+            else:
+                yield markdown.table(section.rows) if section.rows else "Too few images or labels."
 
 
 def _block(comparison: Comparison) -> Iterator[str]:
@@ -73,8 +79,16 @@ def _block(comparison: Comparison) -> Iterator[str]:
     yield comparison.machine
     for protocol in comparison.protocols:
         yield ""
-        yield f"{protocol.encoder} ({protocol.table} probabilities)"
+        yield f"{_public_id(protocol)} ({protocol.table} probabilities)"
         yield from _figures(protocol)
+
+
+def _public_id(protocol: Protocol) -> str:
+    """The encoder's id without the name of a folder of one's own."""
+    kind, _, place = protocol.name.partition(":")
+    return (
+        protocol.encoder.replace(Path(place).name, "local") if kind == LOCAL else protocol.encoder
+    )
 
 
 def _figures(protocol: Protocol) -> Iterator[str]:

@@ -43,14 +43,15 @@ def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
     """Clicks with suggestions over clicks from nothing: mean and worst of the sets.
 
     Half of a project's photos are reviewed in random order, as many as a row says, and the clicks
-    are counted on the other half. Nothing reads labels of that half before. "Commonest label only"
+    are counted on the other half. Nothing reads labels of that half before. Sizes of more than half
+    of the labels that are on `MIN_POSITIVES` photos are left out. "Commonest label only"
     is what ticking that label would cost, where more than half of the reviewed photos have it,
     after the most reviews of these.
     """
     rows: list[Row] = []
     for photos in Photos:
         for size in SIZES:
-            if size > len(data.classes) // 2:
+            if size > len(common_labels(data)) // 2:
                 continue
             ratios: dict[int, list[float]] = {count: [] for count in REVIEWED}
             commonest: list[float] = []
@@ -70,9 +71,14 @@ def label_sets(data: Dataset, table: Table, sets: int = SETS) -> list[Row]:
     return rows
 
 
+def common_labels(data: Dataset) -> Tensor:
+    """Places of the labels that may be drawn."""
+    return (data.truth.sum(0) >= MIN_POSITIVES).nonzero().squeeze(1)
+
+
 def projects(data: Dataset, size: int, photos: Photos, sets: int) -> Iterator[tuple[int, Dataset]]:
     """The sets, with the seed of each; those with too few photos are left out."""
-    common = (data.truth.sum(0) >= MIN_POSITIVES).nonzero().squeeze(1)
+    common = common_labels(data)
     for seed in range(sets):
         generator = torch.Generator().manual_seed(seed)
         project = data.select(common[torch.randperm(len(common), generator=generator)[:size]])

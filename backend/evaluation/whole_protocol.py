@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from backend.evaluation.labelled_folder import LabelledFolder
 from backend.evaluation.protocol import MIN_TEST_POSITIVES, SEEDS, Row, zero_shot_variants
 from backend.evaluation.simulated_project import Of, learning_curve
 from backend.inference.model_version import images_of, regions_of
+
+log = logging.getLogger(__name__)
 
 UP_TO = 5000
 """Images that take part, which bounds memory: their embeddings are kept."""
@@ -34,11 +37,13 @@ class Section:
         title: what it is about.
         note: how it was done.
         rows: of its table; empty where there are too few images or labels.
+        error: why it failed; empty if it did not.
     """
 
     title: str
     note: str
     rows: list[Row]
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Protocol:
 
     Attributes:
         label: the choice, for a person.
+        name: the encoder as it was named.
         encoder: id of the encoder.
         table: ``fitted`` or ``shipped``, the zero-shot probabilities that were used.
         images: that took part.
@@ -55,6 +61,7 @@ class Protocol:
     """
 
     label: str
+    name: str
     encoder: str
     table: str
     images: int
@@ -135,10 +142,21 @@ def run_protocol(choice: Choice, data: Dataset, step: Callable[[int, int], None]
     for number, (title, note, run) in enumerate(experiments):
         step(number, len(experiments))
         is_enough = len(data.truth) >= FROM and bool(data.classes)
-        rows = run(data, choice.table) if is_enough else []
-        sections.append(Section(title, note, rows))
+        try:
+            rows = run(data, choice.table) if is_enough else []
+            sections.append(Section(title, note, rows))
+        except Exception as error:
+            # The others, and what was measured before them, have taken long.
+            log.exception("%s: %s", choice.label, title)
+            sections.append(Section(title, note, [], f"{type(error).__name__}: {error}"))
     step(len(experiments), len(experiments))
     table = "fitted" if choice.is_fitted else "shipped"
     return Protocol(
-        choice.label, choice.encoder.id, table, len(data.truth), len(data.classes), sections
+        choice.label,
+        choice.name,
+        choice.encoder.id,
+        table,
+        len(data.truth),
+        len(data.classes),
+        sections,
     )

@@ -143,7 +143,10 @@ class Predictor:
 
 
 def scored_controls(
-    version: ModelVersion, task: TaskInput, probabilities: Mapping[str, NDArray[np.float32]]
+    version: ModelVersion,
+    task: TaskInput,
+    probabilities: Mapping[str, NDArray[np.float32]],
+    limits: Mapping[str, Sequence[float]] | None = None,
 ) -> list[ScoredControl]:
     """A task's controls as annotators see them.
 
@@ -151,11 +154,13 @@ def scored_controls(
         version: whose thresholds count.
         task: the task.
         probabilities: control name -> (C,) of its labels; a control that is missing is left out.
+        limits: control name -> (C,) thresholds that count instead; None: the version's.
     """
     scored = []
     for control in task.controls:
         if control.name in probabilities:
             thresholds, unlearned = version.limits(control)
+            thresholds = thresholds if limits is None else list(limits[control.name])
             known = known_labels(control, task.data, version.known_field)
             p = _with_known(probabilities[control.name], known)
             scored.append(ScoredControl(control, p, thresholds, known, unlearned - known))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pyarrow.fs
 from backend.errors import StoreError
 from backend.storage.durability import sync
 
+DRAFT = re.compile(r".*\.(json|safetensors)\.[0-9a-f]{32}")
+"""A file before it is given its name."""
 DAMAGED_FIX = (
     "Restore it from a backup. Without one, delete it; docs/architecture.md says what each folder "
     "holds."
@@ -100,11 +103,12 @@ class Artifacts:
         """The error for an artifact that does not hold what it should.
 
         Args:
-            name: of the artifact.
+            name: of the artifact; with its ending where it is no JSON.
             why: what is wrong with it.
             fix: what a person can do.
         """
-        message = f"The file {self._path(name)} of the store is damaged: {why}."
+        path = f"{self._root}/{name}" if name.endswith(".safetensors") else self._path(name)
+        message = f"The file {path} of the store is damaged: {why}."
         return DamagedArtifactError(message, fix)
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
@@ -238,6 +242,16 @@ class Artifacts:
                     self._files.delete_dir(entry.path)
                 else:
                     self._files.delete_file(entry.path)
+
+    def erase_drafts(self, folder: str) -> None:
+        """Delete files directly below ``folder`` that a process has died writing.
+
+        Only for who knows that nobody writes there now.
+
+        Raises:
+            StoreError: they cannot be deleted.
+        """
+        self.erase(folder, lambda name: DRAFT.fullmatch(name) is not None)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}.json"

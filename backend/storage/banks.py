@@ -206,28 +206,29 @@ class Banks:
         for folder in self._artifacts.folder_names(FOLDER):
             if not folder.startswith(project):
                 continue
-            if keys is None:
-                self._artifacts.erase(FOLDER, partial(eq, folder))
-                continue
             with self._writing(folder):
-                self._purge(folder, set(keys))
+                if keys is None:
+                    self._artifacts.erase(FOLDER, partial(eq, folder))
+                else:
+                    self._purge(folder, set(keys))
 
     def _purge(self, folder: str, keys: Set[str]) -> None:
+        self._artifacts.erase_drafts(f"{FOLDER}/{folder}")
         for name in self._artifacts.names(f"{FOLDER}/{folder}"):
-            record = self.record(folder, name)
-            if record is None:
-                continue
-            digests = [digest for digest in (record.digest, record.previous) if digest]
             try:
+                record = self.record(folder, name)
+                if record is None:
+                    continue
+                digests = [digest for digest in (record.digest, record.previous) if digest]
                 if all(keys.isdisjoint(self._keys(folder, digest)) for digest in digests):
                     continue
                 bank = self.load(folder, record.digest)
+                self._save(folder, name, bank.without(keys), record.drawn_from, "")
             except DamagedArtifactError as error:
                 log.warning("The bank of project %s is erased. %s", folder, error)
                 self._artifacts.erase(FOLDER, partial(eq, folder))
                 self._generation.change()
                 return
-            self._save(folder, name, bank.without(keys), record.drawn_from, "")
 
     def _keys(self, project: str, digest: str) -> list[str]:
         """The content keys of a bank's images; of its file only the beginning is read.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from backend.errors import StoreError
-from backend.storage.artifacts import DamagedArtifactError, first_line
+from backend.storage.artifacts import DRAFT, DamagedArtifactError, first_line
 from backend.storage.banks import FOLDER as BANKS
 from backend.storage.banks import BankRecord, Banks
 from backend.storage.durability import holds_vectors, is_recomputable
 from backend.storage.head_pointer import PointerFile
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.project_state import ProjectState
+from backend.storage.score_files import DAMAGE, checked
 from backend.storage.score_files import FOLDER as SCORES
-from backend.storage.score_files import from_bytes as read_scores
 from backend.storage.store import Store
 from backend.storage.tables import NO_LIMIT
 from backend.vlpl.confidences import Confidences
@@ -49,7 +48,6 @@ _MEASURED: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
 """Folder of what is measured once for a project -> what reads it."""
 _CHECKED = frozenset({"heads", BANKS, *_MEASURED})
 """Folders that have a check of their own."""
-_DRAFT = re.compile(r".*\.(json|safetensors)\.[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -242,7 +240,7 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
         folder, _, name = path.rpartition("/")
         if folder.partition("/")[0] == SET_ASIDE or ".lance/" in path:
             continue
-        if _DRAFT.fullmatch(name):
+        if DRAFT.fullmatch(name):
             if time.time() - store.artifacts.modified(path) < DRAFT_SECONDS:
                 continue
             if repair:
@@ -260,12 +258,12 @@ def _check_files(store: Store, repair: bool) -> Iterator[Problem]:
 
 
 def _check_scores(store: Store, path: str, repair: bool) -> Iterator[Problem]:
+    folder, _, name = path.rpartition("/")
     try:
-        read_scores(store.artifacts.read_bytes(path) or b"")
-    except (KeyError, TypeError, ValueError) as error:
+        checked(name, store.artifacts.read_bytes(path) or b"")
+    except DAMAGE as error:
         what = f"it is damaged: {first_line(error)}"
         if repair:
-            folder, _, name = path.rpartition("/")
             store.artifacts.erase(folder, name.__eq__)
             yield Problem(path, what, "deleted; the next run scores its tasks again")
         else:

@@ -181,14 +181,42 @@ class PredictionLog:
         )
         return set(rows["address"].to_pylist())
 
-    def tasks(self, project: str) -> set[int]:
-        """Ids of all tasks of a project of which an image is known.
+    def tasks(self, project: str, among: Sequence[int] | None = None) -> set[int]:
+        """Ids of a project's tasks of which an image is known; a purged task is not among them.
+
+        Args:
+            project: its key.
+            among: only these; None: all.
 
         Raises:
             StoreError: the store cannot be read.
         """
-        rows = self._store.tables.rows("task_images", _IMAGES, _condition(project, None), ["task"])
-        return set(rows["task"].to_pylist())
+        parts = [None] if among is None else [*chunks(sorted(set(among)), LOOKUP_TASKS)]
+        found: set[int] = set()
+        for part in parts:
+            where = _condition(project, part)
+            rows = self._store.tables.rows("task_images", _IMAGES, where, ["task"])
+            found |= set(rows["task"].to_pylist())
+        return found
+
+    def erase_unlinked(self, addresses: Iterable[str]) -> int:
+        """Erase the embeddings of those images that no task of any project has.
+
+        Args:
+            addresses: in the store.
+
+        Returns:
+            Number of images whose embeddings were erased.
+
+        Raises:
+            StoreError: the store cannot be read or written.
+        """
+        alone = set(addresses)
+        for part in chunks(sorted(alone), LOOKUP_TASKS):
+            where = f"address IN ({sql_list(part)})"
+            rows = self._store.tables.rows("task_images", _IMAGES, where, ["address"])
+            alone -= set(rows["address"].to_pylist())
+        return erase_images(self._store, alone) if alone else 0
 
     def has(self, project: str, tasks: Sequence[int]) -> bool:
         """Whether anything is recorded for one of these tasks; ``project`` as for `purge`.
@@ -197,7 +225,7 @@ class PredictionLog:
             StoreError: the store cannot be read.
         """
         wheres = [_condition(project, part) for part in chunks(sorted(set(tasks)), LOOKUP_TASKS)]
-        return any(
+        return ScoreFiles(self._store).has(project, tasks) or any(
             len(self._store.tables.rows(name, schema, where, ["task"]))
             for name, schema in (*self._logs(), ("task_images", _IMAGES))
             for where in wheres
@@ -236,6 +264,7 @@ class PredictionLog:
                 own -= set(rows["address"].to_pylist())
         keys = None if tasks is None else set(self._store.vectors.keys_of(own).values())
         Banks(self._store).purge(project, keys)
+        ScoreFiles(self._store).purge(project, tasks)
         images = erase_images(self._store, own)
         if addresses:
             # Late: they lead to the images, should this have to be repeated.

@@ -10,6 +10,7 @@ Controls whose labels come from the tasks' own data are left out: their labels d
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 
 FOLDER = "scores"
 SCHEMA = 1
+DAMAGE = (KeyError, TypeError, ValueError, RecursionError)
+"""What `from_bytes` raises for a damaged file."""
+_READS = 5
+"""Attempts of a reader whose files are merged, or purged, meanwhile."""
 MERGED_FROM = 8
 """Parts of a version that are merged into one: a task at a time would make a file a task."""
 _SUFFIX = ".safetensors"
@@ -44,8 +49,8 @@ class ControlScores:
         labels: keys of its C labels.
         thresholds: (C,) a label is ticked from this probability on.
         tasks: (N,) int64 ids, no two alike.
-        probabilities: (N, C) float16 in [0, 1], rounded down from what was shown, by 0.0005 at
-            most; 1 for labels that the task's data names.
+        probabilities: (N, C) float16 in [0, 1], within 0.0005 of what was shown, and on the same
+            side of the thresholds; 1 for labels that the task's data names.
     """
 
     labels: tuple[str, ...]
@@ -63,9 +68,12 @@ class ControlScores:
     ) -> ControlScores:
         """From (N, C) probabilities as they were shown."""
         rounded = probabilities.astype(np.float16)
-        # Down, so that nothing is over a threshold of 0.5 that was not.
         down = np.nextafter(rounded, np.float16(0))
         rounded = np.where(rounded > probabilities, down, rounded)
+        # Rounded down, a probability over the threshold may have come to lie below it.
+        limits = np.array(thresholds, dtype=np.float64)
+        lost = (probabilities >= limits) & (rounded < limits)
+        rounded = np.where(lost, np.nextafter(rounded, np.float16(2)), rounded)
         return cls(tuple(labels), tuple(thresholds), np.array(tasks, dtype=np.int64), rounded)
 
     def without(self, tasks: Set[int]) -> ControlScores:
@@ -114,7 +122,7 @@ def from_bytes(data: bytes) -> dict[str, ControlScores]:
     """Inverse of `to_bytes`.
 
     Raises:
-        KeyError, TypeError, ValueError: the file is damaged.
+        one of `DAMAGE`: the file is damaged.
     """
     size = int.from_bytes(data[:8], "little")
     about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["scores"])
@@ -136,6 +144,8 @@ def from_bytes(data: bytes) -> dict[str, ControlScores]:
 class ScoreFiles:
     """The score files of all projects. Thread-safe; whoever writes holds a lock of the project.
 
+    A part is named by its number and a hash: ``000003-0123456789abcdef.safetensors``.
+
     Args:
         store: where they are kept.
     """
@@ -156,7 +166,12 @@ class ScoreFiles:
             StoreError: the store cannot be read.
         """
         folder = _folder(project, version)
-        return joined([self._part(folder, file) for file in self._files(folder)])
+        for _ in range(_READS):
+            parts = [self._part(folder, file) for file in self._files(folder)]
+            whole = [part for part in parts if part is not None]
+            if len(whole) == len(parts):
+                break
+        return joined(whole)
 
     def add(self, project: str, version: str, make: Callable[[], Part]) -> None:
         """Keep the scores of some tasks. If they have scores already, these count from now on.
@@ -171,30 +186,49 @@ class ScoreFiles:
         """
         folder = _folder(project, version)
         with self._writing(safe_name(project)):
+            self._artifacts.erase_drafts(folder)
             part = make()
             if not any(len(scores.tasks) for scores in part.values()):
                 return
             files = self._files(folder)
-            merged = len(files) + 1 >= MERGED_FROM
-            if merged:
-                part = joined([*(before for _, before in self._intact(folder)), part])
-            number = int(files[-1].removesuffix(_SUFFIX)) + 1 if files else 0
-            self._artifacts.write_bytes(f"{folder}/{number:06}{_SUFFIX}", to_bytes(part))
-            if merged:
-                self._artifacts.erase(folder, files.__contains__)
+            number = int(files[-1].partition("-")[0]) + 1 if files else 0
+            if len(files) + 1 < MERGED_FROM:
+                self._write(folder, number, part)
+                return
+            before = [one for _, one in self._intact(folder)]
+            self._write(folder, number, joined([*before, part]))
+            self._artifacts.erase(folder, files.__contains__)
 
-    def tasks(self, project: str, version: str) -> set[int]:
-        """Ids of the tasks that have scores. A damaged file is erased: scores can be made again.
+    def tasks(self, project: str, version: str) -> dict[str, set[int]]:
+        """Control name -> ids of the tasks that have scores.
+
+        A damaged file is erased: scores can be made again.
 
         Raises:
             StoreError: the store cannot be read or written.
         """
-        folder = _folder(project, version)
-        found: set[int] = set()
-        for _, part in self._intact(folder):
-            for scores in part.values():
-                found.update(scores.tasks.tolist())
+        found: dict[str, set[int]] = {}
+        with self._writing(safe_name(project)):
+            for _, part in self._intact(_folder(project, version)):
+                for name, scores in part.items():
+                    found.setdefault(name, set()).update(scores.tasks.tolist())
         return found
+
+    def has(self, project: str, tasks: Collection[int]) -> bool:
+        """Whether one of these tasks has scores; ``project`` as for `purge`.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        wanted = np.array(sorted(tasks), dtype=np.int64)
+        return any(
+            bool(np.isin(scores.tasks, wanted).any())
+            for name in self._artifacts.folder_names(FOLDER)
+            if name.startswith(project)
+            for version in self._artifacts.folder_names(f"{FOLDER}/{name}")
+            for _, part in self._intact(f"{FOLDER}/{name}/{version}")
+            for scores in part.values()
+        )
 
     def keep(self, project: str, versions: Collection[str]) -> None:
         """Erase the scores of all other versions of a project.
@@ -203,7 +237,8 @@ class ScoreFiles:
             StoreError: the store cannot be written.
         """
         kept = {safe_name(version) for version in versions}
-        self._artifacts.erase(f"{FOLDER}/{safe_name(project)}", lambda name: name not in kept)
+        with self._writing(safe_name(project)):
+            self._artifacts.erase(f"{FOLDER}/{safe_name(project)}", lambda name: name not in kept)
 
     def purge(self, project: str, tasks: Collection[int] | None) -> None:
         """Erase the scores of a project's tasks from the disk.
@@ -218,31 +253,38 @@ class ScoreFiles:
         for name in self._artifacts.folder_names(FOLDER):
             if not name.startswith(project):
                 continue
-            if tasks is None:
-                self._artifacts.erase(FOLDER, partial(eq, name))
-                continue
             with self._writing(name):
+                if tasks is None:
+                    self._artifacts.erase(FOLDER, partial(eq, name))
+                    continue
                 for version in self._artifacts.folder_names(f"{FOLDER}/{name}"):
                     self._purge_version(f"{FOLDER}/{name}/{version}", frozenset(tasks))
 
     def _purge_version(self, folder: str, tasks: Set[int]) -> None:
+        self._artifacts.erase_drafts(folder)
         for file, part in self._intact(folder):
             rest = {name: scores.without(tasks) for name, scores in part.items()}
             if all(len(rest[name].tasks) == len(part[name].tasks) for name in part):
                 continue
             if any(len(scores.tasks) for scores in rest.values()):
-                self._artifacts.write_bytes(f"{folder}/{file}", to_bytes(rest))
-            else:
-                self._artifacts.erase(folder, partial(eq, file))
+                self._write(folder, int(file.partition("-")[0]), rest)
+            self._artifacts.erase(folder, partial(eq, file))
+
+    def _write(self, folder: str, number: int, part: Part) -> None:
+        data = to_bytes(part)
+        self._artifacts.write_bytes(f"{folder}/{number:06}-{_digest(data)}{_SUFFIX}", data)
 
     def _intact(self, folder: str) -> Iterator[tuple[str, dict[str, ControlScores]]]:
         """Names and content of a version's parts; damaged ones are erased, whosever they are."""
         for file in self._files(folder):
             try:
-                yield file, self._part(folder, file)
+                part = self._part(folder, file)
             except DamagedArtifactError as error:
                 log.warning("Its tasks are scored again. %s", error)
                 self._artifacts.erase(folder, partial(eq, file))
+                continue
+            if part is not None:
+                yield file, part
 
     @contextmanager
     def _writing(self, project: str) -> Iterator[None]:
@@ -253,16 +295,37 @@ class ScoreFiles:
         """Names of a version's parts, the first one first."""
         return sorted(name for name in self._artifacts.content(folder) if name.endswith(_SUFFIX))
 
-    def _part(self, folder: str, file: str) -> dict[str, ControlScores]:
+    def _part(self, folder: str, file: str) -> dict[str, ControlScores] | None:
+        """A part's content; None if it is there no more.
+
+        Raises:
+            DamagedArtifactError: it is damaged.
+            StoreError: the store cannot be read.
+        """
         path = f"{folder}/{file}"
         data = self._artifacts.read_bytes(path)
+        if data is None:
+            return None
         try:
-            if data is None:
-                raise ValueError("it is missing")
-            return from_bytes(data)
-        except (KeyError, TypeError, ValueError) as error:
+            return checked(file, data)
+        except DAMAGE as error:
             fix = "Run ls-clip store check --repair; the next run scores its tasks again."
             raise self._artifacts.damaged(path, str(error), fix) from error
+
+
+def checked(file: str, data: bytes) -> dict[str, ControlScores]:
+    """The content of a part with this name.
+
+    Raises:
+        one of `DAMAGE`: it is damaged.
+    """
+    if not file.endswith(f"-{_digest(data)}{_SUFFIX}"):
+        raise ValueError("it does not match its checksum")
+    return from_bytes(data)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _folder(project: str, version: str) -> str:

@@ -73,16 +73,27 @@ def count_clicks(
     Raises:
         StoreError: the store cannot be read.
     """
+    return clicks_of(version, predicted(version, embedder, judged))
+
+
+def predicted(
+    version: ModelVersion, embedder: Embedder, judged: Sequence[JudgedTask]
+) -> list[Seen]:
+    """The judged tasks whose images are stored, with their controls as annotators see them.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
     predictor = Predictor(version, embedder)
-    scored: list[Seen] = []
+    seen: list[Seen] = []
     for part in chunks(judged, CHUNK):
         predictions = predictor.predict_stored([item.task for item in part])
-        scored += [
+        seen += [
             (item, prediction.scored)
             for item, prediction in zip(part, predictions, strict=True)
             if prediction.scored and prediction.failure is None
         ]
-    return clicks_of(version, scored)
+    return seen
 
 
 def clicks_of(version: ModelVersion, scored: Sequence[Seen]) -> Clicks | None:

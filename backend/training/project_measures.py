@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ from backend.training.click_count import (
     count_clicks,
     is_known,
     judged_tasks,
+    predicted,
 )
-from backend.training.pulling import pull
+from backend.training.pulling import Pulled, pull
 from backend.vlpl.clicks import Clicks
 from backend.vlpl.label_figures import Held, LabelFigures, label_figures
 from backend.vlpl.metrics import Rates, micro
@@ -60,7 +61,8 @@ class ProjectMeasures:
     Attributes:
         model_version: whose suggestions were measured.
         reviewed: tasks that people reviewed.
-        judged: those of them that chance has chosen, and that have scores.
+        held_out: those of them that no head is trained on: blind and audit tasks.
+        judged: those of these that have scores.
         controls: control name -> its measures; controls whose labels stand in the tasks' data are
             left out.
         clicks: that the suggestions cost; None without a judged task.
@@ -68,6 +70,7 @@ class ProjectMeasures:
 
     model_version: str
     reviewed: int
+    held_out: int
     judged: int
     controls: Mapping[str, ControlMeasures]
     clicks: Clicks | None
@@ -78,6 +81,7 @@ class ProjectMeasures:
         return {
             "model_version": self.model_version,
             "reviewed": self.reviewed,
+            "held_out": self.held_out,
             "judged": self.judged,
             "clicks_per_image": None if clicks is None else clicks.per_task,
             "clicks_from_nothing": None if clicks is None else clicks.from_nothing,
@@ -98,25 +102,38 @@ class ProjectMeasures:
 
 
 def measure_project(
-    settings: Settings, studio: LabelStudioClient, versions: ModelVersions, number: int
+    settings: Settings,
+    studio: LabelStudioClient,
+    versions: ModelVersions,
+    embedder: Embedder,
+    number: int,
 ) -> ProjectMeasures:
     """Compare the kept scores of a project's present version with what people decided.
 
+    Where those are not made yet, the scores of the version that is shown count. Where tasks bring
+    their own labels along, no scores are kept: then the stored embeddings are scored.
+
     Raises:
         LabelConfigError: the labeling config has no control that can be predicted.
-        SettingsError: no scores of this version are kept.
+        SettingsError: no scores are kept of either version.
         StudioError: Label Studio cannot be asked.
         StoreError: the store cannot be read.
     """
     pulled = pull(studio, versions.store, number, settings.blind_share)
     version = versions.get(pulled.config, pulled.key)
-    part = ScoreFiles(versions.store).read(pulled.key, version.name)
-    if not part:
-        raise SettingsError(
-            f"Project {number} has no scores of its present version, {version.name}.",
-            f"Run ls-clip connect {number}, or ls-clip predict {number}.",
-        )
-    seen = _seen(version, part, judged_tasks(pulled, settings.audit_share))
+    judged = judged_tasks(pulled, settings.audit_share)
+    if _has_own_labels(pulled):
+        seen = predicted(version, embedder, judged)
+    else:
+        shown = str(studio.projects.get(number)["model_version"])
+        name, part = _kept(ScoreFiles(versions.store), pulled, (version.name, shown))
+        if not part:
+            raise SettingsError(
+                f"Project {number} has no scores of its present version, {version.name}.",
+                f"Run ls-clip connect {number}, or ls-clip predict {number}.",
+            )
+        version = replace(version, name=name)
+        seen = _seen(version, part, judged)
     controls = {}
     for control in pulled.config.controls:
         approvals = pulled.approvals.get(control.name)
@@ -124,7 +141,12 @@ def measure_project(
             support = (np.array([item.states for item in approvals]) == POSITIVE).sum(0)
             controls[control.name] = _measure(version, control, seen, support.tolist())
     return ProjectMeasures(
-        version.name, len(pulled.reviewed), len(seen), controls, clicks_of(version, seen)
+        version.name,
+        len(pulled.reviewed),
+        len(judged),
+        len(seen),
+        controls,
+        clicks_of(version, seen),
     )
 
 
@@ -153,14 +175,32 @@ def clicks_of_project(
     if not judged:
         return None
     version = versions.get(pulled.config, pulled.key)
-    if any(control.options_field is not None for control in pulled.config.controls):
+    if _has_own_labels(pulled):
         return count_clicks(version, embedder, judged)
-    part = ScoreFiles(versions.store).read(pulled.key, version.name)
+    _, part = _kept(ScoreFiles(versions.store), pulled, (version.name,))
     return clicks_of(version, _seen(version, part, judged))
+
+
+def _has_own_labels(pulled: Pulled) -> bool:
+    return any(control.options_field is not None for control in pulled.config.controls)
+
+
+def _kept(files: ScoreFiles, pulled: Pulled, names: Sequence[str]) -> tuple[str, Part]:
+    """The first of these versions that has scores of today's labels, and these; empty for none."""
+    labels = {
+        control.name: tuple(label.key for label in control.labels)
+        for control in pulled.config.controls
+    }
+    for name in names:
+        part = files.read(pulled.key, name)
+        if part and all(labels.get(control) == scores.labels for control, scores in part.items()):
+            return name, part
+    return "", {}
 
 
 def _seen(version: ModelVersion, part: Part, judged: Sequence[JudgedTask]) -> list[Seen]:
     """The judged tasks that have scores, with their controls as annotators see them."""
+    limits = {name: scores.thresholds for name, scores in part.items()}
     places = {
         name: {task: place for place, task in enumerate(scores.tasks.tolist())}
         for name, scores in part.items()
@@ -173,7 +213,7 @@ def _seen(version: ModelVersion, part: Part, judged: Sequence[JudgedTask]) -> li
             for name, rows in places.items()
             if item.task["id"] in rows
         }
-        controls = scored_controls(version, task, probabilities)
+        controls = scored_controls(version, task, probabilities, limits)
         if controls:
             seen.append((item, controls))
     return seen

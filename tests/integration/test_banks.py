@@ -244,6 +244,17 @@ def test_a_damaged_bank_is_no_reason_not_to_forget(runtime: Runtime):
     assert answers(runtime, TASKS[:1])
 
 
+def test_a_damaged_record_of_a_bank_is_no_reason_not_to_forget_either(runtime: Runtime):
+    folder = Path(runtime.store.uri) / "banks" / PROJECT
+    (file,) = folder.glob("*.json")
+    file.write_text("{")
+    draft = folder / f"{'1' * 16}.safetensors.{'0' * 32}"
+    draft.write_bytes(b"an embedding")
+    runtime.prediction_log.purge(PROJECT, [3])
+    assert not folder.exists() and not draft.exists()
+    assert runtime.prediction_log.tasks(PROJECT, [3]) == set()
+
+
 def test_banks_in_memory_are_bounded(runtime: Runtime, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bank_cache, "MAX_BYTES", 1)
     cache = bank_cache.BankCache(runtime.versions._banks)

@@ -12,6 +12,7 @@ import pytest
 from redis import Redis
 from tenacity import wait_none
 
+from backend.inference.embedder import Embedder
 from backend.inference.holdout import is_blind
 from backend.inference.predictor import Predictor
 from backend.labels.config import parse_config
@@ -19,9 +20,10 @@ from backend.labelstudio.importing import Importer
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.score_files import ControlScores, ScoreFiles
-from jobs import enqueue, predict_job, score_keeping
+from jobs import enqueue, listing, predict_job, score_keeping
 from jobs.local_run import run_locally
 from jobs.run import Run, Scope, Trigger
+from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
 from tests.support.builders import choices_config, data_uri
 from tests.support.fixtures import MakeRuntime
@@ -229,3 +231,97 @@ def test_controls_whose_labels_stand_in_the_tasks_have_no_score_files(
         data["options"] = ["cat", "dog"]
     run = predict(runtime)
     assert run.model_version and files(runtime) == []
+
+
+def test_scores_do_not_pile_up_where_nothing_is_left_to_predict(
+    runtime: Runtime, studio: StubStudio
+):
+    predict(runtime)
+    studio.annotated = set(studio.tasks)
+    for label in ("horse", "sheep", "goat", "cow"):
+        studio.config = choices_config("cat", label)
+        assert predict(runtime).imported == 0
+    assert len({file.parent for file in files(runtime)}) == 2
+
+
+def test_a_version_that_changes_inside_a_run_scores_the_reviewed_tasks_anew(
+    make_runtime: MakeRuntime, studio: StubStudio, tmp_path: Path
+):
+    runtime = make(make_runtime, studio, tmp_path / "local")
+    add_tasks(studio, *range(1, 21))
+    first = predict(runtime)
+    # Reviewed without a prediction, so that none is missing.
+    studio.annotated, studio.predictions = set(studio.tasks), []
+    add_tasks(studio, *range(21, 61))
+    run = predict(runtime, Scope.UNLABELLED)
+    # Statistics were frozen.
+    assert run.model_version != first.model_version
+    assert kept(runtime, run.model_version).tasks.tolist() == sorted(studio.tasks)
+    assert run.imported == 40
+
+
+def left_of(runtime: Runtime, number: int) -> dict[str, Any]:
+    address = runtime.embedder.address(data_uri(number))
+    encoder = runtime.encoder
+    keys = runtime.store.vectors.keys_of([address])
+    found = runtime.store.vectors.embeddings(encoder.id, encoder.dim, [*keys.values()])
+    return {
+        **keys,
+        **found,
+        **{str(task): task for task in runtime.prediction_log.tasks(KEY, [number])},
+    }
+
+
+@pytest.mark.parametrize("when", ["listed", "embedding"])
+def test_a_task_that_is_deleted_while_a_run_goes_on_comes_back_nowhere(
+    runtime: Runtime, studio: StubStudio, monkeypatch: pytest.MonkeyPatch, when: str
+):
+    purged: list[bool] = []
+
+    def purge() -> None:
+        if not purged:
+            purged.append(True)
+            del studio.tasks[5]
+            runtime.prediction_log.purge(KEY, [5])
+
+    if when == "listed":
+        link = listing.link_images
+
+        def linked(*arguments: Any) -> None:
+            link(*arguments)
+            purge()
+
+        monkeypatch.setattr("jobs.pipeline.link_images", linked)
+    else:
+        fill = Embedder.fill
+
+        def filled(self: Embedder, *arguments: Any, **options: Any) -> Any:
+            purge()
+            return fill(self, *arguments, **options)
+
+        monkeypatch.setattr(Embedder, "fill", filled)
+    run = predict(runtime)
+    assert purged and run.imported == 39
+    assert kept(runtime, run.model_version).tasks.tolist() == sorted(studio.tasks)
+    assert left_of(runtime, 5) == {} != left_of(runtime, 6)
+
+
+def test_a_damaged_early_score_file_is_no_reason_to_fail(runtime: Runtime):
+    files = RunFiles(runtime.store.artifacts, "a" * 12)
+    version = runtime.versions.get(parse_config(choices_config()), KEY)
+    files.write_scores(0, version.name, {})
+    (file,) = Path(runtime.store.uri, "runs").rglob("*.safetensors")
+    for content in (b"", b"no scores", b"\xff" * 100):
+        file.write_bytes(content)
+        assert files.scores(0, version.name) is None
+
+
+def test_labels_that_stand_in_the_tasks_cost_no_second_look(runtime: Runtime, studio: StubStudio):
+    studio.config = (
+        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
+        'choice="multiple" value="$options"/></View>'
+    )
+    for data in studio.tasks.values():
+        data["options"] = ["cat", "dog"]
+    predict(runtime)
+    assert predict(runtime).shards == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,8 +104,9 @@ def test_the_page_has_tables_and_a_block_without_anything_of_the_folder(
     assert "the summary" in page
     _, block, rest = page.split("````")
     assert found.machine in block and "25 reviewed: mAP" in block and "with votes" in block
-    assert all(one.encoder in block for one in found.protocols)
-    for private in (*LABELS, str(tmp_path), vit, ".jpg"):
+    ids = [one.encoder.replace("tiny-vit", "local") for one in found.protocols]
+    assert all(one in block for one in ids)
+    for private in (*LABELS, str(tmp_path), "tiny-vit", ".jpg"):
         assert private not in block
     assert rest.count("### What a project gains") == 2
 
@@ -114,6 +116,34 @@ def test_too_few_images_are_said(tmp_path: Path, labelled: Path, vit: str):
     assert all(not section.rows for one in found.protocols for section in one.sections)
     page = protocol_page(found, [])
     assert page.count("Too few images or labels") == 6
+
+
+def test_rare_labels_make_no_small_project(
+    small: None, tmp_path: Path, labelled: Path, vit: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(label_sets, "MIN_POSITIVES", IMAGES)
+    found = compared(tmp_path, labelled, vit)
+    assert all(one.sections[2].rows == [] and not one.sections[2].error for one in found.protocols)
+
+
+def test_an_experiment_that_fails_costs_no_other(
+    small: None, tmp_path: Path, labelled: Path, vit: str, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*_: Any) -> Any:
+        raise ArithmeticError("all is lost")
+
+    monkeypatch.setattr(whole_protocol, "learning_curve", failing)
+    found = compared(tmp_path, labelled, vit)
+    page = protocol_page(found, [])
+    assert page.count("It failed: ArithmeticError: all is lost") == 2
+    assert found.protocols[0].sections[0].rows and found.measured
+
+
+def test_json_has_no_nan(small: None, tmp_path: Path, labelled: Path, vit: str):
+    content = json.loads((labelled / "labels.json").read_text())
+    content["images"] = {file: [] for file in content["images"]}
+    (labelled / "labels.json").write_text(json.dumps(content))
+    json.dumps(compared(tmp_path, labelled, vit).as_dict(), allow_nan=False)
 
 
 # The command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def predict(runtime: Runtime) -> str:
 
 def measured(runtime: Runtime) -> ProjectMeasures:
     studio = LabelStudioClient(runtime.settings)
-    return measure_project(runtime.settings, studio, runtime.versions, PROJECT)
+    return measure_project(runtime.settings, studio, runtime.versions, runtime.embedder, PROJECT)
 
 
 def test_only_reviewed_tasks_that_chance_has_chosen_count(
@@ -120,6 +121,36 @@ def test_without_scores_it_says_how_to_get_them(
     with pytest.raises(SettingsError, match=version) as caught:
         measured(runtime)
     assert f"ls-clip connect {PROJECT}" in caught.value.fix
+
+
+def test_before_the_present_version_is_there_the_one_that_is_shown_is_measured(
+    runtime: Runtime, studio: StubStudio, reviewed: Review
+):
+    shown = predict(runtime)
+    reviewed()
+    before = measured(runtime)
+    # Its method, its table or its bank has changed.
+    table = runtime.versions.table()
+    runtime.versions.save_table(replace(table, spread=2 * table.spread))
+    found = measured(runtime)
+    assert found.model_version == shown == studio.shown
+    assert found.clicks == before.clicks
+
+
+def test_of_tasks_with_labels_of_their_own_the_clicks_are_counted(
+    runtime: Runtime, studio: StubStudio, reviewed: Review
+):
+    studio.config = (
+        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
+        'choice="multiple" value="$options"/></View>'
+    )
+    for data in studio.tasks.values():
+        data["options"] = ["cat", "dog"]
+    predict(runtime)
+    reviewed()
+    found = measured(runtime)
+    assert found.controls == {} and found.clicks is not None
+    assert (found.judged, found.clicks.per_task) == (len(judged()), 1.0)
 
 
 def test_a_person_reads_version_tasks_rates_labels_and_clicks(
