@@ -91,11 +91,9 @@ class Scene:
             head_name: of the head to measure; None: the one that serves.
         """
         labels = self.labels
-        version = self.runtime.versions.get(self.config, self.key, head_name)
-        share = self.settings.blind_share
-        tasks = [
-            task for task in self.tasks(self.test) if not is_blind(self.key, task["id"], share)
-        ]
+        share, key = self.settings.blind_share, self.key
+        version = self.runtime.versions.get(self.config, key, head_name)
+        tasks = [task for task in self.tasks(self.test) if not is_blind(key, task["id"], share)]
         predictions = Predictor(version, self.runtime.embedder).predict_stored(tasks)
         probabilities = torch.tensor(
             [
