@@ -248,7 +248,7 @@ def _clicks(heads: HeadSet, missing: int | None) -> str:
     if heads.clicks is not None:
         return clicks_text(heads.clicks, missing)
     if heads.labels:
-        return "Clicks a task: not measured, no randomly chosen task was reviewed."
+        return "Clicks a task: not measured, no held-out task was reviewed."
     return "Clicks a task: not recorded, an earlier release made this head."
 
 

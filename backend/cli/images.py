@@ -95,7 +95,7 @@ def evaluate(
     """Measure the suggestions on labelled images, or on a project's reviewed tasks.
 
     labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names. Of a
-    project those reviewed tasks count that were chosen at random; nothing is scored again.
+    project those reviewed tasks count that are held out; nothing is scored again.
     """
     settings = load_settings(encoder=encoder)
     configure_logging(settings)

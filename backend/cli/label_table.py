@@ -22,10 +22,11 @@ SOURCES = {
     Source.NONE: "",
 }
 EXPLAINED = (
-    "reviewed: reviewed tasks with the label; judged: those of them that were chosen at random.",
+    "reviewed: reviewed tasks with the label; judged: held-out ones of them, which no head is "
+    "trained on (blind and audit tasks, docs/training.md).",
     "AP: how well the percentages rank the tasks; precision: how many ticks are right; recall: how "
     "many tasks with the label are ticked; all in percent.",
-    "judged tasks: on randomly chosen tasks that the head was not trained on. cross-validation: on "
+    "judged tasks: on held-out tasks. cross-validation: on "
     "the tasks that it was trained on, by heads that were fitted without them.",
 )
 

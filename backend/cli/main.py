@@ -151,7 +151,12 @@ def connect(
 
 
 def _print_report(report: ConnectReport) -> None:
-    from backend.projects.review import blind_sentence, order_sentence, tab_sentence
+    from backend.projects.review import (
+        blind_sentence,
+        order_sentence,
+        tab_sentence,
+        ticks_sentence,
+    )
 
     if report.model_version:
         console.print(
@@ -160,6 +165,8 @@ def _print_report(report: ConnectReport) -> None:
         )
     else:
         console.print(f"None of {report.tasks} tasks has a prediction; the project shows none.")
+    if report.ticks is not None:
+        console.print(ticks_sentence(report.ticks), highlight=False)
     if report.blind:
         console.print(blind_sentence(report.blind, report.tasks), highlight=False)
     console.print(order_sentence(report.order), highlight=False)

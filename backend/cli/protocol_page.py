@@ -101,7 +101,8 @@ def _figures(protocol: Protocol) -> Iterator[str]:
             yield (
                 f"  {row['reviewed']} reviewed: mAP {markdown.cell(row['mAP, no bank'])}, with "
                 f"votes {markdown.cell(row['mAP, whole project'])}; clicks "
-                f"{_share(row, 'no bank')}, with votes {_share(row, 'whole project')} of nothing"
+                f"{_share(row, 'no bank')}, with votes {_share(row, 'whole project')} of nothing "
+                f"({_share(row, 'commonest label only')} by the commonest label alone)"
             )
     for row in by_title["Small projects"].rows:
         if row["labels"] in SIZES and row["sets"]:
@@ -111,7 +112,11 @@ def _figures(protocol: Protocol) -> Iterator[str]:
                 f"{name.split()[0]}"
                 for name in told
             )
-            yield f"  {row['labels']} labels, {row['photos']} images: clicks {shares} reviewed"
+            yield (
+                f"  {row['labels']} labels, {row['photos']} images, {row['sets']} sets: clicks "
+                f"{shares} reviewed ({row['commonest label only']:.2f} by the commonest label "
+                "alone)"
+            )
 
 
 def _share(row: Mapping[str, Any], bank: str) -> str:

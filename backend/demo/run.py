@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,13 @@ from rich.console import Console
 from backend.demo.annotator import TEST_TASKS, Measured, measure, measurement_table, simulate
 from backend.demo.photos import DemoPhoto, make_photos
 from backend.demo.project import make_project
-from backend.demo.servers import LocalBackend, LocalStudio, LocalValkey, LocalWorker
+from backend.demo.servers import (
+    LocalBackend,
+    LocalStudio,
+    LocalValkey,
+    LocalWorker,
+    environment_of,
+)
 from backend.demo.state import DemoState
 from backend.errors import SettingsError, StudioError
 from backend.labelstudio.client import LabelStudioClient
@@ -84,7 +91,11 @@ def run_demo(
                 if simulation.got_worse:
                     warning = f"mAP fell; the training says: {simulation.outcome}"
             else:
-                task_ids = {int(task["id"]) for task in studio.tasks.iterate(project)}
+                task_ids = {
+                    int(task["id"])
+                    for task in studio.tasks.iterate(project)
+                    if not task["total_annotations"]
+                }
                 rows = {"now": measure(runtime, studio, project, photos, task_ids)}
         _print_measurements(rows, 0 if simulation is None else reviews)
         if report.blind:
@@ -102,7 +113,7 @@ def run_demo(
         console.print(order_sentence(report.order), highlight=False)
         if report.tab:
             console.print(tab_sentence(report.tab), highlight=False)
-        _print_addresses(console, project, state)
+        _print_addresses(console, project, state, _write_environment(directory, servers.settings))
         _wait_forever(servers, console)
     return 0
 
@@ -244,11 +255,27 @@ def _print_measurements(rows: dict[str, Measured], reviews: int) -> None:
     out.print(clicks_text(clicks, approvals_needed(reviews)), highlight=False)
 
 
-def _print_addresses(console: Console, project: int, state: DemoState) -> None:
+def _write_environment(directory: Path, settings: Settings) -> Path:
+    """A file for a shell, so that ``ls-clip`` can be called beside the demo."""
+    path = directory / "env"
+    path.touch(mode=0o600)
+    lines = [
+        f"export {name}={shlex.quote(value)}" for name, value in environment_of(settings).items()
+    ]
+    path.write_text("\n".join([*lines, ""]))
+    return path
+
+
+def _print_addresses(console: Console, project: int, state: DemoState, env: Path) -> None:
     address = f"{state.url}/projects/{project}/data"
     console.print(f"[bold]Project:[/] {address}")
     console.print(f"[bold]Label  :[/] {address}?labeling=1")
     console.print(f"[bold]Login  :[/] {EMAIL} / {state.password}")
+    console.print(
+        f"[bold]Command:[/] (. {env}; ./uvw run ls-clip heads {project})",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _wait_forever(servers: _Servers, console: Console) -> None:

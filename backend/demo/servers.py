@@ -129,6 +129,16 @@ class LocalValkey(LocalProcess):
         wait_for(self, answers, "Valkey", QUEUE_SECONDS)
 
 
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment that gives a process these settings."""
+    values = {
+        name: value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in settings
+    }
+    names = Settings.environment_names()
+    return {names[name]: str(value) for name, value in values.items() if value is not None}
+
+
 class LocalCommand(LocalProcess):
     """``ls-clip`` with these arguments and settings, which go through its environment.
 
@@ -139,14 +149,8 @@ class LocalCommand(LocalProcess):
     """
 
     def __init__(self, settings: Settings, log: Path, *arguments: str) -> None:
-        values = {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value
-            for name, value in settings
-        }
-        names = Settings.environment_names()
-        given = {names[name]: str(value) for name, value in values.items() if value is not None}
         command = [sys.executable, "-c", "from backend.cli.main import main; main()", *arguments]
-        super().__init__(command, {**os.environ, **given}, log)
+        super().__init__(command, {**os.environ, **environment_of(settings)}, log)
 
 
 class LocalBackend(LocalCommand):

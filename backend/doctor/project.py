@@ -54,7 +54,7 @@ def evidence(context: Context) -> Iterator[Finding]:
             "The labeling config has no place for the probabilities.",
             "Annotators see ticked boxes, but not how probable they are.",
             f'Add <TextArea name="{EVIDENCE_NAME}" toName="{context.config.controls[0].to_name}" '
-            'editable="false"/> to the labeling config.',
+            'editable="false" maxSubmissions="0" rows="1"/> to the labeling config.',
         )
 
 

@@ -104,7 +104,13 @@ def last_run(context: Context) -> Iterator[Finding]:
 def training(context: Context) -> Iterator[Finding]:
     """The project's last training ended well, and a worker trains."""
     if not _is_set(context):
-        yield Finding("training", Severity.OK, "No queue is set, so nothing is trained by itself.")
+        yield Finding(
+            "training",
+            Severity.NOTE,
+            "No queue is set, so no head is trained.",
+            "Reviews do not improve the suggestions.",
+            "Start Redis or Valkey, set LS_CLIP_REDIS_URL, and start ls-clip worker.",
+        )
         return
     with queue.explained():
         connection = queue.connect(context.settings, retries=0)

@@ -127,14 +127,16 @@ def run_protocol(choice: Choice, data: Dataset, step: Callable[[int, int], None]
         (
             "What a project gains from its own images",
             f"mAP and clicks an image by number of images reviewed in random order. {half} A bank: "
-            "similar images vote, none of them labelled.",
+            "similar images vote, none of them labelled; it needs 100 images. Commonest label "
+            "only: ticking nothing but the label that most of the reviewed images have.",
             lambda data, table: learning_curve(data, table, (Of.NOBODY, Of.PROJECT, Of.HALF)),
         ),
         (
             "Small projects",
             f"{SETS} random label sets of each size, each as if it were a project: clicks with "
             "suggestions divided by clicks from nothing. Images: all, or its own, which have one "
-            "of its labels at least.",
+            "of its labels at least. Sets: those with 60 such images or more. Commonest label "
+            "only: as above, after the most reviews.",
             lambda data, table: label_sets(data, table, SETS),
         ),
     ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from backend.encoders.base import Encoder
@@ -27,6 +28,7 @@ from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
+from backend.storage.score_files import ScoreFiles
 from backend.training.clicks_text import with_text
 from backend.training.project_measures import clicks_of_project
 from jobs import enqueue, queue
@@ -60,6 +62,7 @@ class ConnectReport:
         blind: tasks of the project that are shown without suggestions on purpose.
         failures: task id -> why it has no prediction, or only a part, and what fixes that.
         warnings: what a person should know, one sentence each.
+        ticks: labels that are ticked, a task, in the mean of the project; None where nobody knows.
         clicks: what suggestions cost on reviewed tasks, see `with_text`; None where nobody knows.
     """
 
@@ -72,6 +75,7 @@ class ConnectReport:
     blind: int = 0
     failures: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    ticks: float | None = None
     clicks: dict[str, Any] | None = None
 
 
@@ -209,6 +213,7 @@ def _connect(
         blind=offer.blind,
         failures={task: as_text(why) for task, why in failures.items()},
         warnings=notes,
+        ticks=_ticks(runtime, project_key(project), config, shown),
         clicks=clicks,
     )
 
@@ -264,6 +269,16 @@ def _clicks(
     return with_text(clicks, missing)
 
 
+def _ticks(runtime: Runtime, key: str, config: LabelConfig, version: str) -> float | None:
+    """Labels that this version ticks, a task, by its kept scores; None where it has none."""
+    total, tasks = 0, 0
+    multiple = {control.name for control in config.controls if control.multiple}
+    for name, scores in ScoreFiles(runtime.store).read(key, version).items():
+        ticked = scores.ticks if name in multiple else np.minimum(scores.ticks, 1)
+        total, tasks = total + int(ticked.sum()), max(tasks, len(ticked))
+    return total / tasks if tasks else None
+
+
 def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
     warnings = list(config.skipped)
     unread = unreadable_labels(encoder, config)
@@ -273,6 +288,7 @@ def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
         warnings.append(
             "The probabilities will not be shown while labeling. Add "
             f'<TextArea name="{EVIDENCE_NAME}" toName="{config.controls[0].to_name}" '
-            'editable="false"/> to the labeling config to see them.'
+            'editable="false" maxSubmissions="0" rows="1"/> to the labeling config to see them. '
+            "It also says of a task that is shown without suggestions that this is on purpose."
         )
     return warnings

@@ -15,6 +15,7 @@ from backend.labelstudio.projects import project_key
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
+from backend.vlpl.fitting import HEAD_FROM
 from jobs.review_order import SAMPLING, order_of
 from jobs.review_round import TAB_TITLE, RefreshBusyError, list_tasks, refresh
 
@@ -27,9 +28,11 @@ WORDS: Mapping[ReviewOrder, str] = {
 }
 """Order -> how tasks are served."""
 CHEAPEST = (
-    "In random order a task costs fewer clicks than the least certain ones do, and each review "
-    "counts when heads are judged"
+    "Random order costs fewer clicks than the least certain tasks first, and its reviews also "
+    "correct the percentages"
 )
+FEW_TICKS = 0.5
+"""A task; below, people wonder where the suggestions are."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,17 @@ class Offer:
     blind: int = 0
     tab: str = ""
     warning: str = ""
+
+
+def ticks_sentence(ticks: float) -> str:
+    """How many labels are ticked, a task, and why these are few, for a person."""
+    text = f"Labels ticked: {ticks:.2f} a task."
+    if ticks < FEW_TICKS:
+        text += (
+            " A label is ticked only where it is likelier right than wrong. From about "
+            f"{HEAD_FROM} reviewed tasks on, a head that is trained on them ticks more."
+        )
+    return text
 
 
 def order_sentence(order: ReviewOrder) -> str:

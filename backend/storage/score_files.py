@@ -76,6 +76,12 @@ class ControlScores:
         rounded = np.where(lost, np.nextafter(rounded, np.float16(2)), rounded)
         return cls(tuple(labels), tuple(thresholds), np.array(tasks, dtype=np.int64), rounded)
 
+    @property
+    def ticks(self) -> NDArray[np.int64]:
+        """(N,) how many labels are over their thresholds."""
+        over: NDArray[np.int64] = (self.probabilities >= np.array(self.thresholds)).sum(axis=1)
+        return over
+
     def without(self, tasks: Set[int]) -> ControlScores:
         """The scores of the other tasks."""
         kept = np.array([task not in tasks for task in self.tasks.tolist()], dtype=np.bool_)

@@ -29,7 +29,7 @@ def verdict_text(verdict: Verdict, share: float) -> str:
 
 def _ground(verdict: Verdict, share: float) -> str:
     judged = verdict.judged
-    tasks = counted(judged, "randomly chosen task")
+    tasks = counted(judged, "held-out task")
     difference = verdict.difference
     if verdict.ground == Ground.COLLAPSED:
         names = ", ".join(verdict.fallen)
@@ -44,10 +44,7 @@ def _ground(verdict: Verdict, share: float) -> str:
         needed = max(needed, ceil(judged * MIN_POSITIVES / verdict.most_positives))
     more = _more(needed - judged, share)
     if verdict.ground == Ground.NO_TASK:
-        return (
-            "too few to tell (no randomly chosen task was reviewed; "
-            f"about {needed} are needed{more})"
-        )
+        return f"too few to tell (no held-out task was reviewed; about {needed} are needed{more})"
     if verdict.ground == Ground.NO_POSITIVE:
         return f"too few to tell (no label on {tasks}{more})"
     if verdict.ground == Ground.FEW_POSITIVES:

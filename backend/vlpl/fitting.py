@@ -33,6 +33,8 @@ HEAD_FROM = 12
 POSITIVES_FROM = 10
 """Fewest reviewed positives, of all labels together, for a head or a correction. With fewer, a
 correction costs some projects more clicks than it saves (docs/benchmark.md)."""
+TOLD_CHANGE = 0.005
+"""Of the calibration error; less is noise, also where it is a rise."""
 CALIBRATE_FROM = 10
 """Fewest rows that a calibration is fitted on; below, its own error outweighs its gain."""
 
@@ -276,9 +278,10 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
             expected_calibration_error(torch.sigmoid(scores), truth)
             for scores in (logits[known], calibrated)
         )
+        earlier = f"; {100 * before:.1f} before" if before - after >= TOLD_CHANGE else ""
         notes.append(
             f"Its percentages were corrected on {len(codes)} randomly chosen tasks: they are off "
-            f"by {100 * after:.1f} points on average, and were by {100 * before:.1f} before."
+            f"by {100 * after:.1f} points on average{earlier}."
         )
     thresholds = torch.full((labels.shape[1],), threshold, dtype=torch.float64)
     if aim.goal and len(audit):

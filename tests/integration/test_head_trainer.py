@@ -76,7 +76,7 @@ def test_a_head_that_nothing_can_judge_is_kept_aside(trainer: Callable[..., Any]
     found = {"tags": approvals(only_positives, Provenance.IMPORTED)}
     made = trainer()[0].train(pulled(choices_config("cat", "dog"), found))
     assert made.made is not None and not made.made.accepted
-    assert "no randomly chosen task was reviewed" in made.reason
+    assert "no held-out task was reviewed" in made.reason
     assert made.reason.endswith("until then it does not replace what is in use")
 
 

@@ -64,7 +64,7 @@ def test_heads_without_clicks_say_whether_they_were_recorded(cli: Cli, heads: He
     heads.save(KEY, judged_set("h2", None, *FIGURES))
     said = words(cli("heads", "1")[1])
     assert "Clicks a task: not recorded, an earlier release made this head." in said
-    assert "Clicks a task: not measured, no randomly chosen task was reviewed." in said
+    assert "Clicks a task: not measured, no held-out task was reviewed." in said
 
 
 def test_labels_are_listed_with_their_support_and_what_is_missing(cli: Cli, heads: HeadRegistry):

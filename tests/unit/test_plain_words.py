@@ -74,42 +74,41 @@ def difference(value: float, low: float, high: float, measure: Measure = Measure
     [
         (
             verdict(Ground.NO_WORSE, difference=difference(0.031, 0.004, 0.059)),
-            "mAP 3.1 points higher (0.4 to 5.9) on 42 randomly chosen tasks",
+            "mAP 3.1 points higher (0.4 to 5.9) on 42 held-out tasks",
         ),
         (
             verdict(Ground.NO_WORSE, difference=difference(-0.004, -0.02, 0.012)),
-            "mAP 0.4 points lower (2.0 lower to 1.2 higher) on 42 randomly chosen tasks: "
+            "mAP 0.4 points lower (2.0 lower to 1.2 higher) on 42 held-out tasks: "
             "no clear difference",
         ),
         (
             verdict(Ground.FEW_TASKS, 5, 1, difference=difference(-0.083, -0.3, 0.1)),
-            "too few to tell (5 randomly chosen tasks; about 20 are needed, after about 110 more "
-            "reviews)",
+            "too few to tell (5 held-out tasks; about 20 are needed, after about 110 more reviews)",
         ),
         (
             verdict(Ground.FEW_TASKS, 10, 1),
-            "too few to tell (10 randomly chosen tasks; about 30 are needed, after about 140 more "
+            "too few to tell (10 held-out tasks; about 30 are needed, after about 140 more "
             "reviews)",
         ),
         (
             verdict(Ground.NO_TASK, 0, 0),
-            "too few to tell (no randomly chosen task was reviewed; about 20 are needed, after "
+            "too few to tell (no held-out task was reviewed; about 20 are needed, after "
             "about 140 more reviews)",
         ),
         (
             verdict(Ground.NO_POSITIVE, 18, 0),
-            "too few to tell (no label on 18 randomly chosen tasks, after about 14 more reviews)",
+            "too few to tell (no label on 18 held-out tasks, after about 14 more reviews)",
         ),
         (
             verdict(Ground.FEW_POSITIVES, 24, 2),
-            "too few to tell (no label is on 3 of 24 randomly chosen tasks; about 36 are needed, "
+            "too few to tell (no label is on 3 of 24 held-out tasks; about 36 are needed, "
             "after about 90 more reviews)",
         ),
         (
             replace(
                 verdict(Ground.WORSE, difference=difference(-0.083, -0.14, -0.021)), accepted=False
             ),
-            "mAP 8.3 points lower (2.1 to 14.0) on 42 randomly chosen tasks: worse beyond chance",
+            "mAP 8.3 points lower (2.1 to 14.0) on 42 held-out tasks: worse beyond chance",
         ),
         (
             replace(
@@ -117,16 +116,16 @@ def difference(value: float, low: float, high: float, measure: Measure = Measure
                 accepted=False,
             ),
             "average precision of all labels ranked together 8.3 points lower (2.1 to 14.0) on 42 "
-            "randomly chosen tasks: worse beyond chance",
+            "held-out tasks: worse beyond chance",
         ),
         (
             replace(verdict(Ground.COLLAPSED, fallen=("cat", "dog")), accepted=False),
-            "on 42 randomly chosen tasks these labels are ranked less than half as well as before: "
+            "on 42 held-out tasks these labels are ranked less than half as well as before: "
             "cat, dog",
         ),
         (
             replace(verdict(Ground.NO_TASK, 0, 0), accepted=False),
-            "too few to tell (no randomly chosen task was reviewed; about 20 are needed, after "
+            "too few to tell (no held-out task was reviewed; about 20 are needed, after "
             "about 140 more reviews); until then it does not replace what is in use",
         ),
     ],
