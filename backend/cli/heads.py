@@ -234,9 +234,14 @@ def _print_heads(sets: list[HeadSet], serving: str, accepted: str, missing: int 
 
 
 def _rates(heads: HeadSet) -> str:
-    """``41.2 (38.1)``: mAP in points, and that of what served before; empty where unmeasured."""
+    """``41.2 (38.1)``: mAP in points, and that of what served before; empty where it tells nothing.
+
+    Of few tasks it is that of a label or two.
+    """
+    from backend.vlpl.judge import TOLD_FROM
+
     rates = [heads.metrics.get(name) for name in ("mAP", "serving mAP")]
-    if None in rates:
+    if None in rates or heads.metrics.get("judged", 0) < TOLD_FROM:
         return ""
     now, before = (100 * rate for rate in rates if rate is not None)
     return f"{now:.1f} ({before:.1f})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,10 @@ def test_a_training_says_what_its_outcome_costs_people(
     )
     said = words(cli("heads", "1")[1])
     assert told in said and kept_back not in said
+
+
+def test_the_map_of_a_handful_of_tasks_is_not_shown(cli: Cli, heads: HeadRegistry):
+    few = judged_set("h1", None, *FIGURES)
+    heads.save(KEY, replace(few, metrics={**few.metrics, "judged": 6.0}))
+    row = words(cli("heads", "1")[1].splitlines()[1])
+    assert row == "h1 2026-11-25 10:00 40 6 accepted"
