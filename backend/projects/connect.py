@@ -160,8 +160,8 @@ def _connect(
     number = int(project["id"])
     config = parse_config(project["label_config"])
     config.require_controls()
-    warnings = _warnings(config, runtime.encoder)
     by_workers = bool(settings.redis_url.get_secret_value())
+    warnings = _warnings(config, runtime.encoder, is_trained=by_workers)
     if by_workers:
         # Before anything is changed in Label Studio.
         progress("looking for a worker", 0, 1)
@@ -279,11 +279,16 @@ def _ticks(runtime: Runtime, key: str, config: LabelConfig, version: str) -> flo
     return total / tasks if tasks else None
 
 
-def _warnings(config: LabelConfig, encoder: Encoder) -> list[str]:
+def _warnings(config: LabelConfig, encoder: Encoder, *, is_trained: bool) -> list[str]:
     warnings = list(config.skipped)
     unread = unreadable_labels(encoder, config)
     if unread:
         warnings.append(" ".join(unreadable_message(encoder, unread)))
+        if not is_trained:
+            warnings.append(
+                "No head will learn these labels: that takes a queue (LS_CLIP_REDIS_URL) and a "
+                "worker (docs/workers.md)."
+            )
     if config.evidence is None:
         warnings.append(
             "The probabilities will not be shown while labeling. Add "
