@@ -106,10 +106,8 @@ def training(context: Context) -> Iterator[Finding]:
     if not _is_set(context):
         yield Finding(
             "training",
-            Severity.NOTE,
-            "No queue is set, so no head is trained.",
-            "Reviews do not improve the suggestions.",
-            "Start Redis or Valkey, set LS_CLIP_REDIS_URL, and start ls-clip worker.",
+            Severity.OK,
+            "No queue is set, so no head is trained: reviews do not improve the suggestions.",
         )
         return
     with queue.explained():
