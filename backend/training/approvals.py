@@ -25,7 +25,9 @@ PARTIAL = frozenset({Provenance.IMPORTED, Provenance.KNOWN})
 """Provenances that name labels which are on the image and say nothing of the others."""
 REVIEWED = frozenset({Provenance.BLIND, Provenance.UNAIDED, Provenance.EDITED, Provenance.ACCEPTED})
 """Provenances of tasks that a person looked at one by one; only these may judge a head."""
-
+UNSWAYED = REVIEWED - {Provenance.ACCEPTED}
+"""Provenances of tasks that correct and calibrate percentages: a suggestion that was accepted
+unchanged, perhaps unchecked, would confirm itself (docs/training.md)."""
 
 NO_CONFIG = LabelConfig((), None, ())
 

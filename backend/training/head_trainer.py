@@ -28,7 +28,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.tables import chunks
-from backend.training.approvals import REVIEWED, Approval, is_judged, provenance_counts
+from backend.training.approvals import REVIEWED, UNSWAYED, Approval, is_judged, provenance_counts
 from backend.training.click_count import count_clicks, judged_tasks
 from backend.training.clicks_text import clicks_text
 from backend.training.pulling import Pulled, pull
@@ -308,7 +308,7 @@ class HeadTrainer:
             torch.tensor(judged),
             torch.tensor(
                 [
-                    of_judge or (item.provenance in REVIEWED and item.task in pulled.random)
+                    item.provenance in UNSWAYED and (of_judge or item.task in pulled.random)
                     for of_judge, item in zip(judged, kept, strict=True)
                 ]
             ),

@@ -49,9 +49,10 @@ class Rows:
         labels: (N, C) integers, `objectives`.
         weights: (N,) row weights, `head.row_weights`.
         judged: (N,) boolean, randomly chosen rows that heads are judged on, never trained on.
-        random: (N,) boolean, all randomly chosen rows, judged ones among them: correction and
-            calibration rest on these alone. Rows that were chosen because they are uncertain say
-            nothing of how often labels occur.
+        random: (N,) boolean, randomly chosen rows that correction and calibration rest on, judged
+            ones among them. Rows that were chosen because they are uncertain say nothing of how
+            often labels occur, and suggestions that were accepted unchanged, perhaps unchecked,
+            would confirm themselves.
         votes: of similar images on the N rows; None: there are none.
     """
 
@@ -259,12 +260,13 @@ def fit(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted:
     head = fit_selected(training, selection, card)
     held_out = _held_out(rows, training, selection, card)
     audit = rows.labels[rows.audited]
-    logits, codes = rows.logits(head, rows.audited), audit
-    if len(audit) < CALIBRATE_FROM:
+    fair = rows.audited & rows.random
+    logits, codes = rows.logits(head, fair), rows.labels[fair]
+    if len(codes) < CALIBRATE_FROM:
         # Too few: add the training rows, by the cross-validation fits that did not see them.
         random = rows.random[kept][selection.rows]
         logits = torch.cat([logits, held_out[random]])
-        codes = torch.cat([audit, labels[selection.rows][random]])
+        codes = torch.cat([codes, labels[selection.rows][random]])
     threshold = aim.threshold
     if len(codes) >= CALIBRATE_FROM:
         known = codes.abs() == POSITIVE

@@ -27,7 +27,7 @@ TESTS = "./uvw run pytest"
 SUGGEST = './uvw run ls-clip suggest --encoder offline --labels "cat,coffee,rocket" photo.jpg'
 STUDIO = (
     "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false "
-    "./uvw tool run --from label-studio==1.23.2 label-studio start"
+    "./uvw tool run --from label-studio==1.23.2 label-studio start --internal-host 127.0.0.1"
 )
 SERVE = "./uvw run ls-clip serve"
 CONNECT = "./uvw run ls-clip connect 1"
