@@ -214,3 +214,17 @@ def test_reviews_in_random_order_correct_before_a_head_can_be_trained(
     )
     assert made.made is not None
     assert made.made.controls["tags"].head.card.objective == CORRECTED
+
+
+@pytest.mark.parametrize(
+    ("provenance", "is_calibrated"),
+    [(Provenance.UNAIDED, True), (Provenance.EDITED, True), (Provenance.ACCEPTED, False)],
+)
+def test_suggestions_that_were_accepted_unchanged_calibrate_nothing(
+    trainer: Callable[..., Any], provenance: Provenance, is_calibrated: bool
+):
+    one, _ = trainer(audit_share=0.5, blind_share=0.0)
+    made = one.train(pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, provenance)}))
+    assert any("percentages were corrected" in note for note in made.notes) == is_calibrated
+    # They judge a head all the same.
+    assert made.made is not None and made.made.metrics["judged"] > 0
