@@ -97,8 +97,8 @@ class Scene:
         predictions = Predictor(version, self.runtime.embedder).predict_stored(tasks)
         probabilities = torch.tensor(
             [
-                [prediction.probabilities[CONTROL][label] for label in labels]
-                for prediction in predictions
+                [of_label[label] for label in labels]
+                for of_label in (one.probabilities[CONTROL] for one in predictions)
             ]
         )
         chosen = torch.zeros_like(probabilities, dtype=torch.bool)
