@@ -198,7 +198,7 @@ def embed_shard(
         revalidated += again.revalidated
     failed = {task: error for value, error in failures.items() for task in images[value]}
     runs.record_failures(run.id, {task: error.as_dict() for task, error in failed.items()})
-    _score_early(runtime, run, files, number)
+    _score_early(runtime, run, files, number, tasks)
     cached = max(0, filled.cached - before)
     now = Shard(
         number=number,
@@ -215,13 +215,14 @@ def embed_shard(
     return failed
 
 
-def _score_early(runtime: Runtime, run: Run, files: RunFiles, number: int) -> None:
+def _score_early(
+    runtime: Runtime, run: Run, files: RunFiles, number: int, tasks: list[Task]
+) -> None:
     """Compute a shard's predictions now, if nothing can change the version any more.
 
     Then only the import is left when the last shard is done.
     """
     config, versions = files.config(), runtime.versions
-    tasks = still_there(runtime.prediction_log, run.key, files.tasks(number))
     listed = to_predict(tasks)
     if number == 0 and len(listed) >= STATISTICS_UP_TO:
         # What `promote` would take: the run's first tasks.

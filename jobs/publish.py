@@ -82,7 +82,9 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     delivery = _Delivery(
         runs, run, runtime, predictor, importer, keeper=keeper, rewriting=rewriting
     )
-    delivery.take_all(files, studio, was_scored=bool(score_files.tasks(key, run.planned_version)))
+    is_another = version != run.planned_version
+    lists_again = is_another and bool(run.left_out or score_files.tasks(key, run.planned_version))
+    delivery.take_all(files, studio, lists_again=lists_again)
     before = str(project["model_version"])
     if before != version:
         # Those of the version that is shown stay, should this one be withdrawn.
@@ -158,13 +160,14 @@ class _Delivery:
         # should know.
         self._partial = set(self.failures) if run.revalidate else set()
 
-    def take_all(self, files: RunFiles, studio: LabelStudioClient, *, was_scored: bool) -> None:
+    def take_all(self, files: RunFiles, studio: LabelStudioClient, *, lists_again: bool) -> None:
         """Predict and score all tasks of the run that are still there; see `take`.
 
         Args:
             files: of the run.
-            studio: lists tasks again, where the version has changed since they were listed.
-            was_scored: whether tasks had scores of the version for which they were listed.
+            studio: lists tasks again.
+            lists_again: whether the version has changed since tasks were left out, because they
+                had a prediction or scores of the one before: they need others.
         """
         run, log, embedder = self._run, self._runtime.prediction_log, self._runtime.embedder
         version = self._predictor.version
@@ -179,8 +182,7 @@ class _Delivery:
             self._keeper.add(scores or {})
             made = files.predictions(number, version.name)
             self.take(tasks, made=made, scored=scores is not None)
-        if version.name != run.planned_version and (run.left_out or was_scored):
-            # Tasks that had a prediction need a new one, and those that had scores need others.
+        if lists_again:
             to_score = tasks_to_score(version.config, self._keeper.tasks, log.tasks(run.key))
             rest = tasks_in_scope(
                 studio,

@@ -67,11 +67,11 @@ def compare_encoders(
     """
     settings = load_settings()
     configure_logging(settings)
+    names = _items("--encoders", encoders)
+    wanted = [] if regions is None else _items("--regions", regions)
     if report is not None:
         # Before anything is measured: a page that is refused in the end is lost.
         write_new(report, "", "--report")
-    names = _items("--encoders", encoders)
-    wanted = [] if regions is None else _items("--regions", regions)
     from backend.evaluation.comparison import compare
 
     try:

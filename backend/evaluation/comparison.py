@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -67,17 +66,8 @@ class Comparison:
         return {
             **vars(self),
             "recommendation": self.recommendation.as_dict(),
-            "protocols": [_finite(asdict(protocol)) for protocol in self.protocols],
+            "protocols": [finite(asdict(protocol)) for protocol in self.protocols],
         }
-
-
-def _finite(value: Any) -> Any:
-    """The same for JSON, which has no NaN."""
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Clicks on small projects: random label sets of a data set, as if each were a project of its own.
 
-People pay in clicks, and most projects have a handful of labels, most
-of whose photos have none of them. So many sets are drawn, and for each of them the clicks with
-suggestions are divided by those from nothing: on all photos, and on those with one of the labels.
+People pay in clicks, and most projects have a handful of labels, most of whose photos have none of
+them. So many sets are drawn, and for each of them the clicks with suggestions are divided by those
+from nothing: on all photos, and on those with one of the labels.
 """
 
 from __future__ import annotations

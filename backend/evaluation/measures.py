@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,6 +108,10 @@ def _clicks(probabilities: torch.Tensor, chosen: torch.Tensor, truth: torch.Tens
     return replace(clicks, threshold=harmless_threshold(clicks, at))
 
 
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """For JSON, which has no NaN: None in its place."""
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+def finite(value: Any) -> Any:
+    """For JSON, which has no NaN: the same with None in its place, however deep."""
+    if isinstance(value, Mapping):
+        return {name: finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -68,20 +68,22 @@ class Project:
     def of(cls, data: Dataset, z: Tensor, bank: Tensor | None) -> Project:
         """With a bank of these images (indices), as a run would freeze it."""
         assert data.image is not None
-        if bank is None or Bank(data.image[bank]).strength == 0.0:
+        frozen = None if bank is None else Bank(data.image[bank])
+        if bank is None or frozen is None or frozen.strength == 0.0:
             return cls(data, z, None)
         regions, labels = data.regions, data.labels
         if regions is not None and labels is not None and len(bank) >= region_classifier.FROM:
             classifier = region_classifier.fit(data.image[bank], regions[bank], labels)
             z = classifier.added(z, data.image, regions)
-        return cls(data, z, _votes(data.image, z, bank, Bank(data.image[bank]).strength))
+        return cls(data, z, _votes(data.image, z, bank, frozen, frozen.strength))
 
     @classmethod
     def of_unreadable_labels(cls, data: Dataset, bank: Tensor) -> Project:
         """The same where the encoder can read none of the labels: their scores are 0."""
         assert data.image is not None
         z = torch.zeros(data.truth.shape)
-        return cls(data, z, _votes(data.image, z, bank, UNREADABLE_STRENGTH))
+        frozen = Bank(data.image[bank])
+        return cls(data, z, _votes(data.image, z, bank, frozen, UNREADABLE_STRENGTH))
 
     @property
     def scores(self) -> Scores:
@@ -125,9 +127,9 @@ class Project:
         return rows.probabilities(head, torch.ones(len(images), dtype=torch.bool))
 
 
-def _votes(image: Tensor, z: Tensor, bank: Tensor, strength: float) -> Votes:
+def _votes(image: Tensor, z: Tensor, bank: Tensor, frozen: Bank, strength: float) -> Votes:
     per_label = torch.full((z.shape[1],), strength, dtype=torch.float64)
-    return Votes(Bank(image[bank]).neighbours(image), image[bank], z[bank], per_label)
+    return Votes(frozen.neighbours(image), image[bank], z[bank], per_label)
 
 
 def _start(table: Table, scores: Scores) -> Start:
@@ -141,24 +143,21 @@ def of_scene(scene: Scene, bank: Of) -> Project:
     return Project.of(scene.data, scene.z, images)
 
 
-def learning_curve(
-    data: Dataset, table: Table, banks: Sequence[Of] = tuple(Of), seeds: Sequence[int] = SEEDS
-) -> list[Row]:
+def learning_curve(data: Dataset, table: Table, seeds: Sequence[int] = SEEDS) -> list[Row]:
     """Test mAP and clicks by number of reviewed images, with each bank, as a project does it.
 
     Args:
         data: with embeddings.
         table: zero-shot probabilities of its encoder.
-        banks: which are tried.
         seeds: of the splits.
     """
     scenes = [Scene.of(data, seed) for seed in seeds]
-    projects = {bank: [of_scene(scene, bank) for scene in scenes] for bank in banks}
+    projects = {bank: [of_scene(scene, bank) for scene in scenes] for bank in Of}
     size = min(len(scene.train) for scene in scenes)
     rows: list[Row] = []
     for count in [count for count in REVIEWED if count <= size]:
         row: Row = {"reviewed": count}
-        for bank in banks:
+        for bank in Of:
             measured = [
                 _measured(scene, project, count, table)
                 for scene, project in zip(scenes, projects[bank], strict=True)

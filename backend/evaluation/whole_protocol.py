@@ -16,7 +16,7 @@ from backend.evaluation.encoding_pass import Encoded
 from backend.evaluation.label_sets import label_sets
 from backend.evaluation.labelled_folder import LabelledFolder
 from backend.evaluation.protocol import MIN_TEST_POSITIVES, SEEDS, Row, zero_shot_variants
-from backend.evaluation.simulated_project import Of, learning_curve
+from backend.evaluation.simulated_project import learning_curve
 from backend.inference.model_version import images_of, regions_of
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ def run_protocol(choice: Choice, data: Dataset, step: Callable[[int, int], None]
             f"mAP and clicks an image by number of images reviewed in random order. {half} A bank: "
             "similar images vote, none of them labelled; it needs 100 images. Commonest label "
             "only: ticking nothing but the label that most of the reviewed images have.",
-            lambda data, table: learning_curve(data, table, (Of.NOBODY, Of.PROJECT, Of.HALF)),
+            learning_curve,
         ),
         (
             "Small projects",

@@ -7,11 +7,10 @@ are taken out of it: that makes another bank, hence another model version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from operator import eq
@@ -23,6 +22,8 @@ from torch import Tensor
 
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, safe_name
 from backend.storage.store import Store
+from backend.storage.tensor_files import description
+from backend.storage.tensor_files import digest as content_digest
 from backend.vlpl.region_classifier import RegionClassifier
 from backend.vlpl.zero_shot import Statistics
 
@@ -96,7 +97,7 @@ class StoredBank:
         Raises:
             KeyError, TypeError, ValueError: the file is damaged.
         """
-        about = _about(data)
+        about = description(data, "bank")
         try:
             tensors = safetensors.torch.load(data)
         except SafetensorError as error:
@@ -161,7 +162,7 @@ class Banks:
         try:
             if data is None:
                 raise ValueError("it is missing")
-            if _digest(data) != digest:
+            if content_digest(data) != digest:
                 raise ValueError("it does not match its checksum")
             return StoredBank.from_bytes(data)
         except (KeyError, TypeError, ValueError) as error:
@@ -241,20 +242,20 @@ class Banks:
         try:
             if size > _MAX_HEADER:
                 raise ValueError("its header has no end")
-            return list(_about(self._artifacts.read_bytes(path, 8 + size) or b"")["keys"])
+            return list(
+                description(self._artifacts.read_bytes(path, 8 + size) or b"", "bank")["keys"]
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise self._artifacts.damaged(path, str(error), _DAMAGED_FIX) from error
 
-    @contextmanager
-    def _writing(self, project: str) -> Iterator[None]:
-        with self._locks.hold(f"banks-{project}"):
-            yield
+    def _writing(self, project: str) -> AbstractContextManager[None]:
+        return self._locks.hold(f"banks-{project}")
 
     def _save(
         self, project: str, name: str, bank: StoredBank, drawn_from: int, previous: str
     ) -> None:
         data = bank.to_bytes()
-        digest = _digest(data)
+        digest = content_digest(data)
         self._artifacts.write_bytes(_file(project, digest), data)
         record = BankRecord(digest, len(bank.keys), drawn_from, previous)
         path = f"{_folder(project)}/{name}"
@@ -273,20 +274,9 @@ class Banks:
         )
 
 
-def _about(data: bytes) -> dict[str, Any]:
-    """What stands in a bank's header, without its tensors."""
-    size = int.from_bytes(data[:8], "little")
-    about: dict[str, Any] = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["bank"])
-    return about
-
-
 def _folder(project: str) -> str:
     return f"{FOLDER}/{safe_name(project)}"
 
 
 def _file(project: str, digest: str) -> str:
     return f"{_folder(project)}/{digest}.safetensors"
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]

@@ -10,11 +10,10 @@ Controls whose labels come from the tasks' own data are left out: their labels d
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from operator import eq
@@ -27,6 +26,7 @@ from safetensors import SafetensorError
 
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, safe_name
 from backend.storage.store import Store
+from backend.storage.tensor_files import description, digest
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ def from_bytes(data: bytes) -> dict[str, ControlScores]:
     Raises:
         one of `DAMAGE`: the file is damaged.
     """
-    size = int.from_bytes(data[:8], "little")
-    about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["scores"])
+    about = description(data, "scores")
     try:
         tensors = safetensors.numpy.load(data)
     except SafetensorError as error:
@@ -278,7 +277,7 @@ class ScoreFiles:
 
     def _write(self, folder: str, number: int, part: Part) -> None:
         data = to_bytes(part)
-        self._artifacts.write_bytes(f"{folder}/{number:06}-{_digest(data)}{_SUFFIX}", data)
+        self._artifacts.write_bytes(f"{folder}/{number:06}-{digest(data)}{_SUFFIX}", data)
 
     def _intact(self, folder: str) -> Iterator[tuple[str, dict[str, ControlScores]]]:
         """Names and content of a version's parts; damaged ones are erased, whosever they are."""
@@ -292,10 +291,8 @@ class ScoreFiles:
             if part is not None:
                 yield file, part
 
-    @contextmanager
-    def _writing(self, project: str) -> Iterator[None]:
-        with self._locks.hold(f"scores-{project}"):
-            yield
+    def _writing(self, project: str) -> AbstractContextManager[None]:
+        return self._locks.hold(f"scores-{project}")
 
     def _files(self, folder: str) -> list[str]:
         """Names of a version's parts, the first one first."""
@@ -325,13 +322,9 @@ def checked(file: str, data: bytes) -> dict[str, ControlScores]:
     Raises:
         one of `DAMAGE`: it is damaged.
     """
-    if not file.endswith(f"-{_digest(data)}{_SUFFIX}"):
+    if not file.endswith(f"-{digest(data)}{_SUFFIX}"):
         raise ValueError("it does not match its checksum")
     return from_bytes(data)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _folder(project: str, version: str) -> str:

@@ -22,8 +22,9 @@ from backend.inference.batch_encoding import encode_batch
 from backend.inference.image_failures import NOT_FINITE
 from backend.inference.preparer import Preparer
 from backend.settings import Settings
-from tests.support.builders import make_settings, photo
+from tests.support.builders import make_settings
 from tests.support.commands import run_command
+from tests.support.labelled_folder import make_labelled_folder
 from tests.support.openclip import CONVNET, TOWERS, model_folder
 
 LABELS = ["cat", "dog", "boat"]
@@ -37,14 +38,9 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    (folder / "images").mkdir(parents=True)
-    truth = {}
-    for number in range(PHOTOS):
-        photo(number, 600, 400).save(folder / "images" / f"{number:02}.jpg")
-        truth[f"{number:02}.jpg"] = LABELS[: 1 + number % 2]
-    (folder / "labels.json").write_text(json.dumps({"classes": LABELS, "images": truth}))
-    return folder
+    return make_labelled_folder(
+        tmp_path / "data", LABELS, lambda number: LABELS[: 1 + number % 2], PHOTOS, (600, 400)
+    )
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from jobs.local_run import run_locally
 from jobs.run import Run, Scope, Trigger
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore
-from tests.support.builders import choices_config, data_uri
+from tests.support.builders import LABELS_OF_TASKS, choices_config, data_uri
 from tests.support.fixtures import MakeRuntime
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
 
@@ -223,10 +223,7 @@ def test_an_image_that_changed_changes_the_scores(runtime: Runtime, studio: Stub
 def test_controls_whose_labels_stand_in_the_tasks_have_no_score_files(
     runtime: Runtime, studio: StubStudio
 ):
-    studio.config = (
-        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
-        'choice="multiple" value="$options"/></View>'
-    )
+    studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
         data["options"] = ["cat", "dog"]
     run = predict(runtime)
@@ -317,10 +314,7 @@ def test_a_damaged_early_score_file_is_no_reason_to_fail(runtime: Runtime):
 
 
 def test_labels_that_stand_in_the_tasks_cost_no_second_look(runtime: Runtime, studio: StubStudio):
-    studio.config = (
-        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
-        'choice="multiple" value="$options"/></View>'
-    )
+    studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
         data["options"] = ["cat", "dog"]
     predict(runtime)

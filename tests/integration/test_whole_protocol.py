@@ -13,8 +13,9 @@ from backend.evaluation import label_sets, simulated_project, whole_protocol
 from backend.evaluation.comparison import Comparison, compare
 from backend.evaluation.label_sets import Photos
 from backend.vlpl import neighbours
-from tests.support.builders import make_settings, photo
+from tests.support.builders import make_settings
 from tests.support.commands import run_command
+from tests.support.labelled_folder import make_labelled_folder
 from tests.support.openclip import TOWERS, model_folder
 
 LABELS = ["cat", "dog", "boat", "犬"]
@@ -27,14 +28,9 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    (folder / "images").mkdir(parents=True)
-    truth = {}
-    for number in range(IMAGES):
-        photo(number, 64, 64).save(folder / "images" / f"{number:02}.jpg")
-        truth[f"{number:02}.jpg"] = LABELS[number % 3 :: 2]
-    (folder / "labels.json").write_text(json.dumps({"classes": LABELS, "images": truth}))
-    return folder
+    return make_labelled_folder(
+        tmp_path / "data", LABELS, lambda number: LABELS[number % 3 :: 2], IMAGES, (64, 64)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -164,10 +160,11 @@ def test_the_command_writes_the_page_and_nothing_to_the_store(
     assert "pass 1" not in again.stderr
 
 
-def test_a_page_is_not_left_behind_empty(tmp_path: Path):
+@pytest.mark.parametrize("encoders", ["offline", " , "])
+def test_a_page_is_not_left_behind_empty(tmp_path: Path, encoders: str):
     page = tmp_path / "page.md"
     done = run_command(
-        *("compare-encoders", str(tmp_path), "--encoders", "offline", "--report", str(page)),
+        *("compare-encoders", str(tmp_path), "--encoders", encoders, "--report", str(page)),
         cwd=tmp_path,
     )
     assert done.returncode == 1 and not page.exists()

@@ -68,6 +68,11 @@ def predict_body(*tasks: Any, **fields: Any) -> dict[str, Any]:
     }
 
 
+LABELS_OF_TASKS = (
+    '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
+    'choice="multiple" value="$options"/></View>'
+)
+"""A labeling config whose labels stand in each task's data."""
 EVIDENCE = '<TextArea name="clip_evidence" toName="image"/>'
 
 

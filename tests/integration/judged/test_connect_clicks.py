@@ -13,7 +13,7 @@ from backend.projects.connect import ConnectReport, connect
 from backend.runtime import Runtime
 from backend.training.click_count import judged_tasks
 from backend.training.pulling import pull
-from tests.support.builders import choices_config
+from tests.support.builders import LABELS_OF_TASKS, choices_config
 from tests.support.fixtures import MakeRuntime
 from tests.support.judged import judged
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
@@ -87,10 +87,7 @@ def test_a_wrong_suggestion_of_a_single_choice_is_one_click(
 def test_labels_of_the_task_itself_count_as_others_do(
     runtime: Runtime, studio: StubStudio, reviewed: Callable[..., None]
 ):
-    studio.config = (
-        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
-        'choice="multiple" value="$options"/></View>'
-    )
+    studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
         data["options"] = ["cat", "dog"]
     connected(runtime)

@@ -21,7 +21,7 @@ from backend.storage.score_files import ScoreFiles
 from backend.training.project_measures import ProjectMeasures, measure_project
 from jobs.local_run import run_locally
 from jobs.run import Scope, Trigger
-from tests.support.builders import choices_config
+from tests.support.builders import LABELS_OF_TASKS, choices_config
 from tests.support.fixtures import Cli
 from tests.support.judged import judged
 from tests.support.stub_label_studio import KEY, PROJECT, StubStudio
@@ -140,10 +140,7 @@ def test_before_the_present_version_is_there_the_one_that_is_shown_is_measured(
 def test_of_tasks_with_labels_of_their_own_the_clicks_are_counted(
     runtime: Runtime, studio: StubStudio, reviewed: Review
 ):
-    studio.config = (
-        '<View><Image name="image" value="$image"/><Choices name="tags" toName="image" '
-        'choice="multiple" value="$options"/></View>'
-    )
+    studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
         data["options"] = ["cat", "dog"]
     predict(runtime)
