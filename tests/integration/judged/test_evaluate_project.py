@@ -180,3 +180,10 @@ def test_a_person_reads_version_tasks_rates_labels_and_clicks(
 def test_it_is_either_a_folder_or_a_project(cli: Cli, given: tuple[str, ...], told: str):
     code, said = cli("evaluate", *given)
     assert code == 1 and told in " ".join(said.split())
+
+
+def test_a_label_studio_that_is_away_and_a_project_that_is_not_there_are_named(cli: Cli):
+    code, said = cli("evaluate", "--project", "1", LABEL_STUDIO_URL="http://127.0.0.1:9")
+    assert code == 1 and "127.0.0.1:9" in said and "Fix:" in said
+    code, said = cli("evaluate", "--project", "77")
+    assert code == 1 and "Fix:" in said
