@@ -10,13 +10,10 @@ import hashlib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     AliasChoices,
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -26,45 +23,12 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import SettingsError
+from backend.setting_types import Device, Goal, LogLevel, Precision, Regions, split_url
 
 DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
 """Names and addresses of this machine for itself."""
-
-Precision = Literal["auto", "float32", "bfloat16", "int8"]
-Regions = Literal["auto", "none", "cells", "patches", "tiles"]
-Goal = Literal["", "precision", "recall", "f1"]
-
-
-def _known_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise ValueError(f"{value!r} is none of auto, cpu, cuda, cuda:N and mps")
-    return value
-
-
-Device = Annotated[str, AfterValidator(_known_device)]
-LogLevel = Annotated[
-    Literal["DEBUG", "INFO", "WARNING", "ERROR"],
-    BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
-]
-"""Case-insensitive."""
-
-
-def _split_url(url: str) -> SplitResult:
-    """The parts of a URL.
-
-    Raises:
-        ValueError: it cannot be split. Python's own message is dropped: it may hold a password.
-    """
-    try:
-        parts = urlsplit(url)
-        readable = parts.port != 0
-    except ValueError:
-        readable = False
-    if not readable:
-        raise ValueError("is no address; its port must be a number")
-    return parts
 
 
 class Settings(BaseSettings):
@@ -78,6 +42,12 @@ class Settings(BaseSettings):
         "http://localhost:8080",
         validation_alias=AliasChoices("LS_CLIP_LABEL_STUDIO_URL", "LABEL_STUDIO_URL"),
         description="Label Studio's address as seen from the backend, without user and password.",
+    )
+    label_studio_public_url: str = Field(
+        "",
+        validation_alias=AliasChoices("LS_CLIP_LABEL_STUDIO_PUBLIC_URL", "LABEL_STUDIO_HOST"),
+        description="What Label Studio calls itself (its LABEL_STUDIO_HOST), if that differs from "
+        "LABEL_STUDIO_URL: images at this address are fetched from there, with the token.",
     )
     label_studio_api_key: SecretStr = Field(
         SecretStr(""),
@@ -279,12 +249,12 @@ class Settings(BaseSettings):
     )
     log_level: LogLevel = Field("INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
-    @field_validator("label_studio_url", "public_url")
+    @field_validator("label_studio_url", "label_studio_public_url", "public_url")
     @classmethod
     def _check_http_url(cls, value: str, info: ValidationInfo) -> str:
         value = value.strip().rstrip("/")
-        parts = _split_url(value)
-        may_be_empty = info.field_name == "public_url"
+        parts = split_url(value)
+        may_be_empty = info.field_name != "label_studio_url"
         if (value or not may_be_empty) and (
             parts.scheme not in {"http", "https"} or not parts.netloc
         ):
@@ -317,7 +287,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        parts = _split_url(value.get_secret_value())
+        parts = split_url(value.get_secret_value())
         if value.get_secret_value() and parts.scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must start with redis://, rediss:// or unix://")
         if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:

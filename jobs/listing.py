@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any
 
 from backend.inference.embedder import Embedder
-from backend.inference.task_images import image_of, task_data
+from backend.inference.task_images import images_of_task, task_data
 from backend.labels.config import LabelConfig
 from backend.labelstudio.client import LabelStudioClient
 from backend.storage.prediction_log import PredictionLog
@@ -47,11 +47,9 @@ def tasks_in_scope(
         known_field: the field with labels known beforehand, which is kept too.
         after: only tasks with a higher id.
     """
-    fields = {control.image_field for control in config.controls}
-    fields |= {control.options_field for control in config.controls if control.options_field}
+    kept = {field for control in config.controls for field in control.data_fields}
     if known_field:
-        fields.add(known_field)
-    kept = fields | {field.split(".")[0] for field in fields}
+        kept |= {known_field, known_field.split(".", maxsplit=1)[0]}
     for task in studio.tasks.iterate(project, after=after):
         number = int(task["id"])
         keeps_prediction = scope == Scope.MISSING and task["total_predictions"]
@@ -60,11 +58,11 @@ def tasks_in_scope(
         )
         if only_scored and number not in to_score:
             continue
-        images = (image_of(control, task) for control in config.controls)
+        images = {value for control in config.controls for value in images_of_task(control, task)}
         yield {
             "id": number,
             "data": {name: value for name, value in task_data(task).items() if name in kept},
-            "images": sorted({value for value in images if value is not None}),
+            "images": sorted(images),
             "annotated": bool(task["total_annotations"]),
             "only_scored": only_scored,
         }

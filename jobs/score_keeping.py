@@ -28,7 +28,7 @@ def scores_of(version: ModelVersion, predictions: Iterable[Prediction]) -> dict[
     rows: dict[str, list[NDArray[np.float32]]] = {}
     for prediction in predictions:
         for scored in prediction.scored:
-            if prediction.task is None or scored.control.options_field is not None:
+            if prediction.task is None or scored.control.has_own_labels:
                 continue
             tasks.setdefault(scored.control.name, []).append(prediction.task)
             rows.setdefault(scored.control.name, []).append(scored.probabilities)
@@ -54,7 +54,7 @@ def tasks_to_score(
         scored: control name -> ids of the tasks that have scores.
         linked: ids of the tasks whose images are known.
     """
-    names = [control.name for control in config.controls if control.options_field is None]
+    names = [control.name for control in config.controls if not control.has_own_labels]
     if not names:
         return set()
     return linked - set.intersection(*(set(scored.get(name, ())) for name in names))

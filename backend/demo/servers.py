@@ -24,6 +24,7 @@ START_SECONDS = 420.0
 BACKEND_SECONDS = 120.0
 QUEUE_SECONDS = 20.0
 # Label Studio also reads these names without its prefix, so a stray one would configure it.
+STRAY_PREFIXES = ("LABEL_STUDIO_", "HEARTEX_")
 STRAY_NAMES = ("HOST", "PORT", "USERNAME", "PASSWORD", "DEBUG", "DATABASE", "LOG_LEVEL")
 
 
@@ -37,6 +38,7 @@ class LocalStudio(LocalProcess):
         password: of that administrator.
         token: its legacy API token.
         photos: a folder whose sub-folders may be served as local files.
+        public_url: what it calls itself in the addresses of images; empty: they are paths.
     """
 
     def __init__(
@@ -48,12 +50,18 @@ class LocalStudio(LocalProcess):
         password: str,
         token: str,
         photos: Path,
+        public_url: str = "",
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         directory.mkdir(parents=True, exist_ok=True)
         photos.mkdir(parents=True, exist_ok=True)
-        env = {name: value for name, value in os.environ.items() if name not in STRAY_NAMES}
+        env = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in STRAY_NAMES and not name.startswith(STRAY_PREFIXES)
+        }
         env |= {
+            **({"LABEL_STUDIO_HOST": public_url} if public_url else {}),
             "LABEL_STUDIO_BASE_DATA_DIR": str(directory),
             "LABEL_STUDIO_USERNAME": email,
             "LABEL_STUDIO_PASSWORD": password,

@@ -14,7 +14,7 @@ from backend.images.direct import DirectReadError, DirectSource, Outcome, Place
 from backend.images.guard import time_limit
 from backend.images.local_files import VARIABLES, local_roots
 from backend.images.validators import UNKNOWN
-from backend.inference.task_images import image_of
+from backend.inference.task_images import images_of_task
 
 _SLOW = "All these images are fetched through Label Studio, which takes longer."
 
@@ -52,7 +52,7 @@ def images(context: Context) -> Iterator[Finding]:
         value
         for task in context.sample
         for control in context.config.controls
-        if (value := image_of(control, task)) is not None
+        for value in images_of_task(control, task)
     }
     tried: Counter[Place] = Counter()
     problems: defaultdict[tuple[Place, Outcome], list[str]] = defaultdict(list)

@@ -12,7 +12,7 @@ from backend.doctor.finding import Check, Finding, Severity
 from backend.encoders.label_texts import unreadable_message
 from backend.errors import ImageError, ImageReason
 from backend.inference.label_embeddings import unreadable_labels
-from backend.inference.task_images import image_of
+from backend.inference.task_images import images_of_task
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
@@ -226,20 +226,21 @@ def images(context: Context) -> Iterator[Finding]:
 def _image_failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageError] | None:
     """The host of a task's first image that cannot be used, and why; None if all can."""
     for control in context.config.controls:
-        value = image_of(control, task)
-        if value is None:
+        values = images_of_task(control, task)
+        if not values:
             missing = ImageError(
                 ImageReason.NO_IMAGE,
                 f"the data of task {task['id']} holds no address in {control.image_field!r}.",
                 "Correct the task's data, or the value of the <Image> tag.",
             )
             return "the task's data", missing
-        try:
-            context.decoder.decoded(context.fetcher.fetch(value), lambda image: None)
-        except ImageError as error:
-            if value.startswith("data:"):
-                return "the task's data", error
-            return ("Label Studio" if value.startswith("/") else _host(value)), error
+        for value in values:
+            try:
+                context.decoder.decoded(context.fetcher.fetch(value), lambda image: None)
+            except ImageError as error:
+                if value.startswith("data:"):
+                    return "the task's data", error
+                return ("Label Studio" if value.startswith("/") else _host(value)), error
     return None
 
 

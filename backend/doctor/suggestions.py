@@ -194,7 +194,7 @@ def _shown_predictions(context: Context) -> list[dict[str, Any]]:
 
 def _unknown_labels(config: LabelConfig, result: Iterable[dict[str, Any]]) -> Iterator[str]:
     controls: dict[str, Control] = {
-        control.name: control for control in config.controls if control.options_field is None
+        control.name: control for control in config.controls if not control.has_own_labels
     }
     for item in result:
         control = controls.get(item.get("from_name", ""))

@@ -17,7 +17,8 @@ from backend.errors import ClipError, EncoderError, RegionsError
 from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.versions import fitted_table
 from backend.labels.config import LabelConfig
-from backend.settings import Regions, Settings
+from backend.setting_types import Regions
+from backend.settings import Settings
 from backend.storage.installations import existing_artifacts
 
 log = logging.getLogger(__name__)

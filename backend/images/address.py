@@ -38,7 +38,7 @@ def compact_address(value: str) -> str:
     return f"data:{hashlib.sha256(value.encode()).hexdigest()}"
 
 
-def store_address(value: str, label_studio_url: str) -> str:
+def store_address(value: str, label_studio_url: str, public_url: str = "") -> str:
     """The key of an image in the store; the same for every request.
 
     Relative paths are joined with Label Studio's URL, a resolve route is replaced by the cloud URI
@@ -47,8 +47,12 @@ def store_address(value: str, label_studio_url: str) -> str:
     Args:
         value: the address in the task's data, or from `fetch_address`.
         label_studio_url: without a trailing slash.
+        public_url: what Label Studio calls itself in task data, without a trailing slash; what it
+            names so has the same key as what it names by a path.
     """
     value = compact_address(value.strip())
+    if public_url and value.startswith(f"{public_url}/"):
+        value = value.removeprefix(public_url)
     if not value.startswith("/") or value.startswith("//"):
         return value
     # Nearly all values are uploads and local files, and parsing each would slow down large runs.

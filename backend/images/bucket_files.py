@@ -96,7 +96,11 @@ class BucketFiles:
         """The bucket and the key that an address means, if it is one that may be read."""
         if not self._buckets or value[:5].lower() == "data:":
             return None
-        parsed = _OBJECT.fullmatch(store_address(value, self._settings.label_studio_url))
+        parsed = _OBJECT.fullmatch(
+            store_address(
+                value, self._settings.label_studio_url, self._settings.label_studio_public_url
+            )
+        )
         if parsed is None:
             return None
         scheme, name, key = parsed.groups()

@@ -50,8 +50,8 @@ class ImageFetcher:
     Connections are kept open per host.
 
     Args:
-        settings: label_studio_url, connect_timeout, fetch_timeout, max_image_bytes,
-            allowed_hosts, offline and fetch_workers are read.
+        settings: label_studio_url, label_studio_public_url, connect_timeout, fetch_timeout,
+            max_image_bytes, allowed_hosts, offline and fetch_workers are read.
         studio_headers: returns the headers that authenticate at Label Studio. They are sent only
             to its scheme, host and port, and not after a redirect to another host.
 
@@ -62,7 +62,7 @@ class ImageFetcher:
     def __init__(self, settings: Settings, studio_headers: Callable[[], dict[str, str]]) -> None:
         self._settings = settings
         self._studio_headers = studio_headers
-        self._locator = Locator(settings.label_studio_url)
+        self._locator = Locator(settings.label_studio_url, settings.label_studio_public_url)
         self._studio = self._locator.studio
         self._pools = guarded_pools(settings, self._studio)
 
@@ -155,7 +155,7 @@ class ImageFetcher:
             answer = self._get(url, _HEADERS | known.conditions() | token, known)
             if not isinstance(answer, str):
                 return answer
-            url = self._locator.checked(_joined(url, answer))
+            url = self._locator.locate(_joined(url, answer))
         raise ImageError(
             ImageReason.TOO_MANY_REDIRECTS,
             f"{_loggable(url)}: more than {MAX_REDIRECTS} redirects.",
@@ -250,7 +250,8 @@ class ImageFetcher:
             fix = (
                 "Label Studio's token is not sent to other hosts. Connect the files as a storage "
                 "in Label Studio, make the address public, or renew a signed URL. If this host is "
-                "Label Studio, set LS_CLIP_LABEL_STUDIO_URL to exactly this scheme, host and port."
+                "Label Studio under another name (LABEL_STUDIO_HOST), set "
+                f"LS_CLIP_LABEL_STUDIO_PUBLIC_URL={url.scheme}://{url.netloc}."
             )
         else:
             fix = "Open the address in a browser; correct it in the task's data if it is wrong."

@@ -189,7 +189,9 @@ class _Gate:
                 raise ImageError(
                     ImageReason.PRIVATE_ADDRESS,
                     f"{host} is at {address}, which is not a public address.",
-                    f"If it may be fetched from, add {host} to LS_CLIP_ALLOWED_HOSTS.",
+                    "If this is Label Studio under another name (its LABEL_STUDIO_HOST), set "
+                    f"LS_CLIP_LABEL_STUDIO_PUBLIC_URL={scheme}://{host}:{port}. If it is another "
+                    f"host that may be fetched from, add {host} to LS_CLIP_ALLOWED_HOSTS.",
                 )
         return answer
 

@@ -89,7 +89,7 @@ class LocalFiles:
     def __init__(self, settings: Settings, source: Source) -> None:
         self._settings = settings
         self._source = source
-        self._locator = Locator(settings.label_studio_url)
+        self._locator = Locator(settings.label_studio_url, settings.label_studio_public_url)
         self._roots = local_roots(settings)
         self._folders: dict[tuple[str, ...], _Folder] = {}
         self._lock = threading.Lock()

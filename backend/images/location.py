@@ -20,17 +20,21 @@ class Locator:
     """See the module. Thread-safe.
 
     Args:
-        label_studio_url: without a trailing slash.
+        label_studio_url: where Label Studio is reached, without a trailing slash.
+        public_url: what it calls itself in task data, without a trailing slash; may be empty.
 
     Attributes:
         studio: Label Studio's origin.
     """
 
-    def __init__(self, label_studio_url: str) -> None:
+    def __init__(self, label_studio_url: str, public_url: str = "") -> None:
         self._base = label_studio_url
         base = parse_url(label_studio_url)
         self.studio = origin(base)
         self._prefix = (base.path or "").rstrip("/")
+        public = parse_url(public_url) if public_url else None
+        self._public = None if public is None else origin(public)
+        self._public_prefix = "" if public is None else (public.path or "").rstrip("/")
 
     def path_at_studio(self, url: Url) -> str | None:
         """The path of a URL below Label Studio's address, as it is sent; None for other hosts."""
@@ -54,10 +58,20 @@ class Locator:
                 "Write http: or https: before the //.",
             )
         if value.startswith("/"):
-            # Under a sub-path, Label Studio includes that path in some of its addresses only.
-            path = value.removeprefix(self._prefix) if self._prefix else value
-            value = self._base + (path if path.startswith("/") else value)
-        return self.checked(value)
+            value = self._base + self._below(value)
+        url = self.checked(value)
+        if origin(url) == self._public != self.studio:
+            # The path as it was written: a parsed one has another spelling.
+            written = "/" + "/".join(value.split("/")[3:])
+            return self.checked(self._base + self._below(written))
+        return url
+
+    def _below(self, path: str) -> str:
+        """A path without the sub-path, which Label Studio includes in some addresses only."""
+        for prefix in (self._prefix, self._public_prefix):
+            if prefix and path.startswith(f"{prefix}/"):
+                return path.removeprefix(prefix)
+        return path
 
     def checked(self, text: str) -> Url:
         """Parse an absolute URL, with all checks that do not need its host to be resolved.
@@ -108,17 +122,23 @@ def _refuse_scheme(scheme: str) -> NoReturn:
 
 def _refuse_traversal(text: str) -> None:
     """Refuse an address at Label Studio that tries to leave its directory."""
+    path, _, query = text.partition("?")
+    is_local_file = _fully_unquoted(path).rstrip("/").endswith("/data/local-files")
+    given = parse_qsl(query, keep_blank_values=True)
+    files = [_fully_unquoted(value) for name, value in given if is_local_file and name == "d"]
+    others = [value for name, value in given if not is_local_file or name != "d"]
     plain = _fully_unquoted(text)
-    files = [
-        _fully_unquoted(value)
-        for name, value in parse_qsl(text.partition("?")[2], keep_blank_values=True)
-        if name == "d"
-    ]
+    if any(re.match(r"[A-Za-z]:|\\|//", file) for file in files):
+        raise ImageError(
+            ImageReason.PATH_TRAVERSAL,
+            "The path of the image starts with a drive, with // or with a backslash.",
+            "Write the path relative to the storage: ?d=folder/image.jpg.",
+        )
     if (
-        "\\" in plain
+        # Label Studio on Windows writes them between the folders of a local file.
+        "\\" in "".join(map(_fully_unquoted, (path, *others)))
         or "\0" in plain
-        or ".." in re.split(r"[/?&=#;]", plain)
-        or any(re.match(r"/|[A-Za-z]:", file) for file in files)
+        or ".." in re.split(r"[/\\?&=#;]", plain)
     ):
         raise ImageError(
             ImageReason.PATH_TRAVERSAL,

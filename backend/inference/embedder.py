@@ -182,7 +182,9 @@ class Embedder:
 
     def address(self, value: str) -> str:
         """The image's name in the store, see `store_address`."""
-        return store_address(value, self._settings.label_studio_url)
+        return store_address(
+            value, self._settings.label_studio_url, self._settings.label_studio_public_url
+        )
 
     def _stored(self, addresses: dict[str, str], strict: bool) -> dict[str, Embedding]:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -11,7 +11,9 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.labels.controls import Control, Label
+from backend.labels.controls import Control
+from backend.labels.label import Label
+from backend.labels.visibility import Ticks
 
 BLIND_LINES = (
     "No suggestions here, on purpose: please tick what you see.",
@@ -35,6 +37,7 @@ class ScoredControl:
             nothing.
         shown: whether the control is on the screen while the prediction is as it is; in one that
             is not, nothing is ticked.
+        hidden: places of labels that are not on the screen then; they are not ticked.
     """
 
     control: Control
@@ -43,6 +46,7 @@ class ScoredControl:
     known: frozenset[int] = frozenset()
     unreadable: frozenset[int] = frozenset()
     shown: bool = True
+    hidden: frozenset[int] = frozenset()
 
     @cached_property
     def _order(self) -> list[int]:
@@ -64,19 +68,46 @@ class ScoredControl:
             for index, (p, threshold) in enumerate(zip(self._values, self.thresholds, strict=True))
             if p >= threshold
         } | self.known
-        if not self.control.multiple and over:
-            return {next(index for index in self._order if index in over)}
-        return over
+        return self._allowed(over)
+
+    @cached_property
+    def _selected(self) -> set[int]:
+        """What the prediction selects: what is ticked, else what the config preselects."""
+        return self._ticked or (self._allowed(self._preselected) if self.shown else set())
+
+    def _allowed(self, places: Iterable[int]) -> set[int]:
+        """Those that are on the screen; if the control takes so many only, the most probable."""
+        shown = set(places) - self.hidden
+        return set(islice((index for index in self._order if index in shown), self._most))
+
+    @property
+    def _most(self) -> int | None:
+        return self.control.most_ticks
+
+    @property
+    def _preselected(self) -> set[int]:
+        labels = self.control.labels
+        return {index for index, label in enumerate(labels) if label.preselected}
+
+    @property
+    def preselected(self) -> list[Label]:
+        """Labels that Label Studio would select without a prediction, in the config's order."""
+        allowed = sorted(self._preselected - self.hidden)[: self._most] if self.shown else []
+        return [self.control.labels[index] for index in allowed]
 
     @property
     def suggested(self) -> list[Label]:
-        """Labels to tick, in the config's order."""
-        return [self.control.labels[index] for index in sorted(self._ticked)]
+        """Labels to select, in the config's order: those that are ticked, else the preselected."""
+        return [self.control.labels[index] for index in sorted(self._selected)]
 
     @property
     def near(self) -> list[tuple[Label, float]]:
         """The most probable labels that are not ticked, with their probabilities."""
-        rest = (index for index in self._order if index not in self._ticked | self.unreadable)
+        rest = (
+            index
+            for index in self._order
+            if index not in self._ticked | self.unreadable | self.hidden
+        )
         nearest = islice(rest, NEAR_MISSES)
         return [(self.control.labels[index], self._values[index]) for index in nearest]
 
@@ -92,20 +123,40 @@ class ScoredControl:
         if not self.shown:
             return 0.0
         return math.fsum(
-            1.0 - p if index in self._ticked else p
+            1.0 - p if index in self._selected else p
             for index, p in enumerate(self._values)
-            if index not in self.unreadable
+            if index not in self.unreadable | self.hidden
         )
 
 
 def with_visibility(scored: Sequence[ScoredControl]) -> list[ScoredControl]:
-    """The controls of one task, each with whether what the others suggest lets it be shown."""
-    if not any(item.control.conditions for item in scored):
-        return list(scored)
-    ticks = {
-        item.control.name: frozenset(label.path[-1] for label in item.suggested) for item in scored
+    """The controls of one task, each with what the rest of the prediction lets be shown of it."""
+    items = list(scored)
+    if any(label.conditions for item in items for label in item.control.labels):
+        # What is hidden ticks nothing, which may hide more.
+        for _ in items:
+            ticks = _ticks(items)
+            items = [
+                replace(
+                    item,
+                    hidden=frozenset(
+                        place
+                        for place, label in enumerate(item.control.labels)
+                        if not label.is_shown(ticks)
+                    ),
+                )
+                for item in items
+            ]
+    if not any(item.control.conditions for item in items):
+        return items
+    ticks = _ticks(items)
+    return [replace(item, shown=item.control.is_shown(ticks)) for item in items]
+
+
+def _ticks(scored: Sequence[ScoredControl]) -> Ticks:
+    return {
+        item.control.name: frozenset(label.stored for label in item.suggested) for item in scored
     }
-    return [replace(item, shown=item.control.is_shown(ticks)) for item in scored]
 
 
 def confidence(scored: Sequence[ScoredControl]) -> float:
@@ -127,6 +178,9 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
         if item.known:
             names = ", ".join(item.control.labels[place].key for place in sorted(item.known))
             lines.append(f"{prefix}known beforehand: {names}")
+        if item.suggested and not item.ticked:
+            names = ", ".join(label.key for label in item.suggested)
+            lines.append(f"{prefix}preselected by the labeling config: {names}")
         if item.unreadable:
             names = ", ".join(item.control.labels[place].key for place in sorted(item.unreadable))
             lines.append(f"{prefix}cannot be read by the encoder: {names}")

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from backend.inference.embedder import Embedded
 from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import raw_scores
-from backend.inference.task_images import image_of
+from backend.inference.task_images import images_of_task
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control, content_of
 from backend.storage.artifacts import safe_name
@@ -98,10 +99,10 @@ class FrozenStatistics:
             if self._store.artifacts.read(name) is not None:
                 frozen = True
                 continue
-            if control.options_field is not None or not control.labels:
+            if control.has_own_labels or not control.labels:
                 continue
-            images = (image_of(control, task) for task in tasks)
-            values = [value for value in images if value is not None][:UP_TO]
+            images = (value for task in tasks for value in images_of_task(control, task))
+            values = list(islice(images, UP_TO))
             by_value, _ = embed(values)
             sample = list(
                 {value: by_value[value] for value in values if value in by_value}.values()
@@ -128,7 +129,7 @@ class FrozenStatistics:
         return all(
             self._store.artifacts.read(self._name(control, project)) is not None
             for control in config.controls
-            if control.options_field is None and control.labels
+            if not control.has_own_labels and control.labels
         )
 
     def _name(self, control: Control, project: str) -> str:

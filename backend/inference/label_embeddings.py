@@ -20,7 +20,7 @@ from backend.encoders.label_texts import (
 )
 from backend.errors import ImageError, ImageReason, counted
 from backend.labels.config import LabelConfig
-from backend.labels.controls import Label
+from backend.labels.label import Label
 from backend.vlpl.zero_shot import LabelVectors, label_vectors
 
 log = logging.getLogger(__name__)
@@ -161,5 +161,5 @@ def unreadable_labels(encoder: Encoder, config: LabelConfig) -> list[str]:
         label.key
         for control in config.controls
         for label in control.labels
-        if is_unreadable(encoder, label)
+        if not label.is_filled_in and is_unreadable(encoder, label)
     ]

@@ -8,7 +8,7 @@ whenever it is asked.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from backend.inference.model_version import ModelVersion
 from backend.inference.prediction import Prediction
 from backend.inference.task_images import TaskInput
 from backend.labels.controls import Control, known_labels
+from backend.labels.label import Label
 from backend.storage.vectors import Embedding
 
 PAIRS = 200_000
@@ -110,18 +111,19 @@ class Predictor:
     ) -> tuple[list[dict[str, NDArray[np.float32]]], dict[int, ImageError]]:
         """For each task: control name -> probabilities (C,); and place -> why it comes too late.
 
-        Equal controls are scored together.
+        Equal controls are scored together. With several images a label has the highest of their
+        probabilities.
         """
         groups: dict[Control, list[tuple[int, Embedding]]] = {}
         # A control that is the same object for all tasks is hashed, label by label, only once.
         groups_by_id: dict[int, list[tuple[int, Embedding]]] = {}
         for index, task in enumerate(tasks):
             for control in task.controls:
-                value = task.images[control.name]
-                if value is not None and value in embeddings and control.labels:
-                    if id(control) not in groups_by_id:
-                        groups_by_id[id(control)] = groups.setdefault(control, [])
-                    groups_by_id[id(control)].append((index, embeddings[value]))
+                for value in task.images[control.name]:
+                    if value in embeddings and control.labels:
+                        if id(control) not in groups_by_id:
+                            groups_by_id[id(control)] = groups.setdefault(control, [])
+                        groups_by_id[id(control)].append((index, embeddings[value]))
         by_task: list[dict[str, NDArray[np.float32]]] = [{} for _ in tasks]
         late: dict[int, ImageError] = {}
         for control, members in groups.items():
@@ -138,7 +140,8 @@ class Predictor:
                     late |= {index: error for index, _ in members[start:]}
                     break
                 for (index, _), row in zip(block, rows, strict=True):
-                    by_task[index][control.name] = row
+                    other = by_task[index].get(control.name)
+                    by_task[index][control.name] = row if other is None else np.maximum(other, row)
         return by_task, late
 
 
@@ -187,8 +190,7 @@ def _not_scored() -> ImageError:
 
 def _images(task: TaskInput) -> list[str]:
     """Addresses of a task's images, in the order of its controls."""
-    values = (task.images[control.name] for control in task.controls)
-    return [value for value in values if value is not None]
+    return [value for control in task.controls for value in task.images[control.name]]
 
 
 def _addresses(tasks: Sequence[TaskInput]) -> list[str]:
@@ -207,30 +209,42 @@ def _with_known(probabilities: NDArray[np.float32], known: frozenset[int]) -> ND
 def _prediction(
     version: ModelVersion, task: TaskInput, scored: Sequence[ScoredControl]
 ) -> Prediction:
-    values = {task.images[item.control.name] for item in scored}
-    images = tuple(sorted(value for value in values if value is not None))
+    images = tuple(sorted({value for item in scored for value in task.images[item.control.name]}))
     if (
         task.number is not None
         and version.project
         and is_blind(version.project, task.number, version.blind_share)
     ):
         score = blind_score(version.project, task.number, version.name, version.confidences)
-        lines = _evidence(version, BLIND_LINES)
+        # As Label Studio would show it without a prediction.
+        unaided = [(item.control, item.preselected) for item in scored]
+        result = [*_items([*unaided, *_preselected(version)]), *_evidence(version, BLIND_LINES)]
         return Prediction(
-            task.number, version.name, lines, score, scored, images=images, blind=True
+            task.number, version.name, result, score, scored, images=images, blind=True
         )
-    result = [
-        {
-            "from_name": item.control.name,
-            "to_name": item.control.to_name,
-            "type": item.control.kind,
-            "value": item.control.result_value(item.suggested),
-        }
-        for item in scored
-        if item.suggested
-    ]
-    result += _evidence(version, evidence_lines(scored, f"{version.name}: {version.source}"))
+    suggested = [(item.control, item.suggested) for item in scored]
+    lines = evidence_lines(scored, f"{version.name}: {version.source}")
+    result = [*_items([*suggested, *_preselected(version)]), *_evidence(version, lines)]
     return Prediction(task.number, version.name, result, confidence(scored), scored, images=images)
+
+
+def _preselected(version: ModelVersion) -> list[tuple[Control, Sequence[Label]]]:
+    """What Label Studio would preselect in controls that are left out."""
+    return [(control, control.labels) for control in version.config.preselected]
+
+
+def _items(selected: Iterable[tuple[Control, Sequence[Label]]]) -> list[dict[str, Any]]:
+    """Result items that select these labels; none where there is no label."""
+    return [
+        {
+            "from_name": control.name,
+            "to_name": control.to_name,
+            "type": control.kind,
+            "value": control.result_value(labels),
+        }
+        for control, labels in selected
+        if labels
+    ]
 
 
 def _evidence(version: ModelVersion, lines: Sequence[str]) -> list[dict[str, Any]]:
@@ -251,10 +265,11 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
             "ls-clip connect PROJECT explains what is missing.",
         )
     for control in task.controls:
-        value = task.images[control.name]
-        if value is not None and value in failures:
-            return failures[value]
-        if value is None:
+        values = task.images[control.name]
+        for value in values:
+            if value in failures:
+                return failures[value]
+        if not values:
             return ImageError(
                 ImageReason.NO_IMAGE,
                 f"The task's data holds no image address in {control.image_field!r}.",
@@ -263,5 +278,5 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
     return ImageError(
         ImageReason.NO_LABELS,
         f"The task's data holds no usable labels in {task.controls[0].options_field!r}.",
-        "Put a list of strings, or of objects with a value, there.",
+        "Put a list of objects with a value there: Label Studio shows empty boxes for others.",
     )

@@ -1,4 +1,4 @@
-"""The images of a task, one per control."""
+"""The images of a task: of each control, one or several."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.images.address import fetch_address
 from backend.labels.config import LabelConfig
-from backend.labels.controls import Control, field_value
+from backend.labels.controls import Control
 
 LARGEST_ID = 2**63 - 1
 """The largest number of a task that a database and the store can hold."""
@@ -22,20 +22,20 @@ class TaskInput:
         number: the task's id, None if it has none that a database can hold.
         data: the task's data; empty if it is not an object.
         controls: of the labeling config, with this task's own labels where it brings them along.
-        images: control name -> address of its image, ready to be fetched; None if it has none.
+        images: control name -> addresses of its images, ready to be fetched; empty if it has none.
     """
 
     number: int | None
     data: Mapping[str, Any]
     controls: tuple[Control, ...]
-    images: Mapping[str, str | None]
+    images: Mapping[str, tuple[str, ...]]
 
     @classmethod
     def of(cls, task: Mapping[str, Any], config: LabelConfig) -> TaskInput:
         """Read a task as Label Studio sends it; only ``id`` and ``data`` are looked at."""
         data = task_data(task)
         controls = tuple(control.for_task(data) for control in config.controls)
-        images = {control.name: image_of(control, task) for control in controls}
+        images = {control.name: images_of_task(control, task) for control in controls}
         return cls(task_id(task), data, controls, images)
 
 
@@ -45,14 +45,17 @@ def task_data(task: Mapping[str, Any]) -> Mapping[str, Any]:
     return data if isinstance(data, Mapping) else {}
 
 
-def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
-    """The address of a task's image for this control, ready to be fetched; None if it has none."""
-    value = field_value(task_data(task), control.image_field)
-    if not isinstance(value, str) or not value.strip():
-        return None
+def images_of_task(control: Control, task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Addresses of a task's images for this control, ready to be fetched, each once."""
+    values = control.image_values_of(task_data(task))
     # JSON can carry half a character ("\ud800"), which no address has and no encoding can write.
-    whole = value.encode(errors="replace").decode()
-    return fetch_address(whole, task_id(task))
+    whole = [value.encode(errors="replace").decode() for value in values]
+    return tuple(dict.fromkeys(fetch_address(value, task_id(task)) for value in whole))
+
+
+def image_of(control: Control, task: Mapping[str, Any]) -> str | None:
+    """The first of these addresses; None if there is none."""
+    return next(iter(images_of_task(control, task)), None)
 
 
 def task_id(task: Mapping[str, Any]) -> int | None:

@@ -245,7 +245,7 @@ class ModelVersions:
         learned: dict[str, frozenset[str]] = {}
         if head_set is not None:
             for control in config.controls:
-                if control.name in head_set.controls and control.options_field is None:
+                if control.name in head_set.controls and not control.has_own_labels:
                     fitted = head_set.controls[control.name].renamed(control.renames)
                     learned[control.name] = learned_labels(fitted)
                     made = scores_of(control.name, statistics, banks)

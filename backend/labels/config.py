@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -19,19 +20,27 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from backend.errors import LabelConfigError
-from backend.labels.controls import Control, ControlKind, Label, content_of, unique_labels
-from backend.labels.visibility import (
-    Condition,
-    Fixed,
-    Ticks,
-    Visibility,
+from backend.labels.attributes import (
+    CONTROL_TAGS,
+    Tag,
     attribute,
+    is_on,
     is_true,
-    ticks_of,
+    reason_to_leave_out,
+    tag_of,
 )
+from backend.labels.choices import Choices, read_choices, threshold_of
+from backend.labels.controls import Control, ControlKind, content_of
+from backend.labels.label import Label
+from backend.labels.screen import Screen, why_not_shown
+from backend.labels.task_values import has_reference, is_reference
+from backend.labels.visibility import Condition, Fixed, Ticks, Visibility, ticks_of
 
 EVIDENCE_NAME = "clip_evidence"
 """Name of the TextArea that shows the probabilities; other TextAreas are ignored."""
+
+NAMED = 10
+"""Choices that a note names, at most."""
 
 CONFIG_FIX = (
     'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
@@ -48,20 +57,25 @@ class LabelConfig:
         evidence: (name, to_name) of the read-only TextArea for probabilities, or None.
         skipped: why other Choices and Taxonomies were skipped, one sentence each.
         names: of all Choices and Taxonomies, skipped ones included.
+        preselected: those of the skipped ones in which Label Studio preselects labels, with these:
+            it does so only where there is no prediction, so that a prediction has to repeat them.
     """
 
     controls: tuple[Control, ...]
     evidence: tuple[str, str] | None
     skipped: tuple[str, ...]
     names: frozenset[str] = frozenset()
+    preselected: tuple[Control, ...] = ()
 
     @cached_property
     def digest(self) -> str:
         """16 hex digits over all that decides predictions; stable across processes and machines."""
-        content = {
+        content: dict[str, Any] = {
             "controls": [content_of(control) for control in self.controls],
             "evidence": self.evidence,
         }
+        if self.preselected:
+            content["preselected"] = [content_of(control) for control in self.preselected]
         text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -71,18 +85,24 @@ class LabelConfig:
 
     def conditions(self) -> dict[str, str]:
         """Control name -> a text that differs where it is shown under another condition."""
-        return {
-            control.name: json.dumps([asdict(condition) for condition in control.conditions])
-            for control in self.controls
-            if control.conditions
-        }
+        texts = {}
+        for control in self.controls:
+            conditions = [asdict(condition) for condition in control.conditions]
+            of_labels = {
+                label.key: [asdict(condition) for condition in label.conditions]
+                for label in control.labels
+                if label.conditions
+            }
+            if conditions or of_labels:
+                texts[control.name] = json.dumps([*conditions, *([of_labels] * bool(of_labels))])
+        return texts
 
     def ticks(self, result: Sequence[Any]) -> Ticks:
         """What an annotation's result selects, under former and under present names."""
         ticks = dict(ticks_of(result))
         for control in self.controls:
             if control.former and control.name in ticks:
-                last = {label.key: label.path[-1] for label in control.labels}
+                last = {label.key: label.stored for label in control.labels}
                 keys = control.chosen(result, any_image=True) or []
                 ticks[control.name] |= {last[key] for key in keys if key in last}
         return ticks
@@ -158,115 +178,159 @@ def parse_config(xml: str) -> LabelConfig:
 
 
 def _parsed(root: Element) -> LabelConfig:
-    images = {
-        tag.get("name", ""): (tag.get("value") or "") for tag in root.iter() if tag.tag == "Image"
-    }
+    broken = why_not_shown(root)
+    visibility = Visibility(root)
+    screen = Screen(root, visibility)
+    images = {tag.get("name", ""): tag for tag in root.iter() if tag_of(tag) is Tag.IMAGE}
     controls: list[Control] = []
     skipped: list[str] = []
     names: set[str] = set()
+    preselected: list[Control] = []
     evidence = None
-    visibility = Visibility(root)
     for tag in root.iter():
-        if tag.tag in {"Choices", "Taxonomy"}:
+        if tag_of(tag) in CONTROL_TAGS:
             names.add(tag.get("name", ""))
             conditions = visibility.of(tag)
-            reason = _why_skipped(tag, images)
+            reason = broken or screen.why_hidden(tag) or _why_skipped(tag)
+            reason = reason or visibility.why_not_submitted(tag)
             if isinstance(conditions, Fixed):
                 reason = reason or conditions
+            reason = reason or _why_no_image(tag, images)
+            choices = read_choices(tag, screen, visibility)
+            if not reason and not choices.labels and not _options_field(tag):
+                reason = "it has no choices" + (" that can be selected" * bool(choices.hidden))
             if reason or isinstance(conditions, Fixed):
                 skipped.append(f"<{tag.tag} name={tag.get('name')!r}>: {reason}.")
+                if not broken:
+                    preselected += _preselected(tag, choices)
             else:
-                controls.append(_control(tag, images, conditions))
-        elif tag.tag == "TextArea" and tag.get("name") == EVIDENCE_NAME:
+                controls.append(_control(tag, images, conditions, choices))
+                if choices.hidden and not is_on(tag, "leafsOnly"):
+                    skipped.append(_why_hidden(tag, choices))
+        elif tag_of(tag) is Tag.TEXT_AREA and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
-    return LabelConfig(tuple(controls), evidence, tuple(skipped), frozenset(names))
-
-
-def _why_skipped(tag: Element, images: Mapping[str, str]) -> str:
-    if is_true(tag.get("model_skip")):
-        return "model_skip is set"
-    if is_true(attribute(tag, "perRegion")):
-        return "it labels regions, not the image"
-    if is_true(attribute(tag, "perItem")):
-        return "it labels the pages of a list of images, not the task"
-    if not tag.get("name"):
-        return "it has no name"
-    targets = [name.strip() for name in tag.get("toName", "").split(",")]
-    if not any(images.get(name, "").startswith("$") for name in targets):
-        return "it does not point at an <Image> whose value is a $field"
-    if tag.tag == "Choices" and is_true(tag.get("allowNested")):
-        # Measured on Label Studio 1.23.2: bulk import drops such predictions, and the label stream
-        # selects only the last element of each path.
-        return (
-            "Label Studio loses predictions of nested paths; remove allowNested (choices may be "
-            "nested without it) or use a <Taxonomy>"
-        )
-    if tag.get("apiUrl"):
-        return "its labels come from a URL"
-    dynamic = tag.get("value", "").startswith("$")
-    if not dynamic and not any(child.tag == "Choice" for child in tag.iter()):
-        return "it has no choices"
-    return ""
-
-
-def _control(tag: Element, images: Mapping[str, str], conditions: tuple[Condition, ...]) -> Control:
-    targets = [name.strip() for name in tag.get("toName", "").split(",")]
-    to_name = next(name for name in targets if images.get(name, "").startswith("$"))
-    taxonomy = tag.tag == "Taxonomy"
-    value = tag.get("value", "")
-    return Control(
-        name=tag.get("name", ""),
-        to_name=to_name,
-        kind=ControlKind.TAXONOMY if taxonomy else ControlKind.CHOICES,
-        multiple=taxonomy or tag.get("choice") == "multiple",
-        paths=taxonomy,
-        image_field=images[to_name].removeprefix("$"),
-        labels=tuple(unique_labels(_static_labels(tag, (), taxonomy))),
-        threshold=_threshold(tag),
-        options_field=value.removeprefix("$") if value.startswith("$") else None,
-        conditions=conditions,
-        targets=tuple(targets),
-        # What is not shown need not be answered.
-        required=is_true(tag.get("required")) and not conditions,
+    return LabelConfig(
+        tuple(controls), evidence, tuple(skipped), frozenset(names), tuple(preselected)
     )
 
 
-def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[Label]:
-    labels = []
-    for child in tag:
-        if child.tag != "Choice":
-            labels += _static_labels(child, above, paths)
-            continue
-        value = child.get("value", "")
-        stored = child.get("alias") or value
-        path = (*above, stored)
-        nested = _static_labels(child, path, paths)
-        if value and not is_true(child.get("model_skip")):
-            prompts = [text.strip() for text in child.get("model_prompt", "").split("|")]
-            labels.append(
-                Label(
-                    path=path if paths else (stored,),
-                    text=value,
-                    prompts=tuple(text for text in prompts if text),
-                    threshold=_threshold(child),
-                )
-            )
-        labels += nested
-    return labels
+def _why_hidden(tag: Element, choices: Choices) -> str:
+    shown = ", ".join(choices.hidden[:NAMED]) + ", ..." * (len(choices.hidden) > NAMED)
+    return (
+        f"<{tag.tag} name={tag.get('name')!r}>: nobody can select {shown}: Label Studio does not "
+        "show them, or lets nobody change them (a tree of choices needs a <Taxonomy>)."
+    )
 
 
-def _threshold(tag: Element) -> float | None:
-    text = tag.get("model_score_threshold")
-    if text is None or not text.strip():
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        name = tag.get("name") or tag.get("value")
-        raise LabelConfigError(
-            f"model_score_threshold={text!r} of {name!r} is not a probability.",
-            'Write a number from 0 to 1, e.g. model_score_threshold="0.4".',
+def _why_skipped(tag: Element) -> str:
+    if is_true(tag.get("model_skip")):
+        return "model_skip is set"
+    if reason := reason_to_leave_out(tag):
+        return reason
+    if not tag.get("name"):
+        return "it has no name"
+    for choice in tag.iter():
+        if tag_of(choice) is Tag.CHOICE and attribute(choice, "alias") and not choice.get("alias"):
+            return "Label Studio's import reads an alias only if it is written in lower case"
+    return ""
+
+
+def _why_no_image(tag: Element, images: Mapping[str, Element]) -> str:
+    values = [_image_value(images[name]) for name in _targets(tag) if name in images]
+    if any(map(_reads_data, values)):
+        return ""
+    unread = next((value for value in values if value.startswith("$")), "")
+    if unread:
+        return (
+            f"Label Studio shows no image for {unread!r}: after $ it reads letters from A to Z, "
+            "digits and _ only; rename the field in the tasks' data"
         )
-    return value
+    return "it does not point at an <Image> whose value is a $field"
+
+
+def _reads_data(value: str) -> bool:
+    """Whether an image's address comes from the task's data in a way that Label Studio reads.
+
+    ``$my-image`` is ``$my`` followed by a text to it, and no address.
+    """
+    return has_reference(value) and (is_reference(value) or "/" in value or value != value.strip())
+
+
+def _image_value(image: Element) -> str:
+    return attribute(image, "valueList") or attribute(image, "value")
+
+
+def _targets(tag: Element) -> list[str]:
+    return [name.strip() for name in tag.get("toName", "").split(",")]
+
+
+def _options_field(tag: Element) -> str | None:
+    """The field with this task's labels; a value that is no reference defines none."""
+    value = tag.get("value", "")
+    return value[1:] if is_reference(value) else None
+
+
+def _control(
+    tag: Element,
+    images: Mapping[str, Element],
+    conditions: tuple[Condition, ...],
+    choices: Choices,
+) -> Control:
+    targets = _targets(tag)
+    usable = [
+        name for name in targets if name in images and _reads_data(_image_value(images[name]))
+    ]
+    values = tuple(dict.fromkeys(_image_value(images[name]) for name in usable))
+    is_plain = is_reference(values[0]) and not attribute(images[usable[0]], "valueList")
+    is_tree = tag_of(tag) is Tag.TAXONOMY
+    return Control(
+        name=tag.get("name", ""),
+        to_name=usable[0],
+        kind=ControlKind.TAXONOMY if is_tree else ControlKind.CHOICES,
+        multiple=is_tree or attribute(tag, "choice") == "multiple",
+        paths=is_tree,
+        image_field=values[0][1:] if is_reference(values[0]) else values[0],
+        labels=choices.labels,
+        threshold=threshold_of(tag),
+        options_field=_options_field(tag),
+        conditions=conditions,
+        targets=tuple(targets),
+        # What is not shown need not be answered.
+        required=is_on(tag, "required") and not conditions,
+        image_values=() if is_plain and len(values) == 1 else values,
+        limit=_limit(tag) if is_tree else None,
+        leaves_only=is_tree and is_on(tag, "leafsOnly"),
+        hidden=choices.hidden,
+    )
+
+
+def _limit(tag: Element) -> int | None:
+    """``maxUsages`` as Label Studio reads it: what is no number limits nothing."""
+    try:
+        return max(0, math.floor(float(attribute(tag, "maxUsages") or "nan")))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _preselected(tag: Element, choices: Choices) -> list[Control]:
+    """A control that is left out, if Label Studio would preselect labels in it.
+
+    Not one for regions or items, where a prediction has no place for it, nor one with paths that
+    the bulk import does not take.
+    """
+    labels = tuple(label for label in choices.labels if label.preselected)
+    if not labels or not tag.get("name") or reason_to_leave_out(tag):
+        return []
+    is_tree = tag_of(tag) is Tag.TAXONOMY
+    multiple = is_tree or attribute(tag, "choice") == "multiple"
+    return [
+        Control(
+            name=tag.get("name", ""),
+            to_name=_targets(tag)[0],
+            kind=ControlKind.TAXONOMY if is_tree else ControlKind.CHOICES,
+            multiple=multiple,
+            paths=is_tree,
+            image_field="",
+            labels=labels if multiple else labels[:1],
+        )
+    ]

@@ -8,11 +8,16 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
-from backend.labels.renames import SEPARATOR, Renames
-from backend.labels.visibility import Condition, Ticks
-
-MAX_OPTIONS = 1000
-"""Labels that one task's data may define; each is embedded while its annotator waits."""
+from backend.labels.label import (
+    MAX_OPTIONS,
+    Label,
+    label_key,
+    labels_of_options,
+    unique_labels,
+)
+from backend.labels.renames import Renames
+from backend.labels.task_values import field_value, fields_of, texts_of
+from backend.labels.visibility import Condition, Ticks, all_met
 
 
 class ControlKind(StrEnum):
@@ -20,33 +25,6 @@ class ControlKind(StrEnum):
 
     CHOICES = "choices"
     TAXONOMY = "taxonomy"
-
-
-def label_key(stored: Any) -> str:
-    """The key of a label, see `Label.key`, from a value or a path as Label Studio stores it."""
-    return SEPARATOR.join(map(str, stored)) if isinstance(stored, list | tuple) else str(stored)
-
-
-@dataclass(frozen=True)
-class Label:
-    """One choice of a control.
-
-    Attributes:
-        path: what Label Studio stores: ``(value,)``, or the path from the root of a tree.
-        text: what the text tower reads unless there are prompts.
-        prompts: complete texts to use instead.
-        threshold: suggest from this probability in [0, 1] on; None: the control's.
-    """
-
-    path: tuple[str, ...]
-    text: str
-    prompts: tuple[str, ...] = ()
-    threshold: float | None = None
-
-    @property
-    def key(self) -> str:
-        """The path as one string, unique within its control."""
-        return label_key(self.path)
 
 
 @dataclass(frozen=True)
@@ -62,14 +40,20 @@ class Control:
         kind: the ``type`` of its results.
         multiple: whether more than one label may be suggested.
         paths: whether Label Studio stores each label as a list of path elements.
-        image_field: the task-data field that holds the image, dots for nesting.
-        labels: in the order of the config; empty if they come from ``options_field``.
+        image_field: the task-data field that holds the image, dots for nesting; the whole
+            attribute if it is more than one field, see ``image_values``.
+        labels: in the order of the config; without those that ``options_field`` adds.
         threshold: suggest from this probability in [0, 1] on; None: the encoder's own.
-        options_field: the task-data field with this task's labels (``value="$options"``).
+        options_field: the task-data field with this task's further labels (``value="$options"``).
         conditions: under which it is on the screen (``visibleWhen``); empty: always.
         targets: names of all tags that it points at, ``to_name`` among them; empty: only that one.
         former: former keys of its labels, each with the key that replaced it, see `Renames`.
         required: whether an annotator cannot submit without selecting a label in it.
+        image_values: ``value`` or ``valueList`` of the images that it points at, where that is
+            more than one field with one image; empty: ``$image_field``.
+        limit: how many labels may be selected (``maxUsages``); None: any number.
+        leaves_only: whether only labels with nothing below them can be selected.
+        hidden: keys of choices that the config has, but nobody can select.
     """
 
     name: str
@@ -85,6 +69,36 @@ class Control:
     targets: tuple[str, ...] = ()
     former: tuple[tuple[str, str], ...] = ()
     required: bool = False
+    image_values: tuple[str, ...] = ()
+    limit: int | None = None
+    leaves_only: bool = False
+    hidden: tuple[str, ...] = ()
+
+    @cached_property
+    def has_own_labels(self) -> bool:
+        """Whether its labels differ from task to task, because they come from their data."""
+        return self.options_field is not None or any(label.is_filled_in for label in self.labels)
+
+    @property
+    def most_ticks(self) -> int | None:
+        """How many labels a prediction may tick; None: any number."""
+        return self.limit if self.multiple else 1
+
+    @cached_property
+    def data_fields(self) -> frozenset[str]:
+        """Keys of a task's data that it reads."""
+        texts = [*self._image_values, *([f"${self.options_field}"] if self.options_field else [])]
+        texts += [text for label in self.labels for text in (*label.path, label.text)]
+        return frozenset[str]().union(*map(fields_of, texts))
+
+    @property
+    def _image_values(self) -> tuple[str, ...]:
+        return self.image_values or (f"${self.image_field}",)
+
+    def image_values_of(self, data: Mapping[str, Any]) -> list[str]:
+        """The addresses of a task's images for this control, as its data has them, each once."""
+        found = [text for value in self._image_values for text in texts_of(value, data)]
+        return list(dict.fromkeys(found))
 
     @cached_property
     def renames(self) -> Renames:
@@ -94,17 +108,24 @@ class Control:
 
     def is_shown(self, ticks: Ticks) -> bool:
         """Whether an annotator who has selected this sees the control."""
-        return all(condition.is_met(ticks) for condition in self.conditions)
+        return all_met(self.conditions, ticks)
 
     def for_task(self, data: Mapping[str, Any]) -> Control:
-        """The control with the labels, at most `MAX_OPTIONS`, that this task's data defines."""
-        if self.options_field is None:
+        """The control with this task's labels.
+
+        Those of the config come first, filled in; then those that the task's data defines, at most
+        `MAX_OPTIONS`.
+        """
+        if not self.has_own_labels:
             return self
-        options = field_value(data, self.options_field)
-        if not isinstance(options, list):
-            return self
-        labels = unique_labels(_dynamic_labels(options, (), self.paths))
-        return replace(self, labels=tuple(labels[:MAX_OPTIONS]))
+        filled = [label.filled_in(data) for label in self.labels]
+        labels = [label for label in filled if label is not None and label.text.strip()]
+        options = field_value(data, self.options_field) if self.options_field else None
+        if isinstance(options, list):
+            labels += labels_of_options(options, paths=self.paths, leaves_only=self.leaves_only)[
+                :MAX_OPTIONS
+            ]
+        return replace(self, labels=tuple(unique_labels(labels)))
 
     def chosen(self, result: Iterable[Any], *, any_image: bool = False) -> list[str] | None:
         """Keys of the labels that an annotation selects in this control.
@@ -160,68 +181,34 @@ class Control:
                 by_name[name] = (*by_name.get(name, ()), label.key)
         return by_name | {label.key: (label.key,) for label in self.labels}
 
-    def result_value(self, labels: list[Label]) -> dict[str, Any]:
+    def result_value(self, labels: Iterable[Label]) -> dict[str, Any]:
         """The ``value`` of a Label Studio result item that selects these labels."""
-        stored = [list(label.path) if self.paths else label.path[-1] for label in labels]
+        stored = [list(label.path) if self.paths else label.stored for label in labels]
         return {self.kind.value: stored}
 
 
-def field_value(data: Mapping[str, Any], field: str) -> Any:
-    """The value of a field in a task's data, dots for nesting; None if there is none."""
-    if field in data:
-        return data[field]
-    value: Any = data
-    for part in field.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
-    return value
-
-
-def _dynamic_labels(options: list[Any], above: tuple[str, ...], paths: bool) -> list[Label]:
-    labels = []
-    for option in options:
-        entry = option if isinstance(option, Mapping) else {"value": option}
-        value = entry.get("value")
-        if not isinstance(value, str | int | float) or isinstance(value, bool):
-            continue
-        text = str(value)
-        alias = entry.get("alias")
-        stored = alias if isinstance(alias, str) and alias else text
-        path = (*above, stored)
-        if text.strip() and _is_encodable(text + stored):
-            labels.append(Label(path=path if paths else (stored,), text=text))
-        children = entry.get("children")
-        if isinstance(children, list):
-            labels += _dynamic_labels(children, path, paths)
-    return labels
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether the text has no lone surrogate ("\\ud800" in JSON), which UTF-8 cannot encode."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def unique_labels(labels: list[Label]) -> list[Label]:
-    """The labels without repetitions; the first of equals stays, as in Label Studio."""
-    first: dict[tuple[str, ...], Label] = {}
-    for label in labels:
-        first.setdefault(label.path, label)
-    return list(first.values())
+_LEFT_OUT_IF = {
+    "conditions": (),
+    "required": False,
+    "image_values": (),
+    "limit": None,
+    "leaves_only": False,
+}
+"""Fields of a control that later releases brought, with what they are where they decide nothing."""
 
 
 def content_of(control: Control) -> dict[str, Any]:
     """All of a control that decides predictions, as JSON-serialisable values.
 
-    What it points at besides its image and former names decide none, and conditions and whether it
-    is required only where that is so.
+    What it points at besides its images, former names and what nobody can select decide none, and
+    what most controls do not have only where they have it: so that digests stay as they were.
     """
     content = asdict(control)
-    del content["targets"], content["former"]
-    if not control.conditions:
-        del content["conditions"]
-    if not control.required:
-        del content["required"]
+    content["labels"] = [label.content() for label in control.labels]
+    del content["targets"], content["former"], content["hidden"]
+    for name, default in _LEFT_OUT_IF.items():
+        if getattr(control, name) == default:
+            del content[name]
     return content
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from xml.parsers import expat
 
+from backend.labels.attributes import CONTROL_TAGS, Tag, is_true
 from backend.labels.config import parse_config
-from backend.labels.visibility import is_true
 
 STUB = ' model_prompt=""'
-_CONTROLS = frozenset({"Choices", "Taxonomy"})
+_CONTROLS = frozenset(tag.lower() for tag in CONTROL_TAGS)
 
 
 def with_prompt_stubs(xml: str, wants_one: Callable[[str], bool]) -> tuple[str, list[str]]:
@@ -37,18 +37,23 @@ def with_prompt_stubs(xml: str, wants_one: Callable[[str], bool]) -> tuple[str, 
     parser = expat.ParserCreate("utf-8")
 
     def start(tag: str, attributes: dict[str, str]) -> None:
-        if tag in _CONTROLS:
+        if tag.lower() in _CONTROLS:
             skipped.append(is_true(attributes.get("model_skip")))
-        if tag != "Choice" or not skipped or skipped[-1] or is_true(attributes.get("model_skip")):
+        if (
+            tag.lower() != Tag.CHOICE.lower()
+            or not skipped
+            or skipped[-1]
+            or is_true(attributes.get("model_skip"))
+        ):
             return
         value = attributes.get("value", "")
         if value and not attributes.get("model_prompt", "").strip() and wants_one(value):
             values.append(value)
             if "model_prompt" not in attributes:
-                places.append(parser.CurrentByteIndex + len("<Choice"))
+                places.append(parser.CurrentByteIndex + len(f"<{Tag.CHOICE}"))
 
     def end(tag: str) -> None:
-        if tag in _CONTROLS:
+        if tag.lower() in _CONTROLS:
             skipped.pop()
 
     parser.StartElementHandler = start

@@ -13,11 +13,15 @@ from enum import StrEnum
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from backend.labels.attributes import CONTROL_TAGS, Tag, attribute, is_on, tag_of
+
 Ticks = Mapping[str, frozenset[str]]
 """Control name -> what is selected in it: stored values, of a path its last element."""
 
-ASKING = {"Choices": "choices", "Taxonomy": "taxonomy"}
-"""Tags whose choices a condition can ask for, with the type of their results."""
+RESULT_TYPES = ("choices", "taxonomy")
+"""Types of results that say which choices are selected."""
+CONDITIONAL = CONTROL_TAGS | {Tag.VIEW}
+"""Tags whose ``visibleWhen`` Label Studio reads, of those that hold controls or choices."""
 
 
 class When(StrEnum):
@@ -59,6 +63,11 @@ class Condition:
         return (found and all(above.is_met(ticks) for above in self.above)) != self.negated
 
 
+def all_met(conditions: Iterable[Condition], ticks: Ticks) -> bool:
+    """Whether an annotator who has selected this sees what is shown under all these conditions."""
+    return all(condition.is_met(ticks) for condition in conditions)
+
+
 def ticks_of(result: Iterable[Any]) -> Ticks:
     """What a result (Label Studio's items) selects, of all its choices and taxonomies."""
     ticks: dict[str, frozenset[str]] = {}
@@ -67,7 +76,7 @@ def ticks_of(result: Iterable[Any]) -> Ticks:
         if not isinstance(value, Mapping):
             continue
         name = str(item.get("from_name"))
-        for kind in ASKING.values():
+        for kind in RESULT_TYPES:
             stored = value.get(kind)
             if isinstance(stored, list):
                 ticks[name] = ticks.get(name, frozenset()) | {*map(_last, stored)}
@@ -96,9 +105,46 @@ class Visibility:
         """
         return self._of(tag, frozenset())
 
-    def _of(self, tag: Element, asked: frozenset[str]) -> tuple[Condition, ...] | Fixed:
+    def why_not_submitted(self, tag: Element) -> str:
+        """Why Label Studio shows a control, but drops its answers; empty if it does not.
+
+        Measured on 1.23.2: when it submits it looks at the control's own condition once more, and
+        finds neither the choices of a taxonomy nor those of a control that is not named.
+        """
+        name, choice = attribute(tag, "whenTagName"), attribute(tag, "whenChoiceValue")
+        if attribute(tag, "visibleWhen") != When.CHOICE or not choice:
+            return ""
+        source = self._named.get(name) if name else None
+        if name and (source is None or tag_of(source) is not Tag.TAXONOMY):
+            return ""
+        cause = (
+            "the condition asks for a choice of a <Taxonomy>" if name else "it has no whenTagName"
+        )
+        return (
+            f"Label Studio does not submit its answers, because {cause}; put the condition on a "
+            "<View> around it, with whenTagName"
+        )
+
+    def within(self, tag: Element, outer: Element) -> tuple[Condition, ...] | Fixed:
+        """The same, of what is between a tag and one around it."""
+        return self._of(tag, frozenset(), outer)
+
+    def upwards(self, tag: Element) -> Iterator[Element]:
+        """The tag and all those around it."""
+        element: Element | None = tag
+        while element is not None:
+            yield element
+            element = self._parents.get(element)
+
+    def _of(
+        self, tag: Element, asked: frozenset[str], outer: Element | None = None
+    ) -> tuple[Condition, ...] | Fixed:
         conditions = []
-        for element in self._upwards(tag):
+        for element in self.upwards(tag):
+            if element is outer:
+                break
+            if tag_of(element) not in CONDITIONAL:
+                continue
             condition = self._condition(element, asked)
             if condition in {Fixed.REGION, Fixed.NEVER}:
                 return Fixed(str(condition))
@@ -120,7 +166,9 @@ class Visibility:
         others = tuple(
             other
             for other, element in self._named.items()
-            if element.tag == "Choices" and element not in inside and not _is_of_parts(element)
+            if tag_of(element) is Tag.CHOICES
+            and element not in inside
+            and not _is_of_parts(element)
         )
         if others:
             # Without whenTagName the value is only looked at if there is no visibleWhen either.
@@ -132,39 +180,24 @@ class Visibility:
     ) -> Condition | Fixed:
         tag = self._named.get(name)
         above: tuple[Condition, ...] | Fixed = Fixed.NEVER
-        if tag is not None and tag.tag in ASKING and name not in asked:
+        if tag is not None and tag_of(tag) in CONTROL_TAGS and name not in asked:
             above = Fixed.REGION if _is_of_parts(tag) else self._of(tag, asked | {name})
         if tag is None or isinstance(above, Fixed):
             return Fixed.ALWAYS if negated else Fixed(str(above))
         values = tuple(_stored_value(tag, value) for value in choice.split(",")) if choice else ()
         return Condition((name,), values, negated, above)
 
-    def _upwards(self, tag: Element) -> Iterator[Element]:
-        element: Element | None = tag
-        while element is not None:
-            yield element
-            element = self._parents.get(element)
-
-
-def attribute(tag: Element, name: str) -> str:
-    """The value of an attribute whose name is written in any case; empty if there is none."""
-    wanted = name.lower()
-    return next((value for key, value in tag.attrib.items() if key.lower() == wanted), "")
-
-
-def is_true(text: str | None) -> bool:
-    """Whether an attribute's value switches something on."""
-    return (text or "").strip().lower() in {"true", "1", "yes"}
-
 
 def _is_of_parts(control: Element) -> bool:
     """Whether it labels regions or pages: its choices count while one of them is selected."""
-    return is_true(attribute(control, "perRegion")) or is_true(attribute(control, "perItem"))
+    return is_on(control, "perRegion") or is_on(control, "perItem")
 
 
 def _stored_value(control: Element, value: str) -> str:
     """What Label Studio stores for a choice that is named by its value or by its alias."""
-    for choice in control.iter("Choice"):
+    for choice in control.iter():
+        if tag_of(choice) is not Tag.CHOICE:
+            continue
         text = choice.get("value", "")
         stored = choice.get("alias") or text
         if value in {text, stored}:

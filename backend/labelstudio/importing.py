@@ -103,7 +103,34 @@ class Importer:
             missing = left
         if missing and failure is not None:
             raise failure
-        self.dropped |= _explained(self._studio, self._project, missing)
+        if missing:
+            self._add_one_by_one(missing)
+
+    def _add_one_by_one(self, items: Sequence[Item]) -> None:
+        """Make predictions that the bulk import dropped, unless the config explains why.
+
+        It knows only the labels of the config where a control has some, and drops a prediction with
+        one that comes from the task's data, which is on the screen all the same.
+
+        Raises:
+            UnansweredError: Label Studio does not answer.
+        """
+        reasons = _explained(self._studio, self._project, items)
+        self.dropped |= reasons
+        left = [item for item in items if int(item["task"]) not in reasons]
+        if left:
+            log.warning("%d predictions are made one by one, about 10 a second", len(left))
+        for item in left:
+            task = int(item["task"])
+            try:
+                self._studio.predictions.create(self._project, item)
+            except UnansweredError:
+                raise
+            except StudioError as error:
+                self.dropped[task] = str(error)
+                continue
+            self.created += 1
+            self.there.add(task)
 
     def recover(self, before: int, sent: int) -> None:
         """Wait for an import whose sender died before the answer, and count what it made.
@@ -165,23 +192,22 @@ class Importer:
 
 
 def _explained(studio: LabelStudioClient, project: int, items: Sequence[Item]) -> dict[int, str]:
-    """Task id -> why Label Studio dropped its prediction, as far as the config explains it."""
-    if not items:
-        return {}
+    """Task id -> why Label Studio dropped its prediction, of those that the config explains."""
     try:
-        controls = parse_config(studio.projects.get(project)["label_config"]).controls
+        config = parse_config(studio.projects.get(project)["label_config"])
     except LabelConfigError as error:
         return {int(item["task"]): error.message for item in items}
     labels = {
-        control.name: {label.path[-1] for label in control.labels}
-        for control in controls
-        if control.options_field is None
+        control.name: {label.stored for label in control.labels}
+        for control in config.controls
+        if not control.has_own_labels
     }
-    names = {control.name for control in controls}
-    return {int(item["task"]): _why_dropped(item, names, labels) for item in items}
+    reasons = {int(item["task"]): _why_dropped(item, config.names, labels) for item in items}
+    return {task: reason for task, reason in reasons.items() if reason}
 
 
-def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) -> str:
+def _why_dropped(item: Item, names: frozenset[str], labels: Mapping[str, set[str]]) -> str:
+    """Why the import dropped a prediction; empty if the config does not explain it."""
     wrong = []
     for result in item["result"]:
         name, kind = result["from_name"], result["type"]
@@ -197,11 +223,7 @@ def _why_dropped(item: Item, names: set[str], labels: Mapping[str, set[str]]) ->
                 for label in ticked
                 if label not in labels[name]
             ]
-    reason = "; ".join(wrong) or (
-        "it gives no reason. Labels that come from the task's data, or nested ones, can only be "
-        "predicted when a task is opened"
-    )
-    return f"Label Studio dropped the prediction on import: {reason}."
+    return f"Label Studio dropped the prediction on import: {'; '.join(wrong)}." if wrong else ""
 
 
 def duplicates_note(project: int, tasks: Sequence[int]) -> str:

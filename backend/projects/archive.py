@@ -17,7 +17,8 @@ from typing import Any
 from backend.errors import SettingsError
 from backend.images.address import compact_address
 from backend.labels.config import LabelConfig
-from backend.labels.controls import field_value, known_labels
+from backend.labels.controls import known_labels
+from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
 from backend.storage.tables import chunks
 

@@ -21,7 +21,8 @@ from backend.images.address import compact_address
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
 from backend.inference.task_images import image_of
-from backend.labels.controls import Control, Label
+from backend.labels.controls import Control
+from backend.labels.label import Label
 from backend.labelstudio.client import LabelStudioClient
 from backend.runtime import Runtime
 from backend.storage.tables import chunks

@@ -14,8 +14,9 @@ from typing import Any
 
 from backend.errors import SettingsError
 from backend.labels.config import LabelConfig, parse_config
-from backend.labels.controls import Control, field_value
+from backend.labels.controls import Control
 from backend.labels.renames import SEPARATOR, Renames
+from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.storage.head_registry import HeadRegistry
@@ -214,7 +215,7 @@ def _fitting(
 ) -> list[Control]:
     """The controls that have the new label, or in which these names were renamed."""
     old, new = names
-    controls = [control for control in config.controls if control.options_field is None]
+    controls = [control for control in config.controls if not control.has_own_labels]
     if control_name is not None:
         there = [control.name for control in controls]
         controls = [control for control in controls if control.name == control_name]

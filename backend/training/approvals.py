@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from backend.inference.holdout import is_audit
 from backend.labels.config import LabelConfig
@@ -137,6 +141,29 @@ def is_judged(project: str, approval: Approval, audit_share: float) -> bool:
     )
 
 
+def of_each_image(approvals: Sequence[Approval], scores: NDArray[np.float32]) -> list[Approval]:
+    """What an approval of a task with several images says of each of them.
+
+    A label that the task has is on one of its images at least: it counts for the one where it is
+    likeliest, and is unknown on the others. One that the task lacks is on none.
+
+    Args:
+        approvals: one per image; those of one task follow each other.
+        scores: (N, C) of the images.
+    """
+    by_image: list[Approval] = []
+    for _, group in groupby(range(len(approvals)), key=lambda place: approvals[place].task):
+        places = list(group)
+        best = scores[places].argmax(0).tolist()
+        for at, place in enumerate(places):
+            states = tuple(
+                UNKNOWN if state == POSITIVE and best[label] != at else state
+                for label, state in enumerate(approvals[place].states)
+            )
+            by_image.append(replace(approvals[place], states=states))
+    return by_image
+
+
 def provenance_counts(approvals: Sequence[Approval]) -> dict[str, int]:
     """Provenance -> number of approvals."""
     return dict(sorted(Counter(approval.provenance for approval in approvals).items()))
@@ -174,7 +201,7 @@ def _vote(
     for label in control.labels:
         if label.key in chosen:
             states.append(POSITIVE)
-        elif only_present or when < past.since.get(label.key, 0.0):
+        elif not label.is_shown(ticks) or only_present or when < past.since.get(label.key, 0.0):
             states.append(UNKNOWN)
         else:
             states.append(NEGATIVE)
@@ -189,7 +216,7 @@ def _is_of_another_config(ticks: Ticks, keys: Iterable[str], control: Control, p
 
     That may be one of today's labels under another name, which is then not absent.
     """
-    labels = {label.key for label in control.labels}
+    labels = {label.key for label in control.labels} | set(control.hidden)
     return bool(set(keys) - labels - past.former or ticks.keys() - past.config.names)
 
 

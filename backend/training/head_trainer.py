@@ -21,14 +21,21 @@ from backend.encoders.table import Scores
 from backend.inference.embedder import Embedder
 from backend.inference.holdout import judged_share
 from backend.inference.model_version import ModelVersion
-from backend.inference.task_images import image_of
+from backend.inference.task_images import images_of_task
 from backend.inference.versions import ModelVersions, learned_labels
 from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
 from backend.settings import Settings
 from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.tables import chunks
-from backend.training.approvals import REVIEWED, UNSWAYED, Approval, is_judged, provenance_counts
+from backend.training.approvals import (
+    REVIEWED,
+    UNSWAYED,
+    Approval,
+    is_judged,
+    of_each_image,
+    provenance_counts,
+)
 from backend.training.click_count import count_clicks, judged_tasks
 from backend.training.clicks_text import clicks_text
 from backend.training.pulling import Pulled, pull
@@ -277,25 +284,26 @@ class HeadTrainer:
         kept: list[Approval] = []
         for part in chunks(approvals, CHUNK):
             values = [
-                image_of(control, {"id": item.task, "data": pulled.data[item.task]})
+                images_of_task(control, {"id": item.task, "data": pulled.data[item.task]})
                 for item in part
             ]
             by_value, failures = self._embedder.embed(
-                list({value for value in values if value is not None})
+                list({value for of_task in values for value in of_task})
             )
             if failures:
                 log.warning("project %s: %d images are left out", pulled.key, len(failures))
             embedded = [
                 (item, by_value[value])
-                for item, value in zip(part, values, strict=True)
-                if value is not None and value in by_value
+                for item, of_task in zip(part, values, strict=True)
+                for value in of_task
+                if value in by_value
             ]
             if embedded:
                 embeddings = [embedding for _, embedding in embedded]
-                kept += [item for item, _ in embedded]
                 whole = np.stack([embedding.image for embedding in embeddings])
                 images.append(torch.from_numpy(whole).float())
                 scores.append(version.z(control, embeddings))
+                kept += of_each_image([item for item, _ in embedded], scores[-1].numpy())
         if not kept:
             return None, 0
         share = self._settings.audit_share
@@ -314,7 +322,7 @@ class HeadTrainer:
             ),
             version.votes(control, torch.cat(images)),
         )
-        return rows, sum(item.provenance != Provenance.KNOWN for item in kept)
+        return rows, len({item.task for item in kept if item.provenance != Provenance.KNOWN})
 
 
 def _start(version: ModelVersion, control: Control, votes: bool) -> Start:

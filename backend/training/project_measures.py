@@ -137,7 +137,7 @@ def measure_project(
     controls = {}
     for control in pulled.config.controls:
         approvals = pulled.approvals.get(control.name)
-        if approvals and control.options_field is None:
+        if approvals and not control.has_own_labels:
             support = (np.array([item.states for item in approvals]) == POSITIVE).sum(0)
             controls[control.name] = _measure(version, control, seen, support.tolist())
     return ProjectMeasures(
@@ -182,7 +182,7 @@ def clicks_of_project(
 
 
 def _has_own_labels(pulled: Pulled) -> bool:
-    return any(control.options_field is not None for control in pulled.config.controls)
+    return any(control.has_own_labels for control in pulled.config.controls)
 
 
 def _kept(files: ScoreFiles, pulled: Pulled, names: Sequence[str]) -> tuple[str, Part]:

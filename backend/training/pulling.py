@@ -106,9 +106,9 @@ def pull(
         )
         for control in config.controls
     }
-    controls = [control for control in config.controls if control.options_field is None]
+    controls = [control for control in config.controls if not control.has_own_labels]
     approvals: dict[str, list[Approval]] = {control.name: [] for control in controls}
-    own = [control for control in config.controls if control.options_field is not None]
+    own = [control for control in config.controls if control.has_own_labels]
     of_own_labels: dict[str, list[Approval]] = {control.name: [] for control in own}
     data: dict[int, Mapping[str, Any]] = {}
     own_data: dict[int, Mapping[str, Any]] = {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from backend.labelstudio.client import LabelStudioClient
@@ -19,9 +17,6 @@ CONFIGS = {
     "alias": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
     '<Choice value="cat" alias="C-1"/><Choice value="rocket" alias="R-1" hint="flies"/>'
     "</Choices></View>",
-    "nested": f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
-    '<Choice value="animal"><Choice value="cat"/></Choice>'
-    '<Choice value="vehicle"><Choice value="rocket"/></Choice></Choices></View>',
     "taxonomy": f'<View>{IMAGE}<Taxonomy name="tags" toName="image">'
     '<Choice value="animal"><Choice value="cat"/></Choice>'
     '<Choice value="vehicle"><Choice value="rocket"/></Choice></Taxonomy></View>',
@@ -73,7 +68,10 @@ def test_labels_from_the_tasks_data_are_predicted_per_task(
         "</View>"
     )
     names = sorted(path.name for path in (servers.files / "images").iterdir())[:2]
-    options: list[list[Any]] = [["cat", "rocket"], [{"value": "coffee"}, {"value": "flower"}]]
+    options = [
+        [{"value": label} for label in labels]
+        for labels in (("cat", "rocket"), ("coffee", "flower"))
+    ]
     tasks = [
         {"data": {"image": f"/data/local-files/?d=images/{name}", "options": labels}}
         for name, labels in zip(names, options, strict=True)
@@ -89,23 +87,3 @@ def test_labels_from_the_tasks_data_are_predicted_per_task(
         for one in sorted(studio.predictions.of_project(project), key=lambda p: p["task"])
     ]
     assert found == [["cat", "rocket"], ["coffee", "flower"]]
-
-
-def test_nested_choices_survive_the_label_stream_and_its_submit(
-    servers: Servers,
-    page: Any,
-    settings: Settings,
-    studio: LabelStudioClient,
-    make_project: MakeProject,
-) -> None:
-    project = make_project(photos=1, config=CONFIGS["nested"])
-    low = settings.model_copy(update={"threshold": 0.0})
-    connect(low, studio, Runtime(low), project)
-
-    page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
-    page.locator("input[type=checkbox]:checked").first.wait_for(timeout=60_000)
-    with page.expect_request(lambda request: "/annotations" in request.url) as sent:
-        page.get_by_test_id("bottombar-submit-button").click()
-
-    item = sent.value.post_data_json["result"][0]
-    assert item["value"]["choices"] == ["animal", "cat", "vehicle", "rocket"]

@@ -137,10 +137,10 @@ ODD_TASKS: list[Any] = [
     {"id": 58, "data": {"image": "data:image/png;base64,AAAA"}},
 ]
 OPTION_TASKS = [
-    task(1, options=["cat", "coffee", "rocket"]),
+    task(1, options=[{"value": "cat"}, {"value": "coffee"}, {"value": "rocket"}]),
     task(2, options=[{"value": "cat", "alias": "C"}, {"value": "temple"}]),
     task(3, options=[]),
     task(4, options="cat"),
     task(5),
-    task(6, options=["cat", "coffee", "rocket"]),
+    task(6, options=[{"value": "cat"}, {"value": "coffee"}, {"value": "rocket"}]),
 ]

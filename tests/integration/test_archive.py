@@ -199,7 +199,7 @@ def test_labels_that_stand_in_the_data_are_exported_as_approved(make_runtime: Ma
         '<Choices name="tags" toName="image" choice="multiple" value="$options"/></View>'
     )
     with stub_studio() as stub:
-        stub.tasks = {1: {"image": data_uri(1), "options": ["cat", "dog"]}}
+        stub.tasks = {1: {"image": data_uri(1), "options": [{"value": "cat"}, {"value": "dog"}]}}
         runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
         own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), Provenance.EDITED, 1.0)]}
         pulled = Pulled(KEY, config, {}, {}, own)

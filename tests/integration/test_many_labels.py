@@ -17,7 +17,7 @@ from backend.inference import label_embeddings
 from backend.inference.label_embeddings import WAITING, LabelEmbeddings, LabelsLateError
 from backend.inference.predictor import Predictor
 from backend.labels.config import config_of_labels, parse_config
-from backend.labels.controls import Label
+from backend.labels.label import Label
 from backend.server.app import create_app
 from tests.support.builders import EVIDENCE, choices_config, predict_body, task
 from tests.support.clock import Clock

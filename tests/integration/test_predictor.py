@@ -139,9 +139,15 @@ def test_labels_from_the_task_are_scored_for_that_task(make_runtime: MakeRuntime
         'choice="multiple" value="$o" model_score_threshold="0"/></View>'
     )
     tasks = [
-        {"id": 1, "data": {"image": data_uri(1), "o": ["cat", {"value": "dog", "alias": "D"}]}},
+        {
+            "id": 1,
+            "data": {"image": data_uri(1), "o": [{"value": "cat"}, {"value": "dog", "alias": "D"}]},
+        },
         {"id": 2, "data": {"image": data_uri(2), "o": "garbage"}},
-        {"id": 3, "data": {"image": data_uri(3), "o": ["boat"]}},
+        {
+            "id": 3,
+            "data": {"image": data_uri(3), "o": [{"value": "boat"}, "shown as an empty box"]},
+        },
     ]
     first, second, third = predict(make_runtime(), config, tasks)
     assert first.result[0]["value"] == {"choices": ["cat", "D"]}
@@ -256,7 +262,13 @@ def test_half_a_character_is_no_label(make_runtime: MakeRuntime):
         '<View><Image name="image" value="$image"/>'
         '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
     )
-    one = {"id": 1, "data": {"image": data_uri(1), "o": ["\ud800", "dog", {"value": "x\udfff"}]}}
+    one = {
+        "id": 1,
+        "data": {
+            "image": data_uri(1),
+            "o": [{"value": name} for name in ("\ud800", "dog", "x\udfff")],
+        },
+    }
     (found,) = predict(make_runtime(), config, [one])
     assert set(found.probabilities["t"]) == {"dog"}
 
@@ -394,7 +406,7 @@ def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
         '<View><Image name="image" value="$image"/>'
         '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
     )
-    options = [f"label {number}" for number in range(1500)]
+    options = [{"value": f"label {number}"} for number in range(1500)]
     one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
     (found,) = predict(make_runtime(), config, [one])
     assert len(found.probabilities["t"]) == 1000

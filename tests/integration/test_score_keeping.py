@@ -225,7 +225,7 @@ def test_controls_whose_labels_stand_in_the_tasks_have_no_score_files(
 ):
     studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
-        data["options"] = ["cat", "dog"]
+        data["options"] = [{"value": "cat"}, {"value": "dog"}]
     run = predict(runtime)
     assert run.model_version and files(runtime) == []
 
@@ -316,6 +316,6 @@ def test_a_damaged_early_score_file_is_no_reason_to_fail(runtime: Runtime):
 def test_labels_that_stand_in_the_tasks_cost_no_second_look(runtime: Runtime, studio: StubStudio):
     studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
-        data["options"] = ["cat", "dog"]
+        data["options"] = [{"value": "cat"}, {"value": "dog"}]
     predict(runtime)
     assert predict(runtime).shards == 0

@@ -17,7 +17,14 @@ TREE = (
     '<Choice value="animal"><Choice value="cat"/><Choice value="dog"/></Choice>'
     '<Choice value="car"/>'
 )
-FLAT = f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">{TREE}</Choices></View>'
+FLAT = (
+    f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
+    + "".join(f'<Choice value="{name}"/>' for name in ("animal", "cat", "dog", "car"))
+    + "</Choices></View>"
+)
+NESTED = (
+    f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">{TREE}</Choices></View>'
+)
 TAXONOMY = f'<View>{IMAGE}<Taxonomy name="tags" toName="image">{TREE}</Taxonomy></View>'
 ALIASED = (
     f'<View>{IMAGE}<Choices name="tags" toName="image" choice="multiple">'
@@ -92,6 +99,14 @@ def test_an_imported_answer_to_a_question_that_was_not_asked_says_nothing():
 def test_a_nested_path_selects_its_elements_in_a_flat_control():
     assert states(control(FLAT), item(["animal", "cat"])) == (1, 1, -1, -1)
     assert states(control(FLAT), item(["animal", "cat"], ["car"])) == (1, 1, -1, 1)
+
+
+def test_a_path_of_before_never_makes_a_choice_absent_that_is_no_longer_shown():
+    # Without allowNested Label Studio shows the upper level only.
+    of = control(NESTED)
+    assert [label.key for label in of.labels] == ["animal", "car"]
+    past = Past(began=2e9, config=parse_config(NESTED))
+    assert states(of, item(["animal", "cat"]), past=past) == (1, -1)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from backend.inference.evidence import NEAR_MISSES, ScoredControl, confidence, evidence_lines
-from backend.labels.controls import Control, ControlKind, Label
+from backend.labels.controls import Control, ControlKind
+from backend.labels.label import Label
 
 
 def scored(*probabilities: float, threshold: float = 0.5, multiple: bool = True) -> ScoredControl:

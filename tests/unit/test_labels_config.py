@@ -62,17 +62,20 @@ def test_choices_whose_paths_label_studio_loses_are_left_out_with_the_way_to_kee
         f'<Choices name="t" toName="image" choice="multiple" allowNested="true">{NESTED}</Choices>'
     )
     assert config.controls == ()
-    assert "remove allowNested" in config.skipped[0]
+    assert "use a <Taxonomy>" in config.skipped[0]
 
 
 @pytest.mark.parametrize("attribute", ["", 'allowNested="false"'])
-def test_nested_choices_without_allow_nested_are_plain_strings(attribute: str):
-    control = only_control(
+def test_choices_below_others_are_not_predicted_because_label_studio_does_not_show_them(
+    attribute: str,
+):
+    config = on_image(
         f'<Choices name="t" toName="image" choice="multiple" {attribute}>{NESTED}</Choices>'
     )
-    assert control.result_value(list(control.labels)) == {
-        "choices": ["animal", "cat", "canis", "other"]
-    }
+    (control,) = config.controls
+    assert control.result_value(control.labels) == {"choices": ["animal", "other"]}
+    assert control.hidden == ("cat", "canis")
+    assert "nobody can select cat, canis" in config.skipped[0]
 
 
 def test_the_alias_is_stored_and_the_value_is_read():
@@ -104,24 +107,29 @@ DYNAMIC = '<Choices name="t" toName="image" choice="multiple" value="$options"/>
 def test_dynamic_labels_come_from_each_task():
     control = only_control(DYNAMIC)
     assert control.labels == ()
-    first = control.for_task({"options": ["cat", "dog"]})
-    second = control.for_task({"options": [{"value": "a boat", "alias": "B"}, {"value": 7}]})
+    first = control.for_task({"options": [{"value": "cat"}, {"value": "dog"}]})
+    second = control.for_task({"options": [{"value": "a boat", "alias": "B"}]})
     assert paths(first) == [("cat",), ("dog",)]
-    assert [(label.path, label.text) for label in second.labels] == [
-        (("B",), "a boat"),
-        (("7",), "7"),
-    ]
+    assert [(label.path, label.text) for label in second.labels] == [(("B",), "a boat")]
 
 
 def test_dynamic_children_are_paths_in_a_taxonomy():
     control = only_control('<Taxonomy name="t" toName="image" value="$o.list"/>')
-    data = {"o": {"list": [{"value": "animal", "children": [{"value": "cat"}, "dog"]}]}}
+    data = {"o": {"list": [{"value": "animal", "children": [{"value": "cat"}, {"value": "dog"}]}]}}
     assert paths(control.for_task(data)) == [("animal",), ("animal", "cat"), ("animal", "dog")]
 
 
 @pytest.mark.parametrize(
     "options",
-    [None, "cat", 3, {}, {"value": "cat"}, [], [None, True, [], {}, {"value": None}, "", "  "]],
+    [
+        None,
+        "cat",
+        3,
+        {},
+        {"value": "cat"},
+        [],
+        [None, True, [], {}, {"value": None}, {"value": 7}, {"value": " "}, "", "cat"],
+    ],
 )
 def test_garbage_instead_of_dynamic_labels_gives_no_labels(options: object):
     assert only_control(DYNAMIC).for_task({"options": options}).labels == ()

@@ -95,6 +95,56 @@ def test_another_name_of_the_same_machine_gets_no_token(
     assert studio.tokens() == [None]
 
 
+def test_label_studios_public_name_is_fetched_from_its_address_with_the_token(
+    studio: Server, other: Server, fetcher_of: Fetchers
+) -> None:
+    fetcher = fetcher_of(
+        f"{studio.url}/inner", label_studio_public_url="https://labels.example.com/outer"
+    )
+    for value in (
+        "https://labels.example.com/outer/data/upload/1/x.jpg",
+        "HTTPS://Labels.Example.com:443/outer/data/upload/1/x.jpg",
+        "https://labels.example.com/data/upload/1/x.jpg",
+        "/outer/data/upload/1/x.jpg",
+        "/inner/data/upload/1/x.jpg",
+    ):
+        assert fetcher.fetch(value) == BODY
+    assert {path for path, *_ in studio.requests} == {"/inner/data/upload/1/x.jpg"}
+    assert set(studio.tokens()) == {TOKEN["Authorization"]}
+
+
+def test_a_redirect_to_label_studios_public_name_stays_at_its_address(
+    studio: Server, other: Server, fetcher_of: Fetchers
+) -> None:
+    studio.routes["/tasks/7/resolve/"] = redirect("https://labels.example.com/data/upload/1/x.jpg")
+    other.routes["/x.jpg"] = redirect("https://labels.example.com/data/upload/1/x.jpg")
+    fetcher = fetcher_of(
+        studio.url,
+        label_studio_public_url="https://labels.example.com",
+        allowed_hosts="127.0.0.1",
+    )
+    assert fetcher.fetch("/tasks/7/resolve/?fileuri=abc=") == BODY
+    # Another host has decided where to go: without the token.
+    assert fetcher.fetch(f"{other.url}/x.jpg") == BODY
+    assert studio.tokens() == [TOKEN["Authorization"]] * 2 + [None]
+
+
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("/data/local-files/?d=images%5C0001.jpg", "?d=images%5C0001.jpg"),
+        ("/data/local-files/?d=images\\0001.jpg", "?d=images%5C0001.jpg"),
+        ("/data/local-files/?d=/images/1.jpg", "?d=/images/1.jpg"),
+    ],
+    ids=["backslash, encoded", "backslash", "leading slash"],
+)
+def test_paths_that_label_studio_writes_on_windows_or_did_write_are_passed_on(
+    value: str, sent: str, studio: Server, fetcher_of: Fetchers
+) -> None:
+    assert fetcher_of(studio.url).fetch(value) == BODY
+    assert studio.requests[0][0] == f"/data/local-files/{sent}"
+
+
 def test_a_redirect_to_a_signed_address_gets_no_token(
     studio: Server, other: Server, fetcher_of: Fetchers
 ) -> None:

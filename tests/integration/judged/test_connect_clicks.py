@@ -89,7 +89,7 @@ def test_labels_of_the_task_itself_count_as_others_do(
 ):
     studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
-        data["options"] = ["cat", "dog"]
+        data["options"] = [{"value": "cat"}, {"value": "dog"}]
     connected(runtime)
     reviewed()
     found = connected(runtime).clicks

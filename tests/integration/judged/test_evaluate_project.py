@@ -142,7 +142,7 @@ def test_of_tasks_with_labels_of_their_own_the_clicks_are_counted(
 ):
     studio.config = LABELS_OF_TASKS
     for data in studio.tasks.values():
-        data["options"] = ["cat", "dog"]
+        data["options"] = [{"value": "cat"}, {"value": "dog"}]
     predict(runtime)
     reviewed()
     found = measured(runtime)

@@ -1,0 +1,128 @@
+"""Every attribute of the labeling config on the real Label Studio: imported, seen, submitted, read.
+
+A prediction holds nothing that the annotator does not see, and what is seen is what is submitted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from backend.errors import LabelConfigError
+from backend.labels.attributes import ATTRIBUTES, Tag
+from backend.labelstudio.client import LabelStudioClient
+from backend.projects.connect import connect
+from backend.runtime import Runtime
+from backend.settings import Settings
+from tests.support.attribute_configs import CASES, NOT_SHOWN, Case
+from tests.support.live import MakeProject, Servers
+
+VISIBLE_TICKS = """() => {
+  const seen = element => element.getClientRects().length > 0
+    && getComputedStyle(element).visibility !== "hidden";
+  const text = element => element.innerText.replace(/\\[.*\\]$/, "").trim();
+  const boxes = [...document.querySelectorAll("label:has(input:checked)")].filter(seen).map(text);
+  const tree = [...document.querySelectorAll(".ant-select-selection-item, .htx-taxonomy-item")]
+    .filter(seen).map(text);
+  const old = [...document.querySelectorAll("[class*=taxonomy__selected] > div")]
+    .filter(seen).map(text);
+  const lists = [...document.querySelectorAll("[data-testid=choiceOptionText], button span")]
+    .filter(seen).map(text);
+  return [boxes, tree, old, lists].flat();
+}"""
+
+
+def task_of(case: Case, servers: Servers) -> dict[str, Any]:
+    first, second = sorted(path.name for path in (servers.files / "images").iterdir())[:2]
+    data = {"image": "/data/local-files/?d=images/{first}", **case.data}
+    text = json.dumps(data).replace("{first}", first).replace("{second}", second)
+    return {"data": json.loads(text)}
+
+
+def selected(result: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = ("choices", "taxonomy")
+    return {
+        item["from_name"]: item["value"][item["type"]] for item in result if item["type"] in kinds
+    }
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_is_predicted_is_on_the_screen_and_is_what_is_submitted(
+    kind: str,
+    servers: Servers,
+    page: Any,
+    settings: Settings,
+    studio: LabelStudioClient,
+    make_project: MakeProject,
+    api: Callable[..., Any],
+) -> None:
+    case = CASES[kind]
+    project = make_project(photos=0, config=case.xml, extra=[task_of(case, servers)])
+    low = settings.model_copy(update={"threshold": 0.0})
+
+    report = connect(low, studio, Runtime(low), project)
+
+    assert report.failures == {}
+    for name, reason in case.reasons.items():
+        assert any(f"'{name}'" in one and reason in one for one in report.warnings), name
+    (prediction,) = studio.predictions.of_project(project)
+    assert selected(prediction["result"]) == case.selected
+
+    page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
+    submit = page.get_by_test_id("bottombar-submit-button")
+    submit.wait_for(timeout=60_000)
+    chosen = page.locator("input:checked, .ant-select-selection-item").first
+    chosen.wait_for(state="attached", timeout=60_000)
+    ticked = " | ".join(page.evaluate(VISIBLE_TICKS))
+    for values in case.selected.values():
+        for value in values:
+            label = (
+                value[-1]
+                if isinstance(value, list)
+                else {"LB": "look b", "D": "dog"}.get(value, value)
+            )
+            assert label in ticked, label
+    with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
+        submit.click()
+    assert saved.value.ok
+    (annotation,) = api("GET", f"/api/tasks/{prediction['task']}/annotations/")
+    assert selected(annotation["result"]) == case.selected
+
+
+@pytest.mark.parametrize("kind", NOT_SHOWN)
+def test_a_config_that_label_studio_takes_but_cannot_show_is_refused_with_the_place(
+    kind: str,
+    servers: Servers,
+    page: Any,
+    settings: Settings,
+    studio: LabelStudioClient,
+    make_project: MakeProject,
+) -> None:
+    config, message = NOT_SHOWN[kind]
+    project = make_project(photos=1, config=f"<View>{config}</View>")
+    with pytest.raises(LabelConfigError) as raised:
+        connect(settings, studio, Runtime(settings), project)
+    assert message in str(raised.value)
+    # If this fails Label Studio has learned to show it.
+    with page.expect_response(lambda answer: "next_task" in answer.url):
+        page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
+    page.wait_for_load_state("networkidle")
+    assert page.locator("input[type=checkbox]").count() == 0
+
+
+def test_the_table_has_every_attribute_of_the_tag_reference(servers: Servers) -> None:
+    script = requests.get(f"{servers.studio_url}/react-app/main.js", timeout=60).text
+    reference = next(
+        json.loads(found.replace("\\'", "'").replace("\\\\", "\\"))
+        for found in re.findall(r"JSON\.parse\('(\{.*?\})'\)", script)
+        if '"leafsOnly"' in found
+    )
+    known = {(entry.tag, entry.name) for entry in ATTRIBUTES}
+    for tag in (Tag.CHOICES, Tag.CHOICE, Tag.TAXONOMY, Tag.IMAGE, Tag.VIEW, Tag.COLLAPSE):
+        for name in reference[tag]["attrs"]:
+            assert (tag, name.rstrip("=")) in known, f"{tag} {name}"
