@@ -66,7 +66,7 @@ def import_rows(
             data = {**row.data, SOURCE: row.key, known_field: _stored(row.labels)}
             if row.file is not None:
                 data[image_field] = next(addresses)
-            elif row.image:
+            elif row.image and field_value(data, image_field) != row.image:
                 data[image_field] = row.image
             tasks.append({"data": data})
         made += len(studio.tasks.create(number, tasks))

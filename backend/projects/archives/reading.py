@@ -35,7 +35,7 @@ def read_archive(source: str, request: ArchiveRequest, studio: LabelStudioClient
     if refused is not None:
         raise SettingsError(
             f"{counted(refused.count, 'image')} of {source} cannot be shown by Label Studio, e.g. "
-            f"{shortened(refused.example)}: this is no address but the name of a file.",
+            f"{shortened(refused.example)} (it shows web, cloud and its own addresses).",
             "Let the files be uploaded: --images FOLDER for names relative to a folder, or give a "
             "folder with one subfolder per label instead. Or serve them: --images "
             "https://HOST/PATH puts an address before relative names; with a local-files storage "

@@ -66,6 +66,13 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
     """
     chosen = encoding or "utf-8"
     try:
+        "".encode(chosen)
+    except LookupError as error:
+        raise SettingsError(
+            f"--encoding {shortened(chosen)!r} is not known.",
+            "Give utf-8, cp932, cp1252 or latin-1.",
+        ) from error
+    try:
         with path.open("rb") as file:
             start = file.read(4)
         if encoding is None:
@@ -78,11 +85,6 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}.", "Give yourself access to it."
-        ) from error
-    except LookupError as error:
-        raise SettingsError(
-            f"--encoding {shortened(chosen)!r} is not known.",
-            "Give utf-8, cp932, cp1252 or latin-1.",
         ) from error
     except UnicodeError as error:
         raise SettingsError(
