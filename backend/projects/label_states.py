@@ -20,9 +20,11 @@ class State(StrEnum):
 
 
 STATE, PRESENT = "state", "present"
-"""Columns of our CSV files, which have a row for each label of each task."""
+OWN_COLUMNS = frozenset({"task", "control", STATE, PRESENT, "provenance"})
+"""By which our CSV files are recognised; they have a row for each label of each task."""
 
 
 def is_known_row(row: Mapping[str, Any]) -> bool:
     """Whether a row of such a file says that its label is there, on a person's word."""
-    return row[STATE] in {State.APPROVED, State.KNOWN} and str(row[PRESENT]).lower() == "true"
+    state, present = str(row.get(STATE)), str(row.get(PRESENT))
+    return state in {State.APPROVED, State.KNOWN} and present.lower() == "true"

@@ -168,12 +168,12 @@ def test_annotations_of_one_task_that_agree_are_no_duplicates(tmp_path: Path):
 
 def test_of_our_own_export_only_what_a_person_said_is_there_counts(tmp_path: Path):
     lines = [
-        "task,image,control,label,state,present",
-        "1,http://h/1.jpg,tags,cat,approved,True",
-        "1,http://h/1.jpg,tags,dog,approved,False",
-        "1,http://h/1.jpg,tags,food,pseudo,True",
-        "2,http://h/2.jpg,tags,cat,unknown,",
-        "2,http://h/2.jpg,tags,dog,unknown,",
+        "task,image,control,label,state,present,provenance",
+        "1,http://h/1.jpg,tags,cat,approved,True,edited",
+        "1,http://h/1.jpg,tags,dog,approved,False,edited",
+        "1,http://h/1.jpg,tags,food,pseudo,True,edited",
+        "2,http://h/2.jpg,tags,cat,unknown,,edited",
+        "2,http://h/2.jpg,tags,dog,unknown,,edited",
     ]
     archive = read(write(tmp_path, "a.csv", "\n".join(lines)))
     assert labels_in(archive) == {"http://h/1.jpg": ("cat",)}

@@ -17,7 +17,7 @@ UPLOAD = 20
 SENT = 1000
 """Tasks made in one request."""
 SOURCE = "clip_source"
-"""The field with a file's path in its archive, by which a second import recognises it."""
+"""The field with a file's path in its archive, or an address: a second import recognises it."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Row
 from backend.projects.archives.texts import listed, shortened
-from backend.projects.label_states import PRESENT, STATE, is_known_row
+from backend.projects.label_states import OWN_COLUMNS, is_known_row
 
 Record = Mapping[str, Any]
 FILE_NAME = "file_name"
@@ -78,7 +78,7 @@ def rows_of_records(table: Table, request: ArchiveRequest, places: Places) -> It
     columns = _choose_columns(table, request)
     fields = {control.options_field for control in request.config.controls}
     numbered: Iterable[tuple[int, Record]] = enumerate(table.records, table.first)
-    is_ours = {STATE, PRESENT} <= {*table.names}
+    is_ours = {*table.names} >= OWN_COLUMNS
     if is_ours:
         numbered = _known_ones([*numbered], columns)
     for number, record in numbered:
@@ -176,12 +176,13 @@ def _known_ones(
     numbered: Sequence[tuple[int, Record]], columns: Columns
 ) -> Iterator[tuple[int, Record]]:
     """The rows of our own export that name a label, and one for each image that has none."""
-    seen = {record.get(columns.image) for _, record in numbered if is_known_row(record)}
+    seen = {_text(record.get(columns.image)) for _, record in numbered if is_known_row(record)}
     for number, record in numbered:
+        image = _text(record.get(columns.image))
         if is_known_row(record):
             yield number, record
-        elif record.get(columns.image) not in seen:
-            seen.add(record.get(columns.image))
+        elif image not in seen:
+            seen.add(image)
             yield number, {**record, **dict.fromkeys(columns.labels)}
 
 
