@@ -26,6 +26,11 @@ def test_a_folder_for_each_label_is_read(tmp_path: Path):
     assert reasons_in(archive) == {} and not archive.is_incomplete
 
 
+def test_a_folders_name_may_hold_several_labels(tmp_path: Path):
+    write(tmp_path, "cat+dog/1.jpg")
+    assert labels_in(read(tmp_path, separators="+")) == {"cat+dog/1.jpg": ("cat", "dog")}
+
+
 @pytest.mark.parametrize("splits", [("train", "val", "test"), ("training", "validation", "Test")])
 def test_splits_above_the_folders_of_labels_are_no_labels(
     tmp_path: Path, splits: tuple[str, str, str]

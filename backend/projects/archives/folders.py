@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backend.errors import SettingsError
-from backend.projects.archives.cells import label_name
+from backend.projects.archives.cells import labels_of
 from backend.projects.archives.places import OTHER_FORMATS, UPLOADED, Places, file_row
 from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
@@ -56,7 +56,7 @@ def _labelled_rows(folder: Path, files: Sequence[Path], request: ArchiveRequest)
     splits = _splits(folder, files, request)
     for path in files:
         depth = 3 if path.relative_to(folder).parts[0] in splits else 2
-        row = file_row(folder, path, (label_name(path.parent.name),))
+        row = file_row(folder, path, tuple(labels_of(path.parent.name, request)))
         reason = row.reason
         if _is_system_file(path):
             reason = Reason.SYSTEM_FILE

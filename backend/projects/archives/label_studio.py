@@ -70,9 +70,8 @@ def rows_of_tasks(
             f"Its fields are: {listed(fields) or 'none'}. Name one with --image-column.",
         )
     if others and not any(row.labels for row in rows):
-        asked = request.label_columns or [control.name for control in request.config.controls]
         raise SettingsError(
-            f"No task of {path} has a label in {listed(asked)}.",
+            f"No task of {path} has a label in {listed(request.label_names)}.",
             f"Its labels are in: {listed(others)}. Name one with --label-column.",
         )
     return rows
@@ -105,7 +104,6 @@ def _annotated(
     request: ArchiveRequest,
 ) -> Row:
     """The labels of all annotations of a task that were not cancelled."""
-    names = request.label_columns or tuple(control.name for control in request.config.controls)
     labels = [
         label
         for name in request.label_columns
@@ -113,7 +111,7 @@ def _annotated(
     ]
     live = [annotation for annotation in annotations if not _is_cancelled(annotation)]
     for name, value in _values(live):
-        if name in names:
+        if name in request.label_names:
             labels += stored_labels(value, request.control(name))
     is_skipped = bool(annotations) and not live and not labels
     return Row(where, tuple(labels), data=data, reason=Reason.SKIPPED if is_skipped else None)
@@ -121,7 +119,7 @@ def _annotated(
 
 def _other_controls(annotations: Sequence[Mapping[str, Any]], request: ArchiveRequest) -> set[str]:
     """Names of controls with labels that are not asked for."""
-    asked = request.label_columns or [control.name for control in request.config.controls]
+    asked = request.label_names
     live = [annotation for annotation in annotations if not _is_cancelled(annotation)]
     return {
         name for name, value in _values(live) if name not in asked and stored_labels(value, None)

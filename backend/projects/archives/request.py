@@ -42,6 +42,11 @@ class ArchiveRequest:
         """The labels of the config by what they may be called."""
         return LabelNames(self.config)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The controls, or what else is named instead, that have the labels."""
+        return self.label_columns or tuple(control.name for control in self.config.controls)
+
     def control(self, name: str) -> Control | None:
         """The control of this name."""
         found = (control for control in self.config.controls if control.name == name)
