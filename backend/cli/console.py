@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,11 @@ def compact_table(*columns: str) -> Table:
 def plain(text: str) -> str:
     """The text, escaped so that rich finds no markup in it."""
     return text.replace("[", r"\[")
+
+
+def is_interactive() -> bool:
+    """Whether somebody is there to answer a question."""
+    return sys.stdin.isatty() and console.is_terminal
 
 
 def write_new(path: Path, content: str, option: str) -> None:

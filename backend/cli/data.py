@@ -1,9 +1,9 @@
-"""The commands on a project's data: import-archive, export, prune, forget."""
+"""The commands on a project's data: export, prune, forget."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -21,120 +21,7 @@ from backend.errors import SettingsError, counted
 from backend.logs import configure_logging
 from backend.settings import load_settings
 
-if TYPE_CHECKING:
-    from backend.labels.config import LabelConfig
-    from backend.labelstudio.client import LabelStudioClient
-    from backend.projects.archive import Archive
-
 data_app = typer.Typer()
-
-
-@data_app.command("import-archive")
-def import_archive(
-    project: ProjectArgument,
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A CSV file, a folder with one subfolder per label, or the number of an annotated "
-            "project."
-        ),
-    ],
-    image_column: Annotated[str, typer.Option(help="CSV column with image addresses.")] = "image",
-    label_column: Annotated[str, typer.Option(help="CSV column with labels.")] = "label",
-    field: Annotated[
-        str | None,
-        typer.Option(
-            help="The field of the tasks' data that gets the labels; default: the project's field "
-            "for labels known beforehand, or known_label."
-        ),
-    ] = None,
-) -> None:
-    """Create tasks from images that already have one label each and need more.
-
-    The label is put into the task data, where suggestions and training use it; files of a folder
-    are uploaded. Can be repeated: only missing tasks are created.
-    """
-    settings = load_settings()
-    configure_logging(settings)
-    from backend.labels.config import parse_config
-    from backend.labelstudio.client import LabelStudioClient
-    from backend.labelstudio.projects import project_key
-    from backend.projects.archive import SOURCE, import_entries, unknown_labels
-    from backend.storage.installations import open_store
-    from backend.storage.project_state import ProjectState
-
-    if not source.strip():
-        raise SettingsError(
-            "SOURCE is empty.", "Give a CSV file, a folder, or the number of an annotated project."
-        )
-    if source == str(project):
-        raise SettingsError(
-            f"Project {project} cannot be an archive of itself.",
-            "Its annotations are learned from as they are. Name another project.",
-        )
-    studio = LabelStudioClient(settings)
-    described = studio.projects.get(project)
-    project_state = ProjectState(open_store(settings), project_key(described))
-    known_field = project_state.known_field()
-    field = field if field is not None else known_field or "known_label"
-    if known_field and field != known_field:
-        raise SettingsError(
-            f"Project {project} already has its known labels in {known_field!r}.",
-            f"Leave --field out, or first: ls-clip connect {project} --known-label ''.",
-        )
-    config = parse_config(described["label_config"]).with_former(project_state.former_names())
-    config.require_controls()
-    image_field = config.controls[0].image_field
-    taken = {SOURCE, *(control.image_field for control in config.controls)}
-    taken |= {control.options_field for control in config.controls if control.options_field}
-    if not field or field in taken:
-        raise SettingsError(
-            f"--field {field!r} cannot hold the labels: it has another use.",
-            "Give a name that neither the labeling config nor the archive uses.",
-        )
-    archive = _archive(studio, source, config, (image_column, label_column, image_field))
-    for note in archive.notes:
-        console.print(f"[yellow]Left out:[/] {plain(note)}", highlight=False)
-    entries = archive.entries
-    if not entries:
-        raise SettingsError(
-            f"{source} holds no image with a label.",
-            "A CSV file has one row per image; a folder has one subfolder per label "
-            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
-        )
-    unknown = unknown_labels(entries, config)
-    if unknown:
-        raise SettingsError(
-            f"{counted(len(unknown), 'label')} not in the labeling config: "
-            f"{', '.join(unknown[:10])}.",
-            "Add them (Settings > Labeling Interface), or take them out of the archive.",
-        )
-    with progress_bar() as progress:
-        progress("making tasks", 0, 1)
-        imported = import_entries(studio, project, entries, image_field, field)
-    project_state.set_known_field(field)
-    existing = len(entries) - imported.made
-    console.print(f"{counted(imported.made, 'task')} made; {existing} were there already.")
-    if imported.differ:
-        console.print(
-            f"[yellow]Note:[/] {counted(imported.differ, 'task')} that were there hold other "
-            f"labels in {plain(repr(field))} than the archive, and were left as they are.",
-            highlight=False,
-        )
-    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
-
-
-def _archive(
-    studio: LabelStudioClient, source: str, config: LabelConfig, fields: tuple[str, str, str]
-) -> Archive:
-    from backend.projects.archive import from_csv, from_folder, from_project
-
-    if source.isascii() and source.isdigit():
-        return from_project(studio, int(source), config)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return from_folder(path)
-    return from_csv(path, *fields)
 
 
 @data_app.command()

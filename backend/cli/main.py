@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from backend.cli.archives import archives_app
 from backend.cli.comparison import comparison_app
 from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
     console,
+    is_interactive,
     plain,
     progress_bar,
 )
@@ -49,6 +51,7 @@ app.add_typer(comparison_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(labels_app)
+app.add_typer(archives_app)
 app.add_typer(data_app)
 app.add_typer(store_app, name="store")
 
@@ -125,7 +128,7 @@ def connect(
 
     studio = LabelStudioClient(settings)
     studio.projects.get(project)
-    if sys.stdin.isatty() and console.is_terminal and not as_json:
+    if is_interactive() and not as_json:
         ask_about_renames(settings, studio, project)
     with progress_bar() as progress:
         progress("loading the encoder", 0, 1)

@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from backend.inference.task_images import image_of
 from backend.labels.controls import Control
 from backend.labels.label import Label
 from backend.labelstudio.client import LabelStudioClient
+from backend.projects.label_states import State
 from backend.runtime import Runtime
 from backend.storage.tables import chunks
 from backend.training.approvals import Approval
@@ -47,18 +47,6 @@ _COLUMNS = pa.schema(
         pa.field("version", pa.string()),
     ]
 )
-
-
-class State(StrEnum):
-    """How we know about a label of a task."""
-
-    APPROVED = "approved"
-    """A person decided that it is there, or that it is not."""
-    KNOWN = "known"
-    """The task's data names it."""
-    PSEUDO = "pseudo"
-    """Nobody has decided, and the current version suggests it."""
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,11 @@ class StubStudio:
         if path == f"/api/projects/{PROJECT}/model-versions/":
             versions = [one["model_version"] for one in self.predictions]
             return 200, {version: versions.count(version) for version in versions}
+        if path == f"/api/projects/{PROJECT}/import":
+            first = max(self.tasks, default=0) + 1
+            made = {first + n: one["data"] for n, one in enumerate(body)}
+            self.tasks |= made
+            return 201, {"task_ids": list(made)}
         if path == f"/api/projects/{PROJECT}/import/predictions":
             first = len(self.predictions)
             self.predictions += [{**one, "id": first + n} for n, one in enumerate(body)]

@@ -1,0 +1,241 @@
+"""The command import-archive."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.cli.console import ProjectArgument, console, is_interactive, plain, progress_bar
+from backend.errors import SettingsError, counted
+from backend.logs import configure_logging
+from backend.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.projects.archives.rows import Archive
+    from backend.projects.archives.spelling import LabelNames
+
+archives_app = typer.Typer()
+LEFT_OUT_CODE = 3
+"""Exit code where tasks could be made, but not of all that the archive has."""
+
+
+@archives_app.command("import-archive")
+def import_archive(
+    project: ProjectArgument,
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV, TSV, JSON or JSON lines file, an export of Label Studio, a COCO file, a "
+            "folder with one subfolder per label or with metadata, or the number of an annotated "
+            "project."
+        ),
+    ],
+    *,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            help="The column or field with image addresses; default: the project's field for the "
+            "image, image or file_name."
+        ),
+    ] = None,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column, field or control with labels, can be repeated; default: label, those "
+            "named like the project's controls, labels, or one column per label with 0 and 1."
+        ),
+    ] = None,
+    separator: Annotated[
+        str,
+        typer.Option(
+            help="The characters between several labels in a cell, such as ',' or ',;|'; default: "
+            "a cell is one label."
+        ),
+    ] = "",
+    images: Annotated[
+        str,
+        typer.Option(
+            help="The folder or the address that file names are relative to; files are uploaded."
+        ),
+    ] = "",
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="Of a text file that is neither UTF-8 nor marked, such as cp932."),
+    ] = None,
+    match_spelling: Annotated[
+        bool,
+        typer.Option(
+            "--match-spelling",
+            help="Take labels that differ from the project's in case, spacing or width only for "
+            "these, without asking.",
+        ),
+    ] = False,
+    skip_unknown_labels: Annotated[
+        bool,
+        typer.Option(
+            "--skip-unknown-labels", help="Leave out labels that the project does not have."
+        ),
+    ] = False,
+    field: Annotated[
+        str | None,
+        typer.Option(
+            help="The field of the tasks' data that gets the labels; default: the project's field "
+            "for labels known beforehand, or known_label."
+        ),
+    ] = None,
+) -> None:
+    """Create tasks from images that already have labels and need more.
+
+    The labels are put into the task data, where suggestions and training use them; files of a
+    folder are uploaded. Can be repeated: only missing tasks are created. Exits with 3 if something
+    was left out.
+    """
+    settings = load_settings()
+    configure_logging(settings)
+    from urllib.parse import urlsplit
+
+    from backend.labels.config import parse_config
+    from backend.labelstudio.client import LabelStudioClient
+    from backend.labelstudio.projects import project_key
+    from backend.projects.archives.importing import SOURCE, import_rows
+    from backend.projects.archives.reading import read_archive
+    from backend.projects.archives.request import ArchiveRequest
+    from backend.projects.archives.rows import Reason
+    from backend.projects.archives.texts import SOURCES
+    from backend.storage.installations import open_store
+    from backend.storage.project_state import ProjectState
+
+    if not source.strip():
+        raise SettingsError("SOURCE is empty.", SOURCES)
+    if source == str(project):
+        raise SettingsError(
+            f"Project {project} cannot be an archive of itself.",
+            "Its annotations are learned from as they are. Name another project.",
+        )
+    studio = LabelStudioClient(settings)
+    described = studio.projects.get(project)
+    project_state = ProjectState(open_store(settings), project_key(described))
+    known_field = project_state.known_field()
+    field = field if field is not None else known_field or "known_label"
+    if known_field and field != known_field:
+        raise SettingsError(
+            f"Project {project} already has its known labels in {known_field!r}.",
+            f"Leave --field out, or first: ls-clip connect {project} --known-label ''.",
+        )
+    config = parse_config(described["label_config"]).with_former(project_state.former_names())
+    config.require_controls()
+    image_field = config.controls[0].image_field
+    if not re.fullmatch(r"\w+", image_field):
+        raise SettingsError(
+            f"The address of project {project}'s images is {plain(repr(image_field))}, which is "
+            "not one field of the tasks' data.",
+            'Change the labeling config to <Image value="$image"/>; an import fills one field.',
+        )
+    taken = {SOURCE, *(name for control in config.controls for name in control.data_fields)}
+    if not field or field in taken:
+        raise SettingsError(
+            f"--field {field!r} cannot hold the labels: it has another use.",
+            "Give a name that neither the labeling config nor the archive uses.",
+        )
+    request = ArchiveRequest(
+        config,
+        studio_path=urlsplit(studio.url).path,
+        image_column=image_column or "",
+        label_columns=tuple(label_column or ()),
+        separators=separator,
+        images=images,
+        encoding=encoding,
+    )
+    archive = read_archive(source, request, studio)
+    archive = _with_known_labels(archive, request.names, match_spelling, skip_unknown_labels)
+    _print_left_out(archive)
+    rows = archive.rows
+    if not rows:
+        raise SettingsError(
+            f"{source} holds no image with a label.",
+            "Name the folder that the file names are relative to: --images FOLDER."
+            if Reason.MISSING_FILE in archive.left_out
+            else "A CSV file has one row per image; a folder has one subfolder per label "
+            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
+        )
+    with progress_bar() as progress:
+        progress("making tasks", 0, 1)
+        imported = import_rows(studio, project, rows, request.image_field, field)
+    project_state.set_known_field(field)
+    existing = len(rows) - imported.made
+    console.print(f"{counted(imported.made, 'task')} made; {existing} were there already.")
+    if imported.differ:
+        console.print(
+            f"[yellow]Note:[/] {counted(imported.differ, 'task')} that were there hold other "
+            f"labels in {plain(repr(field))} than the archive, and were left as they are.",
+            highlight=False,
+        )
+    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+    if archive.is_incomplete:
+        raise typer.Exit(LEFT_OUT_CODE)
+
+
+def _with_known_labels(
+    archive: Archive, names: LabelNames, match_spelling: bool, skip_unknown: bool
+) -> Archive:
+    """The archive with labels of the project only; asks where a label is spelt in another way."""
+    from backend.projects.archives.spelling import respelled, unknown_labels, without_labels
+    from backend.projects.archives.texts import listed, shortened
+
+    unknown = unknown_labels(archive, names)
+    meant = dict(unknown.similar)
+    if not match_spelling and is_interactive():
+        for label, similar in unknown.similar.items():
+            console.print(f"{plain(repr(shortened(label)))} is not in the labeling config.")
+            if not typer.confirm(f"Did you mean {similar!r}?", err=True):
+                del meant[label]
+    elif not match_spelling and meant:
+        pairs = listed(f"{label} (did you mean {similar}?)" for label, similar in meant.items())
+        raise SettingsError(
+            f"{counted(len(meant), 'label')} spelt in another way than in the labeling config: "
+            f"{pairs}.",
+            "If these are meant, repeat the command with --match-spelling.",
+        )
+    others = [*unknown.others, *(label for label in unknown.similar if label not in meant)]
+    if others and not skip_unknown:
+        fix = "Add them (Settings > Labeling Interface), or leave them out: --skip-unknown-labels."
+        if any(character in label for label in others for character in ",;|"):
+            fix += " Several labels in a cell: name what is between them, as in --separator ','."
+        raise SettingsError(
+            f"{counted(len(others), 'label')} not in the labeling config: {listed(others)}.", fix
+        )
+    return without_labels(respelled(archive, meant), others)
+
+
+def _print_left_out(archive: Archive) -> None:
+    """Print a line for each reason."""
+    from backend.projects.archives.rows import Reason
+    from backend.projects.archives.texts import shortened
+
+    sentences = {
+        Reason.NO_IMAGE: "Rows without an image",
+        Reason.NO_LABEL: "Rows or tasks without a label",
+        Reason.SKIPPED: "Tasks that were skipped",
+        Reason.NOT_SERVED: "Images that Label Studio cannot show",
+        Reason.UNKNOWN_LABEL: "Labels that are not in the labeling config",
+        Reason.NO_KNOWN_LABEL: "Images with no other label",
+        Reason.DUPLICATE: "Rows that say nothing new",
+        Reason.MISSING_FILE: "Files that are not there",
+        Reason.UNREADABLE_FILE: "Files that are empty or cannot be read",
+        Reason.OUTSIDE: "Links and paths that lead out of the folder",
+        Reason.OTHER_FORMAT: "Images in a format that Label Studio does not take (convert them to "
+        "JPEG or PNG)",
+        Reason.NOT_AN_IMAGE: "Files that are no images",
+        Reason.LOOSE: "Images beside the folders of the labels",
+        Reason.DEEPER: "Images in a folder below that of a label",
+        Reason.UNLISTED: "Images that the metadata does not name",
+        Reason.SYSTEM_FILE: "Files of the system",
+    }
+    for reason, left_out in archive.left_out.items():
+        console.print(
+            f"[yellow]Left out:[/] {sentences[reason]}: {left_out.count}, e.g. "
+            f"{plain(shortened(left_out.example))}.",
+            highlight=False,
+        )

@@ -1,0 +1,126 @@
+"""Where an archive's images are: at an address that Label Studio serves, or in a file to upload."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePosixPath
+from unicodedata import normalize
+from urllib.parse import quote, urlsplit
+
+from backend.errors import SettingsError
+from backend.images.address import CLOUD_SCHEMES
+from backend.projects.archives.request import ArchiveRequest
+from backend.projects.archives.rows import Reason, Row
+
+UPLOADED = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
+"""Suffixes of the image files that Label Studio takes and browsers show."""
+OTHER_FORMATS = frozenset(
+    {".avif", ".heic", ".heif", ".hif", ".jfif", ".jp2", ".jxl", ".psd", ".svg", ".tif", ".tiff"}
+    | {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"}
+)
+_SERVED = re.compile(
+    r"/(data/upload/|data/local-files/?\?|storage-data/|static/"
+    r"|(tasks|projects)/\d+/(resolve|presign)/)"
+)
+_DISK = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][\w+.-]+:")
+"""How what is no name below a folder begins: with a root, a drive or a scheme."""
+
+
+class Places:
+    """Finds the images of one archive.
+
+    Args:
+        request: names the folder or the address that file names are relative to.
+        folders: where file names may be looked for if the request names none; the first in which
+            one is found is taken.
+    """
+
+    def __init__(self, request: ArchiveRequest, *folders: Path) -> None:
+        self._studio_path = request.studio_path.rstrip("/")
+        self._base = ""
+        self._folders = list(folders)
+        if urlsplit(request.images).scheme in {"http", "https"} or self.is_served(request.images):
+            self._base = request.images.rstrip("/") + "/"
+        elif request.images:
+            folder = Path(request.images).expanduser()
+            if not folder.is_dir():
+                raise SettingsError(
+                    f"--images: there is no folder {folder}.",
+                    "Give the folder with the image files, or the address that they are below.",
+                )
+            self._folders = [folder]
+
+    def is_served(self, address: str) -> bool:
+        """Whether Label Studio can show what is at this address."""
+        if address[:5].lower() == "data:":
+            return "," in address
+        if address.lower().startswith(("http://", "https://", *CLOUD_SCHEMES)):
+            return bool(address.partition("://")[2].strip("/"))
+        return _SERVED.match(address.removeprefix(self._studio_path)) is not None
+
+    def row(self, value: str, where: str, labels: tuple[str, ...]) -> Row:
+        """The row of an image.
+
+        Args:
+            value: its address, or its name in a folder.
+            where: the row is.
+            labels: that are known to be on the image.
+        """
+        value = value.strip()
+        if not value:
+            return Row(where, reason=Reason.NO_IMAGE)
+        if self.is_served(value):
+            return Row(where, labels, image=value)
+        name = "" if _DISK.match(value) else _plain_name(value)
+        if name and self._base:
+            return Row(where, labels, image=self._base + quote(name, safe="/"))
+        if not name or not self._folders:
+            return Row(f"{where}: {value}", reason=Reason.NOT_SERVED)
+        for folder in self._folders:
+            # A file name from another system may have its accents composed or apart.
+            for form in dict.fromkeys((name, *(normalize(kind, name) for kind in ("NFC", "NFD")))):
+                if _is_file(folder / form):
+                    return file_row(folder, folder / form, labels, f"{where}: {value}")
+        return Row(f"{where}: {value}", reason=Reason.MISSING_FILE)
+
+
+def file_row(folder: Path, path: Path, labels: tuple[str, ...], where: str = "") -> Row:
+    """The row of a file that is to be uploaded.
+
+    Args:
+        folder: the archive's.
+        path: of the file.
+        labels: that are known to be on the image.
+        where: the row is; empty: at the file's path.
+    """
+    name = normalize("NFC", path.relative_to(folder).as_posix())
+    reason = reason_against(folder, path)
+    return Row(where or name, labels, file=path, source=name, reason=reason)
+
+
+def reason_against(folder: Path, path: Path) -> Reason | None:
+    """Why a file cannot be uploaded; None if it can."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return Reason.OUTSIDE
+    if path.suffix.lower() not in UPLOADED:
+        is_image = path.suffix.lower() in OTHER_FORMATS
+        return Reason.OTHER_FORMAT if is_image else Reason.NOT_AN_IMAGE
+    try:
+        readable = os.access(path, os.R_OK) and path.stat().st_size > 0
+    except OSError:
+        readable = False
+    return None if readable else Reason.UNREADABLE_FILE
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Too long, for one.
+        return False
+
+
+def _plain_name(value: str) -> str:
+    """A file name with slashes, and without a leading dot."""
+    return str(PurePosixPath(value.replace("\\", "/")))

@@ -1,0 +1,168 @@
+"""What import-archive prints, asks, and makes of an archive; with which exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.archives import write
+from tests.support.builders import choices_config
+from tests.support.fixtures import Cli
+from tests.support.stub_label_studio import StubStudio
+
+LEFT_OUT = 3
+ROWS = "image,label\nhttp://h/1.jpg,cat\nhttp://h/2.jpg,{0}\nhttp://h/3.jpg,{0}\n"
+
+
+def known(studio: StubStudio) -> dict[str, Any]:
+    """Image -> known labels of the tasks that there are."""
+    return {data["image"]: data["known_label"] for data in studio.tasks.values()}
+
+
+def test_an_archive_that_is_taken_whole_ends_well_and_again(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    for made in (3, 0):
+        code, said = cli("import-archive", "1", "a.csv")
+        assert code == 0 and f"{made} tasks made; {3 - made} were there already." in said
+    assert known(studio) == {"http://h/1.jpg": "cat"} | {
+        f"http://h/{number}.jpg": "dog" for number in (2, 3)
+    }
+
+
+def test_what_is_left_out_is_told_by_reason_and_by_the_exit_code(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    rows = [
+        "http://h/1.jpg,cat",
+        "http://h/1.jpg,cat",
+        ",cat",
+        "http://h/2.jpg,",
+        "http://h/3.jpg,",
+    ]
+    write(tmp_path, "a.csv", "\n".join(["image,label", *rows]))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == LEFT_OUT
+    assert "Left out: Rows that say nothing new: 1, e.g. row 3." in said
+    assert "Left out: Rows without an image: 1, e.g. row 4." in said
+    assert "Left out: Rows or tasks without a label: 2, e.g. row 5." in said
+    assert "1 task made" in said and known(studio) == {"http://h/1.jpg": "cat"}
+
+
+def test_a_path_on_a_disk_leaves_nothing_made(cli: Cli, studio: StubStudio, tmp_path: Path):
+    write(tmp_path, "a.csv", "image,label\nhttp://h/1.jpg,cat\nC:\\photos\\2.jpg,dog\n")
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 1 and "row 3: C:\\photos\\2.jpg" in said and "Fix: " in said
+    assert studio.tasks == {}
+
+
+@pytest.mark.parametrize("spelling", ["Dog", " DOG ", "ｄｏｇ", "d o g"])
+def test_another_spelling_names_the_flag_that_takes_it(
+    cli: Cli, studio: StubStudio, tmp_path: Path, spelling: str
+):
+    write(tmp_path, "a.csv", ROWS.format(spelling))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 1 and "did you mean dog?" in said and "--match-spelling" in said
+    # To leave out what is not known does not mean to leave out these.
+    assert cli("import-archive", "1", "a.csv", "--skip-unknown-labels")[0] == 1
+    assert studio.tasks == {}
+    code, said = cli("import-archive", "1", "a.csv", "--match-spelling")
+    assert code == 0 and "3 tasks made" in said
+    assert known(studio)["http://h/2.jpg"] == "dog"
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_on_a_terminal_each_spelling_is_asked_about_once(
+    cli: Cli, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bool
+):
+    asked: list[str] = []
+
+    def confirm(question: str, **_: Any) -> bool:
+        asked.append(question)
+        return answer
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    monkeypatch.setattr("backend.cli.archives.is_interactive", lambda: True)
+    write(tmp_path, "a.csv", ROWS.format("Dog"))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert asked == ["Did you mean 'dog'?"]
+    assert code == (0 if answer else 1)
+    assert ("3 tasks made" if answer else "1 label not in the labeling config: Dog.") in said
+
+
+def test_a_spelling_that_may_mean_two_labels_means_none(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    studio.config = choices_config("cat", "dog", "Dog")
+    write(tmp_path, "a.csv", ROWS.format("DOG"))
+    code, said = cli("import-archive", "1", "a.csv", "--match-spelling")
+    assert code == 1 and "1 label not in the labeling config: DOG." in said
+
+
+def test_labels_that_are_not_known_are_listed_or_left_out_and_counted(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    names = [f"unknown animal number {number}" for number in range(40)]
+    rows = [f"http://h/{number}.jpg,{name}" for number, name in enumerate(names)]
+    write(tmp_path, "a.csv", "\n".join(["image,label", *rows, "http://h/0.jpg,cat"]))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 1
+    assert "40 labels not in the labeling config: unknown animal number 0, " in said
+    assert " more.\n" in said and "--skip-unknown-labels" in said and len(said) < 500
+    assert "--separator" not in said
+    code, said = cli("import-archive", "1", "a.csv", "--skip-unknown-labels")
+    assert code == LEFT_OUT
+    assert "not in the labeling config: 40, e.g. unknown animal number 0, row 2." in said
+    assert "Left out: Images with no other label: 39, e.g. row 3." in said
+    assert known(studio) == {"http://h/0.jpg": "cat"}
+
+
+def test_several_labels_in_a_cell_name_the_option_that_separates_them(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "a.csv", ROWS.format('"cat,dog"'))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 1 and "--separator ','" in said
+    code, said = cli("import-archive", "1", "a.csv", "--separator", ",")
+    assert code == 0 and known(studio)["http://h/3.jpg"] == ["cat", "dog"]
+
+
+def test_no_message_shows_much_of_a_file_or_an_address_of_a_person(cli: Cli, tmp_path: Path):
+    long, mail = "x" * 5000, "someone.else@example.com"
+    files = {
+        "a.json": f'[{{"completed_by": "{mail}", "{long}": 1, "image": "http://h/1.jpg"}}]',
+        "b.json": f'[{{"completed_by": "{mail}", "{long}',
+        "c.csv": f"{mail},{long}\n1,2\n",
+        "d.csv": f"image,label\nhttp://h/1.jpg,{mail} {long}\n",
+        "e.csv": f"image,label\n/home/{mail}/{long}.jpg,cat\n",
+        "f.csv": f"image,label\nhttp://h/1.jpg,cat\nhttp://h/1.jpg,cat,{mail}{long}\n",
+    }
+    for name, content in files.items():
+        write(tmp_path, name, content)
+        code, said = cli("import-archive", "1", name)
+        assert code == 1 and mail not in said and "example" not in said, name
+        assert "x" * 100 not in said and len(said) < 800, name
+
+
+def test_a_file_that_cannot_be_found_below_the_images_names_the_option(cli: Cli, tmp_path: Path):
+    content = (
+        '{"images": [{"id": 1, "file_name": "1.jpg"}], "categories": [{"id": 1, "name": "cat"}], '
+    )
+    write(tmp_path, "coco.json", content + '"annotations": [{"image_id": 1, "category_id": 1}]}')
+    code, said = cli("import-archive", "1", "coco.json")
+    assert code == 1
+    assert "Left out: Files that are not there: 1, e.g. image 1: 1.jpg." in said
+    assert "--images FOLDER" in said
+
+
+def test_a_config_whose_image_is_more_than_one_field_is_refused_before_anything_is_made(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    studio.config = choices_config().replace("$image", "/data/local-files/?d=$file")
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 1 and "?d=$file" in said and "Fix: " in said
+    assert studio.tasks == {}
