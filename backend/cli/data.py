@@ -1,4 +1,4 @@
-"""The commands on a project's data: import-archive, export, prune, forget."""
+"""The commands on a project's data: import-archive, prune, forget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.cli.console import (
-    EncoderOption,
     ProjectArgument,
     console,
     plain,
@@ -135,61 +134,6 @@ def _archive(
     if path.is_dir():
         return from_folder(path)
     return from_csv(path, *fields)
-
-
-@data_app.command()
-def export(
-    project: ProjectArgument,
-    format_name: Annotated[
-        str, typer.Option("--format", help="coco, csv, parquet or labelstudio.")
-    ] = "csv",
-    include: Annotated[
-        str,
-        typer.Option(
-            help="human: approved and known labels; human,pseudo: suggestions too, for labels "
-            "that nobody has looked at."
-        ),
-    ] = "human",
-    output: Annotated[
-        Path | None, typer.Option(help="The file; default: project-N.csv and so on.")
-    ] = None,
-    encoder: EncoderOption = None,
-) -> None:
-    """Write a project's labels with their state, probability, provenance and version.
-
-    Nothing is fetched: images that are not embedded have no probability.
-    """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
-    from backend.labelstudio.client import LabelStudioClient
-    from backend.projects.export import FORMATS, exported, write
-    from backend.runtime import Runtime
-    from backend.training.head_trainer import HeadTrainer
-
-    if format_name not in FORMATS:
-        raise SettingsError(
-            f"--format {format_name} is not known.", f"Give one of: {', '.join(FORMATS)}."
-        )
-    parts = {part.strip() for part in include.split(",")}
-    if "human" not in parts or parts - {"human", "pseudo"}:
-        raise SettingsError(f"--include {include} is not known.", "Give human or human,pseudo.")
-    path = output or Path(f"project-{project}.{FORMATS[format_name]}")
-    if not path.absolute().parent.is_dir():
-        raise SettingsError(f"There is no folder {path.absolute().parent}.", "Make it first.")
-    studio = LabelStudioClient(settings)
-    studio.projects.get(project)
-    with progress_bar() as progress:
-        progress("loading the encoder", 0, 1)
-        runtime = Runtime(settings)
-        progress("reading what was approved", 0, 1)
-        pulled = HeadTrainer(settings, studio, runtime.versions, runtime.embedder).pull(project)
-        progress("writing", 0, 1)
-        tasks = exported(studio, runtime, project, pulled, "pseudo" in parts)
-        written = write(format_name, tasks, path)
-    labels = ", ".join(f"{number} {state}" for state, number in sorted(written.states.items()))
-    console.print(
-        f"{counted(written.tasks, 'task')} written to {path}; labels: {labels or 'none'}."
-    )
 
 
 @data_app.command()

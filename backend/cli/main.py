@@ -23,6 +23,7 @@ from backend.cli.console import (
     progress_bar,
 )
 from backend.cli.data import data_app
+from backend.cli.export import export_app
 from backend.cli.heads import train_app
 from backend.cli.images import images_app
 from backend.cli.labels import ask_about_renames, labels_app
@@ -50,6 +51,7 @@ app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(labels_app)
 app.add_typer(data_app)
+app.add_typer(export_app)
 app.add_typer(store_app, name="store")
 
 

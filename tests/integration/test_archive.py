@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
 import unicodedata
 from pathlib import Path
 
 import pytest
 
 from backend.errors import SettingsError
-from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archive import Entry, Imported, from_csv, from_folder, import_entries
-from backend.projects.export import exported, write
-from backend.training.approvals import Approval
-from backend.training.pulling import Pulled
-from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
-from tests.support.builders import choices_config, data_uri, make_settings
-from tests.support.fixtures import MakeRuntime
-from tests.support.stub_label_studio import KEY, stub_studio
+from tests.support.builders import data_uri, make_settings
+from tests.support.stub_label_studio import stub_studio
 
 TOKEN = {"label_studio_api_key": "f" * 40}
 
@@ -58,23 +49,6 @@ def test_a_csv_that_cannot_be_used_is_told_with_the_way_out(
     with pytest.raises(SettingsError) as caught:
         from_csv(path, "image", "label", "image")
     assert said in str(caught.value)
-
-
-def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
-    tmp_path: Path, make_runtime: MakeRuntime
-):
-    with stub_studio() as stub:
-        stub.tasks = {1: {"image": data_uri(1)}, 2: {"image": "/data/upload/1/a.jpg"}}
-        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        pulled = Pulled(KEY, parse_config(choices_config()), {}, {})
-        tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=True)
-        written = write("csv", tasks, tmp_path / "out.csv")
-    assert written.tasks == 2
-    assert sum(written.states.values()) == 2 * len(pulled.config.controls[0].labels)
-    with (tmp_path / "out.csv").open() as file:
-        images = {row["task"]: row["image"] for row in csv.DictReader(file)}
-    assert images["1"].startswith("data:") and len(images["1"]) < 80
-    assert images["2"] == "/data/upload/1/a.jpg"
 
 
 def test_what_a_file_manager_leaves_behind_is_no_image(tmp_path: Path):
@@ -155,57 +129,3 @@ def test_a_link_out_of_the_archive_is_not_followed(tmp_path: Path):
     archive = from_folder(folder.parent)
     assert [entry.source for entry in archive.entries] == ["cat/1.jpg"]
     assert "1, e.g. cat/2.jpg." in archive.notes[0]
-
-
-def test_what_nobody_looked_at_is_not_exported_as_approved(make_runtime: MakeRuntime):
-    with stub_studio() as stub:
-        stub.tasks = {number: {"image": data_uri(number)} for number in (1, 2)}
-        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        states = (POSITIVE, NEGATIVE)
-        found = [
-            Approval(1, states, Provenance.BULK, 1.0),
-            Approval(2, states, Provenance.EDITED, 1.0),
-        ]
-        config = parse_config(choices_config("cat", "dog"))
-        pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
-        studio = LabelStudioClient(runtime.settings)
-        tasks = [*exported(studio, runtime, 1, pulled, pseudo=False)]
-    said = {one.task: [state.state for state in one.controls[0][1]] for one in tasks}
-    assert said == {1: ["unknown", "unknown"], 2: ["approved", "approved"]}
-
-
-def test_coco_has_an_annotation_for_what_is_there_and_names_what_is_absent(
-    make_runtime: MakeRuntime, tmp_path: Path
-):
-    with stub_studio() as stub:
-        stub.tasks = {1: {"image": data_uri(1)}}
-        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        found = [Approval(1, (POSITIVE, NEGATIVE, 0), Provenance.EDITED, 1.0)]
-        config = parse_config(choices_config("cat", "dog", "tree"))
-        pulled = Pulled(KEY, config, {"tags": found}, stub.tasks)
-        tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
-        written = write("coco", tasks, tmp_path / "coco.json")
-    assert dict(written.states) == {"approved": 2, "unknown": 1}
-    content = json.loads((tmp_path / "coco.json").read_text())
-    names = {one["id"]: one["name"] for one in content["categories"]}
-    assert [names[one["category_id"]] for one in content["annotations"]] == ["cat"]
-    (image,) = content["images"]
-    assert [names[number] for number in image["absent"]] == ["dog"]
-
-
-def test_labels_that_stand_in_the_data_are_exported_as_approved(make_runtime: MakeRuntime):
-    config = parse_config(
-        '<View><Image name="image" value="$image"/>'
-        '<Choices name="tags" toName="image" choice="multiple" value="$options"/></View>'
-    )
-    with stub_studio() as stub:
-        stub.tasks = {1: {"image": data_uri(1), "options": ["cat", "dog"]}}
-        runtime = make_runtime(label_studio_url=stub.url, **TOKEN)
-        own = {"tags": [Approval(1, (NEGATIVE, POSITIVE), Provenance.EDITED, 1.0)]}
-        pulled = Pulled(KEY, config, {}, {}, own)
-        (one,) = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=False)
-    rows = one.controls[0][1]
-    assert [(row.label, row.state, row.present) for row in rows] == [
-        ("cat", "approved", False),
-        ("dog", "approved", True),
-    ]
