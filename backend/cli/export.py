@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,7 +15,7 @@ from backend.logs import configure_logging
 from backend.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.projects.export.export import Order, Written
+    from backend.projects.export.export import Request, Written
     from backend.projects.export.rows import State
 
 export_app = typer.Typer()
@@ -104,7 +105,7 @@ def export(
     settings = load_settings()
     configure_logging(settings)
     from backend.labelstudio.client import LabelStudioClient
-    from backend.projects.export.export import SUFFIXES, Format, Order, RowsPer
+    from backend.projects.export.export import SUFFIXES, Format, Request, RowsPer
     from backend.projects.export.export import export as run
     from backend.projects.export.splits import Shares
 
@@ -125,7 +126,7 @@ def export(
     if split is None and splits is not None:
         raise SettingsError("--splits has no use without --split.", "Add --split 80/10/10.")
     path = output or Path(f"project-{project}.{SUFFIXES[chosen]}")
-    order = Order(
+    request = Request(
         project=project,
         format=chosen,
         rows=per,
@@ -137,10 +138,15 @@ def export(
         near=near,
         splits=splits or path.with_name(f"project-{project}.splits.csv"),
     )
+    if split is not None and request.splits.absolute() == path.absolute():
+        raise SettingsError(
+            f"{path} cannot hold both the export and the splits.",
+            "Give another file with --output or --splits.",
+        )
     studio = LabelStudioClient(settings)
     with progress_bar() as progress:
-        written = run(settings, studio, order, progress)
-    _tell(order, written)
+        written = run(settings, studio, request, progress)
+    _tell(request, written)
     if written.missing.count:
         raise typer.Exit(1)
 
@@ -154,7 +160,7 @@ def _choice(kind: type[Choice], value: str, option: str) -> Choice:
 
 
 def _states(include: str | None, states: str | None) -> tuple[State, ...]:
-    """The states that are asked for, in their order."""
+    """The states that are asked for, in the order of `State`."""
     from backend.projects.export.rows import State
 
     if include is not None and states is not None:
@@ -173,12 +179,12 @@ def _states(include: str | None, states: str | None) -> tuple[State, ...]:
     return tuple(state for state in State if state != State.PSEUDO or "pseudo" in parts)
 
 
-def _tell(order: Order, written: Written) -> None:
+def _tell(request: Request, written: Written) -> None:
     """Say what was written, and what was not."""
     tally = written.tally
     labels = ", ".join(f"{number} {state}" for state, number in sorted(tally.states.items()))
     console.print(
-        f"{counted(tally.tasks, 'task')} written to {plain(str(order.path))}; "
+        f"{counted(tally.tasks, 'task')} written to {plain(str(request.path))}; "
         f"labels: {labels or 'none'}.",
         highlight=False,
     )
@@ -189,10 +195,10 @@ def _tell(order: Order, written: Written) -> None:
             highlight=False,
         )
     if written.splits is not None:
-        _tell_splits(order, written)
+        _tell_splits(request, written)
     missing = written.missing
     if missing.count:
-        what = "left out" if order.images else "without width and height"
+        what = "left out" if request.images else "without width and height"
         console.print(
             f"[yellow]{counted(missing.count, 'image')} could not be had, {what}:[/]",
             highlight=False,
@@ -201,19 +207,27 @@ def _tell(order: Order, written: Written) -> None:
             console.print(f"  task {task}: {plain(reason)}", highlight=False)
 
 
-def _tell_splits(order: Order, written: Written) -> None:
+def _tell_splits(request: Request, written: Written) -> None:
+    from backend.projects.export.splits import Split
+
     splits = written.splits
     assert splits is not None
     parts = ", ".join(f"{n} {name}" for name, n in sorted(written.tally.splits.items()))
     console.print(
-        f"Images by split: {parts or 'none'}. {plain(str(order.splits))} keeps them: with it, "
+        f"Images by split: {parts or 'none'}. {plain(str(request.splits))} keeps them: with it, "
         "every later export gives the same image the same split.",
         highlight=False,
     )
+    aside = Counter(splits.splits.of.values())[Split.ASIDE]
+    if aside:
+        console.print(
+            f"Set aside: {counted(aside, 'image')} near to images of different splits.",
+            highlight=False,
+        )
     if splits.not_embedded:
         console.print(
             f"[yellow]Note:[/] {counted(splits.not_embedded, 'image')} not embedded, so that their "
-            f"near-duplicates cannot be told: ls-clip predict {order.project} first.",
+            f"near-duplicates cannot be told: ls-clip predict {request.project} first.",
             highlight=False,
         )
     total = len(splits.splits.of)

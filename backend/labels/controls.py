@@ -43,7 +43,7 @@ class Label:
     prompts: tuple[str, ...] = ()
     threshold: float | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The path as one string, unique within its control."""
         return label_key(self.path)

@@ -11,7 +11,7 @@ from backend.inference.predictor import Predictor, images_of
 from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.export.collecting import exported
-from backend.projects.export.export import Format, Order, RowsPer, Written, export
+from backend.projects.export.export import Format, Request, RowsPer, Written, export
 from backend.projects.export.rows import ExportedTask, State
 from backend.projects.export.scores import KeptScores
 from backend.runtime import Runtime
@@ -73,7 +73,7 @@ def rows_of(
     return [*exported(studio, 1, pulled, scores, pseudo=pseudo)]
 
 
-def run_export(settings: Settings, kind: Format, path: Path, **order: Any) -> Written:
+def run_export(settings: Settings, kind: Format, path: Path, **fields: Any) -> Written:
     """Export a project, the first one if not said otherwise."""
     is_table = kind in {Format.CSV, Format.PARQUET}
     given: dict[str, Any] = {
@@ -82,7 +82,7 @@ def run_export(settings: Settings, kind: Format, path: Path, **order: Any) -> Wr
         "states": HUMAN,
         "splits": path.with_name("splits.csv"),
         "images": kind == Format.IMAGEFOLDER,
-        **order,
+        **fields,
     }
-    asked = Order(format=kind, path=path, **given)
+    asked = Request(format=kind, path=path, **given)
     return export(settings, LabelStudioClient(settings), asked, lambda what, done, total: None)

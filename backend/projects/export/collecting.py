@@ -9,7 +9,7 @@ from backend.images.address import compact_address
 from backend.inference.task_images import image_of, task_data
 from backend.labels.controls import Control, field_value
 from backend.labelstudio.client import LabelStudioClient
-from backend.projects.export.names import original_name
+from backend.projects.export.names import encodable, original_name
 from backend.projects.export.rows import (
     ExportedImage,
     ExportedTask,
@@ -85,7 +85,7 @@ def exported(
 def image_addresses(task: Mapping[str, Any], controls: Sequence[Control]) -> dict[str, str]:
     """A task's images: the address as its data has it -> the address to fetch it from."""
     return {
-        str(field_value(task_data(task), control.image_field)).strip(): source
+        encodable(str(field_value(task_data(task), control.image_field)).strip()): source
         for control in controls
         if (source := image_of(control, task)) is not None
     }

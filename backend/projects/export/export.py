@@ -77,7 +77,7 @@ WRITERS: Mapping[tuple[Format, RowsPer], Writer] = {
 
 
 @dataclass(frozen=True)
-class Order:
+class Request:
     """What is to be exported, and how.
 
     Attributes:
@@ -126,9 +126,9 @@ class Written:
 
 
 def export(
-    settings: Settings, studio: LabelStudioClient, order: Order, progress: Progress
+    settings: Settings, studio: LabelStudioClient, request: Request, progress: Progress
 ) -> Written:
-    """Write what an order asks for.
+    """Write what a request asks for.
 
     Raises:
         LabelConfigError: the labeling config has no control that can be predicted.
@@ -136,45 +136,45 @@ def export(
         StudioError: Label Studio cannot be asked.
         StoreError: the store cannot be read.
     """
-    targets = _targets(order)
+    targets = _targets(request)
     for target in targets:
         target.require()
-    before = SplitFile(order.splits) if order.shares is not None else None
-    total = int(studio.projects.get(order.project)["task_number"])
+    before = SplitFile(request.splits) if request.shares is not None else None
+    total = int(studio.projects.get(request.project)["task_number"])
     store = existing_store(settings)
     progress("reading what was approved", 0, 1)
-    pulled = pull(studio, store, order.project, settings.blind_share, notes=False)
-    version = str(studio.projects.get(order.project)["model_version"] or "")
+    pulled = pull(studio, store, request.project, settings.blind_share, notes=False)
+    version = str(studio.projects.get(request.project)["model_version"] or "")
     known_field = ProjectState(store, pulled.key).known_field()
     scores = KeptScores(store, pulled, version, known_field)
-    pseudo = State.PSEUDO in order.states
+    pseudo = State.PSEUDO in request.states
     if pseudo:
-        scores.require(order.project)
+        scores.require(request.project)
     progress("reading what was approved", 1, 1)
     labels, splits = config_labels(pulled.config), None
-    if order.shares is not None or _needs_labels(order, pulled.config.controls):
+    if request.shares is not None or _needs_labels(request, pulled.config.controls):
         progress("looking at the images", 0, 1)
-        found = survey(studio, order.project, pulled.config, settings.label_studio_url)
+        found = survey(studio, request.project, pulled.config, settings.label_studio_url)
         labels = [*found.labels]
-        if order.shares is not None and before is not None:
-            splits = split_project(found, store, order.shares, order.near, before)
+        if request.shares is not None and before is not None:
+            splits = split_project(found, store, request.shares, request.near, before)
         progress("looking at the images", 1, 1)
     tally, missing = Tally(), Missing()
-    tasks: Iterable[ExportedTask] = exported(studio, order.project, pulled, scores, pseudo=pseudo)
-    tasks = _chosen(_shown(tasks, total, progress), order, tally)
+    tasks: Iterable[ExportedTask] = exported(studio, request.project, pulled, scores, pseudo=pseudo)
+    tasks = _chosen(_shown(tasks, total, progress), request, tally)
     if splits is not None:
-        tasks = _split(tasks, splits, order)
+        tasks = _split(tasks, splits, request)
     with ExitStack() as stack:
         stack.enter_context(drafts(targets))
-        if order.images or order.sizes:
+        if request.images or request.sizes:
             files = stack.enter_context(ImageFiles(settings))
             tasks = (
-                with_copies(tasks, files, _copies(order), missing)
-                if order.images
+                with_copies(tasks, files, _copies(request), missing)
+                if request.images
                 else with_sizes(tasks, files, missing)
             )
-        content = Content(order.project, labels, order.states, version)
-        writer = WRITERS[order.format, order.rows]
+        content = Content(request.project, labels, request.states, version)
+        writer = WRITERS[request.format, request.rows]
         main = targets[-1]
         writer(_counted(tasks, tally), main.draft, content)
         if before is not None and splits is not None:
@@ -182,27 +182,27 @@ def export(
     return Written(tally, missing, splits)
 
 
-def _targets(order: Order) -> list[Target]:
+def _targets(request: Request) -> list[Target]:
     """What is written; the file, or folder, itself last."""
     targets = []
-    if order.shares is not None:
-        targets.append(Target(order.splits, option="--splits"))
-    is_folder = order.format == Format.IMAGEFOLDER
-    if order.images and not is_folder:
-        targets.append(Target(order.images_folder, is_folder=True))
-    return [*targets, Target(order.path, is_folder=is_folder)]
+    if request.shares is not None:
+        targets.append(Target(request.splits, option="--splits"))
+    is_folder = request.format == Format.IMAGEFOLDER
+    if request.images and not is_folder:
+        targets.append(Target(request.images_folder, is_folder=True))
+    return [*targets, Target(request.path, is_folder=is_folder)]
 
 
-def _copies(order: Order) -> Copies:
-    if order.format == Format.IMAGEFOLDER:
-        return Copies(Target(order.path, is_folder=True).draft, by_split=True)
-    folder = order.images_folder
+def _copies(request: Request) -> Copies:
+    if request.format == Format.IMAGEFOLDER:
+        return Copies(Target(request.path, is_folder=True).draft, by_split=True)
+    folder = request.images_folder
     return Copies(Target(folder, is_folder=True).draft, f"{folder.name}/")
 
 
-def _needs_labels(order: Order, controls: Iterable[Control]) -> bool:
+def _needs_labels(request: Request, controls: Iterable[Control]) -> bool:
     """Whether all labels have to be known before the first row, and tasks bring labels along."""
-    is_wide = order.rows == RowsPer.IMAGE
+    is_wide = request.rows == RowsPer.IMAGE
     return is_wide and any(control.options_field is not None for control in controls)
 
 
@@ -215,10 +215,12 @@ def _shown(tasks: Iterable[ExportedTask], total: int, progress: Progress) -> Ite
             progress("writing", done, max(total, done))
 
 
-def _chosen(tasks: Iterable[ExportedTask], order: Order, tally: Tally) -> Iterator[ExportedTask]:
+def _chosen(
+    tasks: Iterable[ExportedTask], request: Request, tally: Tally
+) -> Iterator[ExportedTask]:
     """The tasks with the labels that are asked for; those without any are counted."""
     for task in tasks:
-        chosen = task.only(frozenset(order.states))
+        chosen = task.only(frozenset(request.states))
         if chosen.images:
             yield chosen
         else:
@@ -226,7 +228,7 @@ def _chosen(tasks: Iterable[ExportedTask], order: Order, tally: Tally) -> Iterat
 
 
 def _split(
-    tasks: Iterable[ExportedTask], splits: ProjectSplits, order: Order
+    tasks: Iterable[ExportedTask], splits: ProjectSplits, request: Request
 ) -> Iterator[ExportedTask]:
     """The tasks with the splits of their images, without those that came since these were made."""
     of = {(image.task, image.image): split for image, split in splits.splits.of.items()}
@@ -240,7 +242,7 @@ def _split(
         kept = tuple(
             image
             for image in images
-            if order.format != Format.IMAGEFOLDER or image.split != Split.ASIDE
+            if request.format != Format.IMAGEFOLDER or image.split != Split.ASIDE
         )
         yield replace(task, images=kept)
 

@@ -60,9 +60,9 @@ class Target:
 
 @contextmanager
 def drafts(targets: Sequence[Target]) -> Iterator[None]:
-    """Write the drafts of these inside; afterwards all get their names, the first one first.
+    """Write the drafts of these inside; when all are whole, they get their names, in order.
 
-    After an error none of them is there, or is changed.
+    After an error inside, none of them is there, or is changed.
 
     Raises:
         SettingsError: the disk is full, or something else keeps them from being written.

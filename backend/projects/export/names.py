@@ -40,10 +40,15 @@ def original_name(data: Mapping[str, Any], address: str, task: int) -> str:
     """
     source = data.get(SOURCE)
     if isinstance(source, str) and _is_path_in_archive(source):
-        return source
+        return encodable(source)
     if address[:5].lower() == "data:":
         return f"task-{task}"
-    return _from_address(address) or f"task-{task}"
+    return encodable(_from_address(address)) or f"task-{task}"
+
+
+def encodable(text: str) -> str:
+    """The text without half characters ("\\ud800"), which JSON can carry and no encoding can."""
+    return text.encode(errors="replace").decode()
 
 
 def _is_path_in_archive(source: str) -> bool:
@@ -126,7 +131,7 @@ def _folded(path: PurePosixPath) -> str:
 
 def _safe(part: str) -> str:
     """One name of a path that every usual file system takes; empty for ``..`` and the like."""
-    part = unicodedata.normalize("NFC", part.encode(errors="replace").decode())
+    part = unicodedata.normalize("NFC", encodable(part))
     part = _FORBIDDEN.sub("_", part).strip().rstrip(". ")
     # Hidden files are left out by many readers.
     part = part.lstrip(".")

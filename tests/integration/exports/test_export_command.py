@@ -118,6 +118,7 @@ def test_an_image_that_is_gone_is_named_and_counted(export: Export, tmp_path: Pa
         (["--splits", "x.csv"], "Add --split 80/10/10."),
         (["--split", "8/1/1", "--splits", "broken.csv"], "name another one with --splits"),
         (["--split", "8/1/1", "--near", "3"], "--near"),
+        (["--split", "8/1/1", "--splits", "x", "--output", "x"], "cannot hold both"),
         (["--images", "--format", "labelstudio"], "Give another format"),
         (["--output", "nowhere/x.csv"], "There is no folder"),
         (["--output", "broken.csv/x.csv"], "There is no folder"),

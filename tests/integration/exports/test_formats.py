@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from backend.images.address import compact_address
 from backend.projects.export.export import Format, RowsPer
 from backend.projects.export.formats.columns import PER_IMAGE, PER_LABEL
 from backend.projects.export.rows import State
@@ -22,6 +23,7 @@ from backend.settings import Settings
 from tests.integration.exports.conftest import LOST
 from tests.support.builders import ROOT
 from tests.support.exporting import ALL, run_export
+from tests.support.stub_label_studio import StubStudio
 
 LABELS = ["cat", 'dog, "wild"', "犬"]
 SPLIT = {"shares": Shares(0.5, 0.25, 0.25), "near": 0.999}
@@ -137,6 +139,27 @@ def _load_imagefolder(path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(config, "HF_DATASETS_OFFLINE", True)
     disable_progress_bars()
     return load_dataset("imagefolder", data_dir=str(path), cache_dir=str(scratch / "cache"))
+
+
+def test_what_is_set_aside_is_named_so_and_is_in_no_folder(
+    settings: Settings, studio: StubStudio, tmp_path: Path
+):
+    shares = Shares(1.0, 0.0, 0.0)
+    pinned = {1: "train", 2: "test"}
+    with (tmp_path / "splits.csv").open("w", newline="") as file:
+        rows = [
+            (compact_address(studio.tasks[n]["image"]), "", split) for n, split in pinned.items()
+        ]
+        csv.writer(file).writerows([("image", "key", "split"), *rows])
+    # All that is embedded counts as near.
+    given: dict[str, Any] = {"shares": shares, "near": -1.0}
+    written = run_export(settings, Format.IMAGEFOLDER, tmp_path / "folder", **given)
+    assert written.tally.splits == {"train": 1, "test": 1}
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {"train", "test"}
+    run_export(settings, Format.CSV, tmp_path / "out.csv", rows=RowsPer.IMAGE, **given)
+    frame = pd.read_csv(tmp_path / "out.csv", index_col="task")
+    rest = {3: "aside", 4: "aside", 5: "aside", LOST: "train"}
+    assert frame["split"].to_dict() == {**pinned, **rest}
 
 
 def test_label_studio_tasks_keep_their_data_and_name_their_images(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from backend.errors import SettingsError
 from backend.labels.config import parse_config
-from backend.projects.export.export import Format
+from backend.projects.export.export import Format, RowsPer
 from backend.projects.export.rows import State
+from backend.projects.export.splits import Shares
 from backend.training.approvals import Approval
 from backend.training.pulling import Pulled
 from backend.vlpl.decisions import NEGATIVE, POSITIVE, Provenance
@@ -135,3 +137,68 @@ def test_an_image_that_stands_in_the_data_is_named_in_each_row_and_not_repeated(
         images = [row["image"] for row in csv.DictReader(file)]
     digest = hashlib.sha256(data_uri(1).encode()).hexdigest()
     assert images == [f"data:{digest}"] * 3 + ["/data/upload/1/a.jpg"] * 3
+
+
+SEVERAL = (
+    '<View><Image name="front" value="$front"/><Image name="back" value="$back"/>'
+    '<Choices name="seen" toName="front" choice="multiple"><Choice value="cat"/>'
+    '<Choice value="task"/></Choices>'
+    '<Choices name="more" toName="back" choice="multiple"><Choice value="cat"/></Choices></View>'
+)
+
+
+def test_each_image_of_a_task_has_a_row_and_each_label_a_column_of_its_own(
+    make_runtime: MakeRuntime, studio: StubStudio, tmp_path: Path
+):
+    studio.config = SEVERAL
+    studio.tasks = {
+        number: {"front": data_uri(number), "back": data_uri(50 + number)} for number in (1, 2)
+    }
+    studio.tasks[3] = {"text": "no image"}
+    runtime = make_runtime(label_studio_url=studio.url, **TOKEN)
+    connected(runtime, studio)
+    path = tmp_path / "out.csv"
+    written = run_export(runtime.settings, Format.CSV, path, rows=RowsPer.IMAGE)
+    assert (written.tally.tasks, written.tally.left_out) == (2, 1)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["task"] for row in rows] == ["1", "1", "2", "2"]
+    assert list(rows[0])[-3:] == ["seen/cat", "seen/task", "more/cat"]
+    run_export(runtime.settings, Format.COCO, path, sizes=True)
+    coco = json.loads(path.read_text())
+    assert [(one["id"], one["task"]) for one in coco["images"]] == [(1, 1), (3, 1), (2, 2), (4, 2)]
+
+
+def test_labels_that_only_tasks_know_have_columns_and_categories(
+    make_runtime: MakeRuntime, studio: StubStudio, tmp_path: Path
+):
+    studio.config = LABELS_OF_TASKS
+    studio.tasks = {
+        1: {"image": data_uri(1), "options": ["cat"]},
+        2: {"image": data_uri(2), "options": ["dog", "cat"]},
+    }
+    studio.annotations = {2: [annotation(1, "dog")]}
+    runtime = make_runtime(label_studio_url=studio.url, **TOKEN)
+    path = tmp_path / "out"
+    run_export(runtime.settings, Format.CSV, path, rows=RowsPer.IMAGE)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["cat"], row["dog"]) for row in rows] == [("", ""), ("0", "1")]
+    run_export(runtime.settings, Format.COCO, path)
+    assert [one["name"] for one in json.loads(path.read_text())["categories"]] == ["cat", "dog"]
+
+
+def test_half_a_character_in_a_task_spoils_no_format(
+    make_runtime: MakeRuntime, studio: StubStudio, tmp_path: Path
+):
+    studio.tasks = {
+        1: {"image": data_uri(1), "clip_source": "half\ud800.png"},
+        2: {"image": "https://photos.test/half\ud800.jpg"},
+    }
+    runtime = make_runtime(label_studio_url=studio.url, **TOKEN)
+    shares = Shares(1.0, 0.0, 0.0)
+    for kind in Format:
+        written = run_export(runtime.settings, kind, tmp_path / kind, shares=shares)
+        assert written.tally.tasks == (1 if kind == Format.IMAGEFOLDER else 2)
+    items = json.loads((tmp_path / "labelstudio").read_text())
+    assert [item["data"] for item in items] == [*studio.tasks.values()]

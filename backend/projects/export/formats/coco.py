@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.projects.export.formats.content import Content, LabelKey
-from backend.projects.export.formats.json_text import write_json
+from backend.projects.export.formats.json_text import write_lists
 from backend.projects.export.rows import ExportedImage, ExportedTask, LabelState, Presence
 
 
@@ -44,14 +44,16 @@ def write(tasks: Iterable[ExportedTask], path: Path, content: Content) -> None:
         item["id"] = number
     for number, annotation in enumerate(annotations, start=1):
         annotation |= {"id": number, "image_id": annotation.pop("image")["id"]}
-    write_json(
+    write_lists(
         path,
         {
             "info": {
                 "description": f"Label Studio project {content.project}",
                 "states": [state.value for state in content.states],
                 "model_version": content.version,
-            },
+            }
+        },
+        {
             "licenses": [],
             "images": images,
             "categories": [

@@ -8,7 +8,7 @@ from typing import Any
 
 from backend.labels.controls import Control, Label
 from backend.projects.export.formats.content import Content
-from backend.projects.export.formats.json_text import write_json
+from backend.projects.export.formats.json_text import write_list
 from backend.projects.export.rows import ExportedTask, Presence, State
 
 _DECIDED = frozenset({State.APPROVED, State.KNOWN})
@@ -20,7 +20,7 @@ def write(tasks: Iterable[ExportedTask], path: Path, content: Content) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_json(path, [_item(task) for task in tasks])
+    write_list(path, (_item(task) for task in tasks))
 
 
 def _item(task: ExportedTask) -> dict[str, Any]:
