@@ -128,7 +128,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     studio.tasks.create(again, items)
     assert sum(1 for _ in studio.tasks.annotated(again)) == len(reviewed)
     first = next(studio.tasks.iterate(again))
-    meta = api("GET", f"/api/tasks/{first['id']}/").json()["meta"]
+    meta = api("GET", f"/api/tasks/{first['id']}/")["meta"]
     assert meta["images"][0]["name"] in {f"images/{name}" for name in truth}
     assert len(studio.predictions.of_project(again)) == len(rows) - len(reviewed)
 
