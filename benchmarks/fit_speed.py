@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from backend.vlpl import selection
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
 from backend.vlpl.head import Card
 from backend.vlpl.metrics import mean_average_precision
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from backend.vlpl.training import BCE, Training
 
 TOLERANCE = 1e-4

@@ -17,9 +17,13 @@ from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer
 from backend.training.pulling import Pulled
-from backend.vlpl import head
-from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.decisions import (
+    NEGATIVE,
+    POSITIVE,
+    PROVENANCE_WEIGHTS,
+    UNKNOWN,
+    Provenance,
+)
 from benchmarks.loop_scene import CONTROL, MIN_POSITIVES, Annotator, Scene, train_and_refresh
 
 BATCH = 25
@@ -64,18 +68,18 @@ def _row(name: str, measured: Mapping[str, Any]) -> Row:
 def accepting(scene: Scene) -> tuple[Rows, str]:
     """Accept every suggestion unchanged, for ten rounds: does the head confirm its own errors?"""
     rows: Rows = []
-    ones = dict.fromkeys(head.PROVENANCE_WEIGHTS, 1.0)
+    ones = dict.fromkeys(PROVENANCE_WEIGHTS, 1.0)
     for name, weights, share in (
-        ("provenance weights and blind tasks", dict(head.PROVENANCE_WEIGHTS), 0.05),
+        ("provenance weights and blind tasks", dict(PROVENANCE_WEIGHTS), 0.05),
         ("blind tasks, all reviews weigh 1", ones, 0.05),
         ("neither", ones, 0.0),
     ):
-        before = dict(head.PROVENANCE_WEIGHTS)
-        head.PROVENANCE_WEIGHTS.update(weights)
+        before = dict(PROVENANCE_WEIGHTS)
+        PROVENANCE_WEIGHTS.update(weights)
         try:
             rows.append({"": name, **_accept(scene, share)})
         finally:
-            head.PROVENANCE_WEIGHTS.update(before)
+            PROVENANCE_WEIGHTS.update(before)
     note = (
         f"Of {ACCEPTING_ROUNDS} rounds with {len(scene.train) // ACCEPTING_ROUNDS} tasks each. "
         "Frequencies are those of suggested labels on the tasks that nobody reviewed, of the "

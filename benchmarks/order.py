@@ -16,8 +16,8 @@ from backend.evaluation.dataset import Dataset
 from backend.evaluation.protocol import SEEDS, Row, Scene, final_map, spread
 from backend.evaluation.simulated_project import Of, Project, of_scene
 from backend.vlpl import coverage
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
 from backend.vlpl.metrics import expected_clicks
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from benchmarks.protocol import TABLE
 
 MEASURED = (25, 50, 100, 200)

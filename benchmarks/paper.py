@@ -19,8 +19,8 @@ from torch import Tensor
 from backend.evaluation.dataset import Dataset
 from backend.evaluation.protocol import Row, Scene, observe
 from backend.vlpl import selection, training
+from backend.vlpl.decisions import POSITIVE, UNKNOWN
 from backend.vlpl.metrics import bootstrap_interval, mean_average_precision
-from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from backend.vlpl.pseudo_labels import Rule
 from backend.vlpl.training import Training
 from benchmarks.presets import Preset, Score

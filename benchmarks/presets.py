@@ -12,7 +12,7 @@ from typing import Final
 
 from torch import Tensor
 
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE
 from backend.vlpl.pseudo_labels import Rule
 
 

@@ -30,10 +30,10 @@ from backend.evaluation.protocol import (
 )
 from backend.vlpl import pseudo_labels, selection, training
 from backend.vlpl.correction import correct
+from backend.vlpl.decisions import POSITIVE
 from backend.vlpl.fitting import POSITIVES_FROM
 from backend.vlpl.head import Head
 from backend.vlpl.metrics import bootstrap_interval
-from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import Rule
 from backend.vlpl.training import OBJECTIVES, Objective, Training
 from benchmarks.presets import PAPER, RELEASED, Preset, Score, quality

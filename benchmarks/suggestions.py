@@ -14,8 +14,8 @@ from backend.evaluation.dataset import Dataset
 from backend.evaluation.protocol import SEEDS, Row, Scene, observe
 from backend.vlpl import selection
 from backend.vlpl.correction import AS_IT_IS, correct
+from backend.vlpl.decisions import POSITIVE, UNKNOWN
 from backend.vlpl.metrics import expected_calibration_error, expected_clicks, micro
-from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from benchmarks.bands import Bands, conformal_threshold, fit_bands
 from benchmarks.protocol import training_of
 

@@ -1,8 +1,7 @@
-"""The commands on a project's data: export, prune, forget."""
+"""The commands on a project's data: prune, forget."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,11 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from backend.cli.console import (
-    EncoderOption,
     ProjectArgument,
     console,
     plain,
-    progress_bar,
 )
 from backend.cli.runs import run_store
 from backend.errors import SettingsError, counted
@@ -22,61 +19,6 @@ from backend.logs import configure_logging
 from backend.settings import load_settings
 
 data_app = typer.Typer()
-
-
-@data_app.command()
-def export(
-    project: ProjectArgument,
-    format_name: Annotated[
-        str, typer.Option("--format", help="coco, csv, parquet or labelstudio.")
-    ] = "csv",
-    include: Annotated[
-        str,
-        typer.Option(
-            help="human: approved and known labels; human,pseudo: suggestions too, for labels "
-            "that nobody has looked at."
-        ),
-    ] = "human",
-    output: Annotated[
-        Path | None, typer.Option(help="The file; default: project-N.csv and so on.")
-    ] = None,
-    encoder: EncoderOption = None,
-) -> None:
-    """Write a project's labels with their state, probability, provenance and version.
-
-    Nothing is fetched: images that are not embedded have no probability.
-    """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
-    from backend.labelstudio.client import LabelStudioClient
-    from backend.projects.export import FORMATS, exported, write
-    from backend.runtime import Runtime
-    from backend.training.head_trainer import HeadTrainer
-
-    if format_name not in FORMATS:
-        raise SettingsError(
-            f"--format {format_name} is not known.", f"Give one of: {', '.join(FORMATS)}."
-        )
-    parts = {part.strip() for part in include.split(",")}
-    if "human" not in parts or parts - {"human", "pseudo"}:
-        raise SettingsError(f"--include {include} is not known.", "Give human or human,pseudo.")
-    path = output or Path(f"project-{project}.{FORMATS[format_name]}")
-    if not path.absolute().parent.is_dir():
-        raise SettingsError(f"There is no folder {path.absolute().parent}.", "Make it first.")
-    studio = LabelStudioClient(settings)
-    studio.projects.get(project)
-    with progress_bar() as progress:
-        progress("loading the encoder", 0, 1)
-        runtime = Runtime(settings)
-        progress("reading what was approved", 0, 1)
-        pulled = HeadTrainer(settings, studio, runtime.versions, runtime.embedder).pull(project)
-        progress("writing", 0, 1)
-        tasks = exported(studio, runtime, project, pulled, "pseudo" in parts)
-        written = write(format_name, tasks, path)
-    labels = ", ".join(f"{number} {state}" for state, number in sorted(written.states.items()))
-    console.print(
-        f"{counted(written.tasks, 'task')} written to {path}; labels: {labels or 'none'}."
-    )
 
 
 @data_app.command()

@@ -25,6 +25,7 @@ from backend.cli.console import (
     progress_bar,
 )
 from backend.cli.data import data_app
+from backend.cli.export import export_app
 from backend.cli.heads import train_app
 from backend.cli.images import images_app
 from backend.cli.labels import ask_about_renames, labels_app
@@ -53,6 +54,7 @@ app.add_typer(train_app)
 app.add_typer(labels_app)
 app.add_typer(archives_app)
 app.add_typer(data_app)
+app.add_typer(export_app)
 app.add_typer(store_app, name="store")
 
 

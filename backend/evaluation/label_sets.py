@@ -18,8 +18,8 @@ from backend.evaluation.dataset import Dataset
 from backend.evaluation.protocol import Row
 from backend.evaluation.simulated_project import Project, commonest_only
 from backend.vlpl import zero_shot
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
 from backend.vlpl.metrics import expected_clicks
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
 
 SETS = 50
 SIZES = (3, 5, 10, 20, 40)

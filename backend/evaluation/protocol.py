@@ -16,9 +16,9 @@ from torch import Tensor
 
 from backend.evaluation.dataset import Dataset
 from backend.vlpl import zero_shot
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, UNKNOWN
 from backend.vlpl.head import Card, statistics_hash
 from backend.vlpl.metrics import mean_average_precision
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 
 Row = dict[str, Any]
 """Of a table: column -> value."""

@@ -28,11 +28,11 @@ from backend.evaluation.protocol import (
 )
 from backend.inference.model_version import UNREADABLE_STRENGTH
 from backend.vlpl import region_classifier
+from backend.vlpl.decisions import POSITIVE
 from backend.vlpl.fitting import Aim, Rows, Start, fit, fit_correction
 from backend.vlpl.head import Card, Head, zero_shot_head
 from backend.vlpl.metrics import expected_clicks
 from backend.vlpl.neighbours import Bank, Votes
-from backend.vlpl.objectives import POSITIVE
 
 
 class Of(StrEnum):

@@ -50,6 +50,8 @@ MOST_PIXELS = 178_956_970
 """The largest size that Pillow decodes by default; ``max_pixels`` does not raise it."""
 
 Reserve = Callable[[int], None]
+_QUARTER_TURNS = {5, 6, 7, 8}
+"""EXIF orientations that exchange width and height."""
 
 
 def decode(
@@ -81,12 +83,40 @@ def decode(
             ``truncated`` or ``corrupt``, or it comes from ``reserve``.
     """
     most = min(max_pixels, MOST_PIXELS)
-    try:
+    with _errors_explained(data):
         if is_heic(data):
             return _decode_heic(data, most, reserve)
         rgb, orientation = _decode(_encoded(data), most, draft_size, reserve)
         transpose = TRANSPOSE_BY_ORIENTATION.get(orientation)
         return rgb.transpose(transpose) if transpose is not None else rgb
+
+
+def upright_size(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Width and height in pixels that `decode` would give an image, by its header alone.
+
+    Args:
+        data: an ordinary file, see `backend.images.headers`.
+        max_pixels: as for `decode`.
+
+    Raises:
+        ImageError: its ``reason`` is ``unsupported_format``, ``too_many_pixels``, ``truncated`` or
+            ``corrupt``.
+    """
+    with _errors_explained(data):
+        encoded = _encoded(data)
+        _check_pixels(webp_size(encoded.data), min(max_pixels, MOST_PIXELS))
+        with _opened(encoded) as image:
+            # Pillow has turned the size of a TIFF file already.
+            width, height = encoded.canvas or image.size
+            _check_pixels((width, height), min(max_pixels, MOST_PIXELS))
+        is_turned = encoded.orientation in _QUARTER_TURNS
+        return (height, width) if is_turned else (width, height)
+
+
+@contextmanager
+def _errors_explained(data: bytes) -> Iterator[None]:
+    try:
+        yield
     except ImageError:
         raise
     except MemoryError as error:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from PIL import Image
 
 from backend.heap import use_one_heap
-from backend.images.decode import decode
+from backend.images.decode import decode, upright_size
 from backend.images.decoder_pool import DecoderPool
 from backend.images.headers import ordinary_bytes
 from backend.images.memory import MemoryBudget
@@ -68,6 +68,18 @@ class Decoder:
             return self._pool.decoded(data, self._max_pixels, draft_size, use)
         with self._ordinary.held(size):
             return use(decode(data, self._max_pixels, draft_size))
+
+    def size(self, data: bytes) -> tuple[int, int]:
+        """Width and height in pixels of the image that `decoded` would give.
+
+        Of an ordinary file its header is read, of others all.
+
+        Raises:
+            ImageError: as `decoded`.
+        """
+        if self.is_ordinary(data):
+            return upright_size(data, self._max_pixels)
+        return self._pool.decoded(data, self._max_pixels, None, lambda image: image.size)
 
     def close(self) -> None:
         """End the processes that decode; what they work on fails with ``timeout``."""

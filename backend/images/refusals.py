@@ -63,7 +63,7 @@ def too_many_pixels(size: tuple[int, int], max_pixels: int) -> ImageError:
 
 def explained(data: bytes, error: Exception) -> ImageError:
     """The error that tells why a file cannot be decoded, from what its decoder raised."""
-    readable = _readable_format(data)
+    readable = readable_format(data)
     if not data:
         return ImageError(
             ImageReason.TRUNCATED, "The image is empty (0 bytes).", "Upload it again."
@@ -107,7 +107,8 @@ def _by_signature(data: bytes, signatures: Mapping[bytes, str]) -> str | None:
     return next((name for start, name in signatures.items() if data.startswith(start)), None)
 
 
-def _readable_format(data: bytes) -> str | None:
+def readable_format(data: bytes) -> str | None:
+    """The format that a file's first bytes name, of those that can be read; None for others."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if is_avif(data) and "AVIF" in FORMATS:

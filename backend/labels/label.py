@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from backend.labels.renames import SEPARATOR
@@ -43,7 +44,7 @@ class Label:
     conditions: tuple[Condition, ...] = ()
     preselected: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The path as one string, unique within its control."""
         return label_key(self.path)

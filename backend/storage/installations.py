@@ -82,6 +82,25 @@ def existing_artifacts(settings: Settings) -> Artifacts | None:
     return artifacts if record is not None and record.get("layout") == LAYOUT else None
 
 
+def existing_store(settings: Settings) -> Store:
+    """The installation's store, to be read: nothing is created, converted or locked.
+
+    Args:
+        settings: as for `open_store`.
+
+    Raises:
+        StoreError: the store holds no such installation, or in another layout, or cannot be read.
+    """
+    if existing_artifacts(settings) is None:
+        raise StoreError(
+            f"The store at {settings.store_uri} holds nothing about "
+            f"{settings.installation_name} yet, or an older release wrote it.",
+            "Run ls-clip connect first, or correct LS_CLIP_STORE or LS_CLIP_INSTALLATION.",
+        )
+    folder = f"{settings.store_uri.rstrip('/')}/{settings.installation_id}"
+    return Store(folder, read_only=True)
+
+
 def installation_names(uri: str) -> dict[str, str]:
     """Id -> name of the installations in a store.
 

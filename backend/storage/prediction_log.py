@@ -14,7 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from backend.storage.banks import Banks
 from backend.storage.maintenance import erase_images, erase_rows
 from backend.storage.score_files import ScoreFiles
 from backend.storage.store import Store
@@ -244,6 +243,9 @@ class PredictionLog:
         Raises:
             StoreError: the store cannot be read or written.
         """
+        # Imports torch, which those who only read the log do without.
+        from backend.storage.banks import Banks
+
         parts = [None] if tasks is None else [*chunks(sorted(set(tasks)), LOOKUP_TASKS)]
         wheres = [_condition(project, part) for part in parts]
         addresses: set[str] = set()

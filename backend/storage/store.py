@@ -21,6 +21,7 @@ class Store:
 
     Args:
         uri: a directory (created if missing) or a URI that LanceDB and Arrow know, e.g. ``s3://``.
+        read_only: reading creates no table; for processes that only read.
 
     Attributes:
         artifacts: JSON files, written once or replaced whole.
@@ -34,11 +35,11 @@ class Store:
         StoreError: the location cannot be opened.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, read_only: bool = False) -> None:
         self.uri = uri.rstrip("/")
         self.artifacts = Artifacts(self.uri)
         self.generation = Generation(self.artifacts)
         self.locks = Locks(self.uri)
-        self.tables = Tables(self.uri, self.generation, self.locks)
+        self.tables = Tables(self.uri, self.generation, self.locks, read_only=read_only)
         self.vectors = Vectors(self.tables)
         self.validators = ValidatorRows(self.tables)

@@ -57,6 +57,7 @@ class Tables:
         uri: a directory or a URI that LanceDB knows, e.g. ``s3://``.
         generation: the marker of the same store.
         locks: of the same store.
+        read_only: a table that does not exist is empty, and is not created.
 
     Attributes:
         writing: held while this process changes rows; not reentrant. Reading never takes it.
@@ -67,10 +68,13 @@ class Tables:
         StoreError: the database cannot be opened.
     """
 
-    def __init__(self, uri: str, generation: Generation, locks: Locks) -> None:
+    def __init__(
+        self, uri: str, generation: Generation, locks: Locks, *, read_only: bool = False
+    ) -> None:
         import lancedb
 
         self.uri = uri
+        self._read_only = read_only
         self._generation = generation
         self._locks = locks
         self.compactor = Compactor(uri, locks)
@@ -92,13 +96,14 @@ class Tables:
         """
         with self._opening:
             if name not in self._open:
-                self._generation.ensure()
+                if not self._read_only:
+                    self._generation.ensure()
                 with store_errors(self.uri, "opened"):
                     self._open[name] = self._opened(name, schema)
             return self._open[name]
 
     def _opened(self, name: str, schema: pa.Schema) -> Any:
-        if name in self._names():
+        if self._read_only or name in self._names():
             return self.database.open_table(name)
         # One at a time: LanceDB's creation can replace a table that another process has created in
         # the same moment, with its rows.
@@ -174,6 +179,9 @@ class Tables:
         Raises:
             StoreError: the store cannot be read.
         """
+        if self._read_only and name not in self._open and name not in self.names():
+            empty = schema.empty_table()
+            return empty if columns is None else empty.select(list(columns))
 
         def select(table: Any) -> pa.Table:
             query = table.search().where(where).limit(NO_LIMIT)

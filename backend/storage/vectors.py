@@ -133,6 +133,29 @@ class Vectors:
                 images.setdefault(key, image)
         return images
 
+    def images_of_any(self, keys: Iterable[str]) -> dict[str, NDArray[np.float16]]:
+        """Content key -> embedding of the whole image, by the encoder that has most of these.
+
+        For comparing images with each other, where it does not matter which encoder it was. Of
+        encoders that have equally many, the first one by its table's name counts.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        wanted = set(keys)
+        best: tuple[str, int, set[str]] = ("", 0, set())
+        for name in sorted(self._tables.names()):
+            if not name.startswith(VECTORS):
+                continue
+            with self._tables.errors("read"):
+                schema = self._tables.database.open_table(name).schema
+            encoder_id = (schema.metadata or {}).get(b"encoder", b"").decode()
+            dim = schema.field("image").type.list_size
+            present = self.has(encoder_id, dim, wanted)
+            if len(present) > len(best[2]):
+                best = (encoder_id, dim, present)
+        return self.images(*best) if best[2] else {}
+
     def has_any(self, encoder_id: str, dim: int) -> bool:
         """Whether there is an embedding by this encoder.
 

@@ -22,8 +22,7 @@ from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
 from backend.labels.visibility import Ticks
 from backend.training.provenance import Shown, known_keys, provenance_of, unix_time
-from backend.vlpl.head import PROVENANCE_WEIGHTS, Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, PROVENANCE_WEIGHTS, UNKNOWN, Provenance
 
 PARTIAL = frozenset({Provenance.IMPORTED, Provenance.KNOWN})
 """Provenances that name labels which are on the image and say nothing of the others."""
@@ -42,7 +41,7 @@ class Approval:
 
     Attributes:
         task: its id.
-        states: per label, `objectives.POSITIVE`, ``NEGATIVE`` or ``UNKNOWN``.
+        states: per label, `decisions.POSITIVE`, ``NEGATIVE`` or ``UNKNOWN``.
         provenance: how it was reviewed.
         updated: unix time of the newest annotation that it rests on; 0 where there is none.
         created: unix time when the first annotation that it rests on was made; 0 where there is

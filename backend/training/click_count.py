@@ -17,7 +17,7 @@ from backend.storage.tables import chunks
 from backend.training.approvals import is_judged
 from backend.training.pulling import Pulled
 from backend.vlpl.clicks import Clicks, harmless_threshold, task_clicks
-from backend.vlpl.objectives import POSITIVE
+from backend.vlpl.decisions import POSITIVE
 
 CHUNK = 1000
 """Tasks whose embeddings are read at once."""

@@ -40,6 +40,7 @@ from backend.training.click_count import count_clicks, judged_tasks
 from backend.training.clicks_text import clicks_text
 from backend.training.pulling import Pulled, pull
 from backend.training.verdict_text import verdict_text
+from backend.vlpl.decisions import POSITIVE, Provenance
 from backend.vlpl.fitting import (
     HEAD_FROM,
     POSITIVES_FROM,
@@ -50,10 +51,9 @@ from backend.vlpl.fitting import (
     fit,
     fit_correction,
 )
-from backend.vlpl.head import Card, Provenance, row_weights, statistics_hash
+from backend.vlpl.head import Card, row_weights, statistics_hash
 from backend.vlpl.judge import Verdict, judge
 from backend.vlpl.label_figures import Held, LabelFigures, label_figures
-from backend.vlpl.objectives import POSITIVE
 
 log = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from backend.training.click_count import (
 )
 from backend.training.pulling import Pulled, pull
 from backend.vlpl.clicks import Clicks
+from backend.vlpl.decisions import POSITIVE, UNKNOWN
 from backend.vlpl.label_figures import Held, LabelFigures, label_figures
 from backend.vlpl.metrics import Rates, micro
-from backend.vlpl.objectives import POSITIVE, UNKNOWN
 
 SCANNED = 1000
 """Annotated tasks that `clicks_of_project` looks at; one in seven is judged by default."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from backend.labels.controls import Control
 from backend.storage.prediction_log import LoggedPrediction
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import Provenance
 
 CLOCK_SKEW = 60.0
 """Seconds by which the clocks of this machine and of Label Studio may differ."""

@@ -15,6 +15,7 @@ from backend.labels.config import LabelConfig, parse_config
 from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
+from backend.storage.label_history import LabelHistory
 from backend.storage.prediction_log import LoggedPrediction, PredictionLog
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import RoundRecord
@@ -22,7 +23,7 @@ from backend.storage.store import Store
 from backend.storage.tables import chunks
 from backend.training.approvals import PARTIAL, REVIEWED, Approval, Past, approval, known_approval
 from backend.training.provenance import Shown, unix_time
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import Provenance
 
 CHUNK = 1000
 """Tasks whose log entries are read at once."""
@@ -74,7 +75,13 @@ class Pulled:
 
 
 def pull(
-    studio: LabelStudioClient, store: Store, number: int, share: float, most: int | None = None
+    studio: LabelStudioClient,
+    store: Store,
+    number: int,
+    share: float,
+    most: int | None = None,
+    *,
+    notes: bool = True,
 ) -> Pulled:
     """Ask Label Studio for everything that was approved in a project.
 
@@ -84,6 +91,7 @@ def pull(
         number: the project.
         share: of the tasks that are blind, where the log does not tell.
         most: only so many annotated tasks, those with the lowest ids, and no others; None: all.
+        notes: whether labels that are new, or gone, are noted in the store; else it is only read.
 
     Raises:
         LabelConfigError: the labeling config has no control that can be predicted.
@@ -94,8 +102,8 @@ def pull(
     key, config = project_key(project), parse_config(project["label_config"])
     config.require_controls()
     state = ProjectState(store, key)
-    since = state.labels_since(config.label_keys(), time.time(), config.conditions())
-    history, known_field = state.label_history(), state.known_field()
+    since, history = _ages(state, config, notes)
+    known_field = state.known_field()
     config = config.with_former(state.former_names())
     pasts = {
         control.name: Past(
@@ -151,6 +159,16 @@ def pull(
         if item.provenance in REVIEWED and is_random_pick(key, item.task, item.created, selection)
     )
     return Pulled(key, config, approvals, {**own_data, **data}, of_own_labels, random)
+
+
+def _ages(
+    state: ProjectState, config: LabelConfig, notes: bool
+) -> tuple[dict[str, dict[str, float]], LabelHistory]:
+    """Since when each label is known, and what is known of former ones; noted only if asked for."""
+    labels, now, conditions = config.label_keys(), time.time(), config.conditions()
+    if notes:
+        return state.labels_since(labels, now, conditions), state.label_history()
+    return state.seen(labels, now, conditions)
 
 
 def _shown(

@@ -18,12 +18,12 @@ from backend.vlpl.correction import (
     Prior,
     correct,
 )
+from backend.vlpl.decisions import POSITIVE
 from backend.vlpl.exact import sigmoid
 from backend.vlpl.head import Card, Head, zero_shot_head
 from backend.vlpl.label_figures import Held
 from backend.vlpl.metrics import expected_calibration_error
 from backend.vlpl.neighbours import Votes
-from backend.vlpl.objectives import POSITIVE
 from backend.vlpl.pseudo_labels import assign, fit_threshold
 from backend.vlpl.selection import Selection, fit_selected, select
 from backend.vlpl.training import BCE, CORRECTED, Training, describe, reviewed_rows

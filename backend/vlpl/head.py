@@ -13,7 +13,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 import safetensors.torch
@@ -22,34 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from backend.vlpl import exact
+from backend.vlpl.decisions import PROVENANCE_WEIGHTS
 from backend.vlpl.zero_shot import Statistics
-
-
-class Provenance(StrEnum):
-    """How a row's labels came about."""
-
-    BLIND = "blind"
-    UNAIDED = "unaided"
-    EDITED = "edited"
-    ACCEPTED = "accepted"
-    IMPORTED = "imported"
-    KNOWN = "known"
-    BULK = "bulk"
-
-
-PROVENANCE_WEIGHTS: dict[str, float] = {
-    Provenance.BLIND: 1.0,
-    Provenance.UNAIDED: 1.0,
-    Provenance.EDITED: 0.8,
-    Provenance.ACCEPTED: 0.5,
-    Provenance.IMPORTED: 0.5,
-    Provenance.KNOWN: 0.5,
-    Provenance.BULK: 0.2,
-}
-"""Training weight of a row in [0, 1], by how it was reviewed: without seeing a suggestion (blind,
-unaided), by changing the suggestion (edited), by accepting it unchanged, perhaps unchecked
-(accepted), or by accepting many at once, hence unchecked (bulk). Imported and known labels come
-from elsewhere and may be incomplete."""
 
 
 class HeadError(ValueError):

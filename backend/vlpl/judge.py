@@ -9,6 +9,7 @@ from math import isnan
 import torch
 from torch import Tensor
 
+from backend.vlpl.decisions import POSITIVE
 from backend.vlpl.metrics import (
     average_precision,
     bootstrap_interval,
@@ -16,7 +17,6 @@ from backend.vlpl.metrics import (
     mean_average_precision,
     percentile_interval,
 )
-from backend.vlpl.objectives import POSITIVE
 
 RESAMPLES = 400
 LEVEL = 0.95

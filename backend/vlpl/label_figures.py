@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backend.vlpl.decisions import POSITIVE
 from backend.vlpl.judge import MIN_POSITIVES
 from backend.vlpl.metrics import average_precision
-from backend.vlpl.objectives import POSITIVE
 
 
 class Source(StrEnum):

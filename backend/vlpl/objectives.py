@@ -13,16 +13,17 @@ method makes no use of pseudo-labels, pseudo-labelled entries count as unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
-UNKNOWN: Final = 0
-POSITIVE: Final = 1
-NEGATIVE: Final = -1
-PSEUDO_POSITIVE: Final = 2
-PSEUDO_NEGATIVE: Final = -2
+from backend.vlpl.decisions import (
+    NEGATIVE,
+    POSITIVE,
+    PSEUDO_NEGATIVE,
+    PSEUDO_POSITIVE,
+    UNKNOWN,
+)
 
 
 @dataclass(frozen=True)

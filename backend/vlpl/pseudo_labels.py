@@ -12,13 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from backend.vlpl.objectives import (
-    POSITIVE,
-    PSEUDO_NEGATIVE,
-    PSEUDO_POSITIVE,
-    UNKNOWN,
-    check_labels,
-)
+from backend.vlpl.decisions import POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
+from backend.vlpl.objectives import check_labels
 
 CONFIDENCE = 0.9
 """One-sided confidence of `lower_bound` and `fit_threshold`."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from backend.vlpl import objectives
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
 from backend.vlpl.head import Card, Head
 from backend.vlpl.metrics import average_precision
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
 from backend.vlpl.training import (
     BCE,
     DEFAULT_L2,

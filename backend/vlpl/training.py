@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from backend.vlpl import objectives
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
 from backend.vlpl.head import Card, Head, on_weight_grid, zero_shot_head
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, Terms
+from backend.vlpl.objectives import Terms
 from backend.vlpl.solver import Design, Solution, minimise
 
 DEFAULT_L2 = 0.3

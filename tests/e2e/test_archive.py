@@ -28,6 +28,7 @@ from tests.support.live import (
     read_truth,
     shown_predictions,
     shows_nothing,
+    ticking_early,
 )
 
 Cli = Callable[..., Any]
@@ -35,8 +36,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def cli(loop: Settings, tmp_path: Path) -> Cli:
-    # Before anything is reviewed, zero-shot dares to tick little.
-    environment = {**environment_of(loop), "LS_CLIP_THRESHOLD": "0.1"}
+    environment = environment_of(loop)
 
     def run(*arguments: str, code: int = 0) -> Any:
         done = run_command(*arguments, cwd=tmp_path, **environment)
@@ -47,8 +47,8 @@ def cli(loop: Settings, tmp_path: Path) -> Cli:
 
 
 @pytest.fixture
-def empty(make_project: Callable[..., int]) -> int:
-    return make_project(photos=0)
+def empty(make_project: Callable[..., int], label_config: str) -> int:
+    return make_project(photos=0, config=ticking_early(label_config))
 
 
 def test_a_csv_archive_is_suggested_trained_on_and_exported(
@@ -59,6 +59,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     studio: LabelStudioClient,
     empty: int,
     review: Review,
+    api: Callable[..., Any],
     tmp_path: Path,
 ):
     truth = {name: labels for name, labels in read_truth(servers).items() if labels}
@@ -109,8 +110,15 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     assert len(coco["images"]) == len(rows)
     assert {one["id"] for one in coco["images"] if one["reviewed"]} == reviewed
     assert len(coco["annotations"]) == sum(row["present"] == "True" for row in found)
-    absent = sum(len(image["absent"]) for image in coco["images"])
-    assert absent == sum(row["present"] == "False" for row in found)
+    absent = sum(len(image["absent_category_ids"]) for image in coco["images"])
+    assert absent == sum(row["presence"] == "absent" for row in found)
+    assert all(image["width"] > 1 and image["height"] > 1 for image in coco["images"])
+    assert {image["file_name"] for image in coco["images"]} == {f"images/{name}" for name in truth}
+
+    cli("export", str(empty), "--format", "imagefolder", "--split", "2/1/1", "--output", "folder")
+    copies = [*(tmp_path / "folder").rglob("*.jpg")]
+    assert {path.name for path in copies} == {f"images_{name}" for name in truth}
+    assert {path.parent.name for path in copies} <= {"train", "validation", "test"}
 
     # What goes out comes in again, evidence left behind.
     cli("export", str(empty), "--format", "labelstudio", "--output", "ls.json", *everything)
@@ -119,6 +127,9 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     again = studio.projects.create("again", studio.projects.get(empty)["label_config"])["id"]
     studio.tasks.create(again, items)
     assert sum(1 for _ in studio.tasks.annotated(again)) == len(reviewed)
+    first = next(studio.tasks.iterate(again))
+    meta = api("GET", f"/api/tasks/{first['id']}/")["meta"]
+    assert meta["images"][0]["name"] in {f"images/{name}" for name in truth}
     assert len(studio.predictions.of_project(again)) == len(rows) - len(reviewed)
 
     # An annotated project becomes an archive too.

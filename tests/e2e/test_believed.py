@@ -13,12 +13,13 @@ from backend.doctor.checks import doctor
 from backend.errors import LabelConfigError
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.connect import connect
-from backend.projects.export import exported, write
+from backend.projects.export.export import Format
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.training.approvals import provenance_counts
 from backend.training.head_trainer import HeadTrainer
 from tests.support.commands import run_command
+from tests.support.exporting import ALL, run_export
 from tests.support.live import MakeProject, Servers, environment_of, read_truth
 
 IMAGE = '<Image name="image" value="$image"/>'
@@ -162,7 +163,7 @@ def test_a_question_that_nobody_was_asked_is_unknown(
     assert [one.task for one in pulled.approvals["more"]] == [saved.value.json()["task"]]
     assert pulled.approvals["more"][0].states == (1, -1)
     path = tmp_path / "export.csv"
-    write("csv", exported(studio, runtime, project, pulled, pseudo=True), path)
+    run_export(settings, Format.CSV, path, project=project, states=ALL)
     with path.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["control"] == "more"]
     states = {(int(row["task"]) == first, row["label"]): row["state"] for row in rows}

@@ -36,8 +36,7 @@ from backend.storage.project_state import ProjectState
 from backend.training.approvals import Approval
 from backend.training.head_trainer import HeadTrainer
 from backend.training.pulling import Pulled
-from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, UNKNOWN, Provenance
 from jobs import enqueue, queue, schedule
 from jobs.run_files import RunFiles
 from jobs.run_store import RunStore

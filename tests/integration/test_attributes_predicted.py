@@ -9,7 +9,7 @@ import pytest
 
 from backend.labels.config import parse_config
 from backend.training.approvals import Approval, of_each_image
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import Provenance
 from tests.support.attribute_configs import CASES, IMAGE
 from tests.support.builders import EVIDENCE, data_uri, task
 from tests.support.fixtures import MakeRuntime

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from backend.labels.config import parse_config
-from backend.labelstudio.client import LabelStudioClient
-from backend.projects.export import exported
 from backend.training.approvals import Approval
 from backend.training.pulling import Pulled
-from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, Provenance
 from tests.support.builders import EVIDENCE, data_uri, task
+from tests.support.exporting import keep_scores, rows_of
 from tests.support.fixtures import MakeRuntime
 from tests.support.predicting import items, predict, version
 from tests.support.stub_label_studio import KEY, StubStudio
@@ -80,23 +78,17 @@ def test_a_condition_makes_another_version_and_one_version_gives_the_same_bytes(
 def test_an_export_leaves_unknown_what_was_not_asked(make_runtime: MakeRuntime, studio: StubStudio):
     studio.tasks = {number: {"image": data_uri(number)} for number in (1, 2, 3)}
     runtime = make_runtime(label_studio_url=studio.url, label_studio_api_key="f" * 40)
-    runtime.embedder.embed([data["image"] for data in studio.tasks.values()])
+    # Every task is suggested to be outside; of the first a person has said that it is not.
+    shown = keep_scores(runtime, config("outside"), studio.tasks)
     decided = [
         Approval(1, (POSITIVE, NEGATIVE), Provenance.EDITED, 1.0),
         Approval(2, (NEGATIVE, POSITIVE), Provenance.EDITED, 1.0),
     ]
-    # Every task is suggested to be outside; of the first a person has said that it is not.
     pulled = Pulled(KEY, parse_config(config("outside")), {"place": decided}, studio.tasks)
     for pseudo in (False, True):
-        tasks = exported(LabelStudioClient(runtime.settings), runtime, 1, pulled, pseudo=pseudo)
         states = {
-            one.task: {
-                row.state
-                for control, rows in one.controls
-                if control.name == "more"
-                for row in rows
-            }
-            for one in tasks
+            task.task: {one.state for one in task.labels if one.control.name == "more"}
+            for task in rows_of(runtime, pulled, pseudo=pseudo, version=shown)
         }
         found = {"pseudo"} if pseudo else {"unknown"}
         assert states == {1: {"unknown"}, 2: found, 3: found}

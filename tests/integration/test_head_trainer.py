@@ -15,9 +15,8 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.storage.head_registry import HeadRegistry
 from backend.training.click_count import count_clicks, judged_tasks
 from backend.training.head_trainer import HeadTrainer
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import POSITIVE, UNKNOWN, Provenance
 from backend.vlpl.label_figures import Source
-from backend.vlpl.objectives import POSITIVE, UNKNOWN
 from backend.vlpl.training import CORRECTED
 from tests.support.approvals import COUNT, TWO, approvals, mixed, pulled
 from tests.support.builders import choices_config, data_uri

@@ -252,7 +252,9 @@ def test_strange_labels_are_answered(make_runtime: MakeRuntime, label: str):
         '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
     )
     (found,) = predict(
-        make_runtime(), config, [{"id": 1, "data": {"image": data_uri(1), "o": [label, "dog"]}}]
+        make_runtime(),
+        config,
+        [{"id": 1, "data": {"image": data_uri(1), "o": [{"value": label}, {"value": "dog"}]}}],
     )
     assert found.result is not None
 

@@ -12,7 +12,7 @@ from backend.errors import StudioError
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.training.clicks_text import clicks_text
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import Provenance
 from jobs import queue, schedule
 from jobs.schedule import Kind
 from jobs.train_job import reconcile_all, train

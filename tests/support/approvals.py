@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from backend.labels.config import parse_config
 from backend.training.approvals import Approval
 from backend.training.pulling import Pulled
-from backend.vlpl.head import Provenance
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, Provenance
 from tests.support.builders import data_uri
 from tests.support.stub_label_studio import KEY
 

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from backend.vlpl.head import (
-    Card,
-)
-from backend.vlpl.objectives import NEGATIVE, POSITIVE
+from backend.vlpl.decisions import NEGATIVE, POSITIVE
+from backend.vlpl.head import Card
 
 A0, B0 = 1.6, -2.5
 LABELS = ("cat", "dog", "tree", "boat")

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import precision_score, recall_score
 
 from backend.evaluation.protocol import softmax_scores
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
 from backend.vlpl.pseudo_labels import Rule, assign
 from benchmarks.presets import PAPER, RELEASED, quality
 

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, UNKNOWN
 from backend.vlpl.label_figures import Held, LabelFigures, Source, label_figures
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 
 P, N, U = POSITIVE, NEGATIVE, UNKNOWN
 

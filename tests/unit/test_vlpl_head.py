@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from backend.vlpl import training, zero_shot
-from backend.vlpl.head import (
-    PROVENANCE_WEIGHTS,
-    Card,
-    Head,
-    HeadError,
-    row_weights,
-    statistics_hash,
-    zero_shot_head,
-)
-from backend.vlpl.objectives import UNKNOWN
+from backend.vlpl.decisions import PROVENANCE_WEIGHTS, UNKNOWN
+from backend.vlpl.head import Card, Head, HeadError, row_weights, statistics_hash, zero_shot_head
 from tests.support.scene import A0, B0, card, codes, scene
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from backend.vlpl.correction import Prior
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, UNKNOWN
 from backend.vlpl.fitting import POSITIVES_FROM, Aim, Rows, Start, fit, fit_correction
 from backend.vlpl.head import Card
 from backend.vlpl.judge import Ground, Measure, judge
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, UNKNOWN
 from backend.vlpl.training import CORRECTED
 
 LABELS = ("a", "b", "c", "d")

@@ -8,7 +8,7 @@ from scipy.stats import binom
 from torch import Tensor
 
 from backend.vlpl import pseudo_labels as pl
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, PSEUDO_NEGATIVE, PSEUDO_POSITIVE, UNKNOWN
 
 WITH_NEGATIVES, WITHOUT_NEGATIVES = pl.Rule(0.3, 0.2), pl.Rule(0.3, 0.0)
 

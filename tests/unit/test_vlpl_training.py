@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from backend.vlpl import selection, training
+from backend.vlpl.decisions import NEGATIVE, POSITIVE, PSEUDO_POSITIVE, UNKNOWN
 from backend.vlpl.metrics import mean_average_precision
-from backend.vlpl.objectives import NEGATIVE, POSITIVE, PSEUDO_POSITIVE, UNKNOWN
 from backend.vlpl.training import BCE, OBJECTIVES, Training, reviewed_rows
 from tests.support.scene import A0, B0, card, codes, scene
 

@@ -14,7 +14,7 @@ from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT
 from backend.training.approvals import Approval
 from backend.training.pulling import Pulled
-from backend.vlpl.head import Provenance
+from backend.vlpl.decisions import Provenance
 from jobs import enqueue, schedule
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore

@@ -1,0 +1,118 @@
+"""Writes an export so that it is there as a whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import SettingsError
+from backend.storage.durability import sync
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file or a folder that is to be written.
+
+    Attributes:
+        path: where it shall be.
+        is_folder: whether it is a folder, which must not be there yet; a file is replaced.
+        option: of the command, which names it.
+    """
+
+    path: Path
+    is_folder: bool = False
+    option: str = "--output"
+
+    @property
+    def draft(self) -> Path:
+        """Where it is written first: beside its place, so that it can be moved there."""
+        return self.path.with_name(f".{self.path.name}.part")
+
+    def require(self) -> None:
+        """Refuse, before any work is done, what cannot be written.
+
+        Raises:
+            SettingsError: it is there, or its folder is not, or may not be written to.
+        """
+        folder = self.path.absolute().parent
+        # Not by way of Path, to which a name that is too long is an error.
+        if not os.path.isdir(folder):  # noqa: PTH112
+            raise SettingsError(f"There is no folder {folder}.", "Make it first.")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise SettingsError(
+                f"The folder {folder} cannot be written to.",
+                f"Correct its permissions, or give another one with {self.option}.",
+            )
+        if not self.is_folder and os.path.isdir(self.path):  # noqa: PTH112
+            raise SettingsError(
+                f"{self.path} is a folder.", f"Give the name of a file with {self.option}."
+            )
+        if self.is_folder and os.path.lexists(self.path) and not _is_empty(self.path):
+            raise SettingsError(
+                f"{self.path} is there already, and is not written over.",
+                "Move or delete it, or give another name with --output.",
+            )
+
+
+@contextmanager
+def drafts(targets: Sequence[Target]) -> Iterator[None]:
+    """Write the drafts of these inside; when all are whole, they get their names, in order.
+
+    After an error inside, none of them is there, or is changed.
+
+    Raises:
+        SettingsError: the disk is full, or something else keeps them from being written.
+    """
+    try:
+        for target in targets:
+            _erase(target.draft)
+            if target.is_folder:
+                target.draft.mkdir()
+        yield
+        undo: list[Callable[[], None]] = []
+        try:
+            for target in targets:
+                _publish(target, undo)
+        except OSError:
+            for step in reversed(undo):
+                step()
+            raise
+    except OSError as error:
+        named = ", ".join(str(target.path) for target in targets)
+        raise SettingsError(
+            f"{named} cannot be written: {_reason(error)}.",
+            "Make room there, correct the permissions, or give another name with --output.",
+        ) from error
+    finally:
+        for target in targets:
+            with suppress(OSError):
+                _erase(target.draft)
+
+
+def _publish(target: Target, undo: list[Callable[[], None]]) -> None:
+    if target.is_folder:
+        target.draft.rename(target.path)
+        undo.append(lambda: shutil.rmtree(target.path, ignore_errors=True))
+    else:
+        sync(str(target.draft))
+        target.draft.replace(target.path)
+
+
+def _reason(error: OSError) -> str:
+    """Why, in the operating system's words; Arrow puts others around them."""
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+
+
+def _erase(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The file formats of an export: one module each, behind the rows of `backend.projects.export`."""
