@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.logging import RichHandler
 
-from backend.settings import Settings
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 OURS = ("backend", "jobs")
 
@@ -22,6 +23,8 @@ def configure_logging(settings: Settings) -> None:
 
     Our own modules log at LS_CLIP_LOG_LEVEL, all others at WARNING.
     """
+    from rich.logging import RichHandler
+
     terminal = sys.stderr.isatty()
     handler: logging.Handler = (
         RichHandler(console=Console(stderr=True), show_path=False)

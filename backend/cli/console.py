@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from backend.errors import SettingsError
-from backend.logs import Progress
+from backend.logs import Progress, configure_logging
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 console = Console(stderr=True)
 EncoderOption = Annotated[
@@ -21,6 +24,20 @@ EncoderOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 ProjectArgument = Annotated[int, typer.Argument(help="The project's number in Label Studio.")]
+
+
+def configured(**overrides: object) -> Settings:
+    """The settings of this call, as `load_settings` reads them; logging follows them.
+
+    Raises:
+        SettingsError: a variable has a value that cannot work.
+    """
+    # Costs more than all the rest of --help.
+    from backend.settings import load_settings
+
+    settings = load_settings(**overrides)
+    configure_logging(settings)
+    return settings
 
 
 def compact_table(*columns: str) -> Table:
@@ -54,6 +71,30 @@ def write_new(path: Path, content: str, option: str) -> None:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror}.", f"Give another file with {option}."
         ) from error
+
+
+@contextmanager
+def reserved(files: Mapping[str, Path | None]) -> Iterator[None]:
+    """Make files that will be written in the end: one that is refused then has cost minutes.
+
+    Args:
+        files: option -> path, or None where the option is not given. They are gone again after an
+            error.
+
+    Raises:
+        SettingsError: one is there, or cannot be written.
+    """
+    made: list[Path] = []
+    try:
+        for option, path in files.items():
+            if path is not None:
+                write_new(path, "", option)
+                made.append(path)
+        yield
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
 
 
 ESTIMATE_SECONDS = 10.0

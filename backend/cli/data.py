@@ -12,14 +12,13 @@ from rich.table import Table
 from backend.cli.console import (
     EncoderOption,
     ProjectArgument,
+    configured,
     console,
     plain,
     progress_bar,
 )
 from backend.cli.runs import run_store
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.labels.config import LabelConfig
@@ -54,8 +53,7 @@ def import_archive(
     The label is put into the task data, where suggestions and training use it; files of a folder
     are uploaded. Can be repeated: only missing tasks are created.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.labels.config import parse_config
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
@@ -159,8 +157,7 @@ def export(
 
     Nothing is fetched: images that are not embedded have no probability.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.export import FORMATS, exported, write
     from backend.runtime import Runtime
@@ -208,8 +205,7 @@ def prune(
     Without an option it lists the versions. Label Studio deletes about 200 per second, and nobody
     can submit during that time.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.deletion import delete, plan_deletion
 
@@ -265,8 +261,7 @@ def forget(
     former names are kept, and so are embeddings of images that another task uses too. Nothing in
     Label Studio is changed.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.inference.task_images import LARGEST_ID
     from backend.storage.installations import open_store
     from backend.storage.prediction_log import PredictionLog

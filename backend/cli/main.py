@@ -18,33 +18,37 @@ from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
+    configured,
     console,
     plain,
     progress_bar,
 )
 from backend.cli.data import data_app
+from backend.cli.evaluation import evaluate_app
 from backend.cli.heads import train_app
-from backend.cli.images import images_app
+from backend.cli.help import CONTEXT_SETTINGS, CommandGroup
 from backend.cli.labels import ask_about_renames, labels_app
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
+from backend.cli.suggest import suggest_app
 from backend.errors import ClipError, SettingsError
 from backend.heap import use_one_heap
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.doctor.finding import Finding
     from backend.projects.connect import ConnectReport
 
 app = typer.Typer(
+    cls=CommandGroup,
+    context_settings=CONTEXT_SETTINGS,
     help="CLIP suggestions for multi-label image projects in Label Studio.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
-app.add_typer(images_app)
+app.add_typer(suggest_app)
+app.add_typer(evaluate_app)
 app.add_typer(comparison_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
@@ -77,8 +81,7 @@ def serve(
     """Serve the ML backend that Label Studio calls."""
     from backend.server.gunicorn import serve as run
 
-    settings = load_settings(host=host, port=port, encoder=encoder)
-    configure_logging(settings)
+    settings = configured(host=host, port=port, encoder=encoder)
     run(settings)
 
 
@@ -114,8 +117,7 @@ def connect(
 
     Can be repeated at any time: only what is missing is added.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     from backend.cli.wording import review_order
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.connect import connect as run
@@ -212,8 +214,7 @@ def demo(
     ] = 40,
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
-    settings = load_settings()
-    configure_logging(settings)
+    configured()
     from backend.demo.run import run_demo
 
     code = run_demo(directory.expanduser(), tasks, port, check, progress_bar, reviews=simulate)
@@ -239,6 +240,7 @@ def doctor(
     logging.getLogger("backend").setLevel(logging.CRITICAL)
     from backend.doctor.checks import doctor as run
     from backend.doctor.finding import Finding, Severity, exit_code
+    from backend.settings import load_settings
 
     try:
         findings = run(load_settings(encoder=encoder), project)

@@ -114,13 +114,24 @@ class LabelConfig:
             )
 
 
-def config_of_labels(labels: Sequence[str], required: bool = False) -> LabelConfig:
+def prompts_of(text: str) -> tuple[str, ...]:
+    """The prompts in a ``model_prompt``: texts with ``|`` between them."""
+    return tuple(prompt for part in text.split("|") if (prompt := part.strip()))
+
+
+def config_of_labels(
+    labels: Sequence[str],
+    required: bool = False,
+    prompts: Mapping[str, tuple[str, ...]] | None = None,
+) -> LabelConfig:
     """A config with one control that has these labels, for images that belong to no project.
 
     Args:
         labels: their names.
         required: whether each image is known to have one of them.
+        prompts: label -> texts that the encoder reads in place of its name.
     """
+    given = prompts or {}
     control = Control(
         name="labels",
         to_name="image",
@@ -128,7 +139,9 @@ def config_of_labels(labels: Sequence[str], required: bool = False) -> LabelConf
         multiple=True,
         paths=False,
         image_field="image",
-        labels=tuple(Label(path=(label,), text=label) for label in labels),
+        labels=tuple(
+            Label(path=(label,), text=label, prompts=given.get(label, ())) for label in labels
+        ),
         required=required,
     )
     return LabelConfig(controls=(control,), evidence=None, skipped=())
@@ -242,12 +255,11 @@ def _static_labels(tag: Element, above: tuple[str, ...], paths: bool) -> list[La
         path = (*above, stored)
         nested = _static_labels(child, path, paths)
         if value and not is_true(child.get("model_skip")):
-            prompts = [text.strip() for text in child.get("model_prompt", "").split("|")]
             labels.append(
                 Label(
                     path=path if paths else (stored,),
                     text=value,
-                    prompts=tuple(text for text in prompts if text),
+                    prompts=prompts_of(child.get("model_prompt", "")),
                     threshold=_threshold(child),
                 )
             )

@@ -6,27 +6,24 @@ suggestions for the labels that are missing.
 
 from __future__ import annotations
 
-import csv
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
 from backend.images.address import compact_address
+from backend.images.image_files import SUFFIXES
 from backend.labels.config import LabelConfig
 from backend.labels.controls import field_value, known_labels
+from backend.labels.label_files import csv_rows, label_name
 from backend.labelstudio.client import LabelStudioClient
 from backend.storage.tables import chunks
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 UPLOAD = 20
 """Files sent in one request."""
 SENT = 1000
 """Tasks made in one request."""
-MAX_CELL = 100_000_000
 SOURCE = "clip_source"
 """The field with a file's path in its archive, by which a second import recognises it."""
 
@@ -76,48 +73,20 @@ def from_csv(path: Path, image_column: str, label_column: str, image_field: str)
     Raises:
         SettingsError: the file cannot be read, or lacks a column.
     """
-    # A cell may hold an image as a data: URI.
-    csv.field_size_limit(MAX_CELL)
-    labels: dict[str, list[str]] = {}
-    empty = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = dropwhile(_is_no_header, file)
-            header = next(lines, "")
-            # Spreadsheets in many countries do not write commas.
-            separator = max(",;\t", key=header.count)
-            rows = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
-            columns = [name.strip() for name in rows.fieldnames or []]
-            twice = {name for name in (image_column, label_column) if columns.count(name) > 1}
-            if twice:
-                raise SettingsError(
-                    f"{path} has several columns {', '.join(sorted(twice))}.",
-                    "Rename all but the one that is meant.",
-                )
-            missing = {image_column, label_column} - set(columns)
-            if missing:
-                raise SettingsError(
-                    f"{path} has no column {', '.join(sorted(missing))}.",
-                    f"It has: {', '.join(columns) or 'nothing'}. Name them with --image-column and "
-                    "--label-column.",
-                )
-            rows.fieldnames = columns
-            for row in rows:
-                image, label = (row[image_column] or "").strip(), _label(row[label_column] or "")
-                if not image or not label:
-                    empty += 1
-                elif label not in labels.setdefault(image, []):
-                    labels[image].append(label)
-    except FileNotFoundError as error:
+    if not path.exists():
         raise SettingsError(
             f"There is no file or folder {path}.",
             "Give a CSV file, a folder with one folder a label, or the number of a project.",
-        ) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(
-            f"{path} cannot be read: {error}.",
-            "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
-        ) from error
+        )
+    labels: dict[str, list[str]] = {}
+    empty = 0
+    naming = "Name them with --image-column and --label-column."
+    for row in csv_rows(path, (image_column, label_column), naming):
+        image, label = row[image_column].strip(), label_name(row[label_column])
+        if not image or not label:
+            empty += 1
+        elif label not in labels.setdefault(image, []):
+            labels[image].append(label)
     entries = [
         Entry({image_field: image}, tuple(of_image), compact_address(image))
         for image, of_image in sorted(labels.items())
@@ -136,8 +105,8 @@ def from_folder(folder: Path) -> Archive:
         # A link out of the archive would publish somebody else's file.
         inside = path.resolve().is_relative_to(folder.resolve())
         if inside and len(parts) == 2 and path.suffix.lower() in SUFFIXES:
-            label = _label(path.parent.name)
-            entries.append(Entry({}, (label,), f"{label}/{_label(path.name)}", path))
+            label = label_name(path.parent.name)
+            entries.append(Entry({}, (label,), f"{label}/{label_name(path.name)}", path))
         else:
             others.append("/".join(parts))
     if not others:
@@ -176,16 +145,6 @@ def from_project(studio: LabelStudioClient, number: int, config: LabelConfig) ->
     names = ", ".join(control.name for control in config.controls)
     note = f"Annotated tasks without a label in {names}: {without}."
     return Archive(entries, [note] if without else [])
-
-
-def _is_no_header(line: str) -> bool:
-    """Whether a line is empty, or is the separator that Excel writes before the header."""
-    return not line.strip() or line.lower().startswith("sep=")
-
-
-def _label(text: str) -> str:
-    """A label as people type it: macOS decomposes the accents in file names."""
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def unknown_labels(entries: Sequence[Entry], config: LabelConfig) -> list[str]:

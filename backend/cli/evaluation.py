@@ -1,9 +1,9 @@
-"""The commands that measure or show suggestions: suggest, evaluate."""
+"""``ls-clip evaluate``, and what it prints."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +11,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.cli.console import EncoderOption, JsonOption, plain, progress_bar
+from backend.cli.console import EncoderOption, JsonOption, configured, plain, progress_bar
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from backend.inference.suggest import Suggestion
+    from backend.settings import Settings
     from backend.training.project_measures import ProjectMeasures
 
-images_app = typer.Typer()
+evaluate_app = typer.Typer()
 
 MEASURES = {
     "map": ("mAP, labels with 10 images or more", "{:.1f} %"),
@@ -40,44 +38,7 @@ MEASURES = {
 """Name in JSON -> what a person reads, and how the value is printed."""
 
 
-@images_app.command()
-def suggest(
-    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
-    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Suggest labels from this probability on; default: the encoder's."
-        ),
-    ] = None,
-    encoder: EncoderOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Suggest labels for image files, without Label Studio.
-
-    Each image is taken to have one of the labels, so that few of them are likelier than in a
-    project.
-    """
-    settings = load_settings(encoder=encoder, threshold=threshold)
-    configure_logging(settings)
-    from backend.inference.suggest import suggest as run
-
-    names = [label.strip() for label in labels.split(",") if label.strip()]
-    with progress_bar() as progress:
-        suggestions = run(settings, names, photos, progress)
-    if as_json:
-        typer.echo(
-            json.dumps(
-                [suggestion.as_dict() for suggestion in suggestions], ensure_ascii=False, indent=1
-            )
-        )
-    else:
-        _print_suggestions(suggestions, Console())
-    if any(suggestion.error for suggestion in suggestions):
-        raise typer.Exit(1)
-
-
-@images_app.command()
+@evaluate_app.command()
 def evaluate(
     folder: Annotated[
         Path | None, typer.Argument(help="A folder with images/ and labels.json.")
@@ -97,8 +58,7 @@ def evaluate(
     labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names. Of a
     project those reviewed tasks count that are held out; nothing is scored again.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     if project is not None:
         if folder is not None or fit:
             raise SettingsError(
@@ -161,28 +121,6 @@ def _print_project(measured: ProjectMeasures, console: Console) -> None:
     for line in EXPLAINED[:2]:
         console.print(line, highlight=False)
     console.print(clicks_text(measured.clicks), highlight=False, soft_wrap=True)
-
-
-def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
-    """One row per file; then the files without a suggestion, with the reason."""
-    table = Table("file", "suggested", "most probable")
-    for suggestion in suggestions:
-        if suggestion.error is not None:
-            continue
-        read = [item for item in suggestion.scores.items() if item[0] not in suggestion.unreadable]
-        best = sorted(read, key=lambda item: -item[1])[:5]
-        shown = ", ".join(f"{name} {100 * p:.0f} %" for name, p in best)
-        table.add_row(
-            Path(suggestion.file).name, ", ".join(suggestion.suggested) or "nothing", shown
-        )
-    if table.row_count:
-        console.print(table)
-    for suggestion in suggestions:
-        if suggestion.error is not None:
-            message = suggestion.error.message
-            where = "" if suggestion.file in message else f"{suggestion.file}: "
-            console.print(f"Error: {where}{message}", style="red", markup=False, soft_wrap=True)
-            console.print(f"Fix: {suggestion.error.fix}", markup=False, soft_wrap=True)
 
 
 def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
