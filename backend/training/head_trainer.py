@@ -176,8 +176,9 @@ class HeadTrainer:
         }
         several = len(candidates) > 1
         share = judged_share(self._settings.blind_share, self._settings.audit_share)
+        left = None if pulled.tasks is None else max(0, pulled.tasks - reviewed)
         reason = "; ".join(
-            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share)
+            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share, left)
             for name, candidate in candidates.items()
         )
         metrics = {
