@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.cli.console import JsonOption, configured, console, progress_bar, reserved
+from backend.cli.console import JsonOption, configured, console, reserved
+from backend.cli.progress import progress_bar
 from backend.cli.protocol_page import protocol_page
 from backend.errors import SettingsError, counted
 

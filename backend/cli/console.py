@@ -1,19 +1,18 @@
-"""What all commands print with: a console on standard error, tables, and a progress bar."""
+"""What all commands share: the console on standard error, common options, tables, and files."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from backend.errors import SettingsError
-from backend.logs import Progress, configure_logging
+from backend.logs import configure_logging
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -36,7 +35,8 @@ def configured(**overrides: object) -> Settings:
     from backend.settings import load_settings
 
     settings = load_settings(**overrides)
-    configure_logging(settings)
+    # One console for all: lines of the log do not fall into those of a progress display.
+    configure_logging(settings, console)
     return settings
 
 
@@ -95,72 +95,3 @@ def reserved(files: Mapping[str, Path | None]) -> Iterator[None]:
         for path in made:
             path.unlink(missing_ok=True)
         raise
-
-
-ESTIMATE_SECONDS = 10.0
-"""Without a terminal, a step that has taken so long says how much longer it will take ..."""
-AGAIN_SECONDS = 30.0
-"""... and says so again after so many more."""
-
-
-def about(seconds: float) -> str:
-    """A duration in words, to one or two digits: ``about 40 min``."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h" if seconds < 36_000 else f"about {seconds / 3600:.0f} h"
-
-
-class _Step:
-    """One step of a call without a terminal: what was said of it."""
-
-    def __init__(self, done: int) -> None:
-        self._begun, self._before = time.monotonic(), done
-        self._due = ESTIMATE_SECONDS
-
-    def estimate(self, done: int, total: int) -> str:
-        """How long the rest will take, when that is due and can be told; else empty."""
-        taken = time.monotonic() - self._begun
-        if taken < self._due or not self._before < done < total:
-            return ""
-        self._due = taken + AGAIN_SECONDS
-        speed = (done - self._before) / taken
-        return f"{done} of {total}, {speed:.1f} a second: {about((total - done) / speed)} left"
-
-
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A progress bar on a terminal; elsewhere a line per step, and now and then an estimate."""
-    if not console.is_terminal:
-        steps: dict[str, _Step] = {}
-
-        def line(what: str, done: int, total: int) -> None:
-            if what not in steps:
-                steps[what] = _Step(done)
-                console.print(f"{what} ...")
-            estimate = steps[what].estimate(done, total)
-            if estimate:
-                console.print(f"{what}: {estimate}", highlight=False)
-
-        yield line
-        return
-    from rich import progress as bars
-
-    columns: list[Any] = [
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.MofNCompleteColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TextColumn("left:"),
-        bars.TimeRemainingColumn(),
-    ]
-    with bars.Progress(*columns, console=console) as bar:
-        rows: dict[str, Any] = {}
-
-        def update(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bar.add_task(what, total=total)
-            bar.update(rows[what], completed=done, total=total)
-
-        yield update

@@ -15,8 +15,8 @@ from backend.cli.console import (
     configured,
     console,
     plain,
-    progress_bar,
 )
+from backend.cli.progress import progress_bar
 from backend.cli.runs import run_store
 from backend.errors import SettingsError, counted
 

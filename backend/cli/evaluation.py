@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.cli.console import EncoderOption, JsonOption, configured, plain, progress_bar
+from backend.cli.console import EncoderOption, JsonOption, configured, plain
+from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ MEASURES = {
     "macro_f1": ("F1, mean of the labels", "{:.1f} %"),
 }
 """Name in JSON -> what a person reads, and how the value is printed."""
+PRECISIONS = {"micro_precision", "macro_precision"}
+"""Of ticks that are right, which mean nothing where there are none."""
 
 
 @evaluate_app.command()
@@ -132,6 +135,8 @@ def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
     table = Table("measure", "value", title=title)
     for key, (words, form) in MEASURES.items():
         value = "–" if result[key] is None else form.format(result[key])
+        if key in PRECISIONS and not result["labels_per_image"]:
+            value = "nothing ticked"
         if key == "clicks_per_image":
             low, high = result["clicks_interval"]
             value += f" ({form.format(low)} to {form.format(high)})"

@@ -286,7 +286,8 @@ def rollback(
     from jobs.run_store import RunStore
     from jobs.training_state import TrainingState
 
-    key = project_key(LabelStudioClient(settings).projects.get(project))
+    studio = LabelStudioClient(settings)
+    key = project_key(studio.projects.get(project))
     registry = HeadRegistry(open_store(settings))
     if head is None:
         history = registry.history(key)
@@ -332,6 +333,9 @@ def rollback(
         return
     run = follow(runs, run)
     print_outcome(runs, run)
+    serving, shown = registry.serving(key), studio.projects.get(project)["model_version"]
+    serves = "Zero-shot suggestions are" if serving == ZERO_SHOT else f"{serving} is"
+    console.print(f"{serves} in use now; the project shows {plain(shown or 'none')}.")
     raise typer.Exit(0 if run.state == RunState.DONE else 1)
 
 

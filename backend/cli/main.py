@@ -21,13 +21,13 @@ from backend.cli.console import (
     configured,
     console,
     plain,
-    progress_bar,
 )
 from backend.cli.data import data_app
 from backend.cli.evaluation import evaluate_app
 from backend.cli.heads import train_app
 from backend.cli.help import CONTEXT_SETTINGS, CommandGroup
 from backend.cli.labels import ask_about_renames, labels_app
+from backend.cli.progress import progress_bar
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
 from backend.cli.suggest import suggest_app

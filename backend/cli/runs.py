@@ -13,12 +13,12 @@ from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
-    about,
     compact_table,
     configured,
     console,
     plain,
 )
+from backend.cli.progress import about
 from backend.errors import QueueError, SettingsError, as_text
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from backend.cli.console import (
     configured,
     console,
     plain,
-    progress_bar,
     reserved,
 )
 from backend.cli.contact_sheet import PAGE_IMAGES, contact_sheet, explained, percent
+from backend.cli.progress import progress_bar
 from backend.errors import SettingsError
 from backend.images.image_files import find_images
 

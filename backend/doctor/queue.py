@@ -9,7 +9,7 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, Severity
+from backend.doctor.finding import Check, Finding, Severity, named_tasks
 from backend.errors import counted
 from jobs import queue
 from jobs.run import ENDED, RunState
@@ -96,9 +96,11 @@ def last_run(context: Context) -> Iterator[Finding]:
     elif run.failed:
         why = "They open without a suggestion."
         fix = f"ls-clip runs {run.project} --show {run.id} names them and why."
-        yield finding(
-            Severity.NOTE, f"The last run left {counted(run.failed, 'task')} out.", why, fix
-        )
+        left_out = counted(run.failed, "task")
+        with queue.explained():
+            failed = runs.failures(run.id)
+        named = f": {named_tasks(failed)}" if failed else ""
+        yield finding(Severity.NOTE, f"The last run left {left_out} out{named}.", why, fix)
 
 
 def training(context: Context) -> Iterator[Finding]:

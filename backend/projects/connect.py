@@ -185,7 +185,8 @@ def _connect(
         if run.state == RunState.IMPORTING:
             progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
         else:
-            progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
+            done = run.embedded + run.cached + run.failed
+            progress("embedding images", done, max(run.listed, 1))
 
     if by_workers:
         run, failures = run_by_workers(settings, number, report, revalidate=revalidate)

@@ -82,7 +82,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
             assert tasks[task]["known_label"] in choices_of(prediction)
 
     pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)
-    assert pulled.reviewed == {}
+    assert pulled.reviewed == {} and pulled.tasks == len(tasks)
     assert {one.provenance for one in pulled.approvals["tags"]} == {"known"}
     reviewed = set(review(empty, 10))
     pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)

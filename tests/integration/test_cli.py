@@ -66,6 +66,10 @@ def test_evaluate_prints_every_figure_in_words_and_the_encoder_in_one_line(
     low, high = figures["clicks_interval"]
     assert f"{figures['clicks_per_image']:.2f} ({low:.2f} to {high:.2f})" in printed
     assert clicks_text(Clicks.from_dict(figures["clicks"])) in printed
+    assert printed.count("nothing ticked") == 2  # Both precisions, of noise.
+    monkeypatch.setenv("LS_CLIP_THRESHOLD", "0")
+    assert call(monkeypatch, "evaluate", str(labelled)) == 0
+    assert "nothing ticked" not in capsys.readouterr().out
 
 
 def test_evaluate_names_files_that_cannot_be_read(
