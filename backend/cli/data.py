@@ -18,7 +18,7 @@ from backend.cli.console import (
 )
 from backend.cli.progress import progress_bar
 from backend.cli.runs import run_store
-from backend.errors import SettingsError, counted
+from backend.errors import SettingsError, counted, with_verb
 
 if TYPE_CHECKING:
     from backend.labels.config import LabelConfig
@@ -112,11 +112,14 @@ def import_archive(
         imported = import_entries(studio, project, entries, image_field, field)
     project_state.set_known_field(field)
     existing = len(entries) - imported.made
-    console.print(f"{counted(imported.made, 'task')} made; {existing} were there already.")
+    made = f"{with_verb(imported.made, 'task', 'was', 'were').capitalize()} made"
+    before = f"; {existing} {'was' if existing == 1 else 'were'} there already" if existing else ""
+    console.print(f"{made}{before}.")
     if imported.differ:
+        differ = with_verb(imported.differ, "task", "holds", "hold")
         console.print(
-            f"[yellow]Note:[/] {counted(imported.differ, 'task')} that were there hold other "
-            f"labels in {plain(repr(field))} than the archive, and were left as they are.",
+            f"[yellow]Note:[/] {differ} other labels in {plain(repr(field))} than the archive, as "
+            "before.",
             highlight=False,
         )
     console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
@@ -185,7 +188,8 @@ def export(
         written = write(format_name, tasks, path)
     labels = ", ".join(f"{number} {state}" for state, number in sorted(written.states.items()))
     console.print(
-        f"{counted(written.tasks, 'task')} written to {path}; labels: {labels or 'none'}."
+        f"{with_verb(written.tasks, 'task', 'was', 'were').capitalize()} written to {path}; "
+        f"labels: {labels or 'none'}."
     )
 
 
@@ -282,9 +286,12 @@ def forget(
     gone = prediction_log.purge(f"{project}.", task or None)
     if gone.images or gone.predictions:
         heads = "" if task else ", its heads and statistics"
-        shown = counted(gone.predictions, "logged prediction")
-        images = counted(gone.images, "image")
-        console.print(f"Erased: embeddings of {images}, {shown}{heads}.", highlight=False)
+        erased = [
+            f"embeddings of {counted(gone.images, 'image')}" if gone.images else "",
+            counted(gone.predictions, "logged prediction") if gone.predictions else "",
+        ]
+        listed = ", ".join(part for part in erased if part)
+        console.print(f"Erased: {listed}{heads}.", highlight=False)
         if not task:
             console.print(
                 "Label Studio shows what it was given until "

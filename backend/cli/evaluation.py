@@ -102,16 +102,19 @@ def _print_project(measured: ProjectMeasures, console: Console) -> None:
     from backend.cli.label_table import EXPLAINED, print_table
     from backend.training.clicks_text import clicks_text
 
-    reviewed = counted(measured.reviewed, "reviewed task")
-    console.print(
-        f"{measured.model_version}: measured on {measured.judged} of {reviewed}: held-out ones, "
-        "which no head is trained on (blind and audit tasks).",
-        highlight=False,
-    )
+    which = "held-out ones, which no head is trained on (blind and audit tasks)"
     if measured.clicks is None:
         missing = "has scores" if measured.held_out else "is reviewed yet"
-        console.print(f"No held-out task {missing}.")
+        console.print(
+            f"{measured.model_version} is measured on reviewed tasks: {which}. None {missing}.",
+            highlight=False,
+        )
         return
+    reviewed = counted(measured.reviewed, "reviewed task")
+    console.print(
+        f"{measured.model_version}: measured on {measured.judged} of {reviewed}: {which}.",
+        highlight=False,
+    )
     for name, control in measured.controls.items():
         rates = control.rates
         console.print(

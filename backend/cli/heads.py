@@ -201,7 +201,8 @@ def _print_state(settings: Settings, training: Training) -> None:
         print_training(training)
     if training.pending:
         console.print(
-            f"New approvals: {training.pending}. {training.needed} start a training at "
+            f"New approvals: {training.pending}. {training.needed} "
+            f"{'starts' if training.needed == 1 else 'start'} a training at "
             f"once; fewer start one after {settings.train_after:.0f} s without another.",
             highlight=False,
         )

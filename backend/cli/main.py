@@ -31,7 +31,7 @@ from backend.cli.progress import progress_bar
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
 from backend.cli.suggest import suggest_app
-from backend.errors import ClipError, SettingsError
+from backend.errors import ClipError, SettingsError, counted
 from backend.heap import use_one_heap
 
 if TYPE_CHECKING:
@@ -162,11 +162,16 @@ def _print_report(report: ConnectReport) -> None:
 
     if report.model_version:
         console.print(
-            f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
-            f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
+            f"[green]{report.predicted} of {counted(report.tasks, 'task')}[/] "
+            f"{'has' if report.predicted == 1 else 'have'} a prediction of "
+            f"[bold]{report.model_version}[/], which the project shows; {_new(report.imported)}."
+        )
+    elif report.tasks:
+        console.print(
+            f"None of {counted(report.tasks, 'task')} has a prediction; the project shows none."
         )
     else:
-        console.print(f"None of {report.tasks} tasks has a prediction; the project shows none.")
+        console.print("The project has no tasks yet. Import images, then run this again.")
     if report.ticks is not None:
         console.print(ticks_sentence(report.ticks), highlight=False)
     if report.blind:
@@ -188,6 +193,12 @@ def _print_report(report: ConnectReport) -> None:
         console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
     if len(report.failures) > 10:
         console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
+
+
+def _new(imported: int) -> str:
+    if not imported:
+        return "none is new"
+    return "1 is new" if imported == 1 else f"{imported} are new"
 
 
 @app.command()

@@ -33,7 +33,7 @@ from backend.demo.servers import (
     environment_of,
 )
 from backend.demo.state import DemoState
-from backend.errors import SettingsError, StudioError
+from backend.errors import SettingsError, StudioError, counted, with_verb
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import Progress
 from backend.processes import LocalProcess, free_port
@@ -244,7 +244,7 @@ def _fill(
     if report.failures:
         task, reason = next(iter(report.failures.items()))
         raise StudioError(
-            f"{len(report.failures)} of {report.tasks} tasks have no prediction; "
+            f"{with_verb(len(report.failures), 'task', 'has', 'have')} no prediction; "
             f"task {task}: {reason}",
             f"Read {servers.backend.log} and {servers.label_studio.log}.",
         )
@@ -255,7 +255,9 @@ def _print_measurements(rows: dict[str, Measured], reviews: int) -> None:
     version = list(rows.values())[-1].model_version
     title = f"Suggestions of {version}"
     if reviews:
-        title = f"Tasks that nobody reviewed, before and after {reviews} reviews; {version}"
+        title = (
+            f"Tasks that nobody reviewed, before and after {counted(reviews, 'review')}; {version}"
+        )
     out = Console()
     # Not as the table's own title, which is no wider than the table.
     out.print(f"[bold]{title}[/]", highlight=False)

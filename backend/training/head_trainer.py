@@ -143,7 +143,10 @@ class HeadTrainer:
         reviewed = len(pulled.reviewed)
         if reviewed < MIN_APPROVALS:
             missing = MIN_APPROVALS - reviewed
-            reason = f"Reviewed tasks: {reviewed}; at least {missing} more are needed."
+            reason = (
+                f"Reviewed tasks: {reviewed}; at least {missing} more "
+                f"{'is' if missing == 1 else 'are'} needed."
+            )
             return Trained(None, reason)
         version = self._versions.get(pulled.config, pulled.key)
         serving = self._versions.heads.serving(pulled.key)
@@ -285,7 +288,7 @@ class HeadTrainer:
                 list({value for value in values if value is not None})
             )
             if failures:
-                log.warning("project %s: %d images are left out", pulled.key, len(failures))
+                log.warning("project %s: images that are left out: %d", pulled.key, len(failures))
             embedded = [
                 (item, by_value[value])
                 for item, value in zip(part, values, strict=True)

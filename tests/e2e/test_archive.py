@@ -69,10 +69,11 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
         csv.writer(file).writerows([("photo", "category"), *rows])
     names = ("--image-column", "photo", "--label-column", "category")
     assert (
-        f"{len(rows)} tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+        f"{len(rows)} tasks were made"
+        in cli("import-archive", str(empty), "archive.csv", *names).stderr
     )
     # A second time nothing is made.
-    assert "0 tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+    assert "No task was made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
 
     report = connect(loop, studio, loop_runtime, empty)
     assert not report.failures
@@ -125,7 +126,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     target = studio.projects.create("target", studio.projects.get(empty)["label_config"])["id"]
     made = cli("import-archive", str(target), str(again), "--field", "was")
     some = [one for one in studio.tasks.annotated(again) if one["annotations"][0]["result"]]
-    assert f"{len(some)} tasks made" in made.stderr
+    assert f"{len(some)} tasks were made" in made.stderr
     assert all(task["data"]["was"] for task in studio.tasks.iterate(target))
 
 
@@ -153,7 +154,7 @@ def test_a_folder_for_each_label_is_uploaded(
         folder = tmp_path / "archive" / label
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, folder / f"写真 {photo.name}")
-    assert "3 tasks made" in cli("import-archive", str(empty), "archive").stderr
+    assert "3 tasks were made" in cli("import-archive", str(empty), "archive").stderr
     found = {task["data"]["clip_source"]: task["data"] for task in studio.tasks.iterate(empty)}
     assert {source.split("/")[0]: data["known_label"] for source, data in found.items()} == {
         "cat": "cat",
@@ -163,7 +164,7 @@ def test_a_folder_for_each_label_is_uploaded(
     for data in found.values():
         answer = requests.get(studio.url + data["image"], headers=token, timeout=10)
         assert answer.headers["Content-Type"].startswith("image/")
-    assert "0 tasks made" in cli("import-archive", str(empty), "archive").stderr
+    assert "No task was made" in cli("import-archive", str(empty), "archive").stderr
 
 
 def test_what_an_archive_cannot_be_is_said_with_its_fix(cli: Cli, empty: int, tmp_path: Path):

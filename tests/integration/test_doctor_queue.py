@@ -14,9 +14,10 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Finding, examine
 from backend.errors import StudioError
 from backend.settings import Settings
+from jobs import enqueue
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import Outcome, TrainingStore
+from jobs.training_state import Outcome, TrainingState, TrainingStore
 from tests.support.builders import choices_config, make_settings
 from tests.support.processes import free_port
 
@@ -99,7 +100,11 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
 ):
     found = queue_findings(queue_settings)
     assert set(found) == {"workers"}
+    assert found["workers"].what == "No worker listens on the queue."
     assert "ls-clip worker" in found["workers"].fix
+    for number, said in ((1, "in which 1 job waits."), (2, "in which 2 jobs wait.")):
+        enqueue.start_run(RunStore(connection), number, Scope.MISSING, Trigger.CLI)
+        assert said in queue_findings(queue_settings)["workers"].what
     connection.config_set("appendonly", "no")
     try:
         assert set(queue_findings(queue_settings)) == {"workers", "queue"}
@@ -144,7 +149,9 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     [
         (Outcome.FAILED, {"pending": 0}, "warning", "failed"),
         (Outcome.REJECTED, {"pending": 0}, "note", "was rejected"),
-        (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals"),
+        (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals wait."),
+        (Outcome.ACCEPTED, {"pending": 1}, "warning", "1 new approval waits."),
+        (Outcome.ACCEPTED, {"state": TrainingState.QUEUED}, "warning", "a training waits."),
     ],
 )
 def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
