@@ -42,7 +42,7 @@ def bare_counts(path: Path) -> Iterator[str]:
             is_fixed = told.rpartition(".")[2].isupper()
             is_number = not re.match(r"(counted|with_verb)\(", told) and "shape" not in told
             if is_number and not is_fixed and AFTER.match(str(text.value)):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}: {{{told}}}{text.value}"
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {{{told}}}{text.value!s}"
 
 
 @pytest.mark.parametrize("package", ["backend", "jobs"])
