@@ -54,6 +54,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def with_verb(count: int, noun: str, singular: str, plural: str) -> str:
+    """``no task has``, ``1 task has``, ``2 tasks have``."""
+    return f"{counted(count, noun) if count else f'no {noun}'} {plural if count > 1 else singular}"
+
+
 class SettingsError(ClipError):
     """A setting or an argument is missing, or has a value that cannot work."""
 

@@ -49,7 +49,7 @@ def adopt_former_keys(connection: Redis) -> int:
         connection.delete(old)
         adopted += 1
     if adopted:
-        log.warning("%d records of a former release are taken over", adopted)
+        log.warning("records of a former release that are taken over: %d", adopted)
         for name in queue.QUEUES:
             jobs = queue.queue(former, name)
             for job_id in [*jobs.get_job_ids(), *jobs.started_job_registry.get_job_ids()]:

@@ -197,7 +197,7 @@ def _maintain_store(runs: RunStore, runtime: Runtime) -> None:
     except StoreError as error:
         log.warning("the store was not deduplicated: %s", error)
     else:
-        log.info("the store is deduplicated; %d duplicate rows deleted", deleted)
+        log.info("the store is deduplicated; duplicate rows deleted: %d", deleted)
 
 
 def _sweep(runs: RunStore, runtime: Runtime) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from backend.errors import with_verb
 from backend.inference.prediction import Prediction, logged
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.rewriting import Rewriter
@@ -70,9 +71,9 @@ class Rewriting:
 
 def changed_note(tasks: Sequence[int]) -> str:
     """A sentence about annotated tasks of which an image has changed."""
-    count = "1 annotated task has" if len(tasks) == 1 else f"{len(tasks)} annotated tasks have"
     return (
-        f"{count} another image than their annotator saw: "
+        f"{with_verb(len(tasks), 'annotated task', 'has', 'have')} another image than their "
+        "annotator saw: "
         f"{', '.join(map(str, tasks[:10]))}{', ...' if len(tasks) > 10 else ''}. Training believes "
         "their annotations for the image that is there now; look at them again."
     )

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.console import ProjectArgument, console, is_interactive, plain, progress_bar
+from backend.cli.console import ProjectArgument, configured, console, is_interactive, plain
+from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.projects.archives.rows import Archive
@@ -92,8 +91,7 @@ def import_archive(
     folder are uploaded. Can be repeated: only missing tasks are created. Exits with 3 if something
     was left out.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from urllib.parse import urlsplit
 
     from backend.labels.config import parse_config

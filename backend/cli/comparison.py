@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.cli.console import JsonOption, console, progress_bar, write_new
+from backend.cli.console import JsonOption, configured, console, reserved
+from backend.cli.progress import progress_bar
 from backend.cli.protocol_page import protocol_page
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.evaluation.comparison import Comparison
@@ -65,26 +64,18 @@ def compare_encoders(
     The folder is one for *ls-clip evaluate*. Prints Markdown, to be read or pasted. Nothing is
     stored. Exits with 1 if no choice could be measured.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     names = _items("--encoders", encoders)
     wanted = [] if regions is None else _items("--regions", regions)
-    if report is not None:
-        # Before anything is measured: a page that is refused in the end is lost.
-        write_new(report, "", "--report")
-    from backend.evaluation.comparison import compare
+    with reserved({"--report": report}):
+        from backend.evaluation.comparison import compare
 
-    try:
         with progress_bar() as progress:
             comparison = compare(
                 settings, folder, names, wanted, progress, whole_protocol=report is not None
             )
         if report is not None:
             _write(report, protocol_page(comparison, [*_summary(comparison)]))
-    except BaseException:
-        if report is not None:
-            report.unlink()
-        raise
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), ensure_ascii=False))
     else:

@@ -10,13 +10,12 @@ from rich.table import Table
 
 from backend.cli.console import (
     ProjectArgument,
+    configured,
     console,
     plain,
 )
 from backend.cli.runs import run_store
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 data_app = typer.Typer()
 
@@ -37,8 +36,7 @@ def prune(
     Without an option it lists the versions. Label Studio deletes about 200 per second, and nobody
     can submit during that time.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.deletion import delete, plan_deletion
 
@@ -94,8 +92,7 @@ def forget(
     former names are kept, and so are embeddings of images that another task uses too. Nothing in
     Label Studio is changed.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.inference.task_images import LARGEST_ID
     from backend.storage.installations import open_store
     from backend.storage.prediction_log import PredictionLog
@@ -116,9 +113,12 @@ def forget(
     gone = prediction_log.purge(f"{project}.", task or None)
     if gone.images or gone.predictions:
         heads = "" if task else ", its heads and statistics"
-        shown = counted(gone.predictions, "logged prediction")
-        images = counted(gone.images, "image")
-        console.print(f"Erased: embeddings of {images}, {shown}{heads}.", highlight=False)
+        erased = [
+            f"embeddings of {counted(gone.images, 'image')}" if gone.images else "",
+            counted(gone.predictions, "logged prediction") if gone.predictions else "",
+        ]
+        listed = ", ".join(part for part in erased if part)
+        console.print(f"Erased: {listed}{heads}.", highlight=False)
         if not task:
             console.print(
                 "Label Studio shows what it was given until "

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from backend.cli.console import ProjectArgument, console, plain, progress_bar
+from backend.cli.console import ProjectArgument, configured, console, plain
+from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.projects.export.export import Request, Written
@@ -102,8 +101,7 @@ def export(
     Label Studio and the store are only read. Exits with 1 if an image that was needed could not be
     had; the file is written nevertheless.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.export.export import SUFFIXES, Format, Request, RowsPer
     from backend.projects.export.export import export as run
@@ -233,7 +231,7 @@ def _tell_splits(request: Request, written: Written) -> None:
     total = len(splits.splits.of)
     if splits.splits.largest >= max(_LARGE_SIZE, _LARGE_SHARE * total):
         console.print(
-            f"[yellow]Note:[/] {splits.splits.largest} of {total} images count as near-duplicates "
-            "of each other, and are in one split. Raise --near if they differ.",
+            f"[yellow]Note:[/] {splits.splits.largest} of {counted(total, 'image')} count as "
+            "near-duplicates of each other, and are in one split. Raise --near if they differ.",
             highlight=False,
         )

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from backend.cli.console import JsonOption, ProjectArgument, compact_table, console, plain
+from backend.cli.console import (
+    JsonOption,
+    ProjectArgument,
+    compact_table,
+    configured,
+    console,
+    plain,
+)
 from backend.cli.labels import print_renames
 from backend.cli.runs import (
     follow,
@@ -20,10 +27,9 @@ from backend.cli.runs import (
     warn_without_workers,
 )
 from backend.errors import QueueError, SettingsError
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from backend.settings import Settings
     from backend.storage.head_set import HeadSet
     from jobs.run import Run
     from jobs.training_state import Training, TrainingStore
@@ -42,8 +48,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
     A head that is worse than the one in use is rejected. With --wait the exit code is 1 if there
     are too few approvals, or if the training fails.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from jobs import enqueue, queue
     from jobs.polling import wait_for_training
     from jobs.queue import PREDICT, TRAIN
@@ -122,8 +127,7 @@ def heads(
     as_json: JsonOption = False,
 ) -> None:
     """List a project's heads: what they were trained on, how they were judged, which one serves."""
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.cli.label_table import show_labels
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
@@ -197,7 +201,8 @@ def _print_state(settings: Settings, training: Training) -> None:
         print_training(training)
     if training.pending:
         console.print(
-            f"New approvals: {training.pending}. {training.needed} start a training at "
+            f"New approvals: {training.pending}. {training.needed} "
+            f"{'starts' if training.needed == 1 else 'start'} a training at "
             f"once; fewer start one after {settings.train_after:.0f} s without another.",
             highlight=False,
         )
@@ -270,8 +275,7 @@ def rollback(
 
     The rollback lasts until new approvals train a head that is no worse.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.cli.wording import RUN_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
@@ -283,7 +287,8 @@ def rollback(
     from jobs.run_store import RunStore
     from jobs.training_state import TrainingState
 
-    key = project_key(LabelStudioClient(settings).projects.get(project))
+    studio = LabelStudioClient(settings)
+    key = project_key(studio.projects.get(project))
     registry = HeadRegistry(open_store(settings))
     if head is None:
         history = registry.history(key)
@@ -329,6 +334,9 @@ def rollback(
         return
     run = follow(runs, run)
     print_outcome(runs, run)
+    serving, shown = registry.serving(key), studio.projects.get(project)["model_version"]
+    serves = "Zero-shot suggestions are" if serving == ZERO_SHOT else f"{serving} is"
+    console.print(f"{serves} in use now; the project shows {plain(shown or 'none')}.")
     raise typer.Exit(0 if run.state == RunState.DONE else 1)
 
 

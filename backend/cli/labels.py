@@ -13,16 +13,16 @@ from backend.cli.console import (
     JsonOption,
     ProjectArgument,
     compact_table,
+    configured,
     console,
     plain,
     write_new,
 )
 from backend.errors import counted
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backend.labelstudio.client import LabelStudioClient
+    from backend.settings import Settings
 
 labels_app = typer.Typer()
 
@@ -43,8 +43,7 @@ def rename(
     annotations in Label Studio are not changed. The same command with the names exchanged takes it
     back. A label of a taxonomy is given by its path: "animal / cat".
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.renaming import rename as run
     from backend.storage.installations import open_store
@@ -80,8 +79,7 @@ def prompts(
     Fill them in ("a photo of a dog"), paste it into Settings > Labeling Interface > Code, and run
     *ls-clip connect*. Nothing is changed in Label Studio.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     from backend.encoders.registry import get_encoder
     from backend.inference.versions import LEARNED_FROM
     from backend.labelstudio.client import LabelStudioClient

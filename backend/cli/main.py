@@ -19,35 +19,39 @@ from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
+    configured,
     console,
     is_interactive,
     plain,
-    progress_bar,
 )
 from backend.cli.data import data_app
+from backend.cli.evaluation import evaluate_app
 from backend.cli.export import export_app
 from backend.cli.heads import train_app
-from backend.cli.images import images_app
+from backend.cli.help import CONTEXT_SETTINGS, CommandGroup
 from backend.cli.labels import ask_about_renames, labels_app
+from backend.cli.progress import progress_bar
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
-from backend.errors import ClipError, SettingsError
+from backend.cli.suggest import suggest_app
+from backend.errors import ClipError, SettingsError, counted
 from backend.heap import use_one_heap
-from backend.logs import configure_logging
-from backend.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.doctor.finding import Finding
     from backend.projects.connect import ConnectReport
 
 app = typer.Typer(
+    cls=CommandGroup,
+    context_settings=CONTEXT_SETTINGS,
     help="CLIP suggestions for multi-label image projects in Label Studio.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
-app.add_typer(images_app)
+app.add_typer(suggest_app)
+app.add_typer(evaluate_app)
 app.add_typer(comparison_app)
 app.add_typer(runs_app)
 app.add_typer(train_app)
@@ -82,8 +86,7 @@ def serve(
     """Serve the ML backend that Label Studio calls."""
     from backend.server.gunicorn import serve as run
 
-    settings = load_settings(host=host, port=port, encoder=encoder)
-    configure_logging(settings)
+    settings = configured(host=host, port=port, encoder=encoder)
     run(settings)
 
 
@@ -119,8 +122,7 @@ def connect(
 
     Can be repeated at any time: only what is missing is added.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     from backend.cli.wording import review_order
     from backend.labelstudio.client import LabelStudioClient
     from backend.projects.connect import connect as run
@@ -165,11 +167,16 @@ def _print_report(report: ConnectReport) -> None:
 
     if report.model_version:
         console.print(
-            f"[green]{report.predicted} of {report.tasks} tasks[/] have a prediction of "
-            f"[bold]{report.model_version}[/], which the project shows; {report.imported} are new."
+            f"[green]{report.predicted} of {counted(report.tasks, 'task')}[/] "
+            f"{'has' if report.predicted == 1 else 'have'} a prediction of "
+            f"[bold]{report.model_version}[/], which the project shows; {_new(report.imported)}."
+        )
+    elif report.tasks:
+        console.print(
+            f"None of {counted(report.tasks, 'task')} has a prediction; the project shows none."
         )
     else:
-        console.print(f"None of {report.tasks} tasks has a prediction; the project shows none.")
+        console.print("The project has no tasks yet. Import images, then run this again.")
     if report.ticks is not None:
         console.print(ticks_sentence(report.ticks), highlight=False)
     if report.blind:
@@ -191,6 +198,12 @@ def _print_report(report: ConnectReport) -> None:
         console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
     if len(report.failures) > 10:
         console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
+
+
+def _new(imported: int) -> str:
+    if not imported:
+        return "none is new"
+    return "1 is new" if imported == 1 else f"{imported} are new"
 
 
 @app.command()
@@ -217,8 +230,7 @@ def demo(
     ] = 40,
 ) -> None:
     """Start Label Studio and the backend, and fill a project of photos with suggestions."""
-    settings = load_settings()
-    configure_logging(settings)
+    configured()
     from backend.demo.run import run_demo
 
     code = run_demo(directory.expanduser(), tasks, port, check, progress_bar, reviews=simulate)
@@ -244,6 +256,7 @@ def doctor(
     logging.getLogger("backend").setLevel(logging.CRITICAL)
     from backend.doctor.checks import doctor as run
     from backend.doctor.finding import Finding, Severity, exit_code
+    from backend.settings import load_settings
 
     try:
         findings = run(load_settings(encoder=encoder), project)

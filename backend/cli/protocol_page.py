@@ -113,7 +113,8 @@ def _figures(protocol: Protocol) -> Iterator[str]:
                 for name in told
             )
             yield (
-                f"  {row['labels']} labels, {row['photos']} images, {row['sets']} sets: clicks "
+                f"  {row['labels']} labels, {row['photos']} images, {counted(row['sets'], 'set')}: "
+                "clicks "
                 f"{shares} reviewed ({row['commonest label only']:.2f} by the commonest label "
                 "alone)"
             )

@@ -13,16 +13,16 @@ from backend.cli.console import (
     EncoderOption,
     JsonOption,
     ProjectArgument,
-    about,
     compact_table,
+    configured,
     console,
     plain,
 )
+from backend.cli.progress import about
 from backend.errors import QueueError, SettingsError, as_text
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
+    from backend.settings import Settings
     from jobs.run import Run
     from jobs.run_store import RunStore
 
@@ -42,8 +42,7 @@ def worker(
     encoder: EncoderOption = None,
 ) -> None:
     """Process runs and trainings from the queue; start any number, on any number of machines."""
-    settings = load_settings(device=device, encoder=encoder)
-    configure_logging(settings)
+    settings = configured(device=device, encoder=encoder)
     from jobs.queue import QUEUES
     from jobs.worker import supervise
 
@@ -87,8 +86,7 @@ def predict(
     A project has one run at a time: a second call joins the first one. With --wait the exit code is
     1 if the run fails or leaves a task without a prediction.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.cli.wording import RUN_STATES
     from jobs.enqueue import require_revalidation, start_run
     from jobs.polling import wait_until_started
@@ -134,8 +132,7 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List a project's runs, show one, or cancel one."""
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.cli.wording import RUN_STATES
     from jobs import enqueue, queue
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.console import JsonOption, console, plain
+from backend.cli.console import JsonOption, configured, console, plain
+from backend.cli.help import CommandGroup
 from backend.errors import QueueError, StoreError
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
-store_app = typer.Typer(help="Check the store, or move work between installations.")
+if TYPE_CHECKING:
+    from backend.settings import Settings
+
+store_app = typer.Typer(
+    cls=CommandGroup, help="Check the store, or move work between installations."
+)
 
 
 @store_app.command()
@@ -28,8 +32,7 @@ def check(
     Damaged embeddings, statistics and pointers can be repaired. A damaged head, and what annotators
     were shown, can only be restored from a backup.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.storage.check import check_store
     from backend.storage.installations import open_store
 
@@ -60,8 +63,7 @@ def check(
 @store_app.command()
 def installations(as_json: JsonOption = False) -> None:
     """List whose work the store holds, one installation of label-studio-clip per line."""
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.storage.installations import installation_names, open_store
 
     open_store(settings)
@@ -83,8 +85,7 @@ def adopt(
     Stop serve and the workers first. Do not use it for a copy of a Label Studio: its work would
     become yours.
     """
-    settings = load_settings()
-    configure_logging(settings)
+    settings = configured()
     from backend.storage.installations import adopt as adopt_installation
 
     _refuse_beside_workers(settings, former)

@@ -28,6 +28,7 @@ from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 
 CONTROL = "tags"
+MEASURING = "measuring the suggestions"
 TEST_TASKS = 60
 """The least number of tasks that the annotator does not review; only these are measured."""
 
@@ -123,13 +124,22 @@ def measurement_table(rows: Mapping[str, Measured]) -> Table:
     table.add_row("tasks", *(str(result.tasks) for result in results))
     table.add_row("suggestions per task", *(f"{result.suggested:.2f}" for result in results))
     table.add_row("true labels per task", *(f"{result.labels:.2f}" for result in results))
-    table.add_row("precision", *(f"{result.precision:.3f}" for result in results))
-    table.add_row("recall", *(f"{result.recall:.3f}" for result in results))
-    table.add_row("mAP", *(f"{result.mean_average_precision:.3f}" for result in results))
+    table.add_row("precision", *(_precision(result) for result in results))
+    table.add_row("recall", *(_percent(result.recall) for result in results))
+    table.add_row("mAP", *(_percent(result.mean_average_precision) for result in results))
     table.add_row("clicks per task", *(_with_interval(result.clicks) for result in results))
     nothing = (f"{result.clicks.from_nothing:.2f}" for result in results)
     table.add_row("clicks from nothing", *nothing)
     return table
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.1f} %"
+
+
+def _precision(result: Measured) -> str:
+    """How many ticks are right, where there are any."""
+    return _percent(result.precision) if result.suggested else "nothing ticked"
 
 
 def _with_interval(clicks: Clicks) -> str:
@@ -189,6 +199,7 @@ def simulate(
     random.Random(0).shuffle(free)
     chosen = set(free[: count - len(reviewed)])
     test = set(free) - chosen
+    progress(MEASURING, 0, 1)
     before = measure(runtime, studio, project, photos, test)
     truth_of = {photo.file: photo.labels for photo in photos}
     parents = {
@@ -225,6 +236,7 @@ def simulate(
         )
         if run.state != RunState.DONE:
             raise StudioError(f"The refresh {run.id} is {run.state}.", "Read worker.log.")
+    progress(MEASURING + " again", 0, 1)
     after = measure(runtime, studio, project, photos, test)
     return Simulation(before, after, f"{training.outcome}: {training.reason}")
 

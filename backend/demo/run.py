@@ -15,7 +15,14 @@ from types import FrameType
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from backend.demo.annotator import TEST_TASKS, Measured, measure, measurement_table, simulate
+from backend.demo.annotator import (
+    MEASURING,
+    TEST_TASKS,
+    Measured,
+    measure,
+    measurement_table,
+    simulate,
+)
 from backend.demo.photos import DemoPhoto, make_photos
 from backend.demo.project import make_project
 from backend.demo.servers import (
@@ -26,7 +33,7 @@ from backend.demo.servers import (
     environment_of,
 )
 from backend.demo.state import DemoState
-from backend.errors import SettingsError, StudioError
+from backend.errors import SettingsError, StudioError, counted, with_verb
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import Progress
 from backend.processes import LocalProcess, free_port
@@ -82,6 +89,7 @@ def run_demo(
             project = make_project(studio, state, folder, photos, progress)
             state.url = servers.label_studio.url
             state.save(directory)
+            progress("loading the encoder", 0, 1)
             runtime = Runtime(servers.settings)
             report = _fill(servers, studio, runtime, project, progress)
             warning = ""
@@ -96,6 +104,7 @@ def run_demo(
                     for task in studio.tasks.iterate(project)
                     if not task["total_annotations"]
                 }
+                progress(MEASURING, 0, 1)
                 rows = {"now": measure(runtime, studio, project, photos, task_ids)}
         _print_measurements(rows, 0 if simulation is None else reviews)
         if report.blind:
@@ -103,7 +112,7 @@ def run_demo(
             console.print(blind_sentence(report.blind, report.tasks), highlight=False)
         console.print(
             "Collages are easier than photos: on 1,605 COCO photos with 80 labels the same offline "
-            f"encoder reaches mAP {_COCO_MAP}; it is a stand-in for CLIP that needs no download."
+            f"encoder reaches mAP {_COCO_MAP} %; it is a stand-in for CLIP that needs no download."
         )
         if warning:
             console.print(f"[yellow]Note:[/] {warning}", highlight=False)
@@ -235,7 +244,7 @@ def _fill(
     if report.failures:
         task, reason = next(iter(report.failures.items()))
         raise StudioError(
-            f"{len(report.failures)} of {report.tasks} tasks have no prediction; "
+            f"{with_verb(len(report.failures), 'task', 'has', 'have')} no prediction; "
             f"task {task}: {reason}",
             f"Read {servers.backend.log} and {servers.label_studio.log}.",
         )
@@ -246,7 +255,9 @@ def _print_measurements(rows: dict[str, Measured], reviews: int) -> None:
     version = list(rows.values())[-1].model_version
     title = f"Suggestions of {version}"
     if reviews:
-        title = f"Tasks that nobody reviewed, before and after {reviews} reviews; {version}"
+        title = (
+            f"Tasks that nobody reviewed, before and after {counted(reviews, 'review')}; {version}"
+        )
     out = Console()
     # Not as the table's own title, which is no wider than the table.
     out.print(f"[bold]{title}[/]", highlight=False)

@@ -70,6 +70,8 @@ class LocalStudio(LocalProcess):
             # Both: with the first alone the backend is added and its webhook is not.
             "ML_BLOCK_LOCAL_IP": "false",
             "SSRF_PROTECTION_ENABLED": "false",
+            # Whoever has an account can then make it call any address of this network.
+            "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(photos),
             # It calls the backend on this machine, past any proxy.

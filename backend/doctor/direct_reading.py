@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, Severity
-from backend.errors import ImageError
+from backend.doctor.finding import Check, Finding, Severity, named_tasks
+from backend.errors import ImageError, counted
 from backend.images.direct import DirectReadError, DirectSource, Outcome, Place
 from backend.images.guard import time_limit
 from backend.images.local_files import VARIABLES, local_roots
@@ -48,15 +48,14 @@ def images(context: Context) -> Iterator[Finding]:
     settings = context.settings
     if not local_roots(settings) and not settings.read_bucket_list:
         return
-    values = {
-        value
-        for task in context.sample
-        for control in context.config.controls
-        for value in images_of_task(control, task)
-    }
+    values: defaultdict[str, set[int]] = defaultdict(set)
+    for task in context.sample:
+        for control in context.config.controls:
+            for value in images_of_task(control, task):
+                values[value].add(int(task["id"]))
     tried: Counter[Place] = Counter()
-    problems: defaultdict[tuple[Place, Outcome], list[str]] = defaultdict(list)
-    for value in sorted(values):
+    problems: defaultdict[tuple[Place, Outcome], list[tuple[str, set[int]]]] = defaultdict(list)
+    for value, tasks in sorted(values.items()):
         for source in context.direct_sources:
             place = source.place_of(value)
             if place is None:
@@ -65,7 +64,7 @@ def images(context: Context) -> Iterator[Finding]:
             try:
                 _compare(context, source, value)
             except DirectReadError as error:
-                problems[place, error.outcome].append(error.reason)
+                problems[place, error.outcome].append((error.reason, tasks))
             except ImageError:
                 # Label Studio does not serve it either, which is for the check of images to say.
                 continue
@@ -73,17 +72,20 @@ def images(context: Context) -> Iterator[Finding]:
         yield Finding(
             "direct-images",
             Severity.NOTE,
-            f"None of {len(values)} images tried lies where images may be read directly.",
+            f"None of {counted(len(values), 'image')} tried lies where images may be read "
+            "directly.",
             _SLOW,
             "Compare the addresses in the tasks' data with LS_CLIP_LOCAL_FILES_ROOT, "
             "LS_CLIP_UPLOADS_ROOT and LS_CLIP_READ_BUCKETS.",
         )
-    for (place, outcome), reasons in problems.items():
+    for (place, outcome), failures in problems.items():
+        reason, _ = failures[0]
+        affected = set().union(*(tasks for _, tasks in failures))
         yield Finding(
             "direct-images",
             Severity.WARNING,
-            f"{len(reasons)} of {tried[place]} images tried cannot be read directly ({place}, "
-            f"{outcome}): {reasons[0]}.",
+            f"{len(failures)} of {counted(tried[place], 'image')} tried cannot be read directly "
+            f"({place}, {outcome}; {named_tasks(affected)}): {reason}.",
             "They are fetched through Label Studio, which takes longer.",
             _FIXES[place],
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -20,6 +20,18 @@ class Severity(StrEnum):
     """Some suggestions are missing or wrong."""
     ERROR = "error"
     """Something does not work until it is fixed."""
+
+
+NAMED_TASKS = 5
+"""Tasks that a finding names, at most."""
+
+
+def named_tasks(tasks: Collection[int]) -> str:
+    """Ids for people to look at: ``task 7``, or ``tasks 1, 2, 3, 4, 5 and 40 more``."""
+    first = sorted(tasks)[:NAMED_TASKS]
+    more = len(tasks) - len(first)
+    listed = ", ".join(map(str, first)) + (f" and {more} more" if more else "")
+    return f"task {listed}" if len(tasks) == 1 else f"tasks {listed}"
 
 
 _EXIT_CODES = {Severity.OK: 0, Severity.NOTE: 0, Severity.WARNING: 1, Severity.ERROR: 2}

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, Severity
+from backend.doctor.finding import Check, Finding, Severity, named_tasks
 from backend.encoders.label_texts import unreadable_message
-from backend.errors import ImageError, ImageReason
+from backend.errors import ImageError, ImageReason, counted
 from backend.inference.label_embeddings import unreadable_labels
 from backend.inference.task_images import images_of_task
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
@@ -19,9 +19,6 @@ from backend.labelstudio.projects import project_key
 from backend.projects.registration import TITLE
 from backend.projects.renaming import probable_renames
 from backend.storage.project_state import ProjectState
-
-NAMED_TASKS = 3
-"""Tasks that a finding about images names."""
 
 
 def project(context: Context) -> Iterator[Finding]:
@@ -212,12 +209,11 @@ def images(context: Context) -> Iterator[Finding]:
             numbers[host, error.reason].append(int(task["id"]))
     for (host, reason), error in failures.items():
         failed = numbers[host, reason]
-        named = ", ".join(map(str, failed[:NAMED_TASKS]))
         yield Finding(
             "images",
             Severity.ERROR if len(failed) == len(tasks) else Severity.WARNING,
-            f"{len(failed)} of {len(tasks)} images tried, from {host}, cannot be used ({reason}; "
-            f"tasks: {named}{', ...' if len(failed) > NAMED_TASKS else ''}): {error.message}",
+            f"{len(failed)} of {counted(len(tasks), 'image')} tried, from {host}, cannot be used "
+            f"({reason}; {named_tasks(failed)}): {error.message}",
             "Tasks without an image stay without suggestions.",
             error.fix,
         )

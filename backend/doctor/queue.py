@@ -9,8 +9,8 @@ from functools import partial
 from redis.exceptions import RedisError
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, Severity
-from backend.errors import counted
+from backend.doctor.finding import Check, Finding, Severity, named_tasks
+from backend.errors import counted, with_verb
 from jobs import queue
 from jobs.run import ENDED, RunState
 from jobs.run_store import RunStore
@@ -55,10 +55,11 @@ def workers(context: Context) -> Iterator[Finding]:
         live = queue.workers(connection, queue.PREDICT)
         waiting = queue.depth(connection, queue.PREDICT)
     if not live:
+        in_it = f", in which {with_verb(waiting, 'job', 'waits', 'wait')}" if waiting else ""
         yield Finding(
             "workers",
             Severity.WARNING,
-            f"No worker listens on the queue; jobs that wait: {waiting}.",
+            f"No worker listens on the queue{in_it}.",
             "ls-clip predict and ls-clip connect wait for one.",
             "Run ls-clip worker and keep it running.",
         )
@@ -79,7 +80,10 @@ def last_run(context: Context) -> Iterator[Finding]:
     again = f"Fix that, then run ls-clip predict {run.project}; what is embedded stays."
     finding = partial(Finding, "run")
     if run.state == RunState.FAILED and run.error is not None:
-        why = f"{run.listed - run.imported} of its {run.listed} tasks got no prediction from it."
+        left = run.listed - run.imported
+        why = f"{left} of its {counted(run.listed, 'task')} got no prediction from it."
+        if not run.listed:
+            why = "It did not get as far as to list the tasks."
         fix = f"{run.error['fix']} {again}".strip()
         yield finding(Severity.WARNING, f"The last run failed: {run.error['message']}", why, fix)
     elif run.state not in ENDED and run.blocked_on:
@@ -96,9 +100,11 @@ def last_run(context: Context) -> Iterator[Finding]:
     elif run.failed:
         why = "They open without a suggestion."
         fix = f"ls-clip runs {run.project} --show {run.id} names them and why."
-        yield finding(
-            Severity.NOTE, f"The last run left {counted(run.failed, 'task')} out.", why, fix
-        )
+        left_out = counted(run.failed, "task")
+        with queue.explained():
+            failed = runs.failures(run.id)
+        named = f": {named_tasks(failed)}" if failed else ""
+        yield finding(Severity.NOTE, f"The last run left {left_out} out{named}.", why, fix)
 
 
 def training(context: Context) -> Iterator[Finding]:
@@ -121,8 +127,10 @@ def training(context: Context) -> Iterator[Finding]:
     if not trainers and (now.pending or now.state != TrainingState.IDLE):
         yield finding(
             Severity.WARNING,
-            f"No worker listens on the queue {queue.TRAIN!r}, and there is something to do: "
-            f"{counted(now.pending, 'new approval')}.",
+            f"No worker listens on the queue {queue.TRAIN!r}, and "
+            f"{with_verb(now.pending, 'new approval', 'waits', 'wait')}."
+            if now.pending
+            else f"No worker listens on the queue {queue.TRAIN!r}, and a training waits.",
             "Approvals do not improve the suggestions.",
             "Run ls-clip worker, which listens on both queues.",
         )

@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from backend.doctor.context import Context
-from backend.doctor.finding import Check, Finding, Severity
+from backend.doctor.finding import Check, Finding, Severity, named_tasks
 from backend.errors import counted
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
@@ -105,19 +105,20 @@ def missing(context: Context) -> Iterator[Finding]:
         yield Finding(
             "predictions-missing",
             Severity.WARNING,
-            f"{counted(len(failed), 'task')} without an annotation could not be predicted; task "
-            f"{failed[0]}: {context.failures[failed[0]].get('message', '')}",
+            f"{counted(len(failed), 'task')} without an annotation could not be predicted "
+            f"({named_tasks(failed)}): {context.failures[failed[0]].get('message', '')}",
             "They open with no box ticked.",
             f"{context.failures[failed[0]].get('fix', '')} Then run ls-clip connect "
             f"{context.number}.".strip(),
         )
-    rest = len(lacking) - len(failed)
+    rest = lacking - set(failed)
     if rest:
         yield Finding(
             "predictions-missing",
             Severity.WARNING,
-            f"{rest} of {counted(len(context.open_tasks), 'task')} without an annotation have no "
-            f"prediction of {_version(context)}.",
+            f"{len(rest)} of {counted(len(context.open_tasks), 'task')} without an annotation "
+            f"{'has' if len(rest) == 1 else 'have'} no prediction of {_version(context)}: "
+            f"{named_tasks(rest)}.",
             "They open with no box ticked.",
             f"Run ls-clip connect {context.number}. For those that it cannot predict it says why, "
             "and what fixes it.",
@@ -129,13 +130,13 @@ def duplicated(context: Context) -> Iterator[Finding]:
     counts = Counter(
         (prediction["task"], prediction["model_version"]) for prediction in context.predictions
     )
-    twice = sorted({task for (task, _), count in counts.items() if count > 1})
+    twice = {int(task) for (task, _), count in counts.items() if count > 1}
     if twice:
         yield Finding(
             "predictions-duplicated",
             Severity.WARNING,
             f"{counted(len(twice), 'task')} with several predictions of one version: "
-            f"{', '.join(map(str, twice[:10]))}.",
+            f"{named_tasks(twice)}.",
             "Annotators see them all, and statistics count them all.",
             f"Run ls-clip prune {context.number} --duplicates when nobody is labeling.",
         )
@@ -161,14 +162,19 @@ def versions(context: Context) -> Iterator[Finding]:
 def gone_labels(context: Context) -> Iterator[Finding]:
     """No prediction shown ticks a label that the config does not have any more."""
     gone: Counter[str] = Counter()
+    tasks: set[int] = set()
     for prediction in _shown_predictions(context):
-        gone.update(set(_unknown_labels(context.config, prediction["result"])))
+        unknown = set(_unknown_labels(context.config, prediction["result"]))
+        gone.update(unknown)
+        if unknown:
+            tasks.add(int(prediction["task"]))
     if gone:
         yield Finding(
             "predictions-labels",
             Severity.WARNING,
             "Predictions tick labels that the config does not have: "
-            f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}.",
+            f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}, in "
+            f"{named_tasks(tasks)}.",
             "Nobody sees such a label, yet it is submitted with the annotation.",
             f"Run ls-clip connect {context.number}: it predicts with the current labels.",
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from backend.encoders.base import Encoder, Floats, normalise
+from backend.errors import counted
 
 TEXT_BATCH = 256
 """Texts encoded at once; other labels wait so long for the encoder."""
@@ -79,7 +80,7 @@ def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, st
         encoder: the English-only encoder.
         labels: from `unreadable_texts`, not empty; the first five are named.
     """
-    count = "1 label" if len(labels) == 1 else f"{len(labels)} labels"
+    count = counted(len(labels), "label")
     more = ", ..." if len(labels) > 5 else ""
     return (
         f"{encoder.short} reads English only, and cannot read {count}: "

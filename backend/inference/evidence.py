@@ -118,6 +118,12 @@ class ScoredControl:
         return [(self.control.labels[index], self._values[index]) for index in ordered]
 
     @property
+    def guessed(self) -> list[tuple[Label, float]]:
+        """Those of `ticked` that are not known beforehand."""
+        known = {self.control.labels[place] for place in self.known}
+        return [item for item in self.ticked if item[0] not in known]
+
+    @property
     def expected_changes(self) -> float:
         """How many boxes a person is expected to change, if the probabilities are right."""
         if not self.shown:
@@ -169,12 +175,14 @@ def confidence(scored: Sequence[ScoredControl]) -> float:
 
 
 def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
-    """Lines for the read-only TextArea: ticked labels, near misses, and where they come from."""
+    """Lines for the read-only TextArea: ticked labels, near misses, and where they come from.
+
+    A label that is known beforehand is no suggestion, although it is ticked.
+    """
     lines = []
     for item in scored:
         prefix = f"{item.control.name} – " if len(scored) > 1 else ""
-        ticked = _listed(item.ticked) or ("nothing" if item.shown else "nothing, it is not shown")
-        lines.append(f"{prefix}suggested: {ticked}")
+        lines.append(f"{prefix}suggested: {_listed(item.guessed) or _nothing(item)}")
         if item.known:
             names = ", ".join(item.control.labels[place].key for place in sorted(item.known))
             lines.append(f"{prefix}known beforehand: {names}")
@@ -187,6 +195,12 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
         if item.near:
             lines.append(f"{prefix}not ticked: {_listed(item.near)}")
     return [*lines, source]
+
+
+def _nothing(item: ScoredControl) -> str:
+    if not item.shown:
+        return "nothing, it is not shown"
+    return "nothing beyond what is known" if item.ticked else "nothing"
 
 
 def _listed(labels: Sequence[tuple[Label, float]]) -> str:

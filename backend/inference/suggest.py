@@ -3,89 +3,58 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-from backend.encoders.base import Encoder
+from PIL import Image
+
+from backend.encoders.base import Encoder, ImageEmbeddings
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
-from backend.errors import ClipError, ImageError, ImageReason, SettingsError
+from backend.errors import ImageError, ImageReason
 from backend.images.decoder import Decoder
 from backend.inference.evidence import ScoredControl
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
 from backend.inference.model_version import ModelVersion
-from backend.labels.config import config_of_labels
+from backend.inference.suggestion import Suggestion, Suggestions, printable
+from backend.labels.config import LabelConfig
 from backend.logs import Progress
 from backend.settings import Settings
 from backend.storage.vectors import Embedding
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Suggestion:
-    """The suggestion for one file.
-
-    Attributes:
-        file: its path as it was given.
-        suggested: labels over the threshold, most probable first.
-        scores: label -> probability.
-        error: why there is no suggestion.
-        unreadable: labels that the encoder cannot read, whose probabilities mean nothing.
-    """
-
-    file: str
-    suggested: list[str] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
-    error: ClipError | None = None
-    unreadable: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON: ``file``, ``suggested``, ``scores``, and ``error`` where there is an error."""
-        content: dict[str, Any] = {
-            "file": self.file,
-            "suggested": self.suggested,
-            "scores": self.scores,
-        }
-        if self.error is not None:
-            content["error"] = self.error.as_dict()
-        return content
+THUMBNAIL = 200
+"""Pixels in width and height, at most: a JPEG of about 8 kB."""
 
 
 def suggest(
-    settings: Settings, labels: Sequence[str], files: Sequence[Path], progress: Progress
-) -> list[Suggestion]:
+    settings: Settings,
+    config: LabelConfig,
+    files: Mapping[str, ImageError | None],
+    progress: Progress,
+    thumbnails: int = 0,
+) -> Suggestions:
     """Suggest labels for files, one suggestion per file, in order.
 
-    Scores as tasks of a new project are scored: without statistics and heads. Needs no store. Who
-    names a few labels for a photo expects one of them on it, so that is what is assumed.
+    Scores as tasks of a new project are scored: without statistics and heads. Needs no store.
 
     Args:
         settings: encoder, threshold, image limits.
-        labels: names; repeated ones count once.
-        files: image files.
+        config: with one control.
+        files: path -> None, or why there is no such file, of which there is one at least.
         progress: called with the step, and how much of it is done.
+        thumbnails: make thumbnails of this many images, the first ones.
 
     Raises:
-        SettingsError: no labels.
         EncoderError: the encoder cannot be loaded.
     """
-    names = list(dict.fromkeys(labels))
-    if not names:
-        raise SettingsError("No labels are given.", 'Add --labels "dog,cat,bicycle".')
-    missing = {
-        file: Suggestion(str(file), error=_not_there(file)) for file in files if not file.is_file()
-    }
-    if len(missing) == len(set(files)):
-        return [missing[file] for file in files]
     progress("loading the encoder", 0, 1)
     encoder = get_encoder(settings)
     encoder.load()
     progress("loading the encoder", 1, 1)
-    config = config_of_labels(names, required=True)
     unreadable = unreadable_labels(encoder, config)
     if unreadable:
         log.warning("%s %s", *unreadable_message(encoder, unreadable))
@@ -96,49 +65,82 @@ def suggest(
         table=shipped_table(encoder.short),
         threshold=settings.threshold,
     )
-    decoder = Decoder(settings)
-    max_bytes = settings.max_image_bytes
+    reader = _Reader(settings, encoder)
     suggestions: list[Suggestion] = []
-    for file in files:
+    with_thumbnail = 0
+    for file, missing in files.items():
         progress("suggesting", len(suggestions), len(files))
-        suggestions.append(missing.get(file) or _suggestion(version, decoder, max_bytes, file))
+        if missing is not None:
+            suggestions.append(Suggestion(printable(file), error=missing))
+            continue
+        suggestion = _suggestion(version, reader, file, with_thumbnail < thumbnails)
+        with_thumbnail += suggestion.error is None
+        suggestions.append(suggestion)
     progress("suggesting", len(files), len(files))
-    return suggestions
+    (control,) = config.controls
+    thresholds, unread = version.limits(control)
+    used = [limit for place, limit in enumerate(thresholds) if place not in unread]
+    return Suggestions(
+        suggestions,
+        tuple(label.key for label in control.labels),
+        min(used, default=None),
+        settings.encoder,
+    )
 
 
-def _suggestion(version: ModelVersion, decoder: Decoder, max_bytes: int, file: Path) -> Suggestion:
+def _suggestion(
+    version: ModelVersion, reader: _Reader, file: str, with_thumbnail: bool
+) -> Suggestion:
     """The suggestion for an existing file."""
     (control,) = version.config.controls
     try:
-        data = _read(file, max_bytes)
-        embedding = _embedding(version.encoder, decoder, data)
+        embedding, thumbnail = reader.read(Path(file), with_thumbnail)
     except ImageError as error:
-        return Suggestion(str(file), error=error)
+        return Suggestion(printable(file), error=error)
     (probabilities,) = version.probabilities(control, [embedding])
     thresholds, unreadable = version.limits(control)
     scored = ScoredControl(control, probabilities, thresholds, unreadable=unreadable)
     return Suggestion(
-        str(file),
+        printable(file),
         [label.key for label, _ in scored.ticked],
         {label.key: float(p) for label, p in zip(control.labels, probabilities, strict=True)},
         unreadable=tuple(control.labels[place].key for place in sorted(unreadable)),
+        thumbnail=thumbnail,
     )
 
 
-def _embedding(encoder: Encoder, decoder: Decoder, data: bytes) -> Embedding:
-    """An image file's embedding, as the store would keep it."""
-    encoded = decoder.decoded(
-        data, lambda image: encoder.encode_images([image]), encoder.draft_size
-    )
-    return Embedding.of(encoded.image[0], None if encoded.regions is None else encoded.regions[0])
+class _Reader:
+    """Reads image files: what the store would keep of each, and what a person sees of it."""
+
+    def __init__(self, settings: Settings, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._decoder = Decoder(settings)
+        self._max_bytes = settings.max_image_bytes
+
+    def read(self, file: Path, with_thumbnail: bool) -> tuple[Embedding, bytes]:
+        """The embedding of an image file, and a small JPEG of it, if asked for.
+
+        Raises:
+            ImageError: it cannot be read or decoded.
+        """
+        data = _read(file, self._max_bytes)
+
+        def use(image: Image.Image) -> tuple[ImageEmbeddings, bytes]:
+            encoded = self._encoder.encode_images([image])
+            return encoded, _thumbnail(image) if with_thumbnail else b""
+
+        encoded, thumbnail = self._decoder.decoded(data, use, self._encoder.draft_size)
+        regions = None if encoded.regions is None else encoded.regions[0]
+        return Embedding.of(encoded.image[0], regions), thumbnail
 
 
-def _not_there(file: Path) -> ImageError:
-    if file.is_dir():
-        return ImageError(
-            ImageReason.NOT_FOUND, f"{file} is a folder.", f"Name its files: {file}/*"
-        )
-    return ImageError(ImageReason.NOT_FOUND, f"{file} is not a file.", "Check the path.")
+def _thumbnail(image: Image.Image) -> bytes:
+    """A JPEG of at most `THUMBNAIL` pixels in width and height."""
+    out = BytesIO()
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.save(out, "JPEG", quality=75)
+    return out.getvalue()
 
 
 def _read(file: Path, max_bytes: int) -> bytes:

@@ -37,6 +37,8 @@ METHOD = 4
 """Part of every version; raised when the same inputs would give other scores than before."""
 BLIND_METHOD = 2
 """The same, for the predictions of blind tasks, which only a project with some has."""
+KNOWN_METHOD = 2
+"""The same, for the predictions of tasks whose data names labels."""
 
 LEARNED_FROM = 6
 """Reviewed images with a label from which a head knows it, though the encoder cannot read it."""
@@ -278,6 +280,8 @@ class ModelVersions:
         if self.settings.blind_share:
             confidences = self._confidences(project, scores)
             parts.append([BLIND_METHOD, None if confidences is None else confidences.as_dict()])
+        if known_field:
+            parts.append(["known", KNOWN_METHOD])
         short = "z" if head_set is None else head_set.name
         return ModelVersion(
             name=f"{self.encoder.short}-{short}-{_digest(parts)[:8]}",

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from backend.errors import LabelConfigError
 from backend.labels.attributes import Tag, attribute, is_on, is_true, tag_of
-from backend.labels.label import Label, label_key, unique_labels
+from backend.labels.label import Label, label_key, prompts_of, unique_labels
 from backend.labels.screen import Screen
 from backend.labels.visibility import Fixed, Visibility
 
@@ -97,11 +97,10 @@ class _Reader:
         if isinstance(conditions, Fixed) or is_branch or self._is_hidden(choice, nested=nested):
             self._hidden.append(label_key(path))
             return None
-        prompts = [text.strip() for text in choice.get("model_prompt", "").split("|")]
         return Label(
             path=path,
             text=value,
-            prompts=tuple(text for text in prompts if text),
+            prompts=prompts_of(choice.get("model_prompt", "")),
             threshold=threshold_of(choice),
             conditions=conditions,
             preselected=is_on(choice, "selected"),

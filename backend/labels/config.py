@@ -134,13 +134,19 @@ class LabelConfig:
             )
 
 
-def config_of_labels(labels: Sequence[str], required: bool = False) -> LabelConfig:
+def config_of_labels(
+    labels: Sequence[str],
+    required: bool = False,
+    prompts: Mapping[str, tuple[str, ...]] | None = None,
+) -> LabelConfig:
     """A config with one control that has these labels, for images that belong to no project.
 
     Args:
         labels: their names.
         required: whether each image is known to have one of them.
+        prompts: label -> texts that the encoder reads in place of its name.
     """
+    given = prompts or {}
     control = Control(
         name="labels",
         to_name="image",
@@ -148,7 +154,9 @@ def config_of_labels(labels: Sequence[str], required: bool = False) -> LabelConf
         multiple=True,
         paths=False,
         image_field="image",
-        labels=tuple(Label(path=(label,), text=label) for label in labels),
+        labels=tuple(
+            Label(path=(label,), text=label, prompts=given.get(label, ())) for label in labels
+        ),
         required=required,
     )
     return LabelConfig(controls=(control,), evidence=None, skipped=())

@@ -81,6 +81,11 @@ class Label:
         return content
 
 
+def prompts_of(text: str) -> tuple[str, ...]:
+    """The prompts in a ``model_prompt``: texts with ``|`` between them."""
+    return tuple(prompt for part in text.split("|") if (prompt := part.strip()))
+
+
 def unique_labels(labels: Iterable[Label]) -> list[Label]:
     """The labels without repetitions; the first of equals stays, as in Label Studio."""
     first: dict[tuple[str, ...], Label] = {}

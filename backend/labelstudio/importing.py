@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.errors import LabelConfigError, StudioError
+from backend.errors import LabelConfigError, StudioError, with_verb
 from backend.labels.config import parse_config
 from backend.labels.controls import ControlKind
 from backend.labelstudio.client import LabelStudioClient
@@ -181,7 +181,8 @@ class Importer:
         without = sorted(task for task in tasks if not counts[task])
         if without:
             raise StudioError(
-                f"{len(without)} tasks have no prediction of {self._version}: "
+                f"{with_verb(len(without), 'task', 'has', 'have')} no prediction of "
+                f"{self._version}: "
                 f"{', '.join(map(str, without[:10]))}.",
                 f"Run ls-clip predict {self._project} again.",
             )
@@ -231,8 +232,8 @@ def duplicates_note(project: int, tasks: Sequence[int]) -> str:
     if not tasks:
         return ""
     return (
-        f"{len(tasks)} tasks have several equal predictions, since they were opened while they "
-        f"were imported: {', '.join(map(str, tasks[:10]))}. "
+        f"{with_verb(len(tasks), 'task', 'has', 'have')} several equal predictions, for being "
+        f"opened during the import: {', '.join(map(str, tasks[:10]))}. "
         f"ls-clip prune {project} --duplicates deletes all but one."
     )
 

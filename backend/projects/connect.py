@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
 from backend.encoders.weights import CACHE
-from backend.errors import SettingsError, StoreError, StudioError, as_text
+from backend.errors import SettingsError, StoreError, StudioError, as_text, counted
 from backend.inference.label_embeddings import unreadable_labels
 from backend.labels.config import EVIDENCE_NAME, LabelConfig, parse_config
 from backend.labels.controls import known_labels
@@ -141,7 +141,8 @@ def _require_known_labels(
     ):
         there = sorted({name for task in tasks for name in task["data"]})
         raise SettingsError(
-            f"None of {len(tasks)} tasks has a label of the labeling config in {known_field!r}.",
+            f"None of {counted(len(tasks), 'task')} looked at has a label of the labeling config "
+            f"in {known_field!r}.",
             f"The tasks' data has the fields: {', '.join(there)}. Labels must be written as in the "
             "labeling config.",
         )
@@ -185,7 +186,8 @@ def _connect(
         if run.state == RunState.IMPORTING:
             progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
         else:
-            progress("embedding images", run.embedded + run.cached, max(run.listed, 1))
+            done = run.embedded + run.cached + run.failed
+            progress("embedding images", done, max(run.listed, 1))
 
     if by_workers:
         run, failures = run_by_workers(settings, number, report, revalidate=revalidate)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.errors import ClipError, StoreError
+from backend.errors import ClipError, StoreError, counted
 from backend.inference.holdout import is_blind
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
@@ -77,8 +77,8 @@ def tab_sentence(tab: str) -> str:
 def blind_sentence(blind: int, tasks: int) -> str:
     """How many of a project's tasks are shown without suggestions, for a person."""
     return (
-        f"{blind} of {tasks} tasks are shown without suggestions on purpose, to learn from unaided "
-        "annotators (docs/training.md)."
+        f"{blind} of {counted(tasks, 'task')} {'is' if blind == 1 else 'are'} shown without "
+        "suggestions on purpose, to learn from unaided annotators (docs/training.md)."
     )
 
 

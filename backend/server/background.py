@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 5.0
 """How long a person's request waits for Redis; Label Studio waits longer."""
-LATE_TASKS = "%d tasks of project %r were not predicted in time; %s"
+LATE_TASKS = "tasks that were not predicted in time: %d, of project %r; %s"
 
 
 class Background:
@@ -161,9 +161,9 @@ class Background:
             purged = self._runtime.prediction_log.purge(project, tasks)
         except StoreError as error:
             telemetry.STORE_FAILURES.inc()
-            log.error("%d deleted tasks are not erased: %s", len(tasks), error)
+            log.error("deleted tasks that are not erased: %d; %s", len(tasks), error)
             return
-        log.info("%d tasks were deleted: %d images erased", len(tasks), purged.images)
+        log.info("tasks that were deleted: %d; images erased: %d", len(tasks), purged.images)
 
 
 def start_run_for_late_tasks(settings: Settings, project: str, late: int) -> None:

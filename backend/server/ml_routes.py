@@ -133,4 +133,4 @@ def _count(predictions: Sequence[Prediction]) -> None:
     for prediction in left_open[:LOGGED_TASKS]:
         log.warning("task %s is left open: %s", prediction.task, prediction.failure)
     if len(left_open) > LOGGED_TASKS:
-        log.warning("%d more tasks are left open", len(left_open) - LOGGED_TASKS)
+        log.warning("tasks that are left open, too: %d", len(left_open) - LOGGED_TASKS)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from backend.errors import StoreError
+from backend.errors import StoreError, with_verb
 from backend.storage.artifacts import DRAFT, DamagedArtifactError, first_line
 from backend.storage.banks import FOLDER as BANKS
 from backend.storage.banks import BankRecord, Banks
@@ -99,7 +99,7 @@ def _check_table(store: Store, name: str, repair: bool) -> Iterator[Problem]:
         return
     if not broken:
         return
-    what = f"{len(broken)} of its embeddings are not finite"
+    what = f"{with_verb(len(broken), 'embedding', 'is', 'are')} not finite"
     if not repair:
         yield Problem(name, what, fix=_REPAIR)
         return

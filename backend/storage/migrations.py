@@ -111,7 +111,7 @@ def _shorten_table(store: Store, name: str) -> None:
         table = store.tables.database.open_table(name)
         former = table.schema.metadata[b"encoder"].decode()
         dim = table.schema.field("image").type.list_size
-        log.warning("%d embeddings are converted", table.count_rows())
+        log.warning("embeddings that are converted: %d", table.count_rows())
         encoder = region_codes.present_id(former)
         batch: pa.RecordBatch
         for batch in table.search().limit(NO_LIMIT).to_batches(LOOKUP_KEYS):

@@ -150,7 +150,10 @@ class HeadTrainer:
         reviewed = len(pulled.reviewed)
         if reviewed < MIN_APPROVALS:
             missing = MIN_APPROVALS - reviewed
-            reason = f"Reviewed tasks: {reviewed}; at least {missing} more are needed."
+            reason = (
+                f"Reviewed tasks: {reviewed}; at least {missing} more "
+                f"{'is' if missing == 1 else 'are'} needed."
+            )
             return Trained(None, reason)
         version = self._versions.get(pulled.config, pulled.key)
         serving = self._versions.heads.serving(pulled.key)
@@ -183,8 +186,9 @@ class HeadTrainer:
         }
         several = len(candidates) > 1
         share = judged_share(self._settings.blind_share, self._settings.audit_share)
+        left = None if pulled.tasks is None else max(0, pulled.tasks - reviewed)
         reason = "; ".join(
-            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share)
+            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share, left)
             for name, candidate in candidates.items()
         )
         metrics = {
@@ -291,7 +295,7 @@ class HeadTrainer:
                 list({value for of_task in values for value in of_task})
             )
             if failures:
-                log.warning("project %s: %d images are left out", pulled.key, len(failures))
+                log.warning("project %s: images that are left out: %d", pulled.key, len(failures))
             embedded = [
                 (item, by_value[value])
                 for item, of_task in zip(part, values, strict=True)

@@ -41,6 +41,7 @@ class Pulled:
         of_own_labels: the same as ``approvals`` for controls whose labels stand in each task's
             data, from which no head can be trained.
         random: ids of the tasks that chance alone had reviewed, see `is_random_pick`.
+        tasks: how many tasks the project has; None where that is not known.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Pulled:
     data: Mapping[int, Mapping[str, Any]]
     of_own_labels: Mapping[str, Sequence[Approval]] = field(default_factory=dict)
     random: frozenset[int] = frozenset()
+    tasks: int | None = None
 
     @property
     def reviewed(self) -> dict[int, str]:
@@ -158,7 +160,15 @@ def pull(
         for item in items
         if item.provenance in REVIEWED and is_random_pick(key, item.task, item.created, selection)
     )
-    return Pulled(key, config, approvals, {**own_data, **data}, of_own_labels, random)
+    return Pulled(
+        key,
+        config,
+        approvals,
+        {**own_data, **data},
+        of_own_labels,
+        random,
+        project["task_number"],
+    )
 
 
 def _ages(

@@ -13,21 +13,22 @@ MEASURES = {
 }
 
 
-def verdict_text(verdict: Verdict, share: float) -> str:
+def verdict_text(verdict: Verdict, share: float, left: int | None = None) -> str:
     """Why a head may serve or may not, or what is missing to say so.
 
     Args:
         verdict: on the head.
         share: of all reviewed tasks, those that heads are judged on, in [0, 1].
+        left: tasks that nobody has reviewed; None where that is not known.
     """
-    text = _ground(verdict, share)
+    text = _ground(verdict, share, left)
     measured = verdict.ground in {Ground.WORSE, Ground.COLLAPSED}
     if verdict.accepted or measured:
         return text
     return f"{text}; until then it does not replace what is in use"
 
 
-def _ground(verdict: Verdict, share: float) -> str:
+def _ground(verdict: Verdict, share: float, left: int | None) -> str:
     judged = verdict.judged
     tasks = counted(judged, "held-out task")
     difference = verdict.difference
@@ -42,7 +43,7 @@ def _ground(verdict: Verdict, share: float) -> str:
     needed = TOLD_FROM
     if verdict.most_positives:
         needed = max(needed, ceil(judged * MIN_POSITIVES / verdict.most_positives))
-    more = _more(needed - judged, share)
+    more = _more(needed - judged, share, left)
     if verdict.ground == Ground.NO_TASK:
         return f"too few to tell (no held-out task was reviewed; about {needed} are needed{more})"
     if verdict.ground == Ground.NO_POSITIVE:
@@ -68,13 +69,21 @@ def _told(difference: Difference) -> str:
     return f"{name} {abs(points):.1f} points {'lower' if points < 0 else 'higher'} ({between})"
 
 
-def _more(missing: int, share: float) -> str:
-    """How many reviews bring so many judged tasks."""
+def _more(missing: int, share: float, left: int | None) -> str:
+    """How many reviews bring so many judged tasks, or that the project has not so many tasks."""
     if missing <= 0:
         return ""
     if share <= 0:
         return "; none is chosen while LS_CLIP_BLIND_SHARE and LS_CLIP_AUDIT_SHARE are 0"
     reviews = ceil(missing / share)
+    if left is not None and reviews > left:
+        bring = "the one task that is left to review brings"
+        if left != 1:
+            bring = f"the {left} tasks that are left to review bring"
+        enough = f"{bring} too few" if left else "all tasks are reviewed"
+        return f"; {enough}: add tasks, or raise LS_CLIP_BLIND_SHARE"
     if reviews > 20:
         reviews = ceil(reviews / 10) * 10
+    if left is not None:
+        reviews = min(reviews, left)
     return f", after about {counted(reviews, 'more review')}"

@@ -214,8 +214,8 @@ def fit_correction(rows: Rows, card: Card, start: Start, aim: Aim) -> Fitted | N
     threshold = max(aim.threshold, correction.tick_from(CAUTION))
     thresholds = torch.full((rows.labels.shape[1],), threshold, dtype=torch.float64)
     note = (
-        f"The probabilities are corrected by {int((rows.random & rows.reviewed).sum())} randomly "
-        f"chosen reviews; from {HEAD_FROM} reviews on a head learns."
+        "The probabilities are corrected by randomly chosen reviews "
+        f"({int((rows.random & rows.reviewed).sum())}); from {HEAD_FROM} reviews on a head learns."
     )
     trained = rows.reviewed & ~rows.judged
     held = Held(rows.probabilities(head, trained), rows.labels[trained])

@@ -166,8 +166,8 @@ def fit_threshold(
             break
         last = end
     if not last:
-        note = f"not guessed, because on {images} reviewed images not even the surest suggestions"
-        note += f" are known to be right {100 * target:.0f} % of the time"
+        note = "not guessed, because not even the surest suggestions on the reviewed images "
+        note += f"({images}) are known to be right {100 * target:.0f} % of the time"
         return Rule(None, negative_fraction, note)
     below = values[last] if last < len(values) else values[last - 1] - 1.0
     note = "the surest suggestions are taken for true; on reviewed images "

@@ -70,10 +70,11 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
         csv.writer(file).writerows([("photo", "category"), *rows])
     names = ("--image-column", "photo", "--label-column", "category")
     assert (
-        f"{len(rows)} tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+        f"{len(rows)} tasks were made"
+        in cli("import-archive", str(empty), "archive.csv", *names).stderr
     )
     # A second time nothing is made.
-    assert "0 tasks made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
+    assert "No task was made" in cli("import-archive", str(empty), "archive.csv", *names).stderr
 
     report = connect(loop, studio, loop_runtime, empty)
     assert not report.failures
@@ -83,7 +84,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
             assert tasks[task]["known_label"] in choices_of(prediction)
 
     pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)
-    assert pulled.reviewed == {}
+    assert pulled.reviewed == {} and pulled.tasks == len(tasks)
     assert {one.provenance for one in pulled.approvals["tags"]} == {"known"}
     reviewed = set(review(empty, 10))
     pulled = HeadTrainer(loop, studio, loop_runtime.versions, loop_runtime.embedder).pull(empty)
@@ -166,7 +167,7 @@ def test_a_folder_for_each_label_is_uploaded(
         folder = tmp_path / "archive" / label
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(photo, folder / f"写真 {photo.name}")
-    assert "3 tasks made" in cli("import-archive", str(empty), "archive").stderr
+    assert "3 tasks were made" in cli("import-archive", str(empty), "archive").stderr
     found = {task["data"]["clip_source"]: task["data"] for task in studio.tasks.iterate(empty)}
     assert {source.split("/")[0]: data["known_label"] for source, data in found.items()} == {
         "cat": "cat",
@@ -176,7 +177,7 @@ def test_a_folder_for_each_label_is_uploaded(
     for data in found.values():
         answer = requests.get(studio.url + data["image"], headers=token, timeout=10)
         assert answer.headers["Content-Type"].startswith("image/")
-    assert "0 tasks made" in cli("import-archive", str(empty), "archive").stderr
+    assert "No task was made" in cli("import-archive", str(empty), "archive").stderr
 
 
 def test_what_an_archive_cannot_be_is_said_with_its_fix(cli: Cli, empty: int, tmp_path: Path):

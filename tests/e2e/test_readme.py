@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+import requests
 
 from backend.demo.servers import new_secret
 from backend.labelstudio.client import LabelStudioClient
@@ -27,7 +28,9 @@ TESTS = "./uvw run pytest"
 SUGGEST = './uvw run ls-clip suggest --encoder offline --labels "cat,coffee,rocket" photo.jpg'
 STUDIO = (
     "ML_BLOCK_LOCAL_IP=false SSRF_PROTECTION_ENABLED=false "
-    "./uvw tool run --from label-studio==1.23.2 label-studio start --internal-host 127.0.0.1"
+    "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK=true "
+    "./uvw tool run --from label-studio==1.23.2 label-studio start --internal-host 127.0.0.1 "
+    "--username you@example.com"
 )
 SERVE = "./uvw run ls-clip serve"
 CONNECT = "./uvw run ls-clip connect 1"
@@ -85,11 +88,36 @@ def test_the_first_look_names_the_cat(desk: Path) -> None:
     assert '"suggested": [\n   "cat"\n  ]' in done.stdout
 
 
-def test_label_studio_starts_with_both_switches(desk: Path, tmp_path: Path) -> None:
+def refuses_strangers(url: str) -> bool:
+    """Whether Label Studio lets nobody sign up who was not invited."""
+    session = requests.Session()
+    page = f"{url}/user/signup/"
+    session.get(page, timeout=30)
+    form = {
+        "email": "stranger@example.com",
+        "password": new_secret(),
+        "csrfmiddlewaretoken": session.cookies["csrftoken"],
+    }
+    return session.post(page, data=form, headers={"Referer": page}, timeout=30).status_code == 403
+
+
+def listeners(port: int) -> set[str]:
+    """Addresses at which this machine listens on a port, as /proc/net writes them."""
+    rows = [
+        line.split()
+        for file in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{file}").read_text().splitlines()[1:]
+    ]
+    return {row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+
+
+def test_label_studio_starts_with_both_switches_for_this_machine_and_its_people(
+    desk: Path, tmp_path: Path
+) -> None:
     port, key = free_port(18080), new_secret()
     options = f"--port {port} --data-dir {tmp_path / 'studio'} --no-browser"
     user = {
-        "LABEL_STUDIO_USERNAME": "someone@example.com",
+        # The user types it.
         "LABEL_STUDIO_PASSWORD": new_secret(),
         "LABEL_STUDIO_USER_TOKEN": key,
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
@@ -103,6 +131,12 @@ def test_label_studio_starts_with_both_switches(desk: Path, tmp_path: Path) -> N
         assert studio.backends.refusal("http://127.0.0.1:9090") != Refusal.PRIVATE_ADDRESS
         refusal = studio.webhooks.refusal("http://127.0.0.1:9090/webhook")
         assert refusal != Refusal.PRIVATE_ADDRESS
+        assert listeners(port) == {f"0100007F:{port:04X}"}
+        assert refuses_strangers(url)
+
+
+def test_nobody_can_sign_up_in_the_demo(servers: Servers) -> None:
+    assert refuses_strangers(servers.label_studio.url)
 
 
 @pytest.fixture

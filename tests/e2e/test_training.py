@@ -82,6 +82,9 @@ def test_twelve_approvals_train_a_head_and_refresh_the_rest(
     assert "h1" in listed.stdout and "accepted" in listed.stdout
     back = run_command("rollback", str(connected), "--wait", cwd=folder, **environment)
     assert back.returncode == 0, back.stderr
+    shown = studio.projects.get(connected)["model_version"]
+    told = f"Zero-shot suggestions are in use now; the project shows {shown}."
+    assert told in " ".join(back.stderr.split())
     assert heads.serving(key) == ZERO_SHOT
     again = shown_predictions(studio, connected)
     assert {task: one["result"] for task, one in again.items()} == {

@@ -4,150 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backend.cli import main
-from backend.cli.images import MEASURES
-from backend.encoders.offline import OfflineEncoder
+from backend.cli.evaluation import MEASURES
 from backend.training.clicks_text import clicks_text
 from backend.vlpl.clicks import Clicks
 from tests.support.builders import photo
-from tests.support.commands import run_command
-from tests.support.processes import child_environment, run_cli
-
-COMMANDS = ["serve", "connect", "suggest", "evaluate", "compare-encoders", "demo", "doctor"]
-
-
-def test_help_imports_no_model_code_and_names_every_command():
-    code = (
-        "import sys\n"
-        "from backend.cli.main import main\n"
-        "try:\n    main()\n"
-        "except SystemExit as end:\n"
-        "    heavy = {'torch', 'open_clip', 'lancedb', 'transformers', 'label_studio_sdk'}\n"
-        "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
-        "    sys.exit(end.code)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--help"],
-        env=child_environment({}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "HEAVY []" in done.stdout
-    assert all(command in done.stdout for command in COMMANDS)
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line in this process; its exit code."""
-    monkeypatch.setattr(sys, "argv", ["ls-clip", *arguments])
-    try:
-        main.main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-@pytest.fixture
-def offline(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline_encoder: OfflineEncoder
-) -> Iterator[None]:
-    """The offline encoder, already loaded, and a store of the test's own."""
-    monkeypatch.setenv("LS_CLIP_ENCODER", "offline")
-    monkeypatch.setenv("LS_CLIP_STORE", str(tmp_path / "store"))
-    for module in ("backend.inference.suggest", "backend.evaluation.evaluate"):
-        monkeypatch.setattr(f"{module}.get_encoder", lambda *_: offline_encoder)
-    yield
-
-
-@pytest.fixture
-def photos(tmp_path: Path) -> list[str]:
-    names = [str(tmp_path / f"{number}.png") for number in range(3)]
-    for number, name in enumerate(names):
-        photo(number).save(name)
-    return names
-
-
-# suggest
-
-
-def test_suggest_prints_json_and_nothing_else(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
-):
-    given = ("suggest", "--labels", "dog, cat,bicycle,", "--json", *photos)
-    assert call(monkeypatch, *given) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [one["file"] for one in found] == photos
-    for one in found:
-        assert set(one) == {"file", "suggested", "scores"}
-        assert list(one["scores"]) == ["dog", "cat", "bicycle"]
-        assert all(0 <= score <= 1 for score in one["scores"].values())
-        assert set(one["suggested"]) <= set(one["scores"])
-
-
-def test_the_threshold_decides_what_is_suggested(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
-):
-    for threshold, expected in (("0", 2), ("1", 0)):
-        call(monkeypatch, "suggest", "--labels", "a,b", "--threshold", threshold, "--json", *photos)
-        found = json.loads(capsys.readouterr().out)
-        assert {len(one["suggested"]) for one in found} == {expected}
-
-
-def test_one_bad_file_is_named_and_the_others_are_answered(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
-):
-    (tmp_path / "bad.jpg").write_text("no image")
-    files = [photos[0], str(tmp_path / "bad.jpg"), str(tmp_path / "gone.jpg"), photos[1]]
-    assert call(monkeypatch, "suggest", "--labels", "a,b", "--json", *files) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert ["error" in one for one in found] == [False, True, True, False]
-    assert set(found[1]["error"]) == {"code", "message", "fix"}
-    assert call(monkeypatch, "suggest", "--labels", "a,b", *files) == 1
-    said = capsys.readouterr().out
-    assert f"Error: {files[1]}: This is not an image" in said
-    assert f"Error: {files[2]} is not a file." in said
-    assert said.count("Fix: ") == 2
-
-
-def test_suggest_prints_a_table_for_people(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
-):
-    assert call(monkeypatch, "suggest", "--labels", "dog,cat", *photos) == 0
-    assert "2.png" in capsys.readouterr().out
-
-
-def test_labels_that_the_model_cannot_read_are_warned_about(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
-):
-    assert call(monkeypatch, "suggest", "--labels", "犬,dog", "--json", photos[0]) == 0
-    captured = capfd.readouterr()
-    assert "犬" in captured.err and "xlm-roberta" in captured.err
-    json.loads(captured.out)
-
-
-def test_a_folder_in_place_of_files_is_told_how_to_name_its_files(
-    offline: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-):
-    assert call(monkeypatch, "suggest", "--labels", "dog", str(tmp_path)) == 1
-    assert f"{tmp_path}/*" in capfd.readouterr().out
-
-
-def test_suggest_says_what_it_is_doing(
-    offline: None, photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
-):
-    assert call(monkeypatch, "suggest", "--labels", "dog,cat", *photos) == 0
-    told = capfd.readouterr().err
-    assert "loading the encoder" in told and "suggesting" in told
-
+from tests.support.commands import call, run_command
+from tests.support.processes import run_cli
 
 # evaluate
 
@@ -199,6 +66,10 @@ def test_evaluate_prints_every_figure_in_words_and_the_encoder_in_one_line(
     low, high = figures["clicks_interval"]
     assert f"{figures['clicks_per_image']:.2f} ({low:.2f} to {high:.2f})" in printed
     assert clicks_text(Clicks.from_dict(figures["clicks"])) in printed
+    assert printed.count("nothing ticked") == 2  # Both precisions, of noise.
+    monkeypatch.setenv("LS_CLIP_THRESHOLD", "0")
+    assert call(monkeypatch, "evaluate", str(labelled)) == 0
+    assert "nothing ticked" not in capsys.readouterr().out
 
 
 def test_evaluate_names_files_that_cannot_be_read(

@@ -139,7 +139,7 @@ def test_only_what_label_studio_serves_is_missed(server: Server, root: Path, tmp
     shutil.copytree(root, copy)
     (copy / "set" / "1.png").unlink()
     (found,) = findings(server, [*VALUES, local(99)], local_files_root=str(copy))
-    assert f"1 of {COUNT + 1}" in found.what and "missing" in found.what
+    assert f"1 of {COUNT + 1}" in found.what and "missing; task 1)" in found.what
 
 
 def test_a_setting_that_fits_no_address_is_noted(server: Server, root: Path):

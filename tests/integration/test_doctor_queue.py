@@ -14,10 +14,11 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Finding, examine
 from backend.errors import StudioError
 from backend.settings import Settings
+from jobs import enqueue
 from jobs.run import RunState, Scope, Trigger
 from jobs.run_store import RunStore
-from jobs.training_state import Outcome, TrainingStore
-from tests.support.builders import make_settings
+from jobs.training_state import Outcome, TrainingState, TrainingStore
+from tests.support.builders import choices_config, make_settings
 from tests.support.processes import free_port
 
 # Suggestions
@@ -40,9 +41,26 @@ def test_a_task_that_the_last_run_could_not_predict_is_told_with_its_reason(tmp_
     why = {"message": "a.jpg is not there.", "fix": "Upload it again."}
     first, second = doctor_suggestions.missing(suggestions(tmp_path, failures={2: why, 9: why}))
     assert "1 task without an annotation could not be predicted" in first.what
-    assert "task 2: a.jpg is not there." in first.what
+    assert "(task 2): a.jpg is not there." in first.what
     assert first.fix.startswith("Upload it again. Then")
-    assert "1 of 3 tasks" in second.what
+    assert "1 of 3 tasks without an annotation has no prediction of v1: task 3." in second.what
+
+
+def test_findings_about_tasks_name_them(tmp_path: Path):
+    unknown = {"from_name": "tags", "type": "choices", "value": {"choices": ["GONE"]}}
+    twice = [{"task": task, "model_version": "v1", "result": [unknown]} for task in (1, 2, 2, 1)]
+    context = suggestions(
+        tmp_path,
+        project={"model_version": "v1", "label_config": choices_config()},
+        open_tasks=set(range(1, 10)),
+        predictions=twice,
+    )
+    (lacking,) = doctor_suggestions.missing(context)
+    assert "have no prediction of v1: tasks 3, 4, 5, 6, 7 and 2 more." in lacking.what
+    (duplicated,) = doctor_suggestions.duplicated(context)
+    assert duplicated.what.endswith("one version: tasks 1, 2.")
+    (gone,) = doctor_suggestions.gone_labels(context)
+    assert "GONE (4), in tasks 1, 2." in gone.what
 
 
 def test_a_project_that_shows_the_backends_answers_lacks_no_predictions(tmp_path: Path):
@@ -82,7 +100,11 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
 ):
     found = queue_findings(queue_settings)
     assert set(found) == {"workers"}
+    assert found["workers"].what == "No worker listens on the queue."
     assert "ls-clip worker" in found["workers"].fix
+    for number, said in ((1, "in which 1 job waits."), (2, "in which 2 jobs wait.")):
+        enqueue.start_run(RunStore(connection), number, Scope.MISSING, Trigger.CLI)
+        assert said in queue_findings(queue_settings)["workers"].what
     connection.config_set("appendonly", "no")
     try:
         assert set(queue_findings(queue_settings)) == {"workers", "queue"}
@@ -96,7 +118,7 @@ def test_a_queue_without_workers_and_one_that_forgets_are_named(
         ({}, "failed", "warning", "It says no."),
         ({"blocked_on": "Label Studio does not answer."}, "", "warning", "does not answer"),
         ({"updated": 1.0}, "", "warning", "no progress"),
-        ({}, "left out", "note", "1 task out"),
+        ({}, "left out", "note", "1 task out: task 7."),
     ],
 )
 def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
@@ -127,7 +149,9 @@ def test_a_run_that_failed_waits_stands_still_or_left_tasks_out_is_told(
     [
         (Outcome.FAILED, {"pending": 0}, "warning", "failed"),
         (Outcome.REJECTED, {"pending": 0}, "note", "was rejected"),
-        (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals"),
+        (Outcome.ACCEPTED, {"pending": 7}, "warning", "7 new approvals wait."),
+        (Outcome.ACCEPTED, {"pending": 1}, "warning", "1 new approval waits."),
+        (Outcome.ACCEPTED, {"state": TrainingState.QUEUED}, "warning", "a training waits."),
     ],
 )
 def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(

@@ -203,6 +203,13 @@ def test_a_control_whose_head_is_rejected_keeps_its_head_and_figures(trainer: Ca
     assert second.labels["more"] == first.labels["more"] != ()
 
 
+def test_a_project_without_tasks_left_is_not_asked_for_more_reviews(trainer: Callable[..., Any]):
+    given = pulled(choices_config("cat", "dog"), {"tags": approvals(mixed, Provenance.ACCEPTED)})
+    for tasks, told in ((len(given.reviewed), "all tasks are reviewed"), (1000, "more reviews")):
+        made = trainer(audit_share=0.0, blind_share=0.1)[0].train(replace(given, tasks=tasks))
+        assert "too few to tell" in made.reason and told in made.reason
+
+
 def test_reviews_in_random_order_correct_before_a_head_can_be_trained(
     trainer: Callable[..., Any],
 ):

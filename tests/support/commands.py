@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import pytest
+
 from backend.cli import main as cli
 from tests.support.processes import child_environment
 
@@ -54,6 +56,16 @@ def run_command(*arguments: str, cwd: Path, **variables: str) -> Done:
         except SystemExit as end:
             code = int(end.code or 0)
     return Done(code, out.getvalue(), err.getvalue())
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """``ls-clip`` in this process and in the environment of the test: its exit code."""
+    monkeypatch.setattr(sys, "argv", ["ls-clip", *arguments])
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 @contextmanager

@@ -13,10 +13,11 @@ import pytest
 from redis import Redis
 
 from backend.demo.servers import LocalValkey
+from backend.encoders.offline import OfflineEncoder
 from backend.runtime import Runtime
 from backend.settings import Settings
 from jobs import queue
-from tests.support.builders import make_settings
+from tests.support.builders import make_settings, photo
 from tests.support.clock import Clock
 from tests.support.commands import run_command
 from tests.support.processes import free_port
@@ -28,6 +29,8 @@ __all__ = [
     "clock",
     "connection",
     "make_runtime",
+    "offline",
+    "photos",
     "queue_settings",
     "settings",
     "studio",
@@ -54,6 +57,26 @@ def make_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeRuntime
         return Runtime(make_settings(store, **values))
 
     return make
+
+
+@pytest.fixture
+def offline(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, offline_encoder: OfflineEncoder
+) -> None:
+    """For `tests.support.commands.call`: the offline encoder, loaded already, and a new store."""
+    monkeypatch.setenv("LS_CLIP_ENCODER", "offline")
+    monkeypatch.setenv("LS_CLIP_STORE", str(tmp_path / "store"))
+    for module in ("backend.inference.suggest", "backend.evaluation.evaluate"):
+        monkeypatch.setattr(f"{module}.get_encoder", lambda *_: offline_encoder)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    """Paths of three images."""
+    names = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for number, name in enumerate(names):
+        photo(number).save(name)
+    return names
 
 
 @pytest.fixture(scope="session")

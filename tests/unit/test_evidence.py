@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,22 @@ def test_the_lines_show_ticked_labels_near_misses_and_the_source():
 
 def test_the_lines_say_so_when_nothing_is_suggested():
     assert evidence_lines([scored(0.1)], "v1")[0] == "suggested: nothing"
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "multiple", "first"),
+    [
+        ((1.0, 0.2), True, "suggested: nothing beyond what is known"),
+        ((1.0, 0.8), True, "suggested: label1 80 %"),
+        ((0.6, 0.8), False, "suggested: label1 80 %"),
+    ],
+)
+def test_a_label_that_is_known_is_not_said_to_be_suggested(
+    probabilities: tuple[float, ...], multiple: bool, first: str
+):
+    known = replace(scored(*probabilities, multiple=multiple), known=frozenset({0}))
+    lines = evidence_lines([known], "v1")
+    assert lines[:2] == [first, "known beforehand: label0"]
 
 
 def test_the_lines_of_several_controls_name_them():

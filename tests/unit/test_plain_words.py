@@ -138,3 +138,28 @@ def test_a_verdict_is_told_with_its_interval_or_with_what_is_missing(found: Verd
 def test_where_no_task_is_ever_chosen_the_settings_are_named():
     told = verdict_text(verdict(Ground.NO_TASK, 0, 0), 0.0)
     assert "LS_CLIP_BLIND_SHARE and LS_CLIP_AUDIT_SHARE are 0" in told
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        (None, "about 20 are needed, after about 110 more reviews)"),
+        (104, "about 20 are needed, after about 104 more reviews)"),
+        (
+            103,
+            "about 20 are needed; the 103 tasks that are left to review bring too few: add tasks, "
+            "or raise LS_CLIP_BLIND_SHARE)",
+        ),
+        (
+            1,
+            "about 20 are needed; the one task that is left to review brings too few: add tasks, "
+            "or raise LS_CLIP_BLIND_SHARE)",
+        ),
+        (
+            0,
+            "about 20 are needed; all tasks are reviewed: add tasks, or raise LS_CLIP_BLIND_SHARE)",
+        ),
+    ],
+)
+def test_no_more_reviews_are_asked_for_than_there_are_tasks(left: int | None, told: str):
+    assert verdict_text(verdict(Ground.FEW_TASKS, 5, 1), 0.145, left).endswith(told)

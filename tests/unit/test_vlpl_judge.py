@@ -239,7 +239,7 @@ def test_a_handful_of_reviews_corrects_how_often_labels_are_expected():
     assert made is not None and made.head.card.objective == CORRECTED
     assert not bool(made.head.weight.any())
     assert float(made.head.slope[0]) != START.slope and float(made.thresholds[0]) > 0.5
-    assert "corrected by 10 randomly chosen reviews" in made.notes[0]
+    assert "corrected by randomly chosen reviews (10)" in made.notes[0]
     few = replace(some, labels=torch.full_like(some.labels, NEGATIVE))
     assert fit_correction(few, CARD, START, Aim(0.5)) is None
 

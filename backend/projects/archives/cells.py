@@ -5,21 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import re
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from backend.labels.controls import Control, ControlKind
 from backend.labels.label import label_key
+from backend.labels.label_files import label_name
 from backend.projects.archives.request import ArchiveRequest
 
 MAX_LITERAL = 100_000
 """Characters of a cell that is read as a list."""
-
-
-def label_name(text: str) -> str:
-    """A label as people type it: macOS decomposes the accents in file names."""
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def labels_of(value: Any, request: ArchiveRequest, control: Control | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError
-from backend.projects.archives.cells import label_name
+from backend.labels.label_files import label_name
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Row

@@ -11,10 +11,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.images.address import CLOUD_SCHEMES
+from backend.images.image_files import SUFFIXES
 from backend.projects.archives.importing import SOURCE
-from backend.projects.archives.places import UPLOADED
 
-SUFFIXES = UPLOADED | {".tif", ".tiff"}
 _UPLOAD = "/data/upload/"
 _LOCAL_FILES = "/data/local-files/"
 # Forbidden on one of the usual file systems.

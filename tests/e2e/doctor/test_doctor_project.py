@@ -199,9 +199,11 @@ def test_tasks_without_a_suggestion_are_counted(
     project = connected()
     image = next(studio.tasks.iterate(project))["data"]["image"]
     studio.tasks.create(project, [{"data": {"image": image}}])
+    newest = max(task["id"] for task in studio.tasks.iterate(project))
     found = wrong(settings, project)
     assert set(found) == {"predictions-missing"}
     assert "1 of 4 tasks" in found["predictions-missing"].what
+    assert found["predictions-missing"].what.endswith(f": task {newest}.")
 
 
 def test_predictions_that_are_there_twice_and_of_two_versions_are_named(
@@ -239,7 +241,7 @@ def test_predictions_with_labels_that_are_gone_are_named(
     api("POST", "/api/predictions/", json=body)
     found = wrong(settings, project)
     assert set(found) == {"predictions-labels"}
-    assert "GONE (1)" in found["predictions-labels"].what
+    assert f"GONE (1), in task {task}." in found["predictions-labels"].what
 
 
 # Config, labels, images

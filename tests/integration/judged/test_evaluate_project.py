@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from backend.cli.images import _print_project
+from backend.cli.evaluation import _print_project
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.runtime import Runtime

@@ -176,7 +176,7 @@ def test_a_task_that_is_opened_during_the_import_is_noted_and_fails_nobody(
 def test_a_task_without_a_prediction_is_not_shown_as_done(studio: StubStudio) -> None:
     settings = Settings(_env_file=None, label_studio_url=studio.url, label_studio_api_key="f" * 40)
     studio.predictions = [{"id": 1, "task": 1, "model_version": "v"}]
-    with pytest.raises(StudioError, match="1 tasks have no prediction of v: 2"):
+    with pytest.raises(StudioError, match="1 task has no prediction of v: 2"):
         Importer(LabelStudioClient(settings), PROJECT, "v").verify({1, 2})
 
 

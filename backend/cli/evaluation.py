@@ -1,9 +1,9 @@
-"""The commands that measure or show suggestions: suggest, evaluate."""
+"""``ls-clip evaluate``, and what it prints."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,16 +11,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backend.cli.console import EncoderOption, JsonOption, plain, progress_bar
+from backend.cli.console import EncoderOption, JsonOption, configured, plain
+from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted
-from backend.logs import configure_logging
-from backend.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from backend.inference.suggest import Suggestion
+    from backend.settings import Settings
     from backend.training.project_measures import ProjectMeasures
 
-images_app = typer.Typer()
+evaluate_app = typer.Typer()
 
 MEASURES = {
     "map": ("mAP, labels with 10 images or more", "{:.1f} %"),
@@ -38,46 +37,11 @@ MEASURES = {
     "macro_f1": ("F1, mean of the labels", "{:.1f} %"),
 }
 """Name in JSON -> what a person reads, and how the value is printed."""
+PRECISIONS = {"micro_precision", "macro_precision"}
+"""Of ticks that are right, which mean nothing where there are none."""
 
 
-@images_app.command()
-def suggest(
-    photos: Annotated[list[Path], typer.Argument(help="Image files.")],
-    labels: Annotated[str, typer.Option(help='Comma-separated, e.g. "dog,cat,bicycle".')],
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Suggest labels from this probability on; default: the encoder's."
-        ),
-    ] = None,
-    encoder: EncoderOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Suggest labels for image files, without Label Studio.
-
-    Each image is taken to have one of the labels, so that few of them are likelier than in a
-    project.
-    """
-    settings = load_settings(encoder=encoder, threshold=threshold)
-    configure_logging(settings)
-    from backend.inference.suggest import suggest as run
-
-    names = [label.strip() for label in labels.split(",") if label.strip()]
-    with progress_bar() as progress:
-        suggestions = run(settings, names, photos, progress)
-    if as_json:
-        typer.echo(
-            json.dumps(
-                [suggestion.as_dict() for suggestion in suggestions], ensure_ascii=False, indent=1
-            )
-        )
-    else:
-        _print_suggestions(suggestions, Console())
-    if any(suggestion.error for suggestion in suggestions):
-        raise typer.Exit(1)
-
-
-@images_app.command()
+@evaluate_app.command()
 def evaluate(
     folder: Annotated[
         Path | None, typer.Argument(help="A folder with images/ and labels.json.")
@@ -97,8 +61,7 @@ def evaluate(
     labels.json holds {"classes": LABELS, "images": {FILE: LABELS}}; LABELS are lists of names. Of a
     project those reviewed tasks count that are held out; nothing is scored again.
     """
-    settings = load_settings(encoder=encoder)
-    configure_logging(settings)
+    settings = configured(encoder=encoder)
     if project is not None:
         if folder is not None or fit:
             raise SettingsError(
@@ -139,16 +102,19 @@ def _print_project(measured: ProjectMeasures, console: Console) -> None:
     from backend.cli.label_table import EXPLAINED, print_table
     from backend.training.clicks_text import clicks_text
 
-    reviewed = counted(measured.reviewed, "reviewed task")
-    console.print(
-        f"{measured.model_version}: measured on {measured.judged} of {reviewed}: held-out ones, "
-        "which no head is trained on (blind and audit tasks).",
-        highlight=False,
-    )
+    which = "held-out ones, which no head is trained on (blind and audit tasks)"
     if measured.clicks is None:
         missing = "has scores" if measured.held_out else "is reviewed yet"
-        console.print(f"No held-out task {missing}.")
+        console.print(
+            f"{measured.model_version} is measured on reviewed tasks: {which}. None {missing}.",
+            highlight=False,
+        )
         return
+    reviewed = counted(measured.reviewed, "reviewed task")
+    console.print(
+        f"{measured.model_version}: measured on {measured.judged} of {reviewed}: {which}.",
+        highlight=False,
+    )
     for name, control in measured.controls.items():
         rates = control.rates
         console.print(
@@ -163,28 +129,6 @@ def _print_project(measured: ProjectMeasures, console: Console) -> None:
     console.print(clicks_text(measured.clicks), highlight=False, soft_wrap=True)
 
 
-def _print_suggestions(suggestions: Sequence[Suggestion], console: Console) -> None:
-    """One row per file; then the files without a suggestion, with the reason."""
-    table = Table("file", "suggested", "most probable")
-    for suggestion in suggestions:
-        if suggestion.error is not None:
-            continue
-        read = [item for item in suggestion.scores.items() if item[0] not in suggestion.unreadable]
-        best = sorted(read, key=lambda item: -item[1])[:5]
-        shown = ", ".join(f"{name} {100 * p:.0f} %" for name, p in best)
-        table.add_row(
-            Path(suggestion.file).name, ", ".join(suggestion.suggested) or "nothing", shown
-        )
-    if table.row_count:
-        console.print(table)
-    for suggestion in suggestions:
-        if suggestion.error is not None:
-            message = suggestion.error.message
-            where = "" if suggestion.file in message else f"{suggestion.file}: "
-            console.print(f"Error: {where}{message}", style="red", markup=False, soft_wrap=True)
-            console.print(f"Fix: {suggestion.error.fix}", markup=False, soft_wrap=True)
-
-
 def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
     """The measures as a table; then clicks, encoder, and the first images that cannot be read."""
     from backend.training.clicks_text import clicks_text
@@ -194,6 +138,8 @@ def _print_evaluation(result: Mapping[str, Any], console: Console) -> None:
     table = Table("measure", "value", title=title)
     for key, (words, form) in MEASURES.items():
         value = "–" if result[key] is None else form.format(result[key])
+        if key in PRECISIONS and not result["labels_per_image"]:
+            value = "nothing ticked"
         if key == "clicks_per_image":
             low, high = result["clicks_interval"]
             value += f" ({form.format(low)} to {form.format(high)})"

@@ -1,0 +1,191 @@
+"""``ls-clip suggest``: which files and labels it takes, and what it prints and writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from backend.cli import contact_sheet
+from tests.support.builders import photo
+from tests.support.commands import call
+
+pytestmark = pytest.mark.usefixtures("offline")
+
+
+def test_suggest_prints_json_and_nothing_else(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    given = ("suggest", "--labels", "dog, cat,bicycle,", "--json", *photos)
+    assert call(monkeypatch, *given) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [item["file"] for item in found] == photos
+    for item in found:
+        assert set(item) == {"file", "suggested", "scores", "threshold"}
+        assert list(item["scores"]) == ["dog", "cat", "bicycle"]
+        assert all(0 <= score <= 1 for score in item["scores"].values())
+        assert set(item["suggested"]) == {
+            label for label, score in item["scores"].items() if score >= item["threshold"]
+        }
+
+
+def test_the_threshold_decides_what_is_suggested(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    for threshold, expected in (("0", 2), ("1", 0)):
+        call(monkeypatch, "suggest", "--labels", "a,b", "--threshold", threshold, "--json", *photos)
+        found = json.loads(capsys.readouterr().out)
+        assert {len(item["suggested"]) for item in found} == {expected}
+
+
+def test_one_bad_file_is_named_and_the_others_are_answered(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+):
+    (tmp_path / "bad.jpg").write_text("no image")
+    files = [photos[0], str(tmp_path / "bad.jpg"), str(tmp_path / "gone.jpg"), photos[1]]
+    assert call(monkeypatch, "suggest", "--labels", "a,b", "--json", *files) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert ["error" in item for item in found] == [False, True, True, False]
+    assert set(found[1]["error"]) == {"code", "message", "fix"}
+    assert call(monkeypatch, "suggest", "--labels", "a,b", *files) == 1
+    said = capsys.readouterr().out
+    assert f"Error: {files[1]}: This is not an image" in said
+    assert f"Error: {files[2]} is not a file." in said
+    assert said.count("Fix: ") == 2
+
+
+def test_people_read_names_the_threshold_and_that_the_labels_listed_matter(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    given = ("suggest", "--labels", "dog,cat", "--threshold", "0.25", *photos)
+    assert call(monkeypatch, *given) == 0
+    captured = capsys.readouterr()
+    said = " ".join(captured.out.split())
+    assert "2.png" in said
+    assert "from a probability of 25.0 % on" in said
+    assert "one among the 2 labels that are listed" in said
+    assert "loading the encoder" in captured.err and "suggesting" in captured.err
+
+
+def test_more_labels_make_each_less_likely_as_the_output_says(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    cats = []
+    for labels in ("cat,dog", ",".join(["cat", "dog", *(f"thing {n}" for n in range(40))])):
+        call(monkeypatch, "suggest", "--labels", labels, "--json", photos[0])
+        cats.append(json.loads(capsys.readouterr().out)[0]["scores"]["cat"])
+    assert cats[1] < cats[0]
+
+
+def test_labels_that_the_model_cannot_read_are_warned_about(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    assert call(monkeypatch, "suggest", "--labels", "犬,dog", "--json", photos[0]) == 0
+    captured = capfd.readouterr()
+    assert "犬" in captured.err and "xlm-roberta" in captured.err
+    json.loads(captured.out)
+
+
+def test_a_folder_and_a_pattern_stand_for_their_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    paths = [tmp_path / "deep" / "a.png", tmp_path / "deep" / "er" / "B.PNG"]
+    for number, path in enumerate(paths):
+        photo(number).save(path)
+    (tmp_path / "deep" / "notes.txt").write_text("not an image")
+    for source in (str(tmp_path), str(tmp_path / "**" / "*.[pP]*"), f"{tmp_path}/deep/"):
+        assert call(monkeypatch, "suggest", "--labels", "dog", "--json", source) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [item["file"] for item in found] == [str(path) for path in paths]
+
+
+def test_labels_and_prompts_come_from_files(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    labels, prompts = tmp_path / "labels.txt", tmp_path / "prompts.csv"
+    labels.write_bytes("\ufeff犬\r\n\r\n#cat\r\n犬\r\n".encode())
+    prompts.write_text("label;prompt\n犬;a photo of a dog|a puppy\n")
+    given = ("suggest", "--json", photos[0], "--prompts", str(prompts))
+    assert call(monkeypatch, *given, "--labels", str(labels)) == 0
+    captured = capfd.readouterr()
+    (of_both,) = json.loads(captured.out)
+    assert list(of_both["scores"]) == ["犬", "#cat"]
+    assert "xlm-roberta" not in captured.err  # It reads the prompts, not the label.
+    assert call(monkeypatch, *given) == 0
+    (of_prompts,) = json.loads(capfd.readouterr().out)
+    assert list(of_prompts["scores"]) == ["犬"]
+    assert call(monkeypatch, *given, "--labels", "dog") == 1
+    assert "does not name: 犬" in capfd.readouterr().err
+
+
+class _Page(HTMLParser):
+    """Text and attributes of a page, as a browser would read them."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.addresses: list[str] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in {"script", "link", "iframe"}
+        assert not any(name.startswith("on") for name, _ in attrs)
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_and_the_table_hold_every_image_and_load_nothing(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(contact_sheet, "PAGE_IMAGES", 3)
+    monkeypatch.setattr("backend.cli.suggest.PAGE_IMAGES", 3)
+    odd = tmp_path / "<script>alert(1)<&quot;.png"
+    photo(5, 900, 300).save(odd)
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    page, table = tmp_path / "page.html", tmp_path / "table.csv"
+    outputs = ("--html", str(page), "--csv", str(table))
+    labels = "<b>dog</b>,cat"
+    given = ("suggest", "--labels", labels, str(odd), str(bad), *photos, *outputs)
+    assert call(monkeypatch, *given) == 1
+    read = _Page(page.read_text("utf-8"))
+    assert str(odd) in read.text and "<b>dog</b>" in read.text and str(bad) in read.text
+    assert "from a probability of" in read.text and "one among the 2 labels" in read.text
+    assert "not on this page: 1." in read.text
+    assert len(read.addresses) == 3
+    for address in read.addresses:
+        form, data = address.split(",")
+        assert form == "data:image/jpeg;base64"
+        image = Image.open(BytesIO(b64decode(data)))
+        assert max(image.size) <= 200
+    assert re.search(r"\d %", read.text)
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [str(odd), str(bad), *photos]
+    assert set(rows[0]) == {"file", "suggested", "threshold", "error", "<b>dog</b>", "cat"}
+    assert rows[1]["error"] and not rows[1]["cat"]
+    assert 0 <= float(rows[0]["cat"]) <= 1
+    before = page.read_text("utf-8")
+    assert call(monkeypatch, *given) == 1
+    assert page.read_text("utf-8") == before  # A file of one's own is never written over.
+
+
+def test_files_that_nothing_was_written_to_are_gone_after_an_error(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    page, table = tmp_path / "page.html", tmp_path / "gone" / "table.csv"
+    given = ("suggest", "--labels", "dog", photos[0], "--html", str(page), "--csv", str(table))
+    assert call(monkeypatch, *given) == 1
+    assert "--csv" in capsys.readouterr().err
+    assert not page.exists()
