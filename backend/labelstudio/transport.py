@@ -88,8 +88,7 @@ class Transport:
             )
         except ApiError as error:
             raise StudioTokenError("The Label Studio token has expired.", TOKEN_FIX) from error
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._session = _session()
 
     def headers(self) -> dict[str, str]:
         """The Authorization header. It must be sent to Label Studio only.
@@ -122,7 +121,8 @@ class Transport:
             path: below Label Studio's address, with a leading slash.
             params, json, files: as for requests.
             timeout: seconds without a byte of the answer.
-            attempts: how often the call is made at most.
+            attempts: how often the call is made at most; a call that is made once has a connection
+                of its own.
 
         Returns:
             The parsed JSON; None for an empty answer.
@@ -138,7 +138,12 @@ class Transport:
             wait=wait_exponential(multiplier=0.5, max=10),
             reraise=True,
         )
-        return retrying(self._once, method, path, timeout, params=params, json=json, files=files)
+        content = {"params": params, "json": json, "files": files}
+        if attempts > 1:
+            return retrying(self._once, self._session, method, path, timeout, content)
+        # Some servers, uWSGI for example, close a connection after an answer without saying so.
+        with _session() as session:
+            return self._once(session, method, path, timeout, content)
 
     def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
         """Why Label Studio refuses a POST; None if it accepts it, or for a reason not known."""
@@ -148,9 +153,16 @@ class Transport:
             return read_refusal(error.reply)
         return None
 
-    def _once(self, method: str, path: str, timeout: float, **content: Any) -> Any:
+    def _once(
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        timeout: float,
+        content: Mapping[str, Any],
+    ) -> Any:
         try:
-            answer = self._session.request(
+            answer = session.request(
                 method,
                 self.url + path,
                 headers=self.headers(),
@@ -231,6 +243,13 @@ class Transport:
         ):
             return StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
         return unreachable(self.url, error)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # A proxy must not get to see the token.
+    session.trust_env = False
+    return session
 
 
 def unreachable(url: str, error: Exception) -> StudioError:
