@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -28,6 +29,8 @@ URL_FIX = (
     "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
     "if Label Studio has one; the address of a page does not do."
 )
+RENEWED_BEFORE = timedelta(seconds=60)
+"""An access token lives five minutes, and is exchanged for another one so long before its end."""
 SECONDS = 30.0
 IMPORT_SECONDS = 600.0
 _BUSY = frozenset({429, 502, 503, 504})
@@ -83,8 +86,14 @@ class Transport:
             self.sdk = LabelStudio(
                 base_url=self.url,
                 api_key=key,
-                # Neither a redirect nor a proxy may get to see the token.
-                httpx_client=httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False),
+                httpx_client=httpx.Client(
+                    timeout=SECONDS,
+                    # Neither a redirect nor a proxy may get to see the token.
+                    follow_redirects=False,
+                    trust_env=False,
+                    # An exchange of tokens is not repeated, see `call`.
+                    limits=httpx.Limits(max_keepalive_connections=0),
+                ),
             )
         except ApiError as error:
             raise StudioTokenError("The Label Studio token has expired.", TOKEN_FIX) from error
@@ -96,6 +105,11 @@ class Transport:
         Raises:
             StudioError: the token cannot be exchanged for an access token.
         """
+        tokens = self.sdk._client_wrapper._tokens_client
+        expires = tokens._access_token_expiration
+        if expires is not None and expires - datetime.now(UTC) < RENEWED_BEFORE:
+            # The SDK would send it until its last second, and a busy Label Studio reads it later.
+            tokens._access_token = None
         try:
             sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
         except (ApiError, httpx.HTTPError, ValueError) as error:
