@@ -44,13 +44,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests that share a Label Studio stay in one process; the demo has one of its own."""
+    """Tests that share a Label Studio stay in one process; two folders have one of their own."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            for folder in ("tests/e2e/demo/", "tests/e2e/"):
+            for folder in ("tests/e2e/demo/", "tests/e2e/compose/", "tests/e2e/"):
                 if file.startswith(folder):
                     return folder
             return file

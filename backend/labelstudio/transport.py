@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -28,6 +29,8 @@ URL_FIX = (
     "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
     "if Label Studio has one; the address of a page does not do."
 )
+RENEWED_BEFORE = timedelta(seconds=60)
+"""An access token lives five minutes, and is exchanged for another one so long before its end."""
 SECONDS = 30.0
 IMPORT_SECONDS = 600.0
 _BUSY = frozenset({429, 502, 503, 504})
@@ -83,13 +86,18 @@ class Transport:
             self.sdk = LabelStudio(
                 base_url=self.url,
                 api_key=key,
-                # Neither a redirect nor a proxy may get to see the token.
-                httpx_client=httpx.Client(timeout=SECONDS, follow_redirects=False, trust_env=False),
+                httpx_client=httpx.Client(
+                    timeout=SECONDS,
+                    # Neither a redirect nor a proxy may get to see the token.
+                    follow_redirects=False,
+                    trust_env=False,
+                    # An exchange of tokens is not repeated, see `call`.
+                    limits=httpx.Limits(max_keepalive_connections=0),
+                ),
             )
         except ApiError as error:
             raise StudioTokenError("The Label Studio token has expired.", TOKEN_FIX) from error
-        self._session = requests.Session()
-        self._session.trust_env = False
+        self._session = _session()
 
     def headers(self) -> dict[str, str]:
         """The Authorization header. It must be sent to Label Studio only.
@@ -97,6 +105,11 @@ class Transport:
         Raises:
             StudioError: the token cannot be exchanged for an access token.
         """
+        tokens = self.sdk._client_wrapper._tokens_client
+        expires = tokens._access_token_expiration
+        if expires is not None and expires - datetime.now(UTC) < RENEWED_BEFORE:
+            # The SDK would send it until its last second, and a busy Label Studio reads it later.
+            tokens._access_token = None
         try:
             sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
         except (ApiError, httpx.HTTPError, ValueError) as error:
@@ -122,7 +135,8 @@ class Transport:
             path: below Label Studio's address, with a leading slash.
             params, json, files: as for requests.
             timeout: seconds without a byte of the answer.
-            attempts: how often the call is made at most.
+            attempts: how often the call is made at most; a call that is made once has a connection
+                of its own.
 
         Returns:
             The parsed JSON; None for an empty answer.
@@ -138,7 +152,12 @@ class Transport:
             wait=wait_exponential(multiplier=0.5, max=10),
             reraise=True,
         )
-        return retrying(self._once, method, path, timeout, params=params, json=json, files=files)
+        content = {"params": params, "json": json, "files": files}
+        if attempts > 1:
+            return retrying(self._once, self._session, method, path, timeout, content)
+        # Some servers, uWSGI for example, close a connection after an answer without saying so.
+        with _session() as session:
+            return self._once(session, method, path, timeout, content)
 
     def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
         """Why Label Studio refuses a POST; None if it accepts it, or for a reason not known."""
@@ -148,9 +167,16 @@ class Transport:
             return read_refusal(error.reply)
         return None
 
-    def _once(self, method: str, path: str, timeout: float, **content: Any) -> Any:
+    def _once(
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        timeout: float,
+        content: Mapping[str, Any],
+    ) -> Any:
         try:
-            answer = self._session.request(
+            answer = session.request(
                 method,
                 self.url + path,
                 headers=self.headers(),
@@ -231,6 +257,13 @@ class Transport:
         ):
             return StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
         return unreachable(self.url, error)
+
+
+def _session() -> requests.Session:
+    session = requests.Session()
+    # A proxy must not get to see the token.
+    session.trust_env = False
+    return session
 
 
 def unreachable(url: str, error: Exception) -> StudioError:

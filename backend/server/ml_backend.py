@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from label_studio_ml.model import LabelStudioMLBase
 
+from backend.errors import StudioError
 from backend.inference.prediction import Prediction
 from backend.inference.predictor import Predictor
+from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import Action
+from backend.labelstudio.projects import project_key
+from backend.labelstudio.transport import StudioTokenError
 from backend.runtime import Runtime, process_runtime
 from backend.server.requests import labeling_config
+from backend.settings import Settings
 from jobs import queue
 from jobs.events import RECORDED_ACTIONS, project_number, record_event
 
@@ -28,7 +34,7 @@ class ClipBackend(LabelStudioMLBase):
     """Suggestions for one labeling config.
 
     Args:
-        project_id: ``<id>.<unix time>``, as Label Studio names a project.
+        project_id: ``<id>.<unix time>``, as Label Studio names a project, or ``<id>``.
         label_config: the labeling config's XML.
         kwargs: ``runtime``, by default that of this process; the rest goes to the base class.
     """
@@ -38,13 +44,27 @@ class ClipBackend(LabelStudioMLBase):
     ) -> None:
         self._runtime: Runtime = kwargs.pop("runtime", None) or process_runtime()
         self._config = labeling_config(label_config)
-        self.project = str(project_id or kwargs.get("project") or "")
+        named = str(project_id or kwargs.get("project") or "")
+        self.project = _project_names(self._runtime).full(named)
         if hasattr(LabelStudioMLBase, "setup"):
             super().__init__(project_id=self.project, label_config=label_config)
         else:
             super().__init__(**kwargs)
             self.label_config = label_config
             self.model_version = self.version
+
+    @classmethod
+    def load(cls) -> None:
+        """Load what the first request would have to wait for: Label Studio waits 3 s for /setup.
+
+        Called once before the server takes requests.
+
+        Raises:
+            ClipError: the settings, the encoder's weights or the store cannot be used.
+        """
+        runtime = process_runtime()
+        runtime.encoder.load()
+        _project_names(runtime)
 
     @property
     def version(self) -> str:
@@ -95,3 +115,39 @@ class ClipBackend(LabelStudioMLBase):
         else:
             log.warning("fit is ignored: there are no workers (LS_CLIP_REDIS_URL)")
         return {}
+
+
+class _ProjectNames:
+    """Names projects as Label Studio does, ``<id>.<unix time>``; of that 2.x passes the id only.
+
+    What was learned for a project is kept under its full name, so that without the time there would
+    be neither its heads nor its statistics, and other versions than those that workers predict.
+
+    Args:
+        settings: of this process.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._known: dict[str, str] = {}
+        try:
+            self._studio: LabelStudioClient | None = LabelStudioClient(settings)
+        except StudioTokenError:
+            # The runtime has said so.
+            self._studio = None
+
+    def full(self, named: str) -> str:
+        """The full name of a project; what is given where Label Studio cannot be asked."""
+        if self._studio is None or not named.isdecimal():
+            return named
+        if named not in self._known:
+            try:
+                self._known[named] = project_key(self._studio.projects.get(int(named)))
+            except StudioError as error:
+                log.warning("project %s is predicted as if nothing was learned: %s", named, error)
+                return named
+        return self._known[named]
+
+
+@cache
+def _project_names(runtime: Runtime) -> _ProjectNames:
+    return _ProjectNames(runtime.settings)

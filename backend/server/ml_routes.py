@@ -62,7 +62,7 @@ def predict() -> Response:
     state().add_served(version.name)
     _count(predictions)
     late = sum(1 for each in predictions if each.failure and each.failure.reason in LATE)
-    if late and len(tasks) > 1:
+    if late:
         state().background.start_run_for_late_tasks(project, late)
     state().background.log_predictions(project, predictions)
     return jsonify(

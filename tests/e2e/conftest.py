@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from tests.support.live import (
     read_truth,
 )
 from tests.support.processes import free_port as any_port
+from tests.support.skipping import skip_or_fail
 
 EMAIL = "admin@example.com"
 FLAGS = [
@@ -52,13 +52,6 @@ FLAGS = [
     # The pixels of pictures are compared.
     "--force-color-profile=srgb",
 ]
-
-
-def skip_or_fail(reason: str) -> None:
-    """Skip on a person's machine; fail where everything has to be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @contextmanager

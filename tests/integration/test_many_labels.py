@@ -19,6 +19,10 @@ from backend.inference.predictor import Predictor
 from backend.labels.config import config_of_labels, parse_config
 from backend.labels.label import Label
 from backend.server.app import create_app
+from backend.settings import Settings
+from jobs import queue
+from jobs.run import Trigger
+from jobs.run_store import RunStore
 from tests.support.builders import EVIDENCE, choices_config, predict_body, task
 from tests.support.clock import Clock
 from tests.support.fixtures import MakeRuntime
@@ -80,6 +84,20 @@ def test_a_call_that_cannot_wait_for_the_labels_leaves_its_tasks_open_and_later_
     # Four calls and more, and each text was embedded once.
     assert sum(encoder.calls) == COUNT
     assert max(encoder.calls) <= TEXT_BATCH
+
+
+def test_a_task_that_a_person_opened_and_that_came_too_late_is_left_to_the_workers(
+    make_runtime: MakeRuntime, encoder: GatedEncoder, queue_settings: Settings
+):
+    redis_url = queue_settings.redis_url.get_secret_value()
+    runtime = make_runtime(encoder, predict_seconds=0.2, redis_url=redis_url)
+    client = create_app(runtime).test_client()
+    (item,) = client.post("/predict", json=predict_body(task(1))).json["results"]
+    assert item["error"]["code"] == ImageReason.TIMEOUT
+    runs = RunStore(queue.connect(queue_settings))
+    (run,) = until(lambda: runs.of_project(1))
+    assert run.trigger == Trigger.LABEL_STUDIO
+    encoder.gate.set()
 
 
 def test_a_run_takes_its_time_and_says_how_far_it_is(

@@ -1,14 +1,20 @@
 """`ClipBackend` under label-studio-ml: 1.0.9's own server, and the ways of 2.x.
 
 2.x is on no package registry, only in a git repository, so its base class is replaced here by a
-small stand-in with the same signatures.
+small stand-in with the same signatures. The last test runs the real one where it was fetched.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +23,18 @@ from flask.testing import FlaskClient
 from backend.runtime import Runtime
 from backend.server import ml_backend
 from backend.server.ml_backend import ClipBackend
-from tests.support.builders import LABELS, choices_config, contract, task
+from tests.support.builders import LABELS, ROOT, choices_config, contract, task
 from tests.support.fixtures import MakeRuntime
+from tests.support.processes import child_environment
+from tests.support.stub_label_studio import KEY, StubStudio
 
+CHECKOUT = "ML_BACKEND_CHECKOUT"
+"""Environment variable: a checkout of label-studio-ml-backend."""
+ENABLE = (
+    "git clone https://github.com/HumanSignal/label-studio-ml-backend DIR && "
+    "ML_BACKEND_CHECKOUT=DIR ./uvw run --with semver pytest -n 0 "
+    "tests/integration/test_ml_backend.py"
+)
 EAGER = choices_config(attributes='choice="multiple" model_score_threshold="0"')
 
 
@@ -28,6 +43,14 @@ def runtime(make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch) -> Runti
     made = make_runtime(offline=True)
     monkeypatch.setattr(ml_backend, "process_runtime", lambda: made)
     return made
+
+
+@pytest.fixture(scope="module")
+def recipe() -> str:
+    """The file that docs/label-studio-ml.md gives to a user."""
+    page = (ROOT / "docs" / "label-studio-ml.md").read_text()
+    (found,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    return str(found)
 
 
 # 1.0.9
@@ -81,6 +104,18 @@ def test_an_event_leads_to_nothing_where_there_are_no_workers(runtime: Runtime):
     assert backend.process_event("ANNOTATION_CREATED", {}, "1", {}) == {}
 
 
+def test_the_recipe_loads_the_encoder_before_it_takes_requests(
+    runtime: Runtime, recipe: str, monkeypatch: pytest.MonkeyPatch
+):
+    loads: list[bool] = []
+    monkeypatch.setattr(runtime.encoder, "load", lambda: loads.append(True))
+    made: dict[str, Any] = {}
+    exec(compile(recipe, "_wsgi.py", "exec"), made)
+    assert loads == [True]
+    client = made["app"].test_client()
+    assert client.post("/setup", json=contract("setup")["body"]).status_code == 200
+
+
 # 2.x
 
 
@@ -123,6 +158,25 @@ def version2(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> Any:
     return loaded.ClipBackend
 
 
+@pytest.mark.parametrize(("tells", "key"), [(True, KEY), (False, "1")])
+def test_2x_finds_what_a_project_has_learned_though_it_gets_its_number_alone(
+    version2: Any,
+    make_runtime: MakeRuntime,
+    studio: StubStudio,
+    monkeypatch: pytest.MonkeyPatch,
+    tells: bool,
+    key: str,
+):
+    if not tells:
+        studio.before = lambda method, path: 404
+    asking = make_runtime(label_studio_url=studio.url, label_studio_api_key="f" * 40)
+    for _ in range(2):
+        backend = version2(project_id="1", label_config=EAGER, runtime=asking)
+        assert backend.project == key
+    # It is asked once; while it does not answer, again.
+    assert studio.calls.count(("GET", "/api/projects/1/")) == (1 if tells else 2)
+
+
 def test_2x_knows_the_version_after_construction(version2: Any, runtime: Runtime):
     backend = version2(project_id="1.1795416973", label_config=EAGER)
     assert backend.project_id == "1.1795416973"
@@ -153,3 +207,43 @@ def test_2x_can_be_made_without_a_config(version2: Any):
 def test_both_ways_give_the_same_predictions(version2: Any, runtime: Runtime):
     new = version2(project_id="1.1", label_config=EAGER).predict([task(1)])
     assert new == ClipBackend("1.1", EAGER, runtime=runtime).predict([task(1)])
+
+
+ASK = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from _wsgi import app
+client = app.test_client()
+answers = [client.post(path, json=body) for path, body in json.load(sys.stdin)]
+print(json.dumps([[answer.status_code, answer.json] for answer in answers]))
+"""
+
+
+def test_the_recipe_serves_under_the_real_2x(recipe: str, tmp_path: Path):
+    checkout = os.environ.get(CHECKOUT)
+    if not checkout:
+        pytest.skip(f"label-studio-ml 2.x is on no package index. Enable this test with: {ENABLE}")
+    (tmp_path / "_wsgi.py").write_text(recipe)
+    setup = contract("setup")["body"] | {"schema": EAGER, "extra_params": None}
+    predict = contract("predict_one_task")["body"] | {"tasks": [task(1)], "label_config": EAGER}
+    event = {"action": "START_TRAINING", "project": {"id": 1, "label_config": EAGER}}
+    given = {"LS_CLIP_ENCODER": "offline", "LS_CLIP_STORE": "store", "MODEL_DIR": str(tmp_path)}
+    environment = child_environment(given)
+    environment["PYTHONPATH"] = os.pathsep.join([checkout, *sys.path, str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ASK, str(tmp_path)],
+        cwd=tmp_path,
+        env=environment,
+        input=json.dumps([("/setup", setup), ("/predict", predict), ("/webhook", event)]),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    set_up, predicted, trained = json.loads(done.stdout.splitlines()[-1])
+    assert set_up[0] == predicted[0] == 200, (set_up, predicted)
+    assert set_up[1]["model_version"].startswith("offline-")
+    (item,) = predicted[1]["results"]
+    assert item["result"][0]["value"] == {"choices": list(LABELS)}
+    assert trained[0] == 201
