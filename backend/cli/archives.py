@@ -101,12 +101,15 @@ def import_archive(
     from backend.projects.archives.reading import read_archive
     from backend.projects.archives.request import ArchiveRequest
     from backend.projects.archives.rows import Reason
-    from backend.projects.archives.texts import SOURCES
     from backend.storage.installations import open_store
     from backend.storage.project_state import ProjectState
 
     if not source.strip():
-        raise SettingsError("SOURCE is empty.", SOURCES)
+        raise SettingsError(
+            "SOURCE is empty.",
+            "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of "
+            "an annotated project.",
+        )
     if source == str(project):
         raise SettingsError(
             f"Project {project} cannot be an archive of itself.",
@@ -180,7 +183,7 @@ def _with_known_labels(
 ) -> Archive:
     """The archive with labels of the project only; asks where a label is spelt in another way."""
     from backend.projects.archives.spelling import respelled, unknown_labels, without_labels
-    from backend.projects.archives.texts import listed, shortened
+    from backend.text_files import listed, shortened
 
     unknown = unknown_labels(archive, names)
     meant = dict(unknown.similar)
@@ -210,7 +213,7 @@ def _with_known_labels(
 def _print_left_out(archive: Archive) -> None:
     """Print a line for each reason."""
     from backend.projects.archives.rows import Reason
-    from backend.projects.archives.texts import shortened
+    from backend.text_files import shortened
 
     sentences = {
         Reason.NO_IMAGE: "Rows without an image",

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import unicodedata
-from collections.abc import Iterator, Sequence
-from itertools import chain, dropwhile
+from collections.abc import Sequence
 from pathlib import Path
 
 from backend.errors import SettingsError
 from backend.labels.label import prompts_of
+from backend.text_files import read_csv
 
-MAX_CELL = 100_000_000
 PROMPT_COLUMNS = ("label", "prompt")
 
 
@@ -79,68 +77,23 @@ def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         SettingsError: the file cannot be read, lacks a column, or holds no label.
     """
+    table = read_csv(path, None)
+    missing = [name for name in PROMPT_COLUMNS if name not in table.names]
+    if missing or len(set(table.names)) < len(table.names):
+        problem = f"no column {', '.join(missing)}" if missing else "several columns of one name"
+        raise SettingsError(
+            f"{path} has {problem}.", f"Its columns are {' and '.join(PROMPT_COLUMNS)}."
+        )
     prompts: dict[str, tuple[str, ...]] = {}
-    for row in csv_rows(path, PROMPT_COLUMNS, f"Its columns are {' and '.join(PROMPT_COLUMNS)}."):
-        label = label_name(row["label"])
+    for record in table.records:
+        label = label_name(record["label"] or "")
         if label:
-            prompts[label] = prompts.get(label, ()) + prompts_of(row["prompt"])
+            prompts[label] = prompts.get(label, ()) + prompts_of(record["prompt"] or "")
     if not prompts:
         raise SettingsError(
             f"{path} holds no label.", "Write one label on each line, with its prompt."
         )
     return prompts
-
-
-def csv_rows(path: Path, columns: Sequence[str], fix: str) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file with a header; commas, semicolons or tabs separate its columns.
-
-    Args:
-        path: UTF-8, with or without a byte order mark.
-        columns: those that it must have, each once.
-        fix: said to whoever named columns that it does not have.
-
-    Yields:
-        The texts by column; that of a missing cell is empty.
-
-    Raises:
-        SettingsError: the file cannot be read, or lacks a column.
-    """
-    # A cell may hold an image as a data: URI.
-    csv.field_size_limit(MAX_CELL)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = dropwhile(_is_no_header, file)
-            header = next(lines, "")
-            # Spreadsheets in many countries do not write commas.
-            separator = max(",;\t", key=header.count)
-            rows = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
-            names = [name.strip() for name in rows.fieldnames or []]
-            twice = {name for name in columns if names.count(name) > 1}
-            if twice:
-                raise SettingsError(
-                    f"{path} has several columns {', '.join(sorted(twice))}.",
-                    "Rename all but the one that is meant.",
-                )
-            missing = set(columns) - set(names)
-            if missing:
-                raise SettingsError(
-                    f"{path} has no column {', '.join(sorted(missing))}.",
-                    f"It has: {', '.join(names) or 'nothing'}. {fix}",
-                )
-            rows.fieldnames = names
-            for row in rows:
-                yield {name: row[name] or "" for name in columns}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(
-            f"{path} cannot be read: {reason}.",
-            "Give a CSV file in UTF-8 (Excel: save as CSV UTF-8), with every quote closed.",
-        ) from error
-
-
-def _is_no_header(line: str) -> bool:
-    """Whether a line is empty, or is the separator that Excel writes before the header."""
-    return not line.strip() or line.lower().startswith("sep=")
 
 
 def _once(texts: Sequence[str]) -> list[str]:

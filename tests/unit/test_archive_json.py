@@ -197,6 +197,6 @@ def test_a_json_file_that_is_nested_without_end_or_too_large_is_refused(
 ):
     with pytest.raises(SettingsError, match="nested too deeply"):
         read(write(tmp_path, "a.json", "[" * 200_000))
-    monkeypatch.setattr("backend.projects.archives.texts.MAX_JSON_BYTES", 10)
+    monkeypatch.setattr("backend.text_files.MAX_JSON_BYTES", 10)
     with pytest.raises(SettingsError, match="Cut it into several files"):
         read(dumped(tmp_path, [task(1)]))

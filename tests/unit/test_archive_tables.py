@@ -213,7 +213,7 @@ def test_an_encoding_that_does_not_exist_is_named(tmp_path: Path):
 
 
 def test_a_cell_without_end_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("backend.projects.archives.texts.MAX_LINE", 1000)
+    monkeypatch.setattr("backend.text_files.MAX_LINE", 1000)
     path = write(tmp_path, "a.csv", 'image,label\n"' + "a" * 5000)
     with pytest.raises(SettingsError, match="line 2 has more than 1,000 characters") as caught:
         read(path)

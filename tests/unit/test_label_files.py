@@ -65,7 +65,7 @@ def test_prompts_are_split_as_in_a_labeling_config(separator: str, tmp_path: Pat
         ("name,prompt\na,b\n", "no column label"),
         ("label,prompt\n", "holds no label"),
         ('label,prompt\na,"b\n', "cannot be read"),
-        ("label,label,prompt\na,b,c\n", "several columns label"),
+        ("label,label,prompt\na,b,c\n", "several columns of one name"),
     ],
 )
 def test_a_wrong_file_of_prompts_is_one_clear_error(content: str, said: str, tmp_path: Path):

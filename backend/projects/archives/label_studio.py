@@ -15,7 +15,7 @@ from backend.projects.archives.cells import labels_of, stored_labels
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row
-from backend.projects.archives.texts import listed, shortened
+from backend.text_files import listed, shortened
 
 
 def is_task(item: Mapping[str, Any]) -> bool:

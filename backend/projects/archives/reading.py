@@ -15,7 +15,7 @@ from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Archive, Reason, Row, gather
 from backend.projects.archives.tables import rows_of_table
-from backend.projects.archives.texts import read_json, shortened, starts_like_json
+from backend.text_files import read_json, shortened, starts_like_json
 
 
 def read_archive(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> Archive:

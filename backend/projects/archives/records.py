@@ -13,8 +13,8 @@ from backend.projects.archives.cells import labels_of
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Row
-from backend.projects.archives.texts import listed, shortened
 from backend.projects.label_states import OWN_COLUMNS, is_known_row
+from backend.text_files import listed, shortened
 
 Record = Mapping[str, Any]
 FILE_NAME = "file_name"

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, dropwhile
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,15 +17,13 @@ from backend.errors import SettingsError
 
 MAX_LINE = 100_000_000
 """Characters of a line; a cell may hold an image as a data: URI."""
+FIRST_ROW = 2
+"""Number of the first row below the header of a table, as a spreadsheet counts."""
 MAX_JSON_BYTES = 2_000_000_000
 SHOWN = 60
 """Characters of one name or value that a message shows."""
 SHOWN_TOGETHER = 160
 """Characters of a file that a message shows in all."""
-SOURCES = (
-    "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of an "
-    "annotated project."
-)
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -81,7 +81,7 @@ def open_text(path: Path, encoding: str | None) -> Iterator[TextIO]:
         with path.open(newline="", encoding=chosen) as text:
             yield text
     except FileNotFoundError as error:
-        raise SettingsError(f"There is no file or folder {path}.", SOURCES) from error
+        raise SettingsError(f"There is no file {path}.", "Give the path of a file.") from error
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be read: {error.strerror}.", "Give yourself access to it."
@@ -160,8 +160,60 @@ def _parsed(path: Path, text: str, first_line: int) -> Any:
     raise SettingsError(f"{path} is not JSON: {what}.", "Export the file again, as a whole.")
 
 
+@dataclass(frozen=True)
+class CsvTable:
+    """A CSV or TSV file.
+
+    Attributes:
+        names: of its columns, without blanks around them.
+        records: its rows: column -> text; None for a cell that is missing.
+    """
+
+    names: tuple[str, ...]
+    records: tuple[dict[str, str | None], ...]
+
+
+def read_csv(path: Path, encoding: str | None, fix: str = "") -> CsvTable:
+    """Read a CSV or TSV file with a header; commas, semicolons or tabs are between its columns.
+
+    Args:
+        path: of the file.
+        encoding: of the file; None: UTF-8, or UTF-16 with a mark.
+        fix: said beside what helps in general, if a row has more cells than the header.
+
+    Raises:
+        SettingsError: the file cannot be read, or a row has more cells than there are columns.
+    """
+    csv.field_size_limit(MAX_LINE)
+    with open_text(path, encoding) as text:
+        lines = dropwhile(_is_no_header, lines_of(path, text))
+        header = next(lines, "")
+        # Spreadsheets in many countries do not write commas.
+        separator = max(",;\t", key=header.count)
+        reader = csv.DictReader(chain([header], lines), delimiter=separator, strict=True)
+        with _csv_errors(path, reader):
+            names = [name.strip() for name in reader.fieldnames or []]
+            reader.fieldnames = names
+            records: list[dict[str, str | None]] = []
+            for number, record in enumerate(reader, FIRST_ROW):
+                # Under None are the cells beyond the header; a spreadsheet writes empty ones.
+                if any(cell.strip() for cell in record.pop(None, [])):
+                    raise SettingsError(
+                        f"{path}: row {number} has more cells than the header, which has "
+                        f"{len(names)}.",
+                        f"Put quotes around cells that contain a comma. {fix}".strip(),
+                    )
+                records.append(record)
+    return CsvTable(tuple(names), tuple(records))
+
+
+def _is_no_header(line: str) -> bool:
+    """Whether a line is empty, or is the separator that Excel writes before the header."""
+    return not line.strip() or line.lower().startswith("sep=")
+
+
 @contextmanager
-def csv_errors(path: Path, reader: csv.DictReader[str]) -> Iterator[None]:
+def _csv_errors(path: Path, reader: csv.DictReader[str]) -> Iterator[None]:
     """Say what is wrong with a CSV file.
 
     Raises:
