@@ -9,7 +9,7 @@ import typer
 
 from backend.cli.console import ProjectArgument, configured, console, is_interactive, plain
 from backend.cli.progress import progress_bar
-from backend.errors import SettingsError, counted
+from backend.errors import SettingsError, counted, with_verb
 
 if TYPE_CHECKING:
     from backend.projects.archives.rows import Archive
@@ -98,18 +98,14 @@ def import_archive(
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
     from backend.projects.archives.importing import SOURCE, import_rows
-    from backend.projects.archives.reading import read_archive
+    from backend.projects.archives.reading import SOURCES, read_archive
     from backend.projects.archives.request import ArchiveRequest
     from backend.projects.archives.rows import Reason
     from backend.storage.installations import open_store
     from backend.storage.project_state import ProjectState
 
     if not source.strip():
-        raise SettingsError(
-            "SOURCE is empty.",
-            "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of "
-            "an annotated project.",
-        )
+        raise SettingsError("SOURCE is empty.", SOURCES)
     if source == str(project):
         raise SettingsError(
             f"Project {project} cannot be an archive of itself.",
@@ -166,11 +162,14 @@ def import_archive(
         imported = import_rows(studio, project, rows, request.image_field, field)
     project_state.set_known_field(field)
     existing = len(rows) - imported.made
-    console.print(f"{counted(imported.made, 'task')} made; {existing} were there already.")
+    made = f"{with_verb(imported.made, 'task', 'was', 'were').capitalize()} made"
+    before = f"; {existing} {'was' if existing == 1 else 'were'} there already" if existing else ""
+    console.print(f"{made}{before}.")
     if imported.differ:
+        differ = with_verb(imported.differ, "task", "holds", "hold")
         console.print(
-            f"[yellow]Note:[/] {counted(imported.differ, 'task')} that were there hold other "
-            f"labels in {plain(repr(field))} than the archive, and were left as they are.",
+            f"[yellow]Note:[/] {differ} other labels in {plain(repr(field))} than the archive, as "
+            "before.",
             highlight=False,
         )
     console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")

@@ -11,7 +11,7 @@ import typer
 
 from backend.cli.console import ProjectArgument, configured, console, plain
 from backend.cli.progress import progress_bar
-from backend.errors import SettingsError, counted
+from backend.errors import SettingsError, counted, with_verb
 
 if TYPE_CHECKING:
     from backend.projects.export.export import Request, Written
@@ -182,8 +182,8 @@ def _tell(request: Request, written: Written) -> None:
     tally = written.tally
     labels = ", ".join(f"{number} {state}" for state, number in sorted(tally.states.items()))
     console.print(
-        f"{counted(tally.tasks, 'task')} written to {plain(str(request.path))}; "
-        f"labels: {labels or 'none'}.",
+        f"{with_verb(tally.tasks, 'task', 'was', 'were').capitalize()} written to "
+        f"{plain(str(request.path))}; labels: {labels or 'none'}.",
         highlight=False,
     )
     if tally.left_out:

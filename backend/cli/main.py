@@ -57,8 +57,8 @@ app.add_typer(runs_app)
 app.add_typer(train_app)
 app.add_typer(labels_app)
 app.add_typer(archives_app)
-app.add_typer(data_app)
 app.add_typer(export_app)
+app.add_typer(data_app)
 app.add_typer(store_app, name="store")
 
 

@@ -103,11 +103,17 @@ class Tables:
             return self._open[name]
 
     def _opened(self, name: str, schema: pa.Schema) -> Any:
-        if self._read_only or name in self._names():
+        if self._read_only:
             return self.database.open_table(name)
+        if name in self._names():
+            # Another process that creates it lists it before it can be opened.
+            with suppress(ValueError):
+                return self.database.open_table(name)
         # One at a time: LanceDB's creation can replace a table that another process has created in
         # the same moment, with its rows.
         with self._locks.hold(_CREATION):
+            if name in self._names():
+                return self.database.open_table(name)
             return self.database.create_table(name, schema=schema, exist_ok=True)
 
     def _names(self) -> list[str]:

@@ -139,7 +139,7 @@ def test_a_csv_archive_is_suggested_trained_on_and_exported(
     some = [one for one in annotated if one["annotations"][0]["result"]]
     code = 3 if len(some) < len(annotated) else 0
     made = cli("import-archive", str(target), str(again), "--field", "was", code=code)
-    assert f"{len(some)} tasks made" in made.stderr
+    assert f"{len(some)} tasks were made" in made.stderr
     assert all(task["data"]["was"] for task in studio.tasks.iterate(target))
 
 

@@ -76,7 +76,7 @@ def test_the_examples_of_the_page_work(
         assert all(labels and labels <= TRUTH[name] for name, labels in found.items())
         # A folder says one label of each image.
         assert found == TRUTH or "text" in text
-        assert "0 tasks made; 2 were there already." in cli(*arguments).stderr
+        assert "No task was made; 2 were there already." in cli(*arguments).stderr
 
 
 def test_the_page_has_an_example_of_each_format():

@@ -64,7 +64,7 @@ def test_scores_are_probabilities_for_any_labels_and_any_image(
         '<View><Image name="image" value="$image"/><Choices name="t" toName="image" '
         f'choice="{"single" if single else "multiple"}" value="$o"/>{EVIDENCE}</View>'
     )
-    one = {"id": 1, "data": {"image": address, "o": labels}}
+    one = {"id": 1, "data": {"image": address, "o": [{"value": label} for label in labels]}}
     (found,) = predict(any_runtime, config, [one])
     usable = {label for label in labels if label.strip()}
     assert set(found.probabilities.get("t", {})) == usable

@@ -17,6 +17,11 @@ from backend.projects.archives.rows import Archive, Reason, Row, gather
 from backend.projects.archives.tables import rows_of_table
 from backend.text_files import read_json, shortened, starts_like_json
 
+SOURCES = (
+    "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of an "
+    "annotated project."
+)
+
 
 def read_archive(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> Archive:
     """Read an archive.
@@ -48,6 +53,8 @@ def _rows(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> It
     if source.isascii() and source.isdigit():
         return rows_of_project(studio, int(source), request)
     path = Path(source).expanduser()
+    if not path.exists():
+        raise SettingsError(f"There is no file or folder {path}.", SOURCES)
     if path.is_dir():
         return rows_of_folder(path, request)
     if starts_like_json(path, request.encoding):

@@ -95,13 +95,13 @@ def test_an_image_that_is_gone_is_named_and_counted(export: Export, tmp_path: Pa
     code, said = export("--images", "--rows", "image")
     assert code == 1
     assert f"1 image could not be had, left out: task {LOST}: " in said and "404" in said
-    assert "5 tasks written to project-1.csv" in said
+    assert "5 tasks were written to project-1.csv" in said
     code, said = export("--format", "coco")
     assert code == 1
     assert "1 image could not be had, without width and height" in said
     code, said = export("--format", "coco", "--no-sizes")
     assert code == 0
-    assert "6 tasks written" in said and "could not be had" not in said
+    assert "6 tasks were written" in said and "could not be had" not in said
 
 
 @pytest.mark.parametrize(
@@ -233,4 +233,4 @@ def _splits(path: Path) -> dict[str, str]:
 def test_an_option_of_before_is_still_taken(export: Export):
     code, said = export("--encoder", "offline", "--include", "human")
     assert code == 0
-    assert "6 tasks written" in said
+    assert "6 tasks were written" in said
