@@ -75,7 +75,7 @@ def test_runs_over_http_and_label_studios_own_button(
         assert cancelled.json()["state"] == "done"
         metrics = requests.get(f"{mine.backend_url}/metrics", timeout=10).text
         assert 'ls_clip_workers{queue="predict"} 2.0' in metrics
-    assert "not predicted in time; the " in (tmp_path / "backend.log").read_text()
+    assert "tasks that were not predicted in time: " in (tmp_path / "backend.log").read_text()
 
 
 def test_tasks_deleted_in_label_studio_are_erased_from_the_store(
