@@ -1,8 +1,9 @@
 """The documentation is complete, and what it names exists.
 
 tests/unit/test_settings.py compares docs/settings.md with the settings,
-tests/integration/test_docs_routes.py docs/http.md with the routes, and
-tests/integration/test_doctor.py docs/troubleshooting.md with the checks.
+tests/integration/test_docs_routes.py docs/http.md with the routes,
+tests/integration/test_doctor.py docs/troubleshooting.md with the checks,
+and tests/unit/test_docs_japanese.py the Japanese pages with the English ones.
 """
 
 from __future__ import annotations
@@ -19,11 +20,7 @@ from typer.main import get_command
 from backend.cli.main import app
 from backend.settings import Settings
 from tests.support.builders import ROOT
-
-DOCS = ROOT / "docs"
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
-CODE_BLOCK = re.compile(r"^ *```.*?^ *```", re.M | re.S)
-LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+from tests.support.pages import DOCS, PAGES, anchors, links, relative
 
 
 def commands_of(group: Command, prefix: str = "") -> dict[str, Command]:
@@ -40,34 +37,19 @@ def commands_of(group: Command, prefix: str = "") -> dict[str, Command]:
 COMMANDS = commands_of(get_command(app))  # type: ignore[arg-type]
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-def links(page: Path) -> list[str]:
-    """Link targets of a page, images included, code left out."""
-    text = CODE_BLOCK.sub("", page.read_text())
-    return LINK.findall(re.sub(r"`[^`]*`", "", text))
-
-
-def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as the hosting platforms derive them."""
-    text = CODE_BLOCK.sub("", page.read_text())
-    headings = re.findall(r"^#+ +(.*?) *$", text, re.M)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 # Links
 
 
 def test_the_index_links_every_page():
-    linked = set(links(DOCS / "index.md"))
-    assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} <= linked
+    linked = {(DOCS / link).resolve() for link in links(DOCS / "index.md")}
+    assert set(DOCS.rglob("*.md")) - {DOCS / "index.md"} <= linked
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
-def test_both_readmes_link_the_index(name: str):
-    assert "docs/index.md" in links(ROOT / name)
+@pytest.mark.parametrize(
+    ("name", "index"), [("README.md", "docs/index.md"), ("README.ja.md", "docs/ja/index.md")]
+)
+def test_both_readmes_link_the_index_in_their_language(name: str, index: str):
+    assert index in links(ROOT / name)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -12,12 +12,14 @@ from backend.labels.attributes import ATTRIBUTES, tag_of
 from backend.labels.config import parse_config
 from backend.labels.label import MAX_OPTIONS
 from tests.support.attribute_configs import CASES, IMAGE, NOT_SHOWN
-from tests.support.attribute_table import PAGE, page_with_table
+from tests.support.attribute_table import TABLE_PAGES, TablePage
+from tests.support.pages import relative
 
 
-def test_the_table_of_attributes_in_the_docs_is_todays():
-    text = PAGE.read_text()
-    assert text == page_with_table(text), "python -m tests.support.attribute_table writes it"
+@pytest.mark.parametrize("page", TABLE_PAGES, ids=lambda page: relative(page.path))
+def test_the_table_of_attributes_in_the_docs_is_todays(page: TablePage):
+    text = page.path.read_text()
+    assert text == page.with_table(text), "python -m tests.support.attribute_table writes it"
 
 
 def test_every_attribute_is_tried_on_the_real_label_studio():
