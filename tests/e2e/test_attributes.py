@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,28 +20,50 @@ from backend.projects.connect import connect
 from backend.runtime import Runtime
 from backend.settings import Settings
 from tests.support.attribute_configs import CASES, NOT_SHOWN, Case
+from tests.support.http_server import Server, answer
 from tests.support.live import MakeProject, Servers
 
-VISIBLE_TICKS = """() => {
+ARE_TICKED = """labels => {
   const seen = element => element.getClientRects().length > 0
     && getComputedStyle(element).visibility !== "hidden";
-  const text = element => element.innerText.replace(/\\[.*\\]$/, "").trim();
-  const boxes = [...document.querySelectorAll("label:has(input:checked)")].filter(seen).map(text);
-  const tree = [...document.querySelectorAll(".ant-select-selection-item, .htx-taxonomy-item")]
-    .filter(seen).map(text);
-  const old = [...document.querySelectorAll("[class*=taxonomy__selected] > div")]
-    .filter(seen).map(text);
-  const lists = [...document.querySelectorAll("[data-testid=choiceOptionText], button span")]
-    .filter(seen).map(text);
-  return [boxes, tree, old, lists].flat();
+  const places = "label:has(input:checked), [class*=taxonomy] *, [data-testid=choiceOptionText], "
+    + "button span";
+  const shown = [...document.querySelectorAll(places)].filter(seen)
+    .map(element => (element.innerText ?? "").replace(/\\[.*\\]$/, "").trim());
+  return labels.every(label => shown.some(text => text.split("\\n").includes(label)));
 }"""
+"""Whether labels are selected where a person sees them: boxes, taxonomies, drop-down lists."""
+SHOWN_AS = {"LB": "look b", "D": "dog"}
+"""What is stored -> what is on the screen."""
 
 
-def task_of(case: Case, servers: Servers) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def trees() -> Iterator[str]:
+    """The address of a web server with a taxonomy that pages from anywhere may read."""
+    with Server() as server:
+        server.routes["/tree.json"] = answer(
+            b"[]", Access_Control_Allow_Origin="*", Content_Type="application/json"
+        )
+        yield server.url
+        server.shutdown()
+
+
+def task_of(case: Case, servers: Servers, trees: str) -> dict[str, Any]:
     first, second = sorted(path.name for path in (servers.files / "images").iterdir())[:2]
     data = {"image": "/data/local-files/?d=images/{first}", **case.data}
     text = json.dumps(data).replace("{first}", first).replace("{second}", second)
+    text = text.replace("{server}", trees)
     return {"data": json.loads(text)}
+
+
+def labels_on_screen(case: Case) -> list[str]:
+    shown = []
+    for name, values in case.selected.items():
+        for value in values:
+            label = value[-1] if isinstance(value, list) else SHOWN_AS.get(value, value)
+            # This one shows whole paths.
+            shown.append("-".join(value) if name == "wide" else label)
+    return shown
 
 
 def selected(result: list[dict[str, Any]]) -> dict[str, Any]:
@@ -60,9 +82,10 @@ def test_what_is_predicted_is_on_the_screen_and_is_what_is_submitted(
     studio: LabelStudioClient,
     make_project: MakeProject,
     api: Callable[..., Any],
+    trees: str,
 ) -> None:
     case = CASES[kind]
-    project = make_project(photos=0, config=case.xml, extra=[task_of(case, servers)])
+    project = make_project(photos=0, config=case.xml, extra=[task_of(case, servers, trees)])
     low = settings.model_copy(update={"threshold": 0.0})
 
     report = connect(low, studio, Runtime(low), project)
@@ -76,17 +99,7 @@ def test_what_is_predicted_is_on_the_screen_and_is_what_is_submitted(
     page.goto(f"{servers.studio_url}/projects/{project}/data?labeling=1")
     submit = page.get_by_test_id("bottombar-submit-button")
     submit.wait_for(timeout=60_000)
-    chosen = page.locator("input:checked, .ant-select-selection-item").first
-    chosen.wait_for(state="attached", timeout=60_000)
-    ticked = " | ".join(page.evaluate(VISIBLE_TICKS))
-    for values in case.selected.values():
-        for value in values:
-            label = (
-                value[-1]
-                if isinstance(value, list)
-                else {"LB": "look b", "D": "dog"}.get(value, value)
-            )
-            assert label in ticked, label
+    page.wait_for_function(ARE_TICKED, arg=labels_on_screen(case), timeout=60_000)
     with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
         submit.click()
     assert saved.value.ok

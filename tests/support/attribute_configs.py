@@ -18,7 +18,8 @@ class Case:
         expected: control name -> what the prediction selects when every label is over the
             threshold; controls that are not named are left out.
         reasons: control name -> part of the reason why it is left out, or what is said of it.
-        data: of the task beside ``image``; ``{first}`` and ``{second}`` are names of photos.
+        data: of the task beside ``image``; ``{first}`` and ``{second}`` are names of photos,
+            ``{server}`` is the address of a web server.
         preselected: control name -> what is selected as the config preselects it.
     """
 
@@ -207,7 +208,7 @@ CASES: dict[str, Case] = {
             "told": "selected region only",
             "lost": "does not submit its answers",
         },
-        {"tree": "data:application/json,[]"},
+        {"tree": "{server}/tree.json"},
     ),
     "looks of the image, and names in other cases": Case(
         '<image name="image" value="$image" smoothing="true" zoom="true" negativeZoom="true" '
