@@ -10,12 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message
+
+FIX = Message(" Fix: ")
+"""Between what is wrong and how it is fixed."""
+
 
 class ClipError(Exception):
     """Something that a person can fix. Base class of all errors below.
 
     Args:
-        message: what is wrong, in one sentence.
+        message: what is wrong, in one sentence; a `Message` where it can be translated.
         fix: the command, setting or change that fixes it; may be empty.
         detail: structured facts about the failure, for code and logs.
 
@@ -38,25 +44,40 @@ class ClipError(Exception):
     def __str__(self) -> str:
         return as_text(self.as_dict())
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self, language: Language = Language.ENGLISH) -> dict[str, str]:
         """The documented error shape: code, message, fix."""
-        return {"code": str(self.code), "message": self.message, "fix": self.fix}
+        return {
+            "code": str(self.code),
+            "message": localized(self.message, language),
+            "fix": localized(self.fix, language),
+        }
+
+    def in_words(self, language: Language) -> str:
+        """The error in one line, in a language."""
+        return as_text(self.as_dict(language), language)
 
 
-def as_text(error: Mapping[str, str]) -> str:
+def as_text(error: Mapping[str, str], language: Language = Language.ENGLISH) -> str:
     """The documented error shape in one line, as the error itself would be printed."""
     fix = error.get("fix", "")
-    return error.get("message", "") + (f" Fix: {fix}" if fix else "")
+    return error.get("message", "") + (f"{localized(FIX, language)}{fix}" if fix else "")
 
 
-def counted(count: int, noun: str) -> str:
+def without_fix(text: str, language: Language) -> str:
+    """What is wrong, of an error that is in one line."""
+    return text.partition(localized(FIX, language))[0]
+
+
+def counted(count: int, noun: str) -> Message:
     """``1 task``, ``2 tasks``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return Message.of_count(count, f"{{count}} {noun}", f"{{count}} {noun}s")
 
 
-def with_verb(count: int, noun: str, singular: str, plural: str) -> str:
+def with_verb(count: int, noun: str, singular: str, plural: str) -> Message:
     """``no task has``, ``1 task has``, ``2 tasks have``."""
-    return f"{counted(count, noun) if count else f'no {noun}'} {plural if count > 1 else singular}"
+    told = counted(count, noun) if count else f"no {noun}"
+    text = f"{told} {plural if count > 1 else singular}"
+    return Message.restored(text, f"{{count}} {noun}s {plural}", {"count": count})
 
 
 class SettingsError(ClipError):

@@ -6,7 +6,12 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.messages.catalogue import Language
+from backend.messages.message import Message
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 Regions = Literal["auto", "none", "cells", "patches", "tiles"]
@@ -15,7 +20,9 @@ Goal = Literal["", "precision", "recall", "f1"]
 
 def _known_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
-        raise ValueError(f"{value!r} is none of auto, cpu, cuda, cuda:N and mps")
+        raise ValueError(
+            Message("{value!r} is none of auto, cpu, cuda, cuda:N and mps", value=value)
+        )
     return value
 
 
@@ -25,6 +32,36 @@ LogLevel = Annotated[
     BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
 ]
 """Case-insensitive."""
+
+
+class Spoken(BaseSettings):
+    """The language alone: what is wrong with other settings has to be said in it, too."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LS_CLIP_", env_file=".env", extra="ignore", populate_by_name=True
+    )
+
+    language: Language = Field(
+        Language.ENGLISH,
+        description="The language of `ls-clip connect`, `ls-clip doctor` and the lines beside the "
+        "suggestions: `en` or `ja` (Japanese); part of the model version.",
+    )
+
+
+def spoken_language() -> Language:
+    """The language of the settings; English where they do not tell."""
+    try:
+        return Spoken().language
+    except (UnicodeDecodeError, ValidationError):
+        return Language.ENGLISH
+
+
+def told(problem: ErrorDetails) -> str:
+    """What is wrong with the value of a setting, of what pydantic found."""
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], Message):
+        return Message("Value error, {cause}", cause=cause.args[0])
+    return problem["msg"]
 
 
 def split_url(url: str) -> SplitResult:
@@ -39,5 +76,5 @@ def split_url(url: str) -> SplitResult:
     except ValueError:
         readable = False
     if not readable:
-        raise ValueError("is no address; its port must be a number")
+        raise ValueError(Message("is no address; its port must be a number"))
     return parts

@@ -20,10 +20,19 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.errors import SettingsError
-from backend.setting_types import Device, Goal, LogLevel, Precision, Regions, split_url
+from backend.messages.message import Message
+from backend.setting_types import (
+    Device,
+    Goal,
+    LogLevel,
+    Precision,
+    Regions,
+    Spoken,
+    split_url,
+    told,
+)
 
 DEFAULT_ENCODER = "open_clip:ViT-B-16/datacomp_xl_s13b_b90k"
 
@@ -31,12 +40,8 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "0.0.0.0", "localhost"})
 """Names and addresses of this machine for itself."""
 
 
-class Settings(BaseSettings):
+class Settings(Spoken):
     """The settings of one process. Secrets never show in ``repr`` or in logs."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="LS_CLIP_", env_file=".env", extra="ignore", populate_by_name=True
-    )
 
     label_studio_url: str = Field(
         "http://localhost:8080",
@@ -258,10 +263,10 @@ class Settings(BaseSettings):
         if (value or not may_be_empty) and (
             parts.scheme not in {"http", "https"} or not parts.netloc
         ):
-            raise ValueError("must start with http:// or https:// and name a host")
+            raise ValueError(Message("must start with http:// or https:// and name a host"))
         # The URL appears in messages, so it must not hold a secret.
         if "@" in value:
-            raise ValueError("must hold neither user nor password")
+            raise ValueError(Message("must hold neither user nor password"))
         return value
 
     @field_validator("store", "local_files_root", "uploads_root")
@@ -270,7 +275,9 @@ class Settings(BaseSettings):
         try:
             Path(value).expanduser()
         except RuntimeError as error:
-            raise ValueError("begins with ~ and the name of a user who does not exist") from error
+            raise ValueError(
+                Message("begins with ~ and the name of a user who does not exist")
+            ) from error
         return value
 
     @field_validator("read_buckets")
@@ -279,8 +286,10 @@ class Settings(BaseSettings):
         for entry in filter(None, map(str.strip, value.split(","))):
             if not re.fullmatch(r"(s3|gs|azure-blob)://[^/?#@\s]+(/[^/\s]+)*/?", entry):
                 raise ValueError(
-                    "must hold addresses such as s3://BUCKET, gs://BUCKET/PREFIX or "
-                    "azure-blob://CONTAINER, and no password"
+                    Message(
+                        "must hold addresses such as s3://BUCKET, gs://BUCKET/PREFIX or "
+                        "azure-blob://CONTAINER, and no password"
+                    )
                 )
         return value
 
@@ -289,9 +298,9 @@ class Settings(BaseSettings):
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         parts = split_url(value.get_secret_value())
         if value.get_secret_value() and parts.scheme not in {"redis", "rediss", "unix"}:
-            raise ValueError("must start with redis://, rediss:// or unix://")
+            raise ValueError(Message("must start with redis://, rediss:// or unix://"))
         if parts.scheme != "unix" and "@" in parts.path + parts.query + parts.fragment:
-            raise ValueError("needs %2F for a / in the password, %3F for ? and %23 for #")
+            raise ValueError(Message("needs %2F for a / in the password, %3F for ? and %23 for #"))
         return value
 
     @property
@@ -352,15 +361,25 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except UnicodeDecodeError as error:
-        raise SettingsError("The file .env is not UTF-8.", "Save it as UTF-8.") from error
+        raise SettingsError(
+            Message("The file .env is not UTF-8."), Message("Save it as UTF-8.")
+        ) from error
     except ValidationError as error:
         names = Settings.environment_names()
         wrong = []
         for problem in error.errors():
             place = str(problem["loc"][0]) if problem["loc"] else ""
-            wrong.append(f"{names.get(place.lower(), place)}: {problem['msg']}")
+            wrong.append(
+                Message(
+                    "{name}: {problem}", name=names.get(place.lower(), place), problem=told(problem)
+                )
+            )
+        listed = wrong[0]
+        for other in wrong[1:]:
+            listed = Message("{before}; {other}", before=listed, other=other)
         raise SettingsError(
-            "; ".join(wrong) + ".", "Correct the variable; docs/settings.md lists them all."
+            Message("{problems}.", problems=listed),
+            Message("Correct the variable; docs/settings.md lists them all."),
         ) from error
 
 

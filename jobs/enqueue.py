@@ -12,6 +12,7 @@ from redis import Redis
 from rq.job import JobStatus
 
 from backend.errors import RunInProgressError
+from backend.messages.message import Message
 from jobs import queue, schedule
 from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
@@ -83,8 +84,14 @@ def require_revalidation(run: Run, revalidate: bool) -> None:
     """
     if revalidate and not run.revalidate:
         raise RunInProgressError(
-            f"Project {run.project} has a run in progress that does not revalidate: {run.id}.",
-            f"Wait for its end (ls-clip runs {run.project}), then ask again.",
+            Message(
+                "Project {project} has a run in progress that does not revalidate: {id}.",
+                project=run.project,
+                id=run.id,
+            ),
+            Message(
+                "Wait for its end (ls-clip runs {project}), then ask again.", project=run.project
+            ),
         )
 
 

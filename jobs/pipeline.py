@@ -19,6 +19,7 @@ from backend.labels.config import parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import predicted
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
 from backend.storage.region_codes import present_id
@@ -197,7 +198,8 @@ def embed_shard(
         changed += again.changed
         revalidated += again.revalidated
     failed = {task: error for value, error in failures.items() for task in images[value]}
-    runs.record_failures(run.id, {task: error.as_dict() for task, error in failed.items()})
+    language = runtime.settings.language
+    runs.record_failures(run.id, {task: error.as_dict(language) for task, error in failed.items()})
     _score_early(runtime, run, files, number, tasks)
     cached = max(0, filled.cached - before)
     now = Shard(
@@ -258,11 +260,17 @@ def require_same_encoder(runtime: Runtime, run: Run) -> None:
         return
     if present_id(run.encoder) == runtime.encoder.id:
         raise SettingsError(
-            "The run was begun by an older release, whose embeddings differed a little.",
-            f"Ask for it again: ls-clip predict {run.project}.",
+            Message("The run was begun by an older release, whose embeddings differed a little."),
+            Message("Ask for it again: ls-clip predict {project}.", project=run.project),
         )
     raise SettingsError(
-        f"The run was begun with {run.encoder}, and this worker has {runtime.encoder.id}.",
-        "Give all workers the same LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION "
-        "(set it to float32 where some have a GPU and some have not).",
+        Message(
+            "The run was begun with {encoder}, and this worker has {id}.",
+            encoder=run.encoder,
+            id=runtime.encoder.id,
+        ),
+        Message(
+            "Give all workers the same LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION "
+            "(set it to float32 where some have a GPU and some have not)."
+        ),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from backend.errors import QueueError
+from backend.messages.message import Message
 from backend.settings import Settings
 from jobs import queue
 from jobs.run import ENDED, Run, RunState
@@ -41,9 +42,15 @@ def require_workers(
         else:
             return
     raise QueueError(
-        f"No worker listens on the queue {name!r} at {queue.place(settings)}.",
-        "Start one and keep it running: ls-clip worker; it listens once its encoder is loaded. "
-        "(Without LS_CLIP_REDIS_URL, ls-clip connect predicts in its own process.)",
+        Message(
+            "No worker listens on the queue {name!r} at {place}.",
+            name=name,
+            place=queue.place(settings),
+        ),
+        Message(
+            "Start one and keep it running: ls-clip worker; it listens once its encoder is "
+            "loaded. (Without LS_CLIP_REDIS_URL, ls-clip connect predicts in its own process.)"
+        ),
     )
 
 
@@ -73,9 +80,11 @@ def wait(runs: RunStore, run_id: str, report: Callable[[Run], None]) -> Run:
             run = runs.get(run_id)
         if run is None:
             raise QueueError(
-                f"Redis has forgotten the run {run_id}.",
-                "Let Redis keep its data (appendonly yes), then run ls-clip predict again; what "
-                "is embedded stays.",
+                Message("Redis has forgotten the run {run_id}.", run_id=run_id),
+                Message(
+                    "Let Redis keep its data (appendonly yes), then run ls-clip predict again; "
+                    "what is embedded stays."
+                ),
             )
         report(run)
         if run.state in ENDED:
@@ -101,8 +110,8 @@ def wait_for_training(trainings: TrainingStore, project: int, number: int) -> Tr
             return now
         if now.requested < number:
             raise QueueError(
-                f"Redis has forgotten the training of project {project}.",
-                "Let Redis keep its data (appendonly yes), then ask again.",
+                Message("Redis has forgotten the training of project {project}.", project=project),
+                Message("Let Redis keep its data (appendonly yes), then ask again."),
             )
         time.sleep(POLL_SECONDS)
 
@@ -123,8 +132,11 @@ def wait_for_refresh(runs: RunStore, training: Training) -> Run:
             return run
         if not now.candidate:
             raise QueueError(
-                f"{training.candidate} is not put into use: someone returned to another head.",
-                f"See ls-clip heads {training.project}.",
+                Message(
+                    "{candidate} is not put into use: someone returned to another head.",
+                    candidate=training.candidate,
+                ),
+                Message("See ls-clip heads {project}.", project=training.project),
             )
         candidates.add(now.candidate)
         time.sleep(POLL_SECONDS)

@@ -17,6 +17,7 @@ from rq import Retry
 from backend import telemetry
 from backend.errors import ClipError, ImageError, ImageReason, QueueError, StoreError
 from backend.labelstudio.transport import UnansweredError
+from backend.messages.message import Message
 from backend.runtime import Runtime, process_runtime
 from backend.storage.maintenance import dedupe
 from jobs import project_lock, queue, schedule
@@ -144,7 +145,7 @@ def _job(run_id: str, state: RunState | None = None) -> Iterator[tuple[RunStore,
         yield runs, run
     except RETRIED as error:
         with suppress(RedisError):
-            runs.note(run_id, blocked_on=str(error))
+            runs.note(run_id, blocked_on=error.in_words(runtime.settings.language))
         raise
     except ClipError as error:
         log.error("run %s has failed: %s", run_id, error)
@@ -176,8 +177,10 @@ def _one_by_one(
         if address in deadly:
             failures[value] = ImageError(
                 ImageReason.WORKER_DIED,
-                "The worker's process died each time it processed this image.",
-                "Save the image again with an image editor; the worker's log may tell more.",
+                Message("The worker's process died each time it processed this image."),
+                Message(
+                    "Save the image again with an image editor; the worker's log may tell more."
+                ),
             )
             continue
         runs.hold(run.id, number, address)

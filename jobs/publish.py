@@ -18,6 +18,8 @@ from backend.labels.config import LabelConfig, parse_config
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.importing import Importer, duplicates_note, show
 from backend.labelstudio.projects import project_key
+from backend.messages.catalogue import localized
+from backend.messages.message import Message
 from backend.runtime import Runtime
 from backend.storage.score_files import ScoreFiles
 from backend.storage.tables import chunks
@@ -55,7 +57,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
     project = studio.projects.get(run.project)
     config = parse_config(project["label_config"])
     require_labels_of(run, config)
-    key = project_key(project)
+    key, language = project_key(project), runtime.settings.language
     first = _first_tasks(files, run)
     runtime.versions.statistics.freeze(config, key, first, runtime.embedder.stored)
     draw_banks(
@@ -91,7 +93,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         score_files.keep(key, {version, before})
     reviewed = _reviewed_before_the_change(run, files)
     if reviewed:
-        add_note(runs, run, changed_note(reviewed))
+        add_note(runs, run, localized(changed_note(reviewed), language))
     now = runs.get(run.id)
     if now is None or now.state in ENDED or not (importer.there or run.head):
         # Nothing to show, or cancelled meanwhile: what was imported stays unseen.
@@ -102,7 +104,7 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         alive = {int(task["id"]) for task in studio.tasks.iterate(run.project)}
         double = importer.verify(expected & alive)
         if double:
-            add_note(runs, run, duplicates_note(run.project, double))
+            add_note(runs, run, localized(duplicates_note(run.project, double), language))
     require_labels_of(run, parse_config(studio.projects.get(run.project)["label_config"]))
     heads = runtime.versions.heads
     if (
@@ -111,7 +113,8 @@ def promote(runs: RunLog, run: Run, runtime: Runtime, files: RunFiles) -> None:
         and heads.serving(key) != run.head
     ):
         # A rollback has withdrawn it.
-        add_note(runs, run, f"{run.head} was withdrawn meanwhile and is not put into use.")
+        note = Message("{head} was withdrawn meanwhile and is not put into use.", head=run.head)
+        add_note(runs, run, localized(note, language))
         return
     # Before Label Studio reports our change of the project, which does not change its labels.
     runs.set_config(run.project, config.digest)
@@ -131,8 +134,12 @@ def require_labels_of(run: Run, config: LabelConfig) -> None:
         # Without a queue there is no ls-clip predict.
         command = "connect" if run.trigger == Trigger.CONNECT else "predict"
         raise LabelConfigError(
-            "The labeling config was changed while the tasks were predicted.",
-            f"Run ls-clip {command} {run.project} again; what is embedded stays.",
+            Message("The labeling config was changed while the tasks were predicted."),
+            Message(
+                "Run ls-clip {command} {project} again; what is embedded stays.",
+                command=command,
+                project=run.project,
+            ),
         )
 
 
@@ -247,7 +254,7 @@ class _Delivery:
                 failure = prediction.failure
                 if failure is None or failure.reason is ImageReason.TIMEOUT:
                     failure = _GONE
-                self.failures[prediction.task] = failure.as_dict()
+                self.failures[prediction.task] = failure.as_dict(self._runtime.settings.language)
         if len(self._waiting) >= self._runtime.settings.import_size:
             self._send()
         linked = {task["id"] for task in tasks}
@@ -274,7 +281,11 @@ class _Delivery:
         for task in self._importer.there - self._partial:
             self.failures.pop(task, None)
         for task, reason in self._importer.dropped.items():
-            self.failures[task] = {"code": "dropped", "message": reason, "fix": ""}
+            self.failures[task] = {
+                "code": "dropped",
+                "message": localized(reason, self._runtime.settings.language),
+                "fix": "",
+            }
         self._runs.set_failures(self._run.id, self.failures)
 
     def _send(self) -> None:
@@ -311,6 +322,6 @@ def _first_tasks(files: RunFiles, run: Run) -> list[Task]:
 
 _GONE = ImageError(
     ImageReason.NOT_STORED,
-    "The embedding of the task's image is not in the store any more.",
-    "Give all workers the same LS_CLIP_STORE, then run ls-clip predict again.",
+    Message("The embedding of the task's image is not in the store any more."),
+    Message("Give all workers the same LS_CLIP_STORE, then run ls-clip predict again."),
 )

@@ -33,6 +33,8 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from backend.errors import QueueError
+from backend.messages.catalogue import Language
+from backend.messages.message import Message
 from backend.settings import Settings
 from jobs.record import is_about_one_key
 
@@ -54,33 +56,43 @@ ALIVE = frozenset({JobStatus.QUEUED, JobStatus.STARTED})
 """Of jobs that need not be enqueued again. Nothing of ours is scheduled or deferred by RQ."""
 _UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, ResponseError)
 """What RQ raises where a job in Redis is damaged."""
-_READ_ITS_LOG = "Read the log of Redis; ls-clip doctor tries again."
+_READ_ITS_LOG = Message("Read the log of Redis; ls-clip doctor tries again.")
 _REFUSALS: tuple[tuple[type[RedisError], str, str], ...] = (
     (
         OutOfMemoryError,
-        "Redis has used up its memory and writes nothing more",
-        "Raise its maxmemory, or give it a database of its own; its maxmemory-policy should be "
-        "noeviction.",
+        Message("Redis has used up its memory and writes nothing more"),
+        Message(
+            "Raise its maxmemory, or give it a database of its own; its maxmemory-policy should "
+            "be noeviction."
+        ),
     ),
     (
         ReadOnlyError,
-        "This Redis is a read-only replica",
-        "Set LS_CLIP_REDIS_URL to the primary.",
+        Message("This Redis is a read-only replica"),
+        Message("Set LS_CLIP_REDIS_URL to the primary."),
     ),
-    (BusyLoadingError, "Redis is still loading its data", "Wait until it has, then try again."),
+    (
+        BusyLoadingError,
+        Message("Redis is still loading its data"),
+        Message("Wait until it has, then try again."),
+    ),
     (
         AuthenticationError,
-        "Redis refuses the user name or the password",
-        "Correct them in LS_CLIP_REDIS_URL: redis://USER:PASSWORD@HOST:6379/0.",
+        Message("Redis refuses the user name or the password"),
+        Message("Correct them in LS_CLIP_REDIS_URL: redis://USER:PASSWORD@HOST:6379/0."),
     ),
     (
         NoPermissionError,
-        "The user of LS_CLIP_REDIS_URL may not use a command",
-        "Allow it all commands on the keys ls-clip:* and rq:* (ACL SETUSER).",
+        Message("The user of LS_CLIP_REDIS_URL may not use a command"),
+        Message("Allow it all commands on the keys ls-clip:* and rq:* (ACL SETUSER)."),
     ),
-    (MaxConnectionsError, "Redis has no connection left", "Raise its maxclients."),
+    (
+        MaxConnectionsError,
+        Message("Redis has no connection left"),
+        Message("Raise its maxclients."),
+    ),
 )
-FIX = "Start Redis or Valkey, or correct LS_CLIP_REDIS_URL."
+FIX = Message("Start Redis or Valkey, or correct LS_CLIP_REDIS_URL.")
 
 
 class Connection(Redis):
@@ -88,9 +100,11 @@ class Connection(Redis):
 
     Attributes:
         installation: id of the installation: several may use one Redis.
+        language: of the texts for people that are kept in records.
     """
 
     installation = ""
+    language = Language.ENGLISH
 
 
 def key(connection: Redis, name: str) -> str:
@@ -113,6 +127,12 @@ def own_name(connection: Redis, name: str) -> str:
     return f"{name}-{installation}" if installation else name
 
 
+def language(connection: Redis) -> Language:
+    """Of the texts for people that are kept in records."""
+    spoken: Language = getattr(connection, "language", Language.ENGLISH)
+    return spoken
+
+
 def _installation(connection: Redis) -> str:
     """The id of the installation; empty on the connection to a former release's keys."""
     return str(getattr(connection, "installation", ""))
@@ -132,9 +152,11 @@ def connect(settings: Settings, retries: int = 2) -> Connection:
     url = settings.redis_url.get_secret_value()
     if not url:
         raise QueueError(
-            "No queue is set, so there are no runs and no workers.",
-            "Set LS_CLIP_REDIS_URL (redis://HOST:6379/0) for the backend and its workers; without "
-            "one, ls-clip connect PROJECT predicts in its own process.",
+            Message("No queue is set, so there are no runs and no workers."),
+            Message(
+                "Set LS_CLIP_REDIS_URL (redis://HOST:6379/0) for the backend and its workers; "
+                "without one, ls-clip connect PROJECT predicts in its own process."
+            ),
         )
     try:
         connection: Connection = Connection.from_url(
@@ -148,8 +170,9 @@ def connect(settings: Settings, retries: int = 2) -> Connection:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError) as error:
         # The error's text may contain a part of the password.
-        raise QueueError("LS_CLIP_REDIS_URL cannot be read.", FIX) from error
+        raise QueueError(Message("LS_CLIP_REDIS_URL cannot be read."), FIX) from error
     connection.installation = settings.installation_id
+    connection.language = settings.language
     return connection
 
 
@@ -185,10 +208,13 @@ def as_queue_error(error: RedisError) -> QueueError:
     """An error of Redis as one that says what it refused, and names the fix."""
     for kind, message, fix in _REFUSALS:
         if isinstance(error, kind):
-            return QueueError(f"{message} ({error}).", fix)
+            return QueueError(Message("{message} ({error}).", message=message, error=error), fix)
     if isinstance(error, ResponseError):
-        return QueueError(f"Redis refuses a command ({error}).", _READ_ITS_LOG)
-    return QueueError(f"Redis does not answer ({type(error).__name__}: {error}).", FIX)
+        return QueueError(Message("Redis refuses a command ({error}).", error=error), _READ_ITS_LOG)
+    return QueueError(
+        Message("Redis does not answer ({kind}: {error}).", kind=type(error).__name__, error=error),
+        FIX,
+    )
 
 
 def queue(connection: Redis, name: str) -> Queue:

@@ -15,7 +15,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.registry import clean_registries
 
-from backend.errors import ClipError
+from backend.errors import ClipError, without_fix
+from backend.messages.message import Message, in_sequence
 from backend.settings import Settings
 from jobs import queue, schedule
 from jobs.enqueue import (
@@ -164,9 +165,15 @@ def _reconcile_training(trainings: TrainingStore, project: int) -> None:
         trainings.fail(
             project,
             ClipError(
-                f"The training has failed too often. {training.blocked_on.partition(' Fix: ')[0]}",
-                f"Read the log of ls-clip worker, then: ls-clip train {project}. The head that "
-                "served before still serves.",
+                Message(
+                    "The training has failed too often. {why}",
+                    why=without_fix(training.blocked_on, queue.language(trainings.connection)),
+                ),
+                Message(
+                    "Read the log of ls-clip worker, then: ls-clip train {project}. The head that "
+                    "served before still serves.",
+                    project=project,
+                ),
             ),
         )
         return
@@ -232,9 +239,12 @@ def _expected_jobs(runs: RunStore, run: Run) -> dict[str, Callable[[], None]]:
 
 def _give_up(runs: RunStore, run: Run, job: str) -> None:
     error = ClipError(
-        f"{job} has failed too often. {run.blocked_on}".strip(),
-        f"Read the log of ls-clip worker, then ask again: ls-clip predict {run.project}; what is "
-        "embedded stays.",
+        in_sequence(Message("{job} has failed too often.", job=job), run.blocked_on),
+        Message(
+            "Read the log of ls-clip worker, then ask again: ls-clip predict {project}; what is "
+            "embedded stays.",
+            project=run.project,
+        ),
     )
     log.error("run %s has failed: %s", run.id, error)
     runs.end(run.id, RunState.FAILED, error)

@@ -12,13 +12,14 @@ from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from backend.errors import QueueError
+from backend.messages.message import Message
 
 SCHEMA = 1
 """Version of the layout of all records, written as ``schema``; where it is missing, it is 1."""
 
 DAMAGED_SECONDS = 30 * 24 * 3600
 """How long Redis keeps a damaged record that was set aside."""
-UPGRADE = "Upgrade all processes to the same release: backend, workers and command line."
+UPGRADE = Message("Upgrade all processes to the same release: backend, workers and command line.")
 
 
 class DamagedRecordError(QueueError):
@@ -52,8 +53,13 @@ class Record(BaseModel):
             raise _unreadable(cls.__name__, "schema") from error
         if version > SCHEMA:
             raise QueueError(
-                f"Redis holds a {cls.__name__.lower()} of layout {version}; this release reads "
-                f"layouts up to {SCHEMA}.",
+                Message(
+                    "Redis holds a {record} of layout {version}; this release reads layouts up to "
+                    "{schema}.",
+                    record=cls.__name__.lower(),
+                    version=version,
+                    schema=SCHEMA,
+                ),
                 UPGRADE,
             )
         try:
@@ -133,6 +139,8 @@ def set_aside(connection: Redis, name: str) -> None:
 
 def _unreadable(kind: str, what: str) -> DamagedRecordError:
     return DamagedRecordError(
-        f"Redis holds a {kind.lower()} that cannot be read ({what}).",
+        Message(
+            "Redis holds a {record} that cannot be read ({what}).", record=kind.lower(), what=what
+        ),
         UPGRADE,
     )

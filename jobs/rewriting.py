@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from backend.errors import with_verb
 from backend.inference.prediction import Prediction, logged
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.rewriting import Rewriter
+from backend.messages.message import Message
 from backend.runtime import Runtime
 from jobs.run import ENDED, Run
 from jobs.run_log import RunLog
@@ -69,13 +69,15 @@ class Rewriting:
         self._waiting = []
 
 
-def changed_note(tasks: Sequence[int]) -> str:
+def changed_note(tasks: Sequence[int]) -> Message:
     """A sentence about annotated tasks of which an image has changed."""
-    return (
-        f"{with_verb(len(tasks), 'annotated task', 'has', 'have')} another image than their "
-        "annotator saw: "
-        f"{', '.join(map(str, tasks[:10]))}{', ...' if len(tasks) > 10 else ''}. Training believes "
-        "their annotations for the image that is there now; look at them again."
+    return Message.of_count(
+        len(tasks),
+        "{count} annotated task has another image than their annotator saw: {numbers}. Training "
+        "believes their annotations for the image that is there now; look at them again.",
+        "{count} annotated tasks have another image than their annotator saw: {numbers}. Training "
+        "believes their annotations for the image that is there now; look at them again.",
+        numbers=", ".join(map(str, tasks[:10])) + (", ..." if len(tasks) > 10 else ""),
     )
 
 

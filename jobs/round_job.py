@@ -56,4 +56,5 @@ def refresh_round(project: int, added: bool) -> None:
         schedule.add(connection, kind, project, time.time() + pause)
         with suppress(StoreError):
             if key:
-                review_round.note_failure(runtime.store, key, str(error))
+                reason = error.in_words(runtime.settings.language)
+                review_round.note_failure(runtime.store, key, reason)

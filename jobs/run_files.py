@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from backend.errors import StoreError
 from backend.inference.prediction import Prediction
 from backend.labels.config import LabelConfig, parse_config
+from backend.messages.message import Message
 from backend.storage.artifacts import Artifacts, safe_name
 from backend.storage.score_files import DAMAGE, ControlScores, Part, from_bytes, to_bytes
 from jobs.listing import Task
@@ -146,8 +147,12 @@ class RunFiles:
         content = self._artifacts.read(self._name(what))
         if content is None:
             raise StoreError(
-                f"What run {self._run_id} needs ({what}) is not in the store.",
-                "Give all workers the same LS_CLIP_STORE.",
+                Message(
+                    "What run {run_id} needs ({what}) is not in the store.",
+                    run_id=self._run_id,
+                    what=what,
+                ),
+                Message("Give all workers the same LS_CLIP_STORE."),
             )
         return content
 

@@ -17,7 +17,7 @@ from uuid import uuid4
 from redis import Redis
 
 from backend.errors import ClipError, QueueError, RunNotFoundError
-from jobs.queue import key
+from jobs.queue import key, language
 from jobs.record import SCHEMA, DamagedRecordError, readable, set_aside
 from jobs.run import ENDED, Run, RunState, Scope, Shard, Trigger
 
@@ -244,7 +244,7 @@ class RunStore:
     ) -> bool:
         """Close a run with a state of `ENDED`. A run that has ended stays as it is."""
         if error is not None:
-            fields["error"] = error.as_dict()
+            fields["error"] = error.as_dict(language(self.connection))
         run = self.get(run_id)
         if run is None or not self.move(run_id, state, ended=time.time(), blocked_on="", **fields):
             return False

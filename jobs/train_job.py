@@ -17,6 +17,7 @@ from backend.errors import ClipError, QueueError, StoreError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.labelstudio.transport import StudioNotFoundError, UnansweredError
+from backend.messages.message import Message, in_sequence
 from backend.runtime import Runtime, process_runtime
 from backend.storage.project_state import ProjectState
 from backend.training.head_trainer import MIN_APPROVALS, HeadTrainer
@@ -59,7 +60,7 @@ def train(project: int, reason: str) -> None:
         _train(runtime, trainings, before, why)
     except RETRIED as error:
         with suppress(RedisError):
-            trainings.note(project, blocked_on=str(error))
+            trainings.note(project, blocked_on=error.in_words(runtime.settings.language))
         raise
     except StudioNotFoundError as error:
         log.error("project %d is gone and no longer trained: %s", project, error)
@@ -159,15 +160,22 @@ def _reason_not_to_train(
         state.set_trained_on(reviewed, made_from)
         heads.clear_rollback(key)
         serving = heads.serving(key)
-        return Outcome.NOTHING_NEW, f"Gone back to {serving}; what is approved from now on counts."
+        return Outcome.NOTHING_NEW, Message(
+            "Gone back to {serving}; what is approved from now on counts.", serving=serving
+        )
     names = heads.names(key)
     if names and trainer.made_from(pulled) == made_from:
         newest = names[-1]
-        reason = f"Nothing has changed since {newest} was trained."
+        reason = Message("Nothing has changed since {newest} was trained.", newest=newest)
         if heads.candidate(key):
             schedule.add(connection, Kind.REFRESH, project, time.time())
         elif newest != heads.serving(key) and heads.get(key, newest).accepted:
-            reason += f" ls-clip rollback {project} {newest} puts it into use."
+            use = Message(
+                "ls-clip rollback {project} {newest} puts it into use.",
+                project=project,
+                newest=newest,
+            )
+            reason = in_sequence(reason, use)
         return Outcome.NOTHING_NEW, reason
     changed = sum(1 for task in {*reviewed, *before} if reviewed.get(task) != before.get(task))
     needed = approvals_needed(_approvals_of_serving(runtime, pulled))
@@ -175,13 +183,17 @@ def _reason_not_to_train(
         return None
     trainings.note(project, needed=needed - changed)
     if not changed:
-        return Outcome.NOTHING_NEW, "Nothing was approved since the last training."
+        return Outcome.NOTHING_NEW, Message("Nothing was approved since the last training.")
     late = pulled.newest + runtime.settings.train_after
     if late > time.time():
         schedule.add(connection, Kind.LATE, project, late, move=True)
     elif len(reviewed) >= MIN_APPROVALS:
         return None
-    return Outcome.TOO_FEW, f"New approvals: {changed}; {needed} start a training at once."
+    return Outcome.TOO_FEW, Message(
+        "New approvals: {changed}; {needed} start a training at once.",
+        changed=changed,
+        needed=needed,
+    )
 
 
 def reconcile_all() -> None:

@@ -13,8 +13,10 @@ from pydantic import Field, Json
 from redis import Redis
 
 from backend.errors import ClipError
+from backend.messages.catalogue import localized
 from backend.training.clicks_text import with_text
 from backend.vlpl.clicks import Clicks
+from jobs import queue
 from jobs.queue import key
 from jobs.record import SCHEMA, DamagedRecordError, Record, readable, set_aside
 
@@ -199,7 +201,7 @@ class TrainingStore:
         """It has ended; ``fields`` are others of `Training` to set."""
         written: dict[str, Any] = {
             "outcome": outcome,
-            "reason": reason,
+            "reason": localized(reason, queue.language(self.connection)),
             "notes": (),
             # Whoever asked after it began waits for the next one.
             "served": self.get(project).answering,
@@ -214,7 +216,9 @@ class TrainingStore:
     def fail(self, project: int, error: ClipError) -> None:
         """It cannot be done; what it took is pending again."""
         taken = self.get(project).taken
-        self.end(project, Outcome.FAILED, str(error), last_change="")
+        self.end(
+            project, Outcome.FAILED, error.in_words(queue.language(self.connection)), last_change=""
+        )
         self._increase(project, "pending", taken)
 
     def purge(self, project: int) -> None:

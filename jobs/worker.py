@@ -33,6 +33,7 @@ from rq.worker_registration import register
 from backend import telemetry
 from backend.errors import ClipError, QueueError, SettingsError
 from backend.heap import use_one_heap
+from backend.messages.message import Message
 from backend.processes import die_with_parent
 from backend.settings import Settings
 from jobs import queue
@@ -152,9 +153,12 @@ def _show_metrics(settings: Settings) -> None:
         start_http_server(settings.worker_metrics_port, settings.host)
     except OSError as error:
         raise SettingsError(
-            f"LS_CLIP_WORKER_METRICS_PORT={settings.worker_metrics_port} cannot be used: "
-            f"{error.strerror}.",
-            "Give each worker of a machine a port of its own, or 0.",
+            Message(
+                "LS_CLIP_WORKER_METRICS_PORT={worker_metrics_port} cannot be used: {strerror}.",
+                worker_metrics_port=settings.worker_metrics_port,
+                strerror=error.strerror,
+            ),
+            Message("Give each worker of a machine a port of its own, or 0."),
         ) from error
 
 

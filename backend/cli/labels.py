@@ -19,6 +19,8 @@ from backend.cli.console import (
     write_new,
 )
 from backend.errors import counted
+from backend.messages.catalogue import localized
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     from backend.labelstudio.client import LabelStudioClient
@@ -135,8 +137,9 @@ def ask_about_renames(settings: Settings, studio: LabelStudioClient, project: in
     described = studio.projects.get(project)
     parse_config(described["label_config"]).require_controls()
     for found in notice(studio, store, project):
-        console.print(plain(found.question), highlight=False)
-        if typer.confirm("Is it the same label under another name?", err=True):
+        console.print(plain(localized(found.question, settings.language)), highlight=False)
+        asked = Message("Is it the same label under another name?")
+        if typer.confirm(localized(asked, settings.language), err=True):
             run(studio, store, project, (found.old, found.new), found.control)
         else:
             ProjectState(store, project_key(described)).settle(found.control, found.old)

@@ -6,12 +6,9 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from backend.cli.archives import archives_app
 from backend.cli.comparison import comparison_app
@@ -20,9 +17,7 @@ from backend.cli.console import (
     JsonOption,
     ProjectArgument,
     configured,
-    console,
     is_interactive,
-    plain,
 )
 from backend.cli.data import data_app
 from backend.cli.evaluation import evaluate_app
@@ -31,15 +26,13 @@ from backend.cli.heads import train_app
 from backend.cli.help import CONTEXT_SETTINGS, CommandGroup
 from backend.cli.labels import ask_about_renames, labels_app
 from backend.cli.progress import progress_bar
+from backend.cli.report import print_error, print_findings, print_note, print_report
 from backend.cli.runs import runs_app
 from backend.cli.store import store_app
 from backend.cli.suggest import suggest_app
-from backend.errors import ClipError, SettingsError, counted
+from backend.errors import ClipError, SettingsError
 from backend.heap import use_one_heap
-
-if TYPE_CHECKING:
-    from backend.doctor.finding import Finding
-    from backend.projects.connect import ConnectReport
+from backend.messages.message import Message
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -68,12 +61,10 @@ def main() -> None:
     try:
         app()
     except ClipError as error:
-        # Not wrapped: a path or an address that is broken in two cannot be copied.
-        console.print(
-            f"[bold red]Error:[/] {plain(error.message)}", highlight=False, soft_wrap=True
-        )
-        if error.fix:
-            console.print(f"[bold]Fix:[/] {plain(error.fix)}", highlight=False, soft_wrap=True)
+        # Not imported by commands that end well.
+        from backend.setting_types import spoken_language
+
+        print_error(error, spoken_language())
         sys.exit(1)
 
 
@@ -134,11 +125,11 @@ def connect(
     studio.projects.get(project)
     if is_interactive() and not as_json:
         ask_about_renames(settings, studio, project)
-    with progress_bar() as progress:
-        progress("loading the encoder", 0, 1)
+    with progress_bar(settings.language) as progress:
+        progress(Message("loading the encoder"), 0, 1)
         runtime = Runtime(settings)
         if runtime.encoder.advice and not settings.redis_url.get_secret_value():
-            console.print(f"[yellow]Note:[/] {runtime.encoder.advice}", highlight=False)
+            print_note(runtime.encoder.advice, settings.language)
         report = run(
             settings,
             studio,
@@ -152,58 +143,9 @@ def connect(
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:
-        _print_report(report)
+        print_report(report, settings.language)
     if report.failures:
         raise typer.Exit(1)
-
-
-def _print_report(report: ConnectReport) -> None:
-    from backend.projects.review import (
-        blind_sentence,
-        order_sentence,
-        tab_sentence,
-        ticks_sentence,
-    )
-
-    if report.model_version:
-        console.print(
-            f"[green]{report.predicted} of {counted(report.tasks, 'task')}[/] "
-            f"{'has' if report.predicted == 1 else 'have'} a prediction of "
-            f"[bold]{report.model_version}[/], which the project shows; {_new(report.imported)}."
-        )
-    elif report.tasks:
-        console.print(
-            f"None of {counted(report.tasks, 'task')} has a prediction; the project shows none."
-        )
-    else:
-        console.print("The project has no tasks yet. Import images, then run this again.")
-    if report.ticks is not None:
-        console.print(ticks_sentence(report.ticks), highlight=False)
-    if report.blind:
-        console.print(blind_sentence(report.blind, report.tasks), highlight=False)
-    console.print(order_sentence(report.order), highlight=False)
-    if report.tab:
-        console.print(tab_sentence(report.tab), highlight=False)
-    annotated = report.tasks - report.predicted - len(report.failures)
-    if annotated > 0:
-        console.print(
-            f"Annotated tasks, whose predictions stay as their annotators saw them: {annotated}.",
-            highlight=False,
-        )
-    if report.clicks is not None:
-        console.print(plain(report.clicks["text"]), highlight=False)
-    for warning in report.warnings:
-        console.print(f"[yellow]Note:[/] {plain(warning)}", highlight=False)
-    for task, reason in list(report.failures.items())[:10]:
-        console.print(f"[red]Task {task}:[/] {plain(reason)}", highlight=False)
-    if len(report.failures) > 10:
-        console.print(f"... and {len(report.failures) - 10} more; all of them: --json")
-
-
-def _new(imported: int) -> str:
-    if not imported:
-        return "none is new"
-    return "1 is new" if imported == 1 else f"{imported} are new"
 
 
 @app.command()
@@ -256,42 +198,20 @@ def doctor(
     logging.getLogger("backend").setLevel(logging.CRITICAL)
     from backend.doctor.checks import doctor as run
     from backend.doctor.finding import Finding, Severity, exit_code
+    from backend.setting_types import spoken_language
     from backend.settings import load_settings
 
+    language = spoken_language()
     try:
         findings = run(load_settings(encoder=encoder), project)
     except SettingsError as error:
-        why = "No command works with these settings."
+        why = Message("No command works with these settings.")
         findings = [Finding("settings", Severity.ERROR, error.message, why, error.fix)]
+    findings = [finding.in_language(language) for finding in findings]
     if as_json:
         typer.echo(
             json.dumps([finding.as_dict() for finding in findings], ensure_ascii=False, indent=1)
         )
     else:
-        print_findings(findings)
+        print_findings(findings, language)
     raise typer.Exit(exit_code(findings))
-
-
-def print_findings(findings: list[Finding]) -> None:
-    """Print one line per finding: severity, check, what was found, why it matters, and the fix."""
-    from backend.doctor.finding import Severity
-
-    colours = {
-        Severity.OK: "green",
-        Severity.NOTE: "cyan",
-        Severity.WARNING: "yellow",
-        Severity.ERROR: "bold red",
-    }
-    table = Table.grid(padding=(0, 1))
-    for column in ("severity", "check"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("finding", overflow="fold")
-    for finding in findings:
-        text = Text(finding.what)
-        if finding.why:
-            text.append(f" {finding.why}", "dim")
-        if finding.fix:
-            text.append(f" Fix: {finding.fix}", "bold")
-        severity = Text(finding.severity, colours[finding.severity])
-        table.add_row(severity, Text(finding.check), text)
-    Console().print(table)

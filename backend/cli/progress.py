@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from backend.cli import console as shared
 from backend.logs import Progress
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -24,25 +26,27 @@ AGAIN_SECONDS = 30.0
 """... and says so again after so many more; where that is unknown, how long it has taken."""
 
 
-def about(seconds: float) -> str:
+def about(seconds: float) -> Message:
     """A duration in words, to one or two digits: ``about 40 min``."""
     if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
+        return Message("about {seconds} s", seconds=max(1, round(seconds)))
     if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h" if seconds < 36_000 else f"about {seconds / 3600:.0f} h"
+        return Message("about {minutes} min", minutes=round(seconds / 60))
+    if seconds < 36_000:
+        return Message("about {hours:.1f} h", hours=seconds / 3600)
+    return Message("about {hours:.0f} h", hours=seconds / 3600)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
+def progress_bar(language: Language = Language.ENGLISH) -> Iterator[Progress]:
     """A bar for each step on a terminal; elsewhere lines, now and then with how it goes."""
     if shared.console.is_terminal:
-        with _bars() as bars:
-            shown = _BarSteps(bars)
+        with _bars(language) as bars:
+            shown = _BarSteps(bars, language)
             yield shown.update
             shown.end()
         return
-    lines, ended = LineSteps(), Event()
+    lines, ended = LineSteps(language), Event()
     clock = Thread(target=lines.keep_saying, args=(ended,), daemon=True)
     clock.start()
     try:
@@ -53,9 +57,14 @@ def progress_bar() -> Iterator[Progress]:
 
 
 class LineSteps:
-    """Steps as lines: its name when it begins, and from time to time how it goes. Thread-safe."""
+    """Steps as lines: its name when it begins, and from time to time how it goes. Thread-safe.
 
-    def __init__(self) -> None:
+    Args:
+        language: of the lines.
+    """
+
+    def __init__(self, language: Language = Language.ENGLISH) -> None:
+        self._language = language
         self._lock = Lock()
         self._name = ""
         self._begun = self._due = 0.0
@@ -68,12 +77,21 @@ class LineSteps:
                 self._name, self._done_before = what, done
                 self._begun = time.monotonic()
                 self._due = ESTIMATE_SECONDS
-                self._say(f"{what} ...")
+                self._say(Message("{step} ...", step=what))
             taken = time.monotonic() - self._begun
             if taken >= self._due and self._done_before < done < total:
                 speed = (done - self._done_before) / taken
                 left = about((total - done) / speed)
-                self._say(f"{what}: {done} of {total}, {speed:.1f} a second: {left} left")
+                self._say(
+                    Message(
+                        "{step}: {done} of {total}, {speed:.1f} a second: {left} left",
+                        step=what,
+                        done=done,
+                        total=total,
+                        speed=speed,
+                        left=left,
+                    )
+                )
                 self._due = taken + AGAIN_SECONDS
 
     def keep_saying(self, ended: Event) -> None:
@@ -86,19 +104,19 @@ class LineSteps:
         with self._lock:
             taken = time.monotonic() - self._begun
             if self._name and taken >= max(self._due, AGAIN_SECONDS):
-                self._say(f"{self._name}: {about(taken)} so far")
+                self._say(Message("{step}: {taken} so far", step=self._name, taken=about(taken)))
                 self._due = taken + AGAIN_SECONDS
 
-    @staticmethod
-    def _say(line: str) -> None:
-        shared.console.print(line, highlight=False, markup=False)
+    def _say(self, line: Message) -> None:
+        shared.console.print(localized(line, self._language), highlight=False, markup=False)
 
 
 class _BarSteps:
     """Steps as bars, of which the last one goes on."""
 
-    def __init__(self, bars: Bars) -> None:
+    def __init__(self, bars: Bars, language: Language) -> None:
         self._bars = bars
+        self._language = language
         self._rows: dict[str, TaskID] = {}
         self._current: TaskID | None = None
 
@@ -107,7 +125,9 @@ class _BarSteps:
         row = self._rows.get(what)
         if row is None:
             self.end()
-            row = self._rows[what] = self._bars.add_task(what, total=total)
+            row = self._rows[what] = self._bars.add_task(
+                localized(what, self._language), total=total
+            )
         elif row != self._current:
             self.end()
             self._bars.reset(row)
@@ -122,7 +142,7 @@ class _BarSteps:
             self._bars.stop_task(self._current)
 
 
-def _bars() -> Bars:
+def _bars(language: Language) -> Bars:
     # Costs as much as all the rest of --help.
     from rich import progress
     from rich.text import Text
@@ -138,7 +158,7 @@ def _bars() -> Bars:
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         Clock(),
-        progress.TextColumn("left:"),
+        progress.TextColumn(localized(Message("left:"), language)),
         progress.TimeRemainingColumn(),
         console=shared.console,
     )

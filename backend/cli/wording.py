@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.errors import SettingsError
+from backend.messages.message import Message
 from backend.storage.review_record import ReviewOrder
 from jobs.run import RunState
 from jobs.training_state import Outcome, TrainingState
@@ -43,5 +44,8 @@ def review_order(text: str) -> ReviewOrder:
         SettingsError: there is none of that name.
     """
     if text not in [*ORDERS]:
-        raise SettingsError(f"--order {text} is not known.", f"Give one of: {', '.join(ORDERS)}.")
+        raise SettingsError(
+            Message("--order {text} is not known.", text=text),
+            Message("Give one of: {names}.", names=", ".join(ORDERS)),
+        )
     return ReviewOrder(text)

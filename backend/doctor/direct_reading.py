@@ -15,8 +15,9 @@ from backend.images.guard import time_limit
 from backend.images.local_files import VARIABLES, local_roots
 from backend.images.validators import UNKNOWN
 from backend.inference.task_images import images_of_task
+from backend.messages.message import Message
 
-_SLOW = "All these images are fetched through Label Studio, which takes longer."
+_SLOW = Message("All these images are fetched through Label Studio, which takes longer.")
 
 
 def roots(context: Context) -> Iterator[Finding]:
@@ -27,10 +28,18 @@ def roots(context: Context) -> Iterator[Finding]:
             yield Finding(
                 "direct-roots",
                 Severity.WARNING,
-                f"{VARIABLES[place]}={root}: {problem}.",
+                Message(
+                    "{variable}={root}: {problem}.",
+                    variable=VARIABLES[place],
+                    root=root,
+                    problem=problem,
+                ),
                 _SLOW,
-                "Mount the folder of Label Studio there, readable for the user of this process, "
-                f"or unset {VARIABLES[place]}.",
+                Message(
+                    "Mount the folder of Label Studio there, readable for the user of this "
+                    "process, or unset {variable}.",
+                    variable=VARIABLES[place],
+                ),
             )
 
 
@@ -38,7 +47,7 @@ def _problem(root: Path) -> str | None:
     try:
         with os.scandir(root) as entries:
             # As a folder is on which nothing is mounted.
-            return None if next(entries, None) else "it is empty"
+            return None if next(entries, None) else Message("it is empty")
     except OSError as error:
         return os.strerror(error.errno or 0)
 
@@ -72,11 +81,15 @@ def images(context: Context) -> Iterator[Finding]:
         yield Finding(
             "direct-images",
             Severity.NOTE,
-            f"None of {counted(len(values), 'image')} tried lies where images may be read "
-            "directly.",
+            Message(
+                "None of {images} tried lies where images may be read directly.",
+                images=counted(len(values), "image"),
+            ),
             _SLOW,
-            "Compare the addresses in the tasks' data with LS_CLIP_LOCAL_FILES_ROOT, "
-            "LS_CLIP_UPLOADS_ROOT and LS_CLIP_READ_BUCKETS.",
+            Message(
+                "Compare the addresses in the tasks' data with LS_CLIP_LOCAL_FILES_ROOT, "
+                "LS_CLIP_UPLOADS_ROOT and LS_CLIP_READ_BUCKETS."
+            ),
         )
     for (place, outcome), failures in problems.items():
         reason, _ = failures[0]
@@ -84,9 +97,17 @@ def images(context: Context) -> Iterator[Finding]:
         yield Finding(
             "direct-images",
             Severity.WARNING,
-            f"{len(failures)} of {counted(tried[place], 'image')} tried cannot be read directly "
-            f"({place}, {outcome}; {named_tasks(affected)}): {reason}.",
-            "They are fetched through Label Studio, which takes longer.",
+            Message(
+                "{count} of {images} tried cannot be read directly ({place}, {outcome}; {tasks}): "
+                "{reason}.",
+                count=len(failures),
+                images=counted(tried[place], "image"),
+                place=place,
+                outcome=outcome,
+                tasks=named_tasks(affected),
+                reason=reason,
+            ),
+            Message("They are fetched through Label Studio, which takes longer."),
             _FIXES[place],
         )
 
@@ -102,23 +123,29 @@ def _compare(context: Context, source: DirectSource, value: str) -> None:
     with time_limit(context.settings.fetch_timeout):
         file = source.read(value, UNKNOWN)
     if file is None or file.data != served:
-        raise DirectReadError(Outcome.DIFFERS, "Label Studio serves other bytes")
+        raise DirectReadError(Outcome.DIFFERS, Message("Label Studio serves other bytes"))
 
 
 _FIXES = {
-    Place.LOCAL_FILES: "Set LS_CLIP_LOCAL_FILES_ROOT to the folder that is Label Studio's "
-    "LOCAL_FILES_DOCUMENT_ROOT, as it is seen from here.",
-    Place.UPLOADS: "Set LS_CLIP_UPLOADS_ROOT to the folder media/upload of Label Studio's data, as "
-    "it is seen from here.",
-    Place.BUCKETS: "Give this process the bucket's credentials, region and endpoint (AWS_...), or "
-    "take the bucket out of LS_CLIP_READ_BUCKETS.",
+    Place.LOCAL_FILES: Message(
+        "Set LS_CLIP_LOCAL_FILES_ROOT to the folder that is Label Studio's "
+        "LOCAL_FILES_DOCUMENT_ROOT, as it is seen from here."
+    ),
+    Place.UPLOADS: Message(
+        "Set LS_CLIP_UPLOADS_ROOT to the folder media/upload of Label Studio's data, as it is "
+        "seen from here."
+    ),
+    Place.BUCKETS: Message(
+        "Give this process the bucket's credentials, region and endpoint (AWS_...), or take the "
+        "bucket out of LS_CLIP_READ_BUCKETS."
+    ),
 }
 
 CHECKS = (
     Check(
         "direct-roots",
-        "No folder that images are to be read from is missing.",
-        "Images are fetched otherwise.",
+        Message("No folder that images are to be read from is missing."),
+        Message("Images are fetched otherwise."),
         roots,
     ),
 )
@@ -126,8 +153,8 @@ CHECKS = (
 PROJECT_CHECKS = (
     Check(
         "direct-images",
-        "No image that may be read directly is left to Label Studio.",
-        "They are fetched otherwise.",
+        Message("No image that may be read directly is left to Label Studio."),
+        Message("They are fetched otherwise."),
         images,
         ("config", "direct-roots"),
         project=True,

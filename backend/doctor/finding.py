@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from backend.doctor.context import Context
 from backend.errors import ClipError
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message
 
 
 class Severity(StrEnum):
@@ -26,12 +28,16 @@ NAMED_TASKS = 5
 """Tasks that a finding names, at most."""
 
 
-def named_tasks(tasks: Collection[int]) -> str:
+def named_tasks(tasks: Collection[int]) -> Message:
     """Ids for people to look at: ``task 7``, or ``tasks 1, 2, 3, 4, 5 and 40 more``."""
     first = sorted(tasks)[:NAMED_TASKS]
     more = len(tasks) - len(first)
-    listed = ", ".join(map(str, first)) + (f" and {more} more" if more else "")
-    return f"task {listed}" if len(tasks) == 1 else f"tasks {listed}"
+    listed = ", ".join(map(str, first))
+    if more:
+        return Message("tasks {listed} and {more} more", listed=listed, more=more)
+    if len(tasks) == 1:
+        return Message("task {listed}", listed=listed)
+    return Message("tasks {listed}", listed=listed)
 
 
 _EXIT_CODES = {Severity.OK: 0, Severity.NOTE: 0, Severity.WARNING: 1, Severity.ERROR: 2}
@@ -54,6 +60,15 @@ class Finding:
     what: str
     why: str = ""
     fix: str = ""
+
+    def in_language(self, language: Language) -> Finding:
+        """The same finding, said in a language."""
+        return replace(
+            self,
+            what=localized(self.what, language),
+            why=localized(self.why, language),
+            fix=localized(self.fix, language),
+        )
 
     def as_dict(self) -> dict[str, str]:
         """The finding as ``ls-clip doctor --json`` prints it."""
@@ -110,9 +125,9 @@ def examine(context: Context, checks: Iterable[Check]) -> list[Finding]:
             Finding(
                 "skipped",
                 Severity.NOTE,
-                f"Not checked: {', '.join(skipped)}.",
-                "They depend on what failed above.",
-                "Fix the errors, then run ls-clip doctor again.",
+                Message("Not checked: {names}.", names=", ".join(skipped)),
+                Message("They depend on what failed above."),
+                Message("Fix the errors, then run ls-clip doctor again."),
             )
         )
     return findings
@@ -136,9 +151,13 @@ def _run(check: Check, context: Context) -> list[Finding]:
             Finding(
                 check.id,
                 Severity.ERROR,
-                f"This check itself failed: {type(error).__name__}: {detail}",
-                "What it examines is unknown.",
-                "Please report it, with the output of ls-clip doctor --json.",
+                Message(
+                    "This check itself failed: {kind}: {detail}",
+                    kind=type(error).__name__,
+                    detail=detail,
+                ),
+                Message("What it examines is unknown."),
+                Message("Please report it, with the output of ls-clip doctor --json."),
             )
         ]
 

@@ -14,6 +14,7 @@ from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import StudioError
 from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.labelstudio.transport import URL_FIX, StudioTokenError, unreachable
+from backend.messages.message import Message
 
 ACCESS_SECONDS = 300
 """The life of the access tokens that a personal access token is exchanged for."""
@@ -25,10 +26,10 @@ NEEDED = (
     "models.change",
     "webhooks.change",
 )
-SSRF_FIX = (
-    "Start Label Studio with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false (both: with "
-    "the first alone the backend is added and its webhook is not), or give the backend a public "
-    "address in LS_CLIP_PUBLIC_URL."
+SSRF_FIX = Message(
+    "Start Label Studio with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false (both: "
+    "with the first alone the backend is added and its webhook is not), or give the backend a "
+    "public address in LS_CLIP_PUBLIC_URL."
 )
 
 
@@ -44,17 +45,22 @@ def reachable(context: Context) -> Iterator[Finding]:
         raise unreachable(url, error) from error
     if health.location or version.location:
         raise StudioError(
-            f"{url} redirects to {health.location or version.location}.",
-            "Set LABEL_STUDIO_URL to the address that answers without a redirect.",
+            Message(
+                "{url} redirects to {location}.",
+                url=url,
+                location=health.location or version.location,
+            ),
+            Message("Set LABEL_STUDIO_URL to the address that answers without a redirect."),
         )
     if health.status in {429, 502, 503, 504}:
         raise StudioError(
-            f"{url} answers {health.status}.", "Wait until Label Studio is up and less busy."
+            Message("{url} answers {status}.", url=url, status=health.status),
+            Message("Wait until Label Studio is up and less busy."),
         )
     is_studio = isinstance(version.body, dict) and "release" in version.body
     if not is_studio or whoami.status == 404:
         raise StudioError(
-            f"What answers at {url} is not Label Studio's API.",
+            Message("What answers at {url} is not Label Studio's API.", url=url),
             URL_FIX,
         )
     yield from ()
@@ -72,11 +78,17 @@ def clock(context: Context) -> Iterator[Finding]:
     yield Finding(
         "clock",
         Severity.ERROR if fatal else Severity.WARNING,
-        f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Label "
-        "Studio's.",
-        f"Access tokens live {ACCESS_SECONDS} s: on clocks that far apart they are renewed too "
-        "late or refused.",
-        "Let both machines take their time from the same NTP server.",
+        Message("This machine's clock is {seconds:.0f} s ahead of Label Studio's.", seconds=skew)
+        if skew > 0
+        else Message(
+            "This machine's clock is {seconds:.0f} s behind Label Studio's.", seconds=-skew
+        ),
+        Message(
+            "Access tokens live {access_seconds} s: on clocks that far apart they are renewed too "
+            "late or refused.",
+            access_seconds=ACCESS_SECONDS,
+        ),
+        Message("Let both machines take their time from the same NTP server."),
     )
 
 
@@ -88,20 +100,24 @@ def token(context: Context) -> Iterator[Finding]:
         refusal = read_refusal(error.reply)
         if refusal is Refusal.LEGACY_TOKENS_OFF:
             raise StudioError(
-                "The token is a legacy token, and Label Studio has those switched off.",
-                "Create a personal access token (Account & Settings > Personal Access Token) and "
-                "set LABEL_STUDIO_API_KEY to it, or switch legacy tokens on under Organization > "
-                "API Tokens Settings.",
+                Message("The token is a legacy token, and Label Studio has those switched off."),
+                Message(
+                    "Create a personal access token (Account & Settings > Personal Access Token) "
+                    "and set LABEL_STUDIO_API_KEY to it, or switch legacy tokens on under "
+                    "Organization > API Tokens Settings."
+                ),
             ) from error
         if refusal is Refusal.PERSONAL_TOKENS_OFF:
             raise StudioError(
-                "The token is a personal access token, and Label Studio has those switched off.",
-                "Switch them on under Organization > API Tokens Settings.",
+                Message(
+                    "The token is a personal access token, and Label Studio has those switched off."
+                ),
+                Message("Switch them on under Organization > API Tokens Settings."),
             ) from error
         if error.status in {403, 500} and not isinstance(error, StudioTokenError):
             raise StudioError(
-                "The token is valid, but its user has no access to anything.",
-                "Add the user to the organization again, or use the token of another one.",
+                Message("The token is valid, but its user has no access to anything."),
+                Message("Add the user to the organization again, or use the token of another one."),
             ) from error
         raise
     missing = [name for name in NEEDED if name not in user.get("permissions", NEEDED)]
@@ -109,9 +125,13 @@ def token(context: Context) -> Iterator[Finding]:
         yield Finding(
             "token",
             Severity.ERROR,
-            f"The user {user.get('email')} lacks the rights {', '.join(missing)}.",
-            "ls-clip connect changes the project and adds a backend and a webhook.",
-            "Use the token of an owner or administrator.",
+            Message(
+                "The user {email} lacks the rights {names}.",
+                email=user.get("email"),
+                names=", ".join(missing),
+            ),
+            Message("ls-clip connect changes the project and adds a backend and a webhook."),
+            Message("Use the token of an owner or administrator."),
         )
 
 
@@ -128,11 +148,20 @@ def ssrf(context: Context) -> Iterator[Finding]:
         yield Finding(
             "ssrf",
             Severity.ERROR,
-            f"Label Studio refuses {url}: {' and '.join(private)} "
-            f"{'are' if len(private) > 1 else 'is'} on, which blocks private addresses.",
-            "The backend cannot be added."
+            Message(
+                "Label Studio refuses {url}: {setting} is on, which blocks private addresses.",
+                url=url,
+                setting=private[0],
+            )
+            if len(private) == 1
+            else Message(
+                "Label Studio refuses {url}: ML_BLOCK_LOCAL_IP and SSRF_PROTECTION_ENABLED are "
+                "on, which blocks private addresses.",
+                url=url,
+            ),
+            Message("The backend cannot be added.")
             if ml
-            else "Events never reach the backend, and adding it fails half-way.",
+            else Message("Events never reach the backend, and adding it fails half-way."),
             SSRF_FIX,
         )
     elif Refusal.UNKNOWN_HOST in refused.values():
@@ -140,10 +169,12 @@ def ssrf(context: Context) -> Iterator[Finding]:
         yield Finding(
             "ssrf",
             Severity.ERROR,
-            f"Label Studio cannot resolve the backend's host {host}.",
-            "It can neither ask for suggestions nor send events.",
-            "Set LS_CLIP_PUBLIC_URL to an address that works from Label Studio's machine or "
-            "container.",
+            Message("Label Studio cannot resolve the backend's host {host}.", host=host),
+            Message("It can neither ask for suggestions nor send events."),
+            Message(
+                "Set LS_CLIP_PUBLIC_URL to an address that works from Label Studio's machine or "
+                "container."
+            ),
         )
 
 
@@ -154,39 +185,51 @@ def webhook_url(context: Context) -> Iterator[Finding]:
         yield Finding(
             "webhook-url",
             Severity.ERROR,
-            f"Label Studio does not accept {url} as a webhook: a host without a dot.",
-            "The backend can be added with it, but the webhook is left out without a word.",
-            "Set LS_CLIP_PUBLIC_URL to an address with a dotted name (a network alias such as "
-            "clip.internal) or an IP address.",
+            Message(
+                "Label Studio does not accept {url} as a webhook: a host without a dot.", url=url
+            ),
+            Message(
+                "The backend can be added with it, but the webhook is left out without a word."
+            ),
+            Message(
+                "Set LS_CLIP_PUBLIC_URL to an address with a dotted name (a network alias such as "
+                "clip.internal) or an IP address."
+            ),
         )
 
 
 CHECKS = (
     Check(
         "studio",
-        "Label Studio answers.",
-        "Tasks, images and suggestions live there.",
+        Message("Label Studio answers."),
+        Message("Tasks, images and suggestions live there."),
         reachable,
     ),
-    Check("clock", "The clocks agree.", "Tokens live by the clock.", clock, ("studio",)),
+    Check(
+        "clock",
+        Message("The clocks agree."),
+        Message("Tokens live by the clock."),
+        clock,
+        ("studio",),
+    ),
     Check(
         "token",
-        "The token is accepted.",
-        "Nothing can be read or written without it.",
+        Message("The token is accepted."),
+        Message("Nothing can be read or written without it."),
         token,
         ("studio",),
     ),
     Check(
         "ssrf",
-        "Label Studio talks to the backend's address.",
-        "Both sides must reach each other.",
+        Message("Label Studio talks to the backend's address."),
+        Message("Both sides must reach each other."),
         ssrf,
         ("token",),
     ),
     Check(
         "webhook-url",
-        "Label Studio accepts the webhook's address.",
-        "Events come through it.",
+        Message("Label Studio accepts the webhook's address."),
+        Message("Events come through it."),
         webhook_url,
         ("token",),
     ),

@@ -8,6 +8,7 @@ import requests
 
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
+from backend.messages.message import Message, in_sequence
 from backend.server.gunicorn import check_bind
 
 HEALTH_SECONDS = 1.0
@@ -31,25 +32,31 @@ def credentials(context: Context) -> Iterator[Finding]:
         yield Finding(
             "credentials",
             Severity.ERROR,
-            f"{missing} is not set, although its counterpart is.",
-            "Label Studio logs in only with both, so the backend refuses all its calls.",
-            f"Set {missing}, restart ls-clip serve, then run ls-clip connect PROJECT.",
+            Message("{missing} is not set, although its counterpart is.", missing=missing),
+            Message("Label Studio logs in only with both, so the backend refuses all its calls."),
+            Message(
+                "Set {missing}, restart ls-clip serve, then run ls-clip connect PROJECT.",
+                missing=missing,
+            ),
         )
     elif user and not secret:
         yield Finding(
             "credentials",
             Severity.WARNING,
-            "LS_CLIP_WEBHOOK_SECRET is not set, though a login is.",
-            "Label Studio's events carry no login, so the backend refuses them all.",
-            "Set LS_CLIP_WEBHOOK_SECRET, restart ls-clip serve, then run ls-clip connect PROJECT.",
+            Message("LS_CLIP_WEBHOOK_SECRET is not set, though a login is."),
+            Message("Label Studio's events carry no login, so the backend refuses them all."),
+            Message(
+                "Set LS_CLIP_WEBHOOK_SECRET, restart ls-clip serve, then run ls-clip connect "
+                "PROJECT."
+            ),
         )
     elif not user:
         yield Finding(
             "credentials",
             Severity.NOTE,
-            "The backend has no login.",
-            "Every program on this machine may use it, and it cannot be served to others.",
-            "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET.",
+            Message("The backend has no login."),
+            Message("Every program on this machine may use it, and it cannot be served to others."),
+            Message("Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET."),
         )
 
 
@@ -62,10 +69,12 @@ def backend(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend",
             Severity.ERROR,
-            f"No backend answers at {url} ({type(error).__name__}).",
-            "New tasks get no suggestion, and events are lost.",
-            "Run ls-clip serve and keep it running; set LS_CLIP_PUBLIC_URL if it has another "
-            "address.",
+            Message("No backend answers at {url} ({kind}).", url=url, kind=type(error).__name__),
+            Message("New tasks get no suggestion, and events are lost."),
+            Message(
+                "Run ls-clip serve and keep it running; set LS_CLIP_PUBLIC_URL if it has another "
+                "address."
+            ),
         )
         return
     ours = isinstance(answer.body, dict) and answer.body.get("model_class") == "ClipBackend"
@@ -73,9 +82,13 @@ def backend(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend",
             Severity.ERROR,
-            f"What answers at {url} is not this backend (status {answer.status}).",
-            "Label Studio would ask another program for suggestions.",
-            "Correct LS_CLIP_PORT or LS_CLIP_PUBLIC_URL, or stop the other program.",
+            Message(
+                "What answers at {url} is not this backend (status {status}).",
+                url=url,
+                status=answer.status,
+            ),
+            Message("Label Studio would ask another program for suggestions."),
+            Message("Correct LS_CLIP_PORT or LS_CLIP_PUBLIC_URL, or stop the other program."),
         )
     elif answer.seconds > HEALTH_SECONDS:
         yield _slow("/health", answer.seconds, HEALTH_SECONDS)
@@ -89,18 +102,18 @@ def backend_login(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-login",
             Severity.ERROR,
-            f"The backend does not answer /setup ({type(error).__name__}).",
-            "Label Studio calls it disconnected.",
-            "Read the log of ls-clip serve.",
+            Message("The backend does not answer /setup ({kind}).", kind=type(error).__name__),
+            Message("Label Studio calls it disconnected."),
+            Message("Read the log of ls-clip serve."),
         )
         return
     if answer.status == 401:
         yield Finding(
             "backend-login",
             Severity.ERROR,
-            "The running backend refuses BASIC_AUTH_USER and BASIC_AUTH_PASS.",
-            "ls-clip connect would give Label Studio credentials that do not work.",
-            "Restart ls-clip serve with the same settings as ls-clip doctor.",
+            Message("The running backend refuses BASIC_AUTH_USER and BASIC_AUTH_PASS."),
+            Message("ls-clip connect would give Label Studio credentials that do not work."),
+            Message("Restart ls-clip serve with the same settings as ls-clip doctor."),
         )
         return
     version = answer.body.get("model_version") if isinstance(answer.body, dict) else None
@@ -109,9 +122,12 @@ def backend_login(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-login",
             Severity.ERROR,
-            f"The backend answers {answer.status} to /setup. {reply.get('message', '')}".strip(),
-            "Without a model version Label Studio's label stream ends in an error.",
-            reply.get("fix") or "Read the log of ls-clip serve.",
+            in_sequence(
+                Message("The backend answers {status} to /setup.", status=answer.status),
+                reply.get("message", ""),
+            ),
+            Message("Without a model version Label Studio's label stream ends in an error."),
+            reply.get("fix") or Message("Read the log of ls-clip serve."),
         )
     elif answer.seconds > SETUP_SECONDS:
         yield _slow("/setup", answer.seconds, SETUP_SECONDS)
@@ -128,18 +144,23 @@ def backend_settings(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-settings",
             Severity.WARNING,
-            "The running backend cannot compare its settings with these.",
-            "It may be of an older release.",
-            "Restart ls-clip serve, then run ls-clip doctor again.",
+            Message("The running backend cannot compare its settings with these."),
+            Message("It may be of an older release."),
+            Message("Restart ls-clip serve, then run ls-clip doctor again."),
         )
     elif differ:
         yield Finding(
             "backend-settings",
             Severity.WARNING,
-            f"The running backend has another value of {', '.join(map(str, differ))}.",
-            "The findings here may not apply to it: .env is read once, at the start.",
-            "Restart ls-clip serve (and ls-clip worker) with these settings, or run ls-clip doctor "
-            "with theirs.",
+            Message(
+                "The running backend has another value of {names}.",
+                names=", ".join(map(str, differ)),
+            ),
+            Message("The findings here may not apply to it: .env is read once, at the start."),
+            Message(
+                "Restart ls-clip serve (and ls-clip worker) with these settings, or run ls-clip "
+                "doctor with theirs."
+            ),
         )
 
 
@@ -147,32 +168,41 @@ def _slow(path: str, seconds: float, limit: float) -> Finding:
     return Finding(
         "backend" if path == "/health" else "backend-login",
         Severity.WARNING,
-        f"The backend took {seconds:.1f} s to answer {path}.",
-        f"Label Studio waits {limit:g} s and calls it disconnected after that.",
-        "Give the machine of ls-clip serve less to do, or more cores.",
+        Message("The backend took {seconds:.1f} s to answer {path}.", seconds=seconds, path=path),
+        Message(
+            "Label Studio waits {limit:g} s and calls it disconnected after that.", limit=limit
+        ),
+        Message("Give the machine of ls-clip serve less to do, or more cores."),
     )
 
 
 CHECKS = (
-    Check("encoder", "The encoder can be loaded.", "Without it nothing can be suggested.", encoder),
+    Check(
+        "encoder",
+        Message("The encoder can be loaded."),
+        Message("Without it nothing can be suggested."),
+        encoder,
+    ),
     Check(
         "credentials",
-        "The backend requires a login and a secret.",
-        "The backend does not start like this.",
+        Message("The backend requires a login and a secret."),
+        Message("The backend does not start like this."),
         credentials,
     ),
-    Check("backend", "The backend answers.", "It makes the suggestions.", backend),
+    Check(
+        "backend", Message("The backend answers."), Message("It makes the suggestions."), backend
+    ),
     Check(
         "backend-login",
-        "The backend accepts the credentials.",
-        "Label Studio has to log in to it.",
+        Message("The backend accepts the credentials."),
+        Message("Label Studio has to log in to it."),
         backend_login,
         ("backend",),
     ),
     Check(
         "backend-settings",
-        "The backend runs with these settings.",
-        "What is found here should hold for it.",
+        Message("The backend runs with these settings."),
+        Message("What is found here should hold for it."),
         backend_settings,
         ("backend", "backend-login"),
     ),

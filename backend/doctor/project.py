@@ -16,9 +16,12 @@ from backend.inference.task_images import images_of_task
 from backend.labels.config import CONFIG_FIX, EVIDENCE_NAME
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message, in_sequence
 from backend.projects.registration import TITLE
 from backend.projects.renaming import probable_renames
 from backend.storage.project_state import ProjectState
+
+_TASK_DATA = Message("the task's data")
 
 
 def project(context: Context) -> Iterator[Finding]:
@@ -27,9 +30,9 @@ def project(context: Context) -> Iterator[Finding]:
         yield Finding(
             "project",
             Severity.NOTE,
-            "The project has no tasks.",
-            "There is nothing to make suggestions for.",
-            f"Import images, then run ls-clip connect {context.number}.",
+            Message("The project has no tasks."),
+            Message("There is nothing to make suggestions for."),
+            Message("Import images, then run ls-clip connect {number}.", number=context.number),
         )
 
 
@@ -38,7 +41,11 @@ def config(context: Context) -> Iterator[Finding]:
     context.config.require_controls()
     for reason in context.config.skipped:
         yield Finding(
-            "config", Severity.NOTE, f"Left out: {reason}", "It gets no suggestions.", CONFIG_FIX
+            "config",
+            Severity.NOTE,
+            Message("Left out: {reason}", reason=reason),
+            Message("It gets no suggestions."),
+            CONFIG_FIX,
         )
 
 
@@ -48,10 +55,14 @@ def evidence(context: Context) -> Iterator[Finding]:
         yield Finding(
             "evidence",
             Severity.NOTE,
-            "The labeling config has no place for the probabilities.",
-            "Annotators see ticked boxes, but not how probable they are.",
-            f'Add <TextArea name="{EVIDENCE_NAME}" toName="{context.config.controls[0].to_name}" '
-            'editable="false" maxSubmissions="0" rows="1"/> to the labeling config.',
+            Message("The labeling config has no place for the probabilities."),
+            Message("Annotators see ticked boxes, but not how probable they are."),
+            Message(
+                'Add <TextArea name="{evidence_name}" toName="{to_name}" editable="false" '
+                'maxSubmissions="0" rows="1"/> to the labeling config.',
+                evidence_name=EVIDENCE_NAME,
+                to_name=context.config.controls[0].to_name,
+            ),
         )
 
 
@@ -60,7 +71,7 @@ def labels(context: Context) -> Iterator[Finding]:
     unread = unreadable_labels(context.encoder, context.config)
     if unread:
         message, fix = unreadable_message(context.encoder, unread)
-        consequence = "A suggestion for them would be chance."
+        consequence = Message("A suggestion for them would be chance.")
         yield Finding("labels", Severity.WARNING, message, consequence, fix)
 
 
@@ -72,15 +83,21 @@ def renames(context: Context) -> Iterator[Finding]:
             "labels-renamed",
             Severity.NOTE,
             found.question,
-            "If it is the same label, what was approved under the old name does not count.",
-            f"In that case: {found.command}.",
+            Message(
+                "If it is the same label, what was approved under the old name does not count."
+            ),
+            Message("In that case: {command}.", command=found.command),
         )
     for control, pairs in state.former_names().items():
         listed = ", ".join(f"{old!r} as {new!r}" for old, new in pairs.items())
         yield Finding(
             "labels-renamed",
             Severity.OK,
-            f"Renamed labels are understood in {control!r}: {listed}.",
+            Message(
+                "Renamed labels are understood in {control!r}: {listed}.",
+                control=control,
+                listed=listed,
+            ),
         )
 
 
@@ -88,30 +105,34 @@ def registered(context: Context) -> Iterator[Finding]:
     """The project has our backend, once."""
     url = context.settings.backend_url
     mine = _our_backends(context)
-    connect = f"Run ls-clip connect {context.number}."
+    connect = Message("Run ls-clip connect {number}.", number=context.number)
     if not mine:
         yield Finding(
             "backend-registered",
             Severity.ERROR,
-            "This backend is not registered in the project.",
-            "Tasks that are opened or created later get no suggestions.",
+            Message("This backend is not registered in the project."),
+            Message("Tasks that are opened or created later get no suggestions."),
             connect,
         )
     elif len(mine) > 1:
         yield Finding(
             "backend-registered",
             Severity.WARNING,
-            f"The project has the backend {len(mine)} times.",
-            "Label Studio asks each of them, and keeps a prediction of each.",
+            Message("The project has the backend {count} times.", count=len(mine)),
+            Message("Label Studio asks each of them, and keeps a prediction of each."),
             connect,
         )
     elif mine[0]["url"].rstrip("/") != url:
         yield Finding(
             "backend-registered",
             Severity.WARNING,
-            f"The project's backend is at {mine[0]['url']}, the settings say {url}.",
-            "Label Studio asks another server than the one examined here.",
-            f"Correct LS_CLIP_PUBLIC_URL or LS_CLIP_PORT, or: {connect}",
+            Message(
+                "The project's backend is at {there}, the settings say {url}.",
+                there=mine[0]["url"],
+                url=url,
+            ),
+            Message("Label Studio asks another server than the one examined here."),
+            Message("Correct LS_CLIP_PUBLIC_URL or LS_CLIP_PORT, or: {connect}", connect=connect),
         )
 
 
@@ -125,33 +146,46 @@ def state(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-state",
             Severity.ERROR,
-            f"Label Studio calls the backend at {backend['url']} {str(name).lower()}. "
-            f"{reply}".strip(),
-            "It does not ask this backend for suggestions, and reports that nowhere else.",
-            "If ls-clip serve runs, its address must be reachable from Label Studio's "
-            f"machine (LS_CLIP_PUBLIC_URL), and Label Studio must know the login: ls-clip connect "
-            f"{context.number}.",
+            in_sequence(
+                Message(
+                    "Label Studio calls the backend at {url} {state}.",
+                    url=backend["url"],
+                    state=str(name).lower(),
+                ),
+                reply,
+            ),
+            Message("It does not ask this backend for suggestions, and reports that nowhere else."),
+            Message(
+                "If ls-clip serve runs, its address must be reachable from Label Studio's machine "
+                "(LS_CLIP_PUBLIC_URL), and Label Studio must know the login: ls-clip connect "
+                "{number}.",
+                number=context.number,
+            ),
         )
 
 
 def webhook(context: Context) -> Iterator[Finding]:
     """Our webhook is there, with the secret."""
     url = f"{context.settings.backend_url}/webhook?project={context.number}"
-    fix = f"Run ls-clip connect {context.number}."
+    fix = Message("Run ls-clip connect {number}.", number=context.number)
     mine = [hook for hook in context.webhooks if hook["url"] == url]
     if not mine:
         yield Finding(
             "webhook",
             Severity.WARNING,
-            "The project has no webhook to this backend.",
-            "Events never arrive.",
+            Message("The project has no webhook to this backend."),
+            Message("Events never arrive."),
             fix,
         )
         return
     hook = mine[0]
     if not hook["is_active"]:
         yield Finding(
-            "webhook", Severity.WARNING, "Our webhook is switched off.", "Events never arrive.", fix
+            "webhook",
+            Severity.WARNING,
+            Message("Our webhook is switched off."),
+            Message("Events never arrive."),
+            fix,
         )
     secret = context.settings.webhook_secret.get_secret_value()
     sent = (hook.get("headers") or {}).get(SECRET_HEADER, "")
@@ -159,8 +193,10 @@ def webhook(context: Context) -> Iterator[Finding]:
         yield Finding(
             "webhook",
             Severity.WARNING,
-            f"Our webhook carries {'another' if sent else 'no'} secret.",
-            "The backend refuses its events, and Label Studio tells nobody.",
+            Message("Our webhook carries another secret.")
+            if sent
+            else Message("Our webhook carries no secret."),
+            Message("The backend refuses its events, and Label Studio tells nobody."),
             fix,
         )
     missing = sorted(EVENT_ACTIONS - set(hook["actions"]))
@@ -168,16 +204,16 @@ def webhook(context: Context) -> Iterator[Finding]:
         yield Finding(
             "webhook",
             Severity.WARNING,
-            f"Our webhook leaves out {', '.join(missing)}.",
-            "These events never arrive.",
+            Message("Our webhook leaves out {names}.", names=", ".join(missing)),
+            Message("These events never arrive."),
             fix,
         )
     if not hook["send_payload"]:
         yield Finding(
             "webhook",
             Severity.WARNING,
-            "Our webhook sends the bare name of an event.",
-            "What was annotated has to be guessed.",
+            Message("Our webhook sends the bare name of an event."),
+            Message("What was annotated has to be guessed."),
             fix,
         )
 
@@ -190,9 +226,12 @@ def automatic_webhook(context: Context) -> Iterator[Finding]:
         yield Finding(
             "webhook-automatic",
             Severity.WARNING,
-            "The webhook that Label Studio made by itself is still there.",
-            "It carries no secret: each event is refused once, and delays the annotator.",
-            f"Run ls-clip connect {context.number}, or delete it under Settings > Webhooks.",
+            Message("The webhook that Label Studio made by itself is still there."),
+            Message("It carries no secret: each event is refused once, and delays the annotator."),
+            Message(
+                "Run ls-clip connect {number}, or delete it under Settings > Webhooks.",
+                number=context.number,
+            ),
         )
 
 
@@ -212,9 +251,17 @@ def images(context: Context) -> Iterator[Finding]:
         yield Finding(
             "images",
             Severity.ERROR if len(failed) == len(tasks) else Severity.WARNING,
-            f"{len(failed)} of {counted(len(tasks), 'image')} tried, from {host}, cannot be used "
-            f"({reason}; {named_tasks(failed)}): {error.message}",
-            "Tasks without an image stay without suggestions.",
+            Message(
+                "{count} of {images} tried, from {host}, cannot be used ({reason}; {tasks}): "
+                "{message}",
+                count=len(failed),
+                images=counted(len(tasks), "image"),
+                host=host,
+                reason=reason,
+                tasks=named_tasks(failed),
+                message=error.message,
+            ),
+            Message("Tasks without an image stay without suggestions."),
             error.fix,
         )
 
@@ -226,25 +273,29 @@ def _image_failure(context: Context, task: dict[str, Any]) -> tuple[str, ImageEr
         if not values:
             missing = ImageError(
                 ImageReason.NO_IMAGE,
-                f"the data of task {task['id']} holds no address in {control.image_field!r}.",
-                "Correct the task's data, or the value of the <Image> tag.",
+                Message(
+                    "the data of task {id} holds no address in {image_field!r}.",
+                    id=task["id"],
+                    image_field=control.image_field,
+                ),
+                Message("Correct the task's data, or the value of the <Image> tag."),
             )
-            return "the task's data", missing
+            return _TASK_DATA, missing
         for value in values:
             try:
                 context.decoder.decoded(context.fetcher.fetch(value), lambda image: None)
             except ImageError as error:
                 if value.startswith("data:"):
-                    return "the task's data", error
+                    return _TASK_DATA, error
                 return ("Label Studio" if value.startswith("/") else _host(value)), error
     return None
 
 
 def _host(value: str) -> str:
     try:
-        return urlsplit(value).hostname or "the task's data"
+        return urlsplit(value).hostname or _TASK_DATA
     except ValueError:
-        return "the task's data"
+        return _TASK_DATA
 
 
 def _our_backends(context: Context) -> list[dict[str, Any]]:
@@ -259,80 +310,80 @@ def _our_backends(context: Context) -> list[dict[str, Any]]:
 CHECKS = (
     Check(
         "project",
-        "The project can be read.",
-        "It cannot be checked.",
+        Message("The project can be read."),
+        Message("It cannot be checked."),
         project,
         ("token",),
         project=True,
     ),
     Check(
         "config",
-        "The labeling config has controls that can be predicted.",
-        "Without it nothing is suggested.",
+        Message("The labeling config has controls that can be predicted."),
+        Message("Without it nothing is suggested."),
         config,
         ("project",),
         project=True,
     ),
     Check(
         "evidence",
-        "The probabilities are shown while labeling.",
-        "People cannot see them.",
+        Message("The probabilities are shown while labeling."),
+        Message("People cannot see them."),
         evidence,
         ("config",),
         project=True,
     ),
     Check(
         "labels",
-        "The encoder can read the labels.",
-        "Suggestions start from them.",
+        Message("The encoder can read the labels."),
+        Message("Suggestions start from them."),
         labels,
         ("config", "encoder"),
         project=True,
     ),
     Check(
         "labels-renamed",
-        "No label seems to have been renamed unnoticed.",
-        "Approvals count for the label that they name.",
+        Message("No label seems to have been renamed unnoticed."),
+        Message("Approvals count for the label that they name."),
         renames,
         ("config", "store"),
         project=True,
     ),
     Check(
         "backend-registered",
-        "The backend is registered in the project.",
-        "Label Studio asks it.",
+        Message("The backend is registered in the project."),
+        Message("Label Studio asks it."),
         registered,
         ("project", "ssrf"),
         project=True,
     ),
     Check(
         "backend-state",
-        "Label Studio reaches the backend.",
-        "It asks only connected ones.",
+        Message("Label Studio reaches the backend."),
+        Message("It asks only connected ones."),
         state,
         ("project", "backend", "backend-registered"),
         project=True,
     ),
     Check(
         "webhook",
-        "Our webhook is registered.",
-        "Events come through it.",
+        Message("Our webhook is registered."),
+        Message("Events come through it."),
         webhook,
         ("project", "backend-registered"),
         project=True,
     ),
     Check(
         "webhook-automatic",
-        "No webhook without a secret is left.",
-        "Its events are refused.",
+        Message("No webhook without a secret is left."),
+        Message("Its events are refused."),
         automatic_webhook,
         ("project",),
         project=True,
     ),
     Check(
         "images",
-        "Images can be fetched and read.",
-        "Suggestions are made from them.",
+        Message("Images can be fetched and read."),
+        Message("Suggestions are made from them."),
         images,
         ("config",),
         project=True,

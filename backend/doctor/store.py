@@ -12,6 +12,7 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import StoreError
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message
 from backend.storage.artifacts import DamagedArtifactError
 from backend.storage.head_registry import HeadRegistry
 from backend.storage.installations import namesakes
@@ -31,9 +32,12 @@ def store(context: Context) -> Iterator[Finding]:
                 yield Finding(
                     "store",
                     Severity.ERROR,
-                    f"The server of {uri} replaces objects that it should not (If-Match).",
-                    "Two processes that write at once lose each other's work.",
-                    "Use a server that knows conditional writes, or a store on a disk.",
+                    Message(
+                        "The server of {uri} replaces objects that it should not (If-Match).",
+                        uri=uri,
+                    ),
+                    Message("Two processes that write at once lose each other's work."),
+                    Message("Use a server that knows conditional writes, or a store on a disk."),
                 )
         return
     try:
@@ -41,17 +45,23 @@ def store(context: Context) -> Iterator[Finding]:
             probe.write(b"x")
     except OSError as error:
         raise StoreError(
-            f"The store at {uri} cannot be written: {error.strerror}.",
-            "Set LS_CLIP_STORE to a directory that this user may write to.",
+            Message(
+                "The store at {uri} cannot be written: {strerror}.",
+                uri=uri,
+                strerror=error.strerror,
+            ),
+            Message("Set LS_CLIP_STORE to a directory that this user may write to."),
         ) from error
     free = shutil.disk_usage(Path(uri)).free
     if free < LOW_FREE:
         yield Finding(
             "store",
             Severity.ERROR if free < MIN_FREE else Severity.WARNING,
-            f"The disk of {uri} has {free // 1_000_000} MB left.",
-            "Without room no embedding is kept, and every image is encoded again each time.",
-            "Free some space, or set LS_CLIP_STORE to another disk.",
+            Message("The disk of {uri} has {free} MB left.", uri=uri, free=free // 1_000_000),
+            Message(
+                "Without room no embedding is kept, and every image is encoded again each time."
+            ),
+            Message("Free some space, or set LS_CLIP_STORE to another disk."),
         )
 
 
@@ -64,9 +74,9 @@ def store_access(context: Context) -> Iterator[Finding]:
         yield Finding(
             "store-access",
             Severity.WARNING,
-            f"Every user of this machine can read {uri}.",
-            "Embeddings can be searched by words, and files of runs hold task data.",
-            f"chmod o-rwx {uri}",
+            Message("Every user of this machine can read {uri}.", uri=uri),
+            Message("Embeddings can be searched by words, and files of runs hold task data."),
+            Message("chmod o-rwx {uri}", uri=uri),
         )
 
 
@@ -78,12 +88,19 @@ def installation(context: Context) -> Iterator[Finding]:
         yield Finding(
             "installation",
             Severity.WARNING,
-            f"The store also holds work on this project by the installation {name}.",
-            "Label Studio had that address before, one of the two is a copy, or "
-            "LS_CLIP_INSTALLATION is missing or misspelt here.",
-            f"If Label Studio has moved, stop all processes and run: ls-clip store adopt {name}. "
-            "If the server runs under that name, set LS_CLIP_INSTALLATION as there. A copy needs "
-            "nothing.",
+            Message(
+                "The store also holds work on this project by the installation {name}.", name=name
+            ),
+            Message(
+                "Label Studio had that address before, one of the two is a copy, or "
+                "LS_CLIP_INSTALLATION is missing or misspelt here."
+            ),
+            Message(
+                "If Label Studio has moved, stop all processes and run: ls-clip store adopt "
+                "{name}. If the server runs under that name, set LS_CLIP_INSTALLATION as there. A "
+                "copy needs nothing.",
+                name=name,
+            ),
         )
 
 
@@ -94,7 +111,9 @@ def heads(context: Context) -> Iterator[Finding]:
         history = registry.history(key)
         serving = registry.serving(key)
     except DamagedArtifactError as error:
-        yield Finding("heads", Severity.ERROR, error.message, "No head can serve.", error.fix)
+        yield Finding(
+            "heads", Severity.ERROR, error.message, Message("No head can serve."), error.fix
+        )
         return
     for name, message in registry.damage(key).items():
         is_missed = bool(history) and name == history[-1] != serving
@@ -102,18 +121,26 @@ def heads(context: Context) -> Iterator[Finding]:
             "heads",
             Severity.ERROR if is_missed else Severity.WARNING,
             message,
-            f"It should be in use; {serving} serves instead." if is_missed else "",
-            f"Restore it from a backup, or keep {serving}: ls-clip rollback "
-            f"{context.project_number} {serving}.",
+            Message("It should be in use; {serving} serves instead.", serving=serving)
+            if is_missed
+            else "",
+            Message(
+                "Restore it from a backup, or keep {serving}: ls-clip rollback {project_number} "
+                "{serving}.",
+                serving=serving,
+                project_number=context.project_number,
+            ),
         )
 
 
 CHECKS = (
-    Check("store", "The store can be written.", "Embeddings are kept there.", store),
+    Check(
+        "store", Message("The store can be written."), Message("Embeddings are kept there."), store
+    ),
     Check(
         "store-access",
-        "Nobody else can read the store.",
-        "Embeddings can be searched by words.",
+        Message("Nobody else can read the store."),
+        Message("Embeddings can be searched by words."),
         store_access,
         needs=("store",),
     ),
@@ -121,16 +148,16 @@ CHECKS = (
 PROJECT_CHECKS = (
     Check(
         "installation",
-        "The project's work is of one installation.",
-        "Another one's heads are not used here.",
+        Message("The project's work is of one installation."),
+        Message("Another one's heads are not used here."),
         installation,
         needs=("store", "project"),
         project=True,
     ),
     Check(
         "heads",
-        "The project's heads can be read.",
-        "Suggestions come from the one that serves.",
+        Message("The project's heads can be read."),
+        Message("Suggestions come from the one that serves."),
         heads,
         needs=("store", "project"),
         project=True,

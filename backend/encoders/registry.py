@@ -10,6 +10,7 @@ from collections.abc import Callable
 from backend.encoders.base import Encoder
 from backend.errors import EncoderError
 from backend.heap import keep_freed_memory
+from backend.messages.message import Message
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ def _create(settings: Settings) -> list[Encoder]:
             for earlier in ((False,) if is_new else (False, True))
         ]
     raise EncoderError(
-        f"{name!r} is not an encoder.",
-        "Name one of open_clip:MODEL/TAG, open_clip:MODEL/CHECKPOINT, hf-hub:NAME, local-dir:PATH "
-        "and offline (LS_CLIP_ENCODER, or on the command line).",
+        Message("{name!r} is not an encoder.", name=name),
+        Message(
+            "Name one of open_clip:MODEL/TAG, open_clip:MODEL/CHECKPOINT, hf-hub:NAME, "
+            "local-dir:PATH and offline (LS_CLIP_ENCODER, or on the command line)."
+        ),
     )

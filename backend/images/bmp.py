@@ -8,6 +8,7 @@ from typing import Any
 from PIL import BmpImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from backend.images.partial import MOST_MISSING
+from backend.messages.message import Message
 
 _LINE_END, _IMAGE_END, _JUMP = 0, 1, 2
 _BLACK = b"\0\0\0"
@@ -90,7 +91,10 @@ def unreadable(data: bytes) -> str | None:
     except UnidentifiedImageError:
         return None
     except OSError:
-        return f"of {int.from_bytes(data[28:30], 'little')} bits a pixel in an unusual layout"
+        return Message(
+            "of {bits} bits a pixel in an unusual layout",
+            bits=int.from_bytes(data[28:30], "little"),
+        )
     except SyntaxError:
         return None
     return None

@@ -18,6 +18,7 @@ from backend.images.address import store_address
 from backend.images.direct import DirectReadError, Outcome, Place, Source, Tally, plain_parts
 from backend.images.guard import remaining, time_limit
 from backend.images.validators import FetchedFile, Validators
+from backend.messages.message import Message
 from backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -155,13 +156,19 @@ class _Bucket:
             return None
         except FileNotFoundError as error:
             # Also where there is no such bucket.
-            raise DirectReadError(Outcome.MISSING, "no such object, or no such bucket") from error
+            raise DirectReadError(
+                Outcome.MISSING, Message("no such object, or no such bucket")
+            ) from error
         except PermissionDeniedError as error:
             # Of this object alone, perhaps: some buckets say so of objects that are not there.
-            raise DirectReadError(Outcome.REFUSED, "no permission") from error
+            raise DirectReadError(Outcome.REFUSED, Message("no permission")) from error
         except (BaseError, OSError, ValueError) as error:
             self.paused_until = time.monotonic() + PAUSE_SECONDS
-            reason = f"{type(error).__name__}; it is left alone for {PAUSE_SECONDS:.0f} s"
+            reason = Message(
+                "{kind}; it is left alone for {seconds:.0f} s",
+                kind=type(error).__name__,
+                seconds=PAUSE_SECONDS,
+            )
             raise DirectReadError(Outcome.FAILED, reason) from error
 
     def _body(self, answer: GetResult, known: Validators) -> FetchedFile | None:
@@ -184,7 +191,7 @@ class _Bucket:
                 if len(body) > limit:
                     break
         if max(len(body), answer.meta["size"]) > limit:
-            raise DirectReadError(Outcome.REFUSED, f"more than {limit} bytes")
+            raise DirectReadError(Outcome.REFUSED, Message("more than {limit} bytes", limit=limit))
         return FetchedFile(bytes(body), sent)
 
     def _client(self) -> Any:

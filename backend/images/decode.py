@@ -33,6 +33,7 @@ from backend.images.orientation import TRANSPOSE_BY_ORIENTATION, left_to_turn
 from backend.images.partial import MissingRows
 from backend.images.planes import has_planes, merged
 from backend.images.refusals import FORMATS, explained, too_many_pixels
+from backend.messages.message import Message
 
 # Without this Pillow would import its plugins for all formats at the first WebP, TIFF or AVIF file.
 for _plugin in ("Bmp", "Gif", "Jpeg", "Mpo", "Png", "Tiff", "WebP"):
@@ -122,8 +123,10 @@ def _errors_explained(data: bytes) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(
             ImageReason.TOO_COSTLY,
-            "The image needs more memory to decode than there is, or than its size explains.",
-            "Scale the image down, or save it again in an image editor.",
+            Message(
+                "The image needs more memory to decode than there is, or than its size explains."
+            ),
+            Message("Scale the image down, or save it again in an image editor."),
         ) from error
     except Exception as error:  # Broken files make Pillow's plugins raise nearly anything.
         raise explained(data, error) from error
@@ -163,9 +166,12 @@ def _decode(
     if has_too_many_scans(encoded.data):
         raise ImageError(
             ImageReason.TOO_COSTLY,
-            f"The JPEG has more than {MAX_SCANS} scans, each of which is another pass over the "
-            "image.",
-            "Open it in an image editor, save it again and replace it.",
+            Message(
+                "The JPEG has more than {max_scans} scans, each of which is another pass over the "
+                "image.",
+                max_scans=MAX_SCANS,
+            ),
+            Message("Open it in an image editor, save it again and replace it."),
         )
     with _opened(encoded) as image:
         _check_pixels(encoded.canvas or image.size, max_pixels)

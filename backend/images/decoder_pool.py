@@ -21,6 +21,7 @@ from backend.heap import give_back
 from backend.images.conversions import bands
 from backend.images.decode import MOST_PIXELS
 from backend.images.memory import MemoryBudget
+from backend.messages.message import Message, unpacked
 
 T = TypeVar("T")
 
@@ -140,8 +141,8 @@ class DecoderPool:
         except (OSError, RuntimeError) as error:
             raise ImageError(
                 ImageReason.INTERNAL,
-                f"No process can be started to decode the image ({error}).",
-                "Check the limits on memory and on the number of processes.",
+                Message("No process can be started to decode the image ({error}).", error=error),
+                Message("Check the limits on memory and on the number of processes."),
             ) from error
         with self._lock:
             self._all.add(process)
@@ -169,27 +170,37 @@ class DecoderPool:
         if process.was_late or code in {-signal.SIGPROF, -signal.SIGXCPU}:
             return ImageError(
                 ImageReason.TOO_COSTLY,
-                f"The image takes more than {self._seconds:g} s of CPU time to decode.",
-                "Save it again in an image editor, or raise LS_CLIP_DECODE_SECONDS if its source "
-                "is trusted.",
+                Message(
+                    "The image takes more than {seconds:g} s of CPU time to decode.",
+                    seconds=self._seconds,
+                ),
+                Message(
+                    "Save it again in an image editor, or raise LS_CLIP_DECODE_SECONDS if its "
+                    "source is trusted."
+                ),
             )
         if code == -signal.SIGKILL:
             return ImageError(
                 ImageReason.TOO_COSTLY,
-                "The process that decoded the image was killed, probably for want of memory.",
-                "Scale the image down, or lower LS_CLIP_DECODE_MEMORY to what the machine has.",
+                Message(
+                    "The process that decoded the image was killed, probably for want of memory."
+                ),
+                Message(
+                    "Scale the image down, or lower LS_CLIP_DECODE_MEMORY to what the machine has."
+                ),
             )
         if code is not None and code < 0:
             return ImageError(
                 ImageReason.CORRUPT,
-                f"The image makes its decoder crash (signal {-code}).",
-                "Open it in an image editor, save it again and replace it.",
+                Message("The image makes its decoder crash (signal {code}).", code=-code),
+                Message("Open it in an image editor, save it again and replace it."),
             )
         return ImageError(
             ImageReason.INTERNAL,
-            "The process that decodes images "
-            + ("gave no proper answer." if code is None else f"failed (exit code {code})."),
-            "The log has the details.",
+            Message("The process that decodes images gave no proper answer.")
+            if code is None
+            else Message("The process that decodes images failed (exit code {code}).", code=code),
+            Message("The log has the details."),
         )
 
 
@@ -314,12 +325,13 @@ def _end_all(processes: set[_DecoderProcess], closed: threading.Event) -> None:
 def _stopped() -> ImageError:
     return ImageError(
         ImageReason.TIMEOUT,
-        "The image was not decoded before the program was stopped.",
-        "Open the task again.",
+        Message("The image was not decoded before the program was stopped."),
+        Message("Open the task again."),
     )
 
 
 def _as_error(answer: Mapping[str, Any]) -> ImageError:
     reason = answer.get("code")
     known = ImageReason(reason) if reason in set(ImageReason) else ImageReason.INTERNAL
-    return ImageError(known, str(answer.get("message", "")), str(answer.get("fix", "")))
+    message, fix = map(unpacked, answer.get("error") or ("", ""))
+    return ImageError(known, message, fix)

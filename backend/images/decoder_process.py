@@ -30,6 +30,7 @@ from backend.heap import give_back
 from backend.images.conversions import bands
 from backend.images.decode import MOST_PIXELS, decode
 from backend.images.headers import webp_size
+from backend.messages.message import Message, packed
 from backend.processes import die_with_parent
 
 IDLE_SECONDS = 60.0
@@ -73,9 +74,13 @@ def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> N
         if needed > request["memory"]:
             raise ImageError(
                 ImageReason.TOO_COSTLY,
-                f"The image needs up to {needed // 10**6} MB of memory to decode; the limit is "
-                f"{request['memory'] // 10**6} MB.",
-                "Scale the image down, or raise LS_CLIP_DECODE_MEMORY.",
+                Message(
+                    "The image needs up to {needed} MB of memory to decode; the limit is {memory} "
+                    "MB.",
+                    needed=needed // 10**6,
+                    memory=request["memory"] // 10**6,
+                ),
+                Message("Scale the image down, or raise LS_CLIP_DECODE_MEMORY."),
             )
         send(answers, {"needs": needed})
         requests.readline()
@@ -90,7 +95,7 @@ def _answer(request: dict[str, Any], requests: BinaryIO, answers: BinaryIO) -> N
         image = decode(data, request["max_pixels"], request["draft_size"], reserve)
     except ImageError as error:
         _limit_memory(None)
-        send(answers, {name: text[:1000] for name, text in error.as_dict().items()})
+        send(answers, {"code": error.code, "error": [packed(error.message), packed(error.fix)]})
         return
     finally:
         _limit_memory(None)

@@ -17,17 +17,18 @@ from pathlib import Path
 from backend.images.direct import DirectReadError, Outcome
 from backend.images.guard import remaining
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
+from backend.messages.message import Message
 
 SETTLED_SECONDS = 2.0
 """A file that was changed less than this ago may change again without another time: FAT has even
 seconds, and other file systems the time of the clock's last tick."""
 _BLOCK = 1 << 20
 _REFUSALS = {
-    errno.ELOOP: "a symbolic link",
-    errno.ENOTDIR: "a part of the path is no folder, or is a symbolic link",
-    errno.EACCES: "no permission",
-    errno.EPERM: "no permission",
-    errno.ENAMETOOLONG: "a name that is too long",
+    errno.ELOOP: Message("a symbolic link"),
+    errno.ENOTDIR: Message("a part of the path is no folder, or is a symbolic link"),
+    errno.EACCES: Message("no permission"),
+    errno.EPERM: Message("no permission"),
+    errno.ENAMETOOLONG: Message("a name that is too long"),
 }
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a named pipe waits for its writer.
@@ -55,9 +56,9 @@ def read_below(
         with _opened(root, parts) as file:
             return _read(file, known, max_bytes)
     except FileNotFoundError as error:
-        raise DirectReadError(Outcome.MISSING, "no such file") from error
+        raise DirectReadError(Outcome.MISSING, Message("no such file")) from error
     except TimeoutError as error:
-        raise DirectReadError(Outcome.FAILED, "it takes too long") from error
+        raise DirectReadError(Outcome.FAILED, Message("it takes too long")) from error
     except OSError as error:
         # The error's own text names the path, which task data has chosen.
         raise DirectReadError(
@@ -65,7 +66,7 @@ def read_below(
             _REFUSALS.get(error.errno or 0, os.strerror(error.errno or 0)),
         ) from error
     except ValueError as error:
-        raise DirectReadError(Outcome.REFUSED, "no name that a file can have") from error
+        raise DirectReadError(Outcome.REFUSED, Message("no name that a file can have")) from error
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def _opened(root: Path, parts: Sequence[str]) -> Iterator[int]:
 def _read(file: int, known: Validators, max_bytes: int) -> FetchedFile | None:
     before = os.fstat(file)
     if not stat.S_ISREG(before.st_mode):
-        raise DirectReadError(Outcome.REFUSED, "no regular file")
+        raise DirectReadError(Outcome.REFUSED, Message("no regular file"))
     validators = _validators(before)
     if known.match(validators):
         return None
@@ -101,10 +102,12 @@ def _read(file: int, known: Validators, max_bytes: int) -> FetchedFile | None:
         size += len(block)
         remaining()
     if size > max_bytes:
-        raise DirectReadError(Outcome.REFUSED, f"more than {max_bytes} bytes")
+        raise DirectReadError(
+            Outcome.REFUSED, Message("more than {max_bytes} bytes", max_bytes=max_bytes)
+        )
     after = os.fstat(file)
     if size != after.st_size or _times(before) != _times(after):
-        raise DirectReadError(Outcome.FAILED, "it changed while it was read")
+        raise DirectReadError(Outcome.FAILED, Message("it changed while it was read"))
     return FetchedFile(b"".join(blocks), validators)
 
 

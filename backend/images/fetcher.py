@@ -24,6 +24,7 @@ from backend.errors import ImageError, ImageReason
 from backend.images.guard import guarded_pools, origin, remaining, time_limit
 from backend.images.location import Locator, bad_url
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
+from backend.messages.message import Message
 from backend.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -108,8 +109,8 @@ class ImageFetcher:
         if not isinstance(value, str) or not value.strip():
             raise ImageError(
                 ImageReason.BAD_URL,
-                "The task has no image address.",
-                "Put a URL, or a path of Label Studio, into the task's image field.",
+                Message("The task has no image address."),
+                Message("Put a URL, or a path of Label Studio, into the task's image field."),
             )
         value = value.strip()
         if value[:5].lower() == "data:":
@@ -129,21 +130,21 @@ class ImageFetcher:
         if not comma or not re.fullmatch(r"data:image/[^,]*;base64", head, re.IGNORECASE):
             raise ImageError(
                 ImageReason.BAD_URL,
-                "The data: URI is not of the form data:image/...;base64,...",
-                "Encode the image as base64 with an image type.",
+                Message("The data: URI is not of the form data:image/...;base64,..."),
+                Message("Encode the image as base64 with an image type."),
             )
         if len(body) > 4 * self._settings.max_image_bytes:
-            raise self._too_large("the data: URI")
+            raise self._too_large(_DATA_URI)
         try:
             data = base64.b64decode("".join(unquote(body).split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise ImageError(
                 ImageReason.BAD_URL,
-                f"The data: URI is not valid base64 ({error}).",
-                "Encode it again.",
+                Message("The data: URI is not valid base64 ({error}).", error=error),
+                Message("Encode it again."),
             ) from error
         if len(data) > self._settings.max_image_bytes:
-            raise self._too_large("the data: URI")
+            raise self._too_large(_DATA_URI)
         return data
 
     def _follow(self, url: Url, known: Validators) -> FetchedFile | None:
@@ -158,8 +159,12 @@ class ImageFetcher:
             url = self._locator.locate(_joined(url, answer))
         raise ImageError(
             ImageReason.TOO_MANY_REDIRECTS,
-            f"{_loggable(url)}: more than {MAX_REDIRECTS} redirects.",
-            "Put the final address into the task's data.",
+            Message(
+                "{url}: more than {max_redirects} redirects.",
+                url=_loggable(url),
+                max_redirects=MAX_REDIRECTS,
+            ),
+            Message("Put the final address into the task's data."),
         )
 
     def _get(
@@ -185,26 +190,38 @@ class ImageFetcher:
         except (TimeoutError, HTTPTimeoutError) as error:
             raise ImageError(
                 ImageReason.TIMEOUT,
-                f"{_loggable(url)}: not complete after {self._settings.fetch_timeout:g} s.",
-                "Check that the host is fast enough, or raise LS_CLIP_FETCH_TIMEOUT.",
+                Message(
+                    "{url}: not complete after {fetch_timeout:g} s.",
+                    url=_loggable(url),
+                    fetch_timeout=self._settings.fetch_timeout,
+                ),
+                Message("Check that the host is fast enough, or raise LS_CLIP_FETCH_TIMEOUT."),
             ) from error
         except SSLError as error:
             raise ImageError(
                 ImageReason.UNREACHABLE,
-                f"{_loggable(url)}: no trusted TLS connection ({error}).",
-                "Fix the host's certificate, or name its CA bundle in SSL_CERT_FILE.",
+                Message(
+                    "{url}: no trusted TLS connection ({error}).", url=_loggable(url), error=error
+                ),
+                Message("Fix the host's certificate, or name its CA bundle in SSL_CERT_FILE."),
             ) from error
         except ProtocolError as error:
             raise _TransientError(
                 ImageReason.UNREACHABLE,
-                f"{_loggable(url)}: the connection broke ({error.args[-1]}).",
-                "Try again; if it stays, look at the log of the host or of its proxy.",
+                Message(
+                    "{url}: the connection broke ({error}).",
+                    url=_loggable(url),
+                    error=error.args[-1],
+                ),
+                Message("Try again; if it stays, look at the log of the host or of its proxy."),
             ) from error
         except HTTPError as error:
             raise ImageError(
                 ImageReason.UNREACHABLE,
-                f"{_loggable(url)}: the answer cannot be read ({error}).",
-                "Open the address in a browser, and fix the host.",
+                Message(
+                    "{url}: the answer cannot be read ({error}).", url=_loggable(url), error=error
+                ),
+                Message("Open the address in a browser, and fix the host."),
             ) from error
 
     def _file(self, url: Url, response: BaseHTTPResponse, known: Validators) -> FetchedFile | None:
@@ -234,27 +251,37 @@ class ImageFetcher:
     def _too_large(self, place: str) -> ImageError:
         return ImageError(
             ImageReason.TOO_LARGE,
-            f"{place}: more than {self._settings.max_image_bytes} bytes.",
-            "Scale the image down, or raise LS_CLIP_MAX_IMAGE_BYTES.",
+            Message(
+                "{place}: more than {max_image_bytes} bytes.",
+                place=place,
+                max_image_bytes=self._settings.max_image_bytes,
+            ),
+            Message("Scale the image down, or raise LS_CLIP_MAX_IMAGE_BYTES."),
         )
 
     def _status_error(self, url: Url, response: BaseHTTPResponse) -> ImageError:
         status = response.status
         reason = _STATUS_REASONS.get(status, ImageReason.HTTP_STATUS)
-        message = f"{_loggable(url)} answered {status}."
+        message = Message("{url} answered {status}.", url=_loggable(url), status=status)
         if origin(url) == self._studio:
-            fix = _STUDIO_FIXES.get(status, "Look at Label Studio's log.")
+            fix = _STUDIO_FIXES.get(status, Message("Look at Label Studio's log."))
             if status == 401 and not self._settings.label_studio_api_key.get_secret_value():
-                fix = "No token is set here: set LABEL_STUDIO_API_KEY to a personal access token."
+                fix = Message(
+                    "No token is set here: set LABEL_STUDIO_API_KEY to a personal access token."
+                )
         elif status in {401, 403}:
-            fix = (
+            fix = Message(
                 "Label Studio's token is not sent to other hosts. Connect the files as a storage "
                 "in Label Studio, make the address public, or renew a signed URL. If this host is "
                 "Label Studio under another name (LABEL_STUDIO_HOST), set "
-                f"LS_CLIP_LABEL_STUDIO_PUBLIC_URL={url.scheme}://{url.netloc}."
+                "LS_CLIP_LABEL_STUDIO_PUBLIC_URL={scheme}://{host}.",
+                scheme=url.scheme,
+                host=url.netloc,
             )
         else:
-            fix = "Open the address in a browser; correct it in the task's data if it is wrong."
+            fix = Message(
+                "Open the address in a browser; correct it in the task's data if it is wrong."
+            )
         if status not in {429, 502, 503, 504}:
             return ImageError(reason, message, fix)
         error = _TransientError(reason, message, fix)
@@ -282,11 +309,18 @@ def _joined(url: Url, location: str) -> str:
         raise bad_url() from error
 
 
+_DATA_URI = Message("the data: URI")
 _STUDIO_FIXES = {
-    401: "The token of LS_CLIP_LABEL_STUDIO_API_KEY has expired or is of a kind that Label Studio "
-    "does not accept: create a personal access token under Account & Settings.",
-    403: "The user of LS_CLIP_LABEL_STUDIO_API_KEY may not see this project: give it access. For "
-    "local files Label Studio must run with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true.",
-    404: "The file is gone, or, for local files, no local storage of a project that this user sees "
-    "covers its directory: add one under Settings > Cloud Storage.",
+    401: Message(
+        "The token of LS_CLIP_LABEL_STUDIO_API_KEY has expired or is of a kind that Label Studio "
+        "does not accept: create a personal access token under Account & Settings."
+    ),
+    403: Message(
+        "The user of LS_CLIP_LABEL_STUDIO_API_KEY may not see this project: give it access. For "
+        "local files Label Studio must run with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true."
+    ),
+    404: Message(
+        "The file is gone, or, for local files, no local storage of a project that this user sees "
+        "covers its directory: add one under Settings > Cloud Storage."
+    ),
 }

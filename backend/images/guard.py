@@ -31,6 +31,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import Url
 
 from backend.errors import ImageError, ImageReason, SettingsError
+from backend.messages.message import Message
 from backend.settings import Settings
 
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -160,14 +161,18 @@ class _Gate:
         if isinstance(problem, TimeoutError):
             raise ImageError(
                 ImageReason.TIMEOUT,
-                f"{host}:{port} did not accept a connection in time.",
-                "Check that the host is up and reachable from here, or raise "
-                "LS_CLIP_CONNECT_TIMEOUT.",
+                Message("{host}:{port} did not accept a connection in time.", host=host, port=port),
+                Message(
+                    "Check that the host is up and reachable from here, or raise "
+                    "LS_CLIP_CONNECT_TIMEOUT."
+                ),
             ) from problem
         raise ImageError(
             ImageReason.UNREACHABLE,
-            f"No connection to {host}:{port} ({problem}).",
-            "Check the name and the port, and that the host is up.",
+            Message(
+                "No connection to {host}:{port} ({problem}).", host=host, port=port, problem=problem
+            ),
+            Message("Check the name and the port, and that the host is up."),
         ) from problem
 
     def _addresses(self, scheme: str, host: str, port: int, until: float) -> Sequence[_Address]:
@@ -188,10 +193,20 @@ class _Gate:
             if not _is_public(address):
                 raise ImageError(
                     ImageReason.PRIVATE_ADDRESS,
-                    f"{host} is at {address}, which is not a public address.",
-                    "If this is Label Studio under another name (its LABEL_STUDIO_HOST), set "
-                    f"LS_CLIP_LABEL_STUDIO_PUBLIC_URL={scheme}://{host}:{port}. If it is another "
-                    f"host that may be fetched from, add {host} to LS_CLIP_ALLOWED_HOSTS.",
+                    Message(
+                        "{host} is at {address}, which is not a public address.",
+                        host=host,
+                        address=address,
+                    ),
+                    Message(
+                        "If this is Label Studio under another name (its LABEL_STUDIO_HOST), set "
+                        "LS_CLIP_LABEL_STUDIO_PUBLIC_URL={scheme}://{host}:{port}. If it is "
+                        "another host that may be fetched from, add {host} to "
+                        "LS_CLIP_ALLOWED_HOSTS.",
+                        scheme=scheme,
+                        host=host,
+                        port=port,
+                    ),
                 )
         return answer
 
@@ -230,8 +245,8 @@ def _allowed(entries: list[str]) -> tuple[set[str], list[IPv4Network | IPv6Netwo
         except ValueError as error:
             if "/" in entry:
                 raise SettingsError(
-                    f"LS_CLIP_ALLOWED_HOSTS: {entry} is not a network.",
-                    "Write host names, addresses or networks such as 10.1.0.0/16.",
+                    Message("LS_CLIP_ALLOWED_HOSTS: {entry} is not a network.", entry=entry),
+                    Message("Write host names, addresses or networks such as 10.1.0.0/16."),
                 ) from error
             names.add(entry)
     return names, networks
@@ -260,6 +275,8 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
 def _refuse_offline(host: str) -> NoReturn:
     raise ImageError(
         ImageReason.OFFLINE,
-        f"{host} is not contacted: this backend is set to be offline.",
-        f"Upload the image to Label Studio, or add {host} to LS_CLIP_ALLOWED_HOSTS.",
+        Message("{host} is not contacted: this backend is set to be offline.", host=host),
+        Message(
+            "Upload the image to Label Studio, or add {host} to LS_CLIP_ALLOWED_HOSTS.", host=host
+        ),
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from backend.errors import ImageError, ImageReason
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -76,9 +77,13 @@ def _pillow_heif() -> ModuleType:
     except ImportError as error:
         raise ImageError(
             ImageReason.UNSUPPORTED_FORMAT,
-            "This is a HEIC image, which can be read only with the extra that is not installed.",
-            "Install it where the server and the workers run (uv pip install '.[heic]', see "
-            "docs/install.md), or convert the image to JPEG.",
+            Message(
+                "This is a HEIC image, which can be read only with the extra that is not installed."
+            ),
+            Message(
+                "Install it where the server and the workers run (uv pip install '.[heic]', see "
+                "docs/install.md), or convert the image to JPEG."
+            ),
         ) from error
     options = pillow_heif.options
     # Threads would take address space, and what is not shown only time.

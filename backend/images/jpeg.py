@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from backend.images.orientation import exif_orientation
+from backend.messages.message import Message
 
 _EXIF, _SCAN, _END = 0xE1, 0xDA, 0xD9
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
@@ -48,12 +49,12 @@ def unreadable(data: bytes) -> str | None:
         if len(frame) < 6:
             return None
         if marker not in _READABLE_FRAMES:
-            return "lossless or hierarchical"
+            return Message("lossless or hierarchical")
         if frame[0] != 8:
-            return f"of {frame[0]} bits a sample"
+            return Message("of {bits} bits a sample", bits=frame[0])
         if frame[1:3] == b"\0\0":
-            return "one whose height comes after its pixels"
+            return Message("one whose height comes after its pixels")
         if frame[5] not in {1, 3, 4}:
-            return f"of {frame[5]} components"
+            return Message("of {components} components", components=frame[5])
         return None
     return None

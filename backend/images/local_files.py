@@ -27,6 +27,7 @@ from backend.images.disk import read_below
 from backend.images.guard import remaining, time_limit
 from backend.images.location import Locator
 from backend.images.validators import UNKNOWN, FetchedFile, Validators
+from backend.messages.message import Message
 from backend.settings import Settings
 
 SERVED_SECONDS = 600.0
@@ -202,7 +203,7 @@ class LocalFiles:
         try:
             there = self._read(file, UNKNOWN)
             if there is None or there.data != fetched.data:
-                raise DirectReadError(Outcome.DIFFERS, "Label Studio serves other bytes")
+                raise DirectReadError(Outcome.DIFFERS, Message("Label Studio serves other bytes"))
         except DirectReadError as error:
             folder.differs_until = time.monotonic() + DIFFERS_SECONDS
             self._tally.failed(file.place, self._where(file.place), error)

@@ -11,6 +11,7 @@ from urllib3.util import Url, parse_url
 
 from backend.errors import ImageError, ImageReason
 from backend.images.guard import origin
+from backend.messages.message import Message
 
 MAX_URL_LENGTH = 8192
 _CLOUD_SCHEMES = {"s3", "s3a", "gs", "azure-blob", "azure-spi"}
@@ -54,8 +55,8 @@ class Locator:
         if value.startswith("//"):
             raise ImageError(
                 ImageReason.BAD_URL,
-                "The address names no scheme.",
-                "Write http: or https: before the //.",
+                Message("The address names no scheme."),
+                Message("Write http: or https: before the //."),
             )
         if value.startswith("/"):
             value = self._base + self._below(value)
@@ -93,8 +94,11 @@ class Locator:
         if url.auth is not None:
             raise ImageError(
                 ImageReason.CREDENTIALS_IN_URL,
-                f"The address of the image at {url.host} carries a user name or password.",
-                "Remove it; connect the files as a storage in Label Studio instead.",
+                Message(
+                    "The address of the image at {host} carries a user name or password.",
+                    host=url.host,
+                ),
+                Message("Remove it; connect the files as a storage in Label Studio instead."),
             )
         if origin(url) == self.studio:
             _refuse_traversal(text)
@@ -105,18 +109,18 @@ def bad_url() -> ImageError:
     """The error for what is no address."""
     return ImageError(
         ImageReason.BAD_URL,
-        "The address of the image is neither a URL nor a path of Label Studio.",
-        "Use http://..., https://..., or a path that starts with /.",
+        Message("The address of the image is neither a URL nor a path of Label Studio."),
+        Message("Use http://..., https://..., or a path that starts with /."),
     )
 
 
 def _refuse_scheme(scheme: str) -> NoReturn:
     raise ImageError(
         ImageReason.UNSUPPORTED_SCHEME,
-        f"Images are not fetched from {scheme}: addresses.",
-        "Connect the bucket as a storage of the Label Studio project."
+        Message("Images are not fetched from {scheme}: addresses.", scheme=scheme),
+        Message("Connect the bucket as a storage of the Label Studio project.")
         if scheme in _CLOUD_SCHEMES
-        else "Use http(s), or upload the image to Label Studio.",
+        else Message("Use http(s), or upload the image to Label Studio."),
     )
 
 
@@ -131,8 +135,8 @@ def _refuse_traversal(text: str) -> None:
     if any(re.match(r"[A-Za-z]:|\\|//", file) for file in files):
         raise ImageError(
             ImageReason.PATH_TRAVERSAL,
-            "The path of the image starts with a drive, with // or with a backslash.",
-            "Write the path relative to the storage: ?d=folder/image.jpg.",
+            Message("The path of the image starts with a drive, with // or with a backslash."),
+            Message("Write the path relative to the storage: ?d=folder/image.jpg."),
         )
     if (
         # Label Studio on Windows writes them between the folders of a local file.
@@ -142,8 +146,8 @@ def _refuse_traversal(text: str) -> None:
     ):
         raise ImageError(
             ImageReason.PATH_TRAVERSAL,
-            "The path of the image tries to leave its directory.",
-            "Write the path relative to the storage, without .. and without backslashes.",
+            Message("The path of the image tries to leave its directory."),
+            Message("Write the path relative to the storage, without .. and without backslashes."),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TypeVar
 
 from PIL import UnidentifiedImageError, features
 
@@ -11,6 +12,9 @@ from backend.errors import ImageError, ImageReason
 from backend.images import bmp, tiff
 from backend.images.heic import is_avif, is_heic
 from backend.images.jpeg import unreadable as unreadable_jpeg
+from backend.messages.message import Message
+
+T = TypeVar("T")
 
 # An MPO file, several JPEGs in one, is opened as its first JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF") + (
@@ -33,20 +37,20 @@ _READABLE_SIGNATURES = {
     b"MM\x00+": "TIFF",
 }
 _FOREIGN_SIGNATURES = {
-    b"%PDF": "a PDF document",
-    b"PK\x03\x04": "a ZIP archive",
-    b"\x1f\x8b": "a gzip archive",
-    b"8BPS": "a Photoshop file",
-    b"\x00\x00\x01\x00": "a Windows icon",
-    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 image",
-    b"\xff\x0a": "a JPEG XL image",
-    b"\x00\x00\x00\x0cJXL ": "a JPEG XL image",
-    b"version https://git-lfs": "a Git LFS pointer",
+    b"%PDF": Message("a PDF document"),
+    b"PK\x03\x04": Message("a ZIP archive"),
+    b"\x1f\x8b": Message("a gzip archive"),
+    b"8BPS": Message("a Photoshop file"),
+    b"\x00\x00\x01\x00": Message("a Windows icon"),
+    b"\x00\x00\x00\x0cjP  ": Message("a JPEG 2000 image"),
+    b"\xff\x0a": Message("a JPEG XL image"),
+    b"\x00\x00\x00\x0cJXL ": Message("a JPEG XL image"),
+    b"version https://git-lfs": Message("a Git LFS pointer"),
 }
 _TEXT_MARKS = {
-    b"<svg": "an SVG drawing",
-    b"<html": "an HTML page",
-    b"<!doctype html": "an HTML page",
+    b"<svg": Message("an SVG drawing"),
+    b"<html": Message("an HTML page"),
+    b"<!doctype html": Message("an HTML page"),
 }
 _UNREADABLE = {"TIFF": tiff.unreadable, "JPEG": unreadable_jpeg, "BMP": bmp.unreadable}
 
@@ -55,9 +59,16 @@ def too_many_pixels(size: tuple[int, int], max_pixels: int) -> ImageError:
     """An image's header declares more pixels than are decoded."""
     return ImageError(
         ImageReason.TOO_MANY_PIXELS,
-        f"The image is too large to decode. Its header says {size[0]} x {size[1]} pixels; the "
-        f"limit is {max_pixels}.",
-        "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted.",
+        Message(
+            "The image is too large to decode. Its header says {width} x {height} pixels; the "
+            "limit is {max_pixels}.",
+            width=size[0],
+            height=size[1],
+            max_pixels=max_pixels,
+        ),
+        Message(
+            "Scale the image down, or raise LS_CLIP_MAX_IMAGE_PIXELS if its source is trusted."
+        ),
     )
 
 
@@ -66,21 +77,33 @@ def explained(data: bytes, error: Exception) -> ImageError:
     readable = readable_format(data)
     if not data:
         return ImageError(
-            ImageReason.TRUNCATED, "The image is empty (0 bytes).", "Upload it again."
+            ImageReason.TRUNCATED,
+            Message("The image is empty (0 bytes)."),
+            Message("Upload it again."),
         )
     if readable is None:
         return ImageError(
             ImageReason.UNSUPPORTED_FORMAT,
-            f"This is not an image that can be read: it seems to be {_guessed_format(data)}.",
-            f"Use one of {', '.join(_READABLE)}. If a web page came instead of the image, its "
-            "address needs a login or is wrong.",
+            Message(
+                "This is not an image that can be read: it seems to be {guessed_format}.",
+                guessed_format=_guessed_format(data),
+            ),
+            Message(
+                "Use one of {names}. If a web page came instead of the image, its address needs a "
+                "login or is wrong.",
+                names=", ".join(_READABLE),
+            ),
         )
     problem = _UNREADABLE[readable](data) if readable in _UNREADABLE else None
     if problem is not None:
         return ImageError(
             ImageReason.UNSUPPORTED_FORMAT,
-            f"This kind of {readable} file cannot be read: it is {problem}.",
-            "Convert it to an 8-bit RGB image, as PNG or JPEG.",
+            Message(
+                "This kind of {readable} file cannot be read: it is {problem}.",
+                readable=readable,
+                problem=problem,
+            ),
+            Message("Convert it to an 8-bit RGB image, as PNG or JPEG."),
         )
     # Pillow has no exception class for truncated files, and its words differ by format.
     if (
@@ -90,20 +113,27 @@ def explained(data: bytes, error: Exception) -> ImageError:
     ):
         return ImageError(
             ImageReason.TRUNCATED,
-            f"The {readable} file ends too early, after {len(data)} bytes.",
-            "Replace it with a complete copy.",
+            Message(
+                "The {readable} file ends too early, after {count} bytes.",
+                readable=readable,
+                count=len(data),
+            ),
+            Message("Replace it with a complete copy."),
         )
-    detail = (
-        "" if isinstance(error, UnidentifiedImageError) else f" ({' '.join(str(error).split())})"
-    )
     return ImageError(
         ImageReason.CORRUPT,
-        f"The {readable} file is damaged{detail}.",
-        "Open it in an image editor, save it again and replace it.",
+        Message("The {readable} file is damaged.", readable=readable)
+        if isinstance(error, UnidentifiedImageError)
+        else Message(
+            "The {readable} file is damaged ({detail}).",
+            readable=readable,
+            detail=" ".join(str(error).split())[:1000],
+        ),
+        Message("Open it in an image editor, save it again and replace it."),
     )
 
 
-def _by_signature(data: bytes, signatures: Mapping[bytes, str]) -> str | None:
+def _by_signature(data: bytes, signatures: Mapping[bytes, T]) -> T | None:
     return next((name for start, name in signatures.items() if data.startswith(start)), None)
 
 
@@ -141,15 +171,15 @@ def _is_truncated(name: str, data: bytes) -> bool:
     return False
 
 
-def _guessed_format(data: bytes) -> str:
+def _guessed_format(data: bytes) -> Message:
     known = _by_signature(data, _FOREIGN_SIGNATURES)
     if known is not None:
         return known
     if data[4:8] == b"ftyp":
-        return "an AVIF image" if is_avif(data) else "an MP4 video or the like"
+        return Message("an AVIF image") if is_avif(data) else Message("an MP4 video or the like")
     text = data[:2048].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for mark, name in _TEXT_MARKS.items():
         if mark in text:
             return name
     is_text = text and all(byte >= 0x20 or byte in b"\t\r\n" for byte in text)
-    return "plain text or JSON" if is_text else "an unknown binary format"
+    return Message("plain text or JSON") if is_text else Message("an unknown binary format")

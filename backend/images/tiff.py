@@ -9,6 +9,7 @@ from PIL import Image, TiffImagePlugin
 
 from backend.images.conversions import SIXTEEN_BITS, to_rgb
 from backend.images.orientation import left_to_turn
+from backend.messages.message import Message
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 258, 259, 262, 266
 _SAMPLES, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _SUBSAMPLING = 277, 338, 339, 530
@@ -139,7 +140,7 @@ def _in_native_order(tile: Any) -> Any:
 def unreadable(data: bytes) -> str | None:
     """What Pillow cannot read of a TIFF file whose tags are sound; None where there is nothing."""
     if data[:4] == b"MM\0+":
-        return "a big-endian BigTIFF"
+        return Message("a big-endian BigTIFF")
     tags = directory(data)
     try:
         return None if tags is None else _problem(tags)
@@ -152,10 +153,13 @@ def _problem(tags: Tags) -> str | None:
         return None
     compression = tags.get(_COMPRESSION, 1)
     if compression not in _SURE_COMPRESSIONS:
-        return f"compressed in a way (number {compression}) that cannot be read"
+        return Message(
+            "compressed in a way (number {compression}) that cannot be read",
+            compression=compression,
+        )
     photometric = tags.get(_PHOTOMETRIC, _MIN_IS_WHITE)
     if photometric == _YCBCR and compression == 1 and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
-        return "of YCbCr samples without compression and with fewer colours than pixels"
+        return Message("of YCbCr samples without compression and with fewer colours than pixels")
     count = tags.get(_SAMPLES, 1)
     bits = tags.get(_BITS, (1,))
     bits = bits * count if len(bits) == 1 else bits[:count]
@@ -173,4 +177,14 @@ def _problem(tags: Tags) -> str | None:
     name = _PHOTOMETRIC_NAMES.get(photometric, f"kind {photometric}")
     kind = _FORMAT_NAMES.get(max(formats), "")
     widths = "/".join(str(width) for width in sorted({*bits}))
-    return f"of {count} {widths}-bit {kind} {name} samples a pixel".replace("  ", " ")
+    if not kind:
+        return Message(
+            "of {count} {widths}-bit {name} samples a pixel", count=count, widths=widths, name=name
+        )
+    return Message(
+        "of {count} {widths}-bit {kind} {name} samples a pixel",
+        count=count,
+        widths=widths,
+        kind=kind,
+        name=name,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from backend.labels.controls import Control
 from backend.labels.label import Label
 from backend.labels.visibility import Ticks
+from backend.messages.message import Message
 
 BLIND_LINES = (
-    "No suggestions here, on purpose: please tick what you see.",
-    "A few tasks are answered unaided, so that it can be measured how good suggestions are.",
+    Message("No suggestions here, on purpose: please tick what you see."),
+    Message(
+        "A few tasks are answered unaided, so that it can be measured how good suggestions are."
+    ),
 )
 """What stands beside a task that is shown without suggestions: nothing of what they would be."""
 NEAR_MISSES = 5
@@ -179,28 +182,37 @@ def evidence_lines(scored: Sequence[ScoredControl], source: str) -> list[str]:
 
     A label that is known beforehand is no suggestion, although it is ticked.
     """
-    lines = []
+    lines: list[str] = []
     for item in scored:
-        prefix = f"{item.control.name} – " if len(scored) > 1 else ""
-        lines.append(f"{prefix}suggested: {_listed(item.guessed) or _nothing(item)}")
-        if item.known:
-            names = ", ".join(item.control.labels[place].key for place in sorted(item.known))
-            lines.append(f"{prefix}known beforehand: {names}")
-        if item.suggested and not item.ticked:
-            names = ", ".join(label.key for label in item.suggested)
-            lines.append(f"{prefix}preselected by the labeling config: {names}")
-        if item.unreadable:
-            names = ", ".join(item.control.labels[place].key for place in sorted(item.unreadable))
-            lines.append(f"{prefix}cannot be read by the encoder: {names}")
-        if item.near:
-            lines.append(f"{prefix}not ticked: {_listed(item.near)}")
+        own = list(_lines(item))
+        name = item.control.name
+        lines += (
+            [Message("{control} – {line}", control=name, line=line) for line in own]
+            if len(scored) > 1
+            else own
+        )
     return [*lines, source]
 
 
-def _nothing(item: ScoredControl) -> str:
+def _lines(item: ScoredControl) -> Iterator[Message]:
+    yield Message("suggested: {labels}", labels=_listed(item.guessed) or _nothing(item))
+    if item.known:
+        names = ", ".join(item.control.labels[place].key for place in sorted(item.known))
+        yield Message("known beforehand: {labels}", labels=names)
+    if item.suggested and not item.ticked:
+        names = ", ".join(label.key for label in item.suggested)
+        yield Message("preselected by the labeling config: {labels}", labels=names)
+    if item.unreadable:
+        names = ", ".join(item.control.labels[place].key for place in sorted(item.unreadable))
+        yield Message("cannot be read by the encoder: {labels}", labels=names)
+    if item.near:
+        yield Message("not ticked: {labels}", labels=_listed(item.near))
+
+
+def _nothing(item: ScoredControl) -> Message:
     if not item.shown:
-        return "nothing, it is not shown"
-    return "nothing beyond what is known" if item.ticked else "nothing"
+        return Message("nothing, it is not shown")
+    return Message("nothing beyond what is known") if item.ticked else Message("nothing")
 
 
 def _listed(labels: Sequence[tuple[Label, float]]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from backend import telemetry
 from backend.errors import ClipError, EncoderError, ImageError, ImageReason, StudioError
+from backend.messages.message import Message
 
 Failures = dict[str, ImageError]
 """Image address -> why there is no embedding of it."""
 NOT_FINITE = ImageError(
     ImageReason.NOT_FINITE,
-    "The model gives no finite embedding for the image.",
-    "Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged.",
+    Message("The model gives no finite embedding for the image."),
+    Message("Set LS_CLIP_PRECISION=float32; if that does not help, the weights are damaged."),
 )
 
 
@@ -18,8 +19,8 @@ def late() -> ImageError:
     """The failure of an image that was not embedded before the deadline."""
     return ImageError(
         ImageReason.TIMEOUT,
-        "The image was not ready within LS_CLIP_PREDICT_SECONDS.",
-        "Open the task again, or run ls-clip connect, which takes its time.",
+        Message("The image was not ready within LS_CLIP_PREDICT_SECONDS."),
+        Message("Open the task again, or run ls-clip connect, which takes its time."),
     )
 
 
@@ -36,7 +37,11 @@ def as_image_error(error: Exception) -> ImageError:
     if isinstance(error, ClipError):
         return ImageError(_reason(error), error.message, error.fix)
     kind = type(error).__name__
-    return ImageError(ImageReason.INTERNAL, f"Unexpected {kind}.", "The log has the details.")
+    return ImageError(
+        ImageReason.INTERNAL,
+        Message("Unexpected {kind}.", kind=kind),
+        Message("The log has the details."),
+    )
 
 
 def _reason(error: ClipError) -> ImageReason:

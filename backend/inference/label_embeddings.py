@@ -21,6 +21,7 @@ from backend.encoders.label_texts import (
 from backend.errors import ImageError, ImageReason, counted
 from backend.labels.config import LabelConfig
 from backend.labels.label import Label
+from backend.messages.message import Message
 from backend.vlpl.zero_shot import LabelVectors, label_vectors
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,12 @@ class LabelsLateError(ImageError):
     def __init__(self, count: int) -> None:
         super().__init__(
             ImageReason.TIMEOUT,
-            f"The embeddings of {counted(count, 'label')} were not ready within "
-            "LS_CLIP_PREDICT_SECONDS; they are being made.",
-            "Open the task again later; the log says how far it is.",
+            Message(
+                "The embeddings of {labels} were not ready within LS_CLIP_PREDICT_SECONDS; they "
+                "are being made.",
+                labels=counted(count, "label"),
+            ),
+            Message("Open the task again later; the log says how far it is."),
         )
 
 

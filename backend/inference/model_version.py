@@ -20,6 +20,8 @@ from backend.inference.bank_cache import BankCache, LoadedBank
 from backend.inference.label_embeddings import LabelEmbeddings, is_unreadable
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
+from backend.messages.catalogue import Language
+from backend.messages.message import Message
 from backend.storage import region_codes
 from backend.storage.head_set import FittedControl
 from backend.storage.vectors import Embedding
@@ -32,7 +34,7 @@ from backend.vlpl.zero_shot import Statistics
 
 UNREADABLE_STRENGTH = 1.0
 """Strength of the votes on a label that the encoder cannot read, see `neighbours`."""
-ZERO_SHOT_SOURCE = "zero-shot, not calibrated yet"
+ZERO_SHOT_SOURCE = Message("zero-shot, not calibrated yet")
 """`ModelVersion.source` of a version without heads."""
 
 
@@ -61,6 +63,7 @@ class ModelVersion:
         confidences: how the project's confidences are spread, for the scores of blind tasks; None
             until they are frozen.
         source: where the probabilities come from, for a person.
+        language: of what stands beside a prediction.
     """
 
     name: str
@@ -79,6 +82,7 @@ class ModelVersion:
     content: str = ""
     confidences: Confidences | None = None
     source: str = ZERO_SHOT_SOURCE
+    language: Language = Language.ENGLISH
     _limits: dict[str, tuple[list[float], frozenset[int]]] = field(
         default_factory=dict, init=False, repr=False
     )

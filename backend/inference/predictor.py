@@ -31,6 +31,8 @@ from backend.inference.prediction import Prediction
 from backend.inference.task_images import TaskInput
 from backend.labels.controls import Control, known_labels
 from backend.labels.label import Label
+from backend.messages.catalogue import localized
+from backend.messages.message import Message
 from backend.storage.vectors import Embedding
 
 PAIRS = 200_000
@@ -183,8 +185,8 @@ def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tup
 def _not_scored() -> ImageError:
     return ImageError(
         ImageReason.TIMEOUT,
-        "The task was not scored within LS_CLIP_PREDICT_SECONDS.",
-        "Open the task again, or run ls-clip connect, which takes its time.",
+        Message("The task was not scored within LS_CLIP_PREDICT_SECONDS."),
+        Message("Open the task again, or run ls-clip connect, which takes its time."),
     )
 
 
@@ -223,7 +225,8 @@ def _prediction(
             task.number, version.name, result, score, scored, images=images, blind=True
         )
     suggested = [(item.control, item.suggested) for item in scored]
-    lines = evidence_lines(scored, f"{version.name}: {version.source}")
+    source = Message("{name}: {source}", name=version.name, source=version.source)
+    lines = evidence_lines(scored, source)
     result = [*_items([*suggested, *_preselected(version)]), *_evidence(version, lines)]
     return Prediction(task.number, version.name, result, confidence(scored), scored, images=images)
 
@@ -252,7 +255,7 @@ def _evidence(version: ModelVersion, lines: Sequence[str]) -> list[dict[str, Any
     if version.config.evidence is None:
         return []
     name, to_name = version.config.evidence
-    value = {"text": list(lines)}
+    value = {"text": [localized(line, version.language) for line in lines]}
     return [{"from_name": name, "to_name": to_name, "type": "textarea", "value": value}]
 
 
@@ -261,8 +264,8 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
     if not task.controls:
         return ImageError(
             ImageReason.NO_CONTROLS,
-            "The labeling config has no control that can be predicted.",
-            "ls-clip connect PROJECT explains what is missing.",
+            Message("The labeling config has no control that can be predicted."),
+            Message("ls-clip connect PROJECT explains what is missing."),
         )
     for control in task.controls:
         values = task.images[control.name]
@@ -272,11 +275,19 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
         if not values:
             return ImageError(
                 ImageReason.NO_IMAGE,
-                f"The task's data holds no image address in {control.image_field!r}.",
-                "Correct the task's data, or the value of the <Image> tag.",
+                Message(
+                    "The task's data holds no image address in {image_field!r}.",
+                    image_field=control.image_field,
+                ),
+                Message("Correct the task's data, or the value of the <Image> tag."),
             )
     return ImageError(
         ImageReason.NO_LABELS,
-        f"The task's data holds no usable labels in {task.controls[0].options_field!r}.",
-        "Put a list of objects with a value there: Label Studio shows empty boxes for others.",
+        Message(
+            "The task's data holds no usable labels in {options_field!r}.",
+            options_field=task.controls[0].options_field,
+        ),
+        Message(
+            "Put a list of objects with a value there: Label Studio shows empty boxes for others."
+        ),
     )

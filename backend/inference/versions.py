@@ -20,6 +20,8 @@ from backend.inference.label_embeddings import LabelEmbeddings
 from backend.inference.model_version import ZERO_SHOT_SOURCE, ModelVersion, scores_of
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
+from backend.messages.catalogue import EVIDENCE, Language, digest
+from backend.messages.message import Message
 from backend.settings import Settings
 from backend.storage.artifacts import Artifacts, safe_name
 from backend.storage.banks import BankRecord, Banks, StoredBank
@@ -76,8 +78,10 @@ def fitted_table(artifacts: Artifacts, encoder_id: str) -> Table | None:
         raise artifacts.damaged(
             name,
             f"{type(error).__name__}: {error}",
-            "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
-            "another.",
+            Message(
+                "Delete it: the table of this release is used, until ls-clip evaluate --fit makes "
+                "another."
+            ),
         ) from error
 
 
@@ -282,6 +286,9 @@ class ModelVersions:
             parts.append([BLIND_METHOD, None if confidences is None else confidences.as_dict()])
         if known_field:
             parts.append(["known", KNOWN_METHOD])
+        language = self.settings.language
+        if language is not Language.ENGLISH:
+            parts.append(["language", language, digest(language, EVIDENCE)])
         short = "z" if head_set is None else head_set.name
         return ModelVersion(
             name=f"{self.encoder.short}-{short}-{_digest(parts)[:8]}",
@@ -301,7 +308,8 @@ class ModelVersions:
             confidences=confidences,
             source=ZERO_SHOT_SOURCE
             if not heads or head_set is None
-            else f"trained on {head_set.approvals} reviewed tasks",
+            else Message("trained on {reviewed} reviewed tasks", reviewed=head_set.approvals),
+            language=language,
         )
 
     def _named(self, project: str, name: str) -> HeadSet | None:
@@ -320,16 +328,30 @@ class ModelVersions:
         number = project.partition(".")[0]
         if head_set.encoder != self.encoder.id:
             raise SettingsError(
-                f"The head {name} of project {number[:20]} was made for the encoder "
-                f"{head_set.encoder}, and this process has {self.encoder.id}.",
-                "Set LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION as they were, or train "
-                f"a head for this encoder: ls-clip train {number[:20]}.",
+                Message(
+                    "The head {name} of project {number} was made for the encoder {encoder}, and "
+                    "this process has {id}.",
+                    name=name,
+                    number=number[:20],
+                    encoder=head_set.encoder,
+                    id=self.encoder.id,
+                ),
+                Message(
+                    "Set LS_CLIP_ENCODER, LS_CLIP_REGIONS and LS_CLIP_PRECISION as they were, or "
+                    "train a head for this encoder: ls-clip train {number}.",
+                    number=number[:20],
+                ),
             )
         widths = {fitted.head.weight.shape[1] for fitted in head_set.controls.values()}
         if widths - {self.encoder.dim}:
             raise StoreError(
-                f"The head {name} in the store is damaged: it takes embeddings of another size.",
-                f"Go back to another one: ls-clip rollback {number[:20]} HEAD.",
+                Message(
+                    "The head {name} in the store is damaged: it takes embeddings of another size.",
+                    name=name,
+                ),
+                Message(
+                    "Go back to another one: ls-clip rollback {number} HEAD.", number=number[:20]
+                ),
             )
         return head_set
 

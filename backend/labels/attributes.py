@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from xml.etree.ElementTree import Element
 
+from backend.messages.message import Message
+
 
 class Tag(StrEnum):
     """Tags that decide what is predicted; Label Studio reads their names in any case."""
@@ -66,7 +68,7 @@ def _honoured(tag: Tag, name: str, meaning: str, *values: str) -> Attribute:
     return Attribute(tag, name, Answer.HONOURED, meaning, values)
 
 
-def _left_out(tag: Tag, name: str, meaning: str, *values: str) -> Attribute:
+def _left_out(tag: Tag, name: str, meaning: Message, *values: str) -> Attribute:
     return Attribute(tag, name, Answer.LEFT_OUT, meaning, values)
 
 
@@ -78,13 +80,14 @@ def _not_read(tag: Tag, names: str, meaning: str) -> list[Attribute]:
     return [Attribute(tag, name, Answer.NO_EFFECT, meaning, None) for name in names.split()]
 
 
+REPEATED = Message("it is repeated for each entry of a list (<Repeater>)")
 _LAYOUT = "only changes how it looks"
 _WHEN = (
     "a control that is hidden when a task opens is not predicted; a follow-up question is ticked "
     "where the prediction itself selects the choices that show it"
 )
-_REGIONS = "it labels regions, not the image"
-_ITEMS = "it labels the images of a list one by one (perItem), not the task"
+_REGIONS = Message("it labels regions, not the image")
+_ITEMS = Message("it labels the images of a list one by one (perItem), not the task")
 
 
 def _visibility(tag: Tag) -> list[Attribute]:
@@ -136,7 +139,9 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     _left_out(
         Tag.CHOICES,
         "allowNested",
-        "Label Studio's import drops predictions of nested paths; use a <Taxonomy> instead",
+        Message(
+            "Label Studio's import drops predictions of nested paths; use a <Taxonomy> instead"
+        ),
         *FLAG,
     ),
     *_no_effect(Tag.CHOICES, "layout", _LAYOUT, "select", "inline", "vertical"),
@@ -150,7 +155,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     *_control(Tag.TAXONOMY),
     _honoured(Tag.TAXONOMY, "leafsOnly", "only leaves are labels", *FLAG),
     _honoured(Tag.TAXONOMY, "maxUsages", "at most so many labels are ticked, the most probable"),
-    _left_out(Tag.TAXONOMY, "apiUrl", "its labels come from a URL"),
+    _left_out(Tag.TAXONOMY, "apiUrl", Message("its labels come from a URL")),
     _left_out(Tag.TAXONOMY, "labeling", _REGIONS, *FLAG),
     *_no_effect(
         Tag.TAXONOMY,
@@ -222,7 +227,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     _honoured(Tag.VIEW, "className", "left out where a <Style> hides the class"),
     _honoured(Tag.VIEW, "idAttr", "left out where a <Style> hides the id"),
     *_no_effect(Tag.VIEW, "display", _LAYOUT),
-    _left_out(Tag.REPEATER, "on", "it is repeated for each entry of a list (<Repeater>)"),
+    _left_out(Tag.REPEATER, "on", REPEATED),
     *_not_read(Tag.REPEATER, "indexFlag mode", "what is repeated is left out"),
     _honoured(
         Tag.COLLAPSE,
@@ -287,8 +292,21 @@ def not_accepted(element: Element) -> str:
         if known is None or known.values is None or known.name == "value":
             continue
         if known.values and value not in known.values:
-            allowed = " or ".join(f'"{one}"' for one in known.values)
-            return f'{name}="{value}" of <{element.tag}> has to be {allowed}'
+            allowed = Message('"{value}"', value=known.values[0])
+            for other in known.values[1:]:
+                allowed = Message('{before} or "{value}"', before=allowed, value=other)
+            return Message(
+                '{name}="{value}" of <{tag}> has to be {allowed}',
+                name=name,
+                value=value,
+                tag=element.tag,
+                allowed=allowed,
+            )
         if not known.values and value in FLAG:
-            return f'{name}="{value}" of <{element.tag}> cannot be a text that says {value}'
+            return Message(
+                '{name}="{value}" of <{tag}> cannot be a text that says {value}',
+                name=name,
+                value=value,
+                tag=element.tag,
+            )
     return ""

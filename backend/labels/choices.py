@@ -11,6 +11,7 @@ from backend.labels.attributes import Tag, attribute, is_on, is_true, tag_of
 from backend.labels.label import Label, label_key, prompts_of, unique_labels
 from backend.labels.screen import Screen
 from backend.labels.visibility import Fixed, Visibility
+from backend.messages.message import Message
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,12 @@ def threshold_of(tag: Element) -> float | None:
     if not 0.0 <= value <= 1.0:
         name = tag.get("name") or tag.get("value")
         raise LabelConfigError(
-            f"model_score_threshold={text!r} of {name!r} is not a probability.",
-            'Write a number from 0 to 1, e.g. model_score_threshold="0.4".',
+            Message(
+                "model_score_threshold={text!r} of {name!r} is not a probability.",
+                text=text,
+                name=name,
+            ),
+            Message('Write a number from 0 to 1, e.g. model_score_threshold="0.4".'),
         )
     return value
 

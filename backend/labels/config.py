@@ -35,6 +35,7 @@ from backend.labels.label import Label
 from backend.labels.screen import Screen, why_not_shown
 from backend.labels.task_values import has_reference, is_reference
 from backend.labels.visibility import Condition, Fixed, Ticks, Visibility, ticks_of
+from backend.messages.message import Message, in_sequence
 
 EVIDENCE_NAME = "clip_evidence"
 """Name of the TextArea that shows the probabilities; other TextAreas are ignored."""
@@ -42,7 +43,7 @@ EVIDENCE_NAME = "clip_evidence"
 NAMED = 10
 """Choices that a note names, at most."""
 
-CONFIG_FIX = (
+CONFIG_FIX = Message(
     'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
     'each label, on an <Image name="image" value="$image"/>; plugin_config/ has ready ones.'
 )
@@ -128,9 +129,12 @@ class LabelConfig:
             LabelConfigError: with the reason why each control was skipped.
         """
         if not self.controls:
-            reasons = " ".join(self.skipped) or "It has no Choices and no Taxonomy."
+            reasons = self.skipped or (Message("It has no Choices and no Taxonomy."),)
             raise LabelConfigError(
-                f"The labeling config has no control that can be predicted. {reasons}", CONFIG_FIX
+                in_sequence(
+                    Message("The labeling config has no control that can be predicted."), *reasons
+                ),
+                CONFIG_FIX,
             )
 
 
@@ -174,14 +178,15 @@ def parse_config(xml: str) -> LabelConfig:
         root: Element = fromstring(xml, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError) as error:
         raise LabelConfigError(
-            f"The labeling config is not valid XML: {error}.",
-            "Open Settings > Labeling Interface > Code in Label Studio and correct it.",
+            Message("The labeling config is not valid XML: {error}.", error=error),
+            Message("Open Settings > Labeling Interface > Code in Label Studio and correct it."),
         ) from error
     try:
         return _parsed(root)
     except RecursionError as error:
         raise LabelConfigError(
-            "The labeling config is nested too deeply.", "Nest its choices less deeply."
+            Message("The labeling config is nested too deeply."),
+            Message("Nest its choices less deeply."),
         ) from error
 
 
@@ -202,13 +207,24 @@ def _parsed(root: Element) -> LabelConfig:
             reason = broken or screen.why_hidden(tag) or _why_skipped(tag)
             reason = reason or visibility.why_not_submitted(tag)
             if isinstance(conditions, Fixed):
-                reason = reason or conditions
+                reason = reason or conditions.reason
             reason = reason or _why_no_image(tag, images)
             choices = read_choices(tag, screen, visibility)
             if not reason and not choices.labels and not _options_field(tag):
-                reason = "it has no choices" + (" that can be selected" * bool(choices.hidden))
+                reason = (
+                    Message("it has no choices that can be selected")
+                    if choices.hidden
+                    else Message("it has no choices")
+                )
             if reason or isinstance(conditions, Fixed):
-                skipped.append(f"<{tag.tag} name={tag.get('name')!r}>: {reason}.")
+                skipped.append(
+                    Message(
+                        "<{tag} name={name!r}>: {reason}.",
+                        tag=tag.tag,
+                        name=tag.get("name"),
+                        reason=reason,
+                    )
+                )
                 if not broken:
                     preselected += _preselected(tag, choices)
             else:
@@ -224,22 +240,27 @@ def _parsed(root: Element) -> LabelConfig:
 
 def _why_hidden(tag: Element, choices: Choices) -> str:
     shown = ", ".join(choices.hidden[:NAMED]) + ", ..." * (len(choices.hidden) > NAMED)
-    return (
-        f"<{tag.tag} name={tag.get('name')!r}>: nobody can select {shown}: Label Studio does not "
-        "show them, or lets nobody change them (a tree of choices needs a <Taxonomy>)."
+    return Message(
+        "<{tag} name={name!r}>: nobody can select {shown}: Label Studio does not show them, or "
+        "lets nobody change them (a tree of choices needs a <Taxonomy>).",
+        tag=tag.tag,
+        name=tag.get("name"),
+        shown=shown,
     )
 
 
 def _why_skipped(tag: Element) -> str:
     if is_true(tag.get("model_skip")):
-        return "model_skip is set"
+        return Message("model_skip is set")
     if reason := reason_to_leave_out(tag):
         return reason
     if not tag.get("name"):
-        return "it has no name"
+        return Message("it has no name")
     for choice in tag.iter():
         if tag_of(choice) is Tag.CHOICE and attribute(choice, "alias") and not choice.get("alias"):
-            return "Label Studio's import reads an alias only if it is written in lower case"
+            return Message(
+                "Label Studio's import reads an alias only if it is written in lower case"
+            )
     return ""
 
 
@@ -249,11 +270,12 @@ def _why_no_image(tag: Element, images: Mapping[str, Element]) -> str:
         return ""
     unread = next((value for value in values if value.startswith("$")), "")
     if unread:
-        return (
-            f"Label Studio shows no image for {unread!r}: after $ it reads letters from A to Z, "
-            "digits and _ only; rename the field in the tasks' data"
+        return Message(
+            "Label Studio shows no image for {unread!r}: after $ it reads letters from A to Z, "
+            "digits and _ only; rename the field in the tasks' data",
+            unread=unread,
         )
-    return "it does not point at an <Image> whose value is a $field"
+    return Message("it does not point at an <Image> whose value is a $field")
 
 
 def _reads_data(value: str) -> bool:

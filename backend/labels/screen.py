@@ -9,18 +9,18 @@ from __future__ import annotations
 import re
 from xml.etree.ElementTree import Element
 
-from backend.labels.attributes import Tag, attribute, is_on, not_accepted, tag_of
+from backend.labels.attributes import REPEATED, Tag, attribute, is_on, not_accepted, tag_of
 from backend.labels.visibility import Visibility
+from backend.messages.message import Message
 
 _HIDES = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
-REPEATED = "it is repeated for each entry of a list (<Repeater>)"
-CLOSED = (
-    "it is in a closed panel, so that its suggestions would be submitted unseen; add "
-    'open="true" to the <Panel>'
+CLOSED = Message(
+    'it is in a closed panel, so that its suggestions would be submitted unseen; add open="true" '
+    "to the <Panel>"
 )
-STYLED = "a style hides it"
+STYLED = Message("a style hides it")
 
 
 class Screen:
@@ -74,7 +74,9 @@ def why_not_shown(root: Element) -> str:
     """What keeps Label Studio's editor from showing any task; empty if nothing does."""
     for element in root.iter():
         if tag_of(element) is not None and (problem := not_accepted(element)):
-            return f"Label Studio shows an error instead of the task: {problem}"
+            return Message(
+                "Label Studio shows an error instead of the task: {problem}", problem=problem
+            )
     return ""
 
 

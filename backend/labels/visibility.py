@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from backend.labels.attributes import CONTROL_TAGS, Tag, attribute, is_on, tag_of
+from backend.messages.message import Message
 
 Ticks = Mapping[str, frozenset[str]]
 """Control name -> what is selected in it: stored values, of a path its last element."""
@@ -35,9 +36,25 @@ class When(StrEnum):
 class Fixed(StrEnum):
     """What a ``visibleWhen`` comes to where no choice of the task's own decides."""
 
-    ALWAYS = "shown for every task"
-    REGION = "shown for a selected region only"
-    NEVER = "its visibleWhen asks for a choice that nothing offers, so that it is never shown"
+    ALWAYS = "always"
+    """For every task."""
+    REGION = "region"
+    """For a selected region only."""
+    NEVER = "never"
+    """Nothing offers the choice that it asks for."""
+
+    @property
+    def reason(self) -> str:
+        """Why that leaves a control out; empty if it does not."""
+        return _REASONS.get(self, "")
+
+
+_REASONS = {
+    Fixed.REGION: Message("shown for a selected region only"),
+    Fixed.NEVER: Message(
+        "its visibleWhen asks for a choice that nothing offers, so that it is never shown"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -118,11 +135,14 @@ class Visibility:
         if name and (source is None or tag_of(source) is not Tag.TAXONOMY):
             return ""
         cause = (
-            "the condition asks for a choice of a <Taxonomy>" if name else "it has no whenTagName"
+            Message("the condition asks for a choice of a <Taxonomy>")
+            if name
+            else Message("it has no whenTagName")
         )
-        return (
-            f"Label Studio does not submit its answers, because {cause}; put the condition on a "
-            "<View> around it, with whenTagName"
+        return Message(
+            "Label Studio does not submit its answers, because {cause}; put the condition on a "
+            "<View> around it, with whenTagName",
+            cause=cause,
         )
 
     def within(self, tag: Element, outer: Element) -> tuple[Condition, ...] | Fixed:

@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backend.errors import LabelConfigError, StudioError, with_verb
+from backend.errors import LabelConfigError, StudioError
 from backend.labels.config import parse_config
 from backend.labels.controls import ControlKind
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.transport import IMPORT_SECONDS, UnansweredError
+from backend.messages.message import Message
 
 log = logging.getLogger(__name__)
 
@@ -181,10 +182,14 @@ class Importer:
         without = sorted(task for task in tasks if not counts[task])
         if without:
             raise StudioError(
-                f"{with_verb(len(without), 'task', 'has', 'have')} no prediction of "
-                f"{self._version}: "
-                f"{', '.join(map(str, without[:10]))}.",
-                f"Run ls-clip predict {self._project} again.",
+                Message.of_count(
+                    len(without),
+                    "{count} task has no prediction of {version}: {numbers}.",
+                    "{count} tasks have no prediction of {version}: {numbers}.",
+                    version=self._version,
+                    numbers=", ".join(map(str, without[:10])),
+                ),
+                Message("Run ls-clip predict {project} again.", project=self._project),
             )
         return sorted(task for task in tasks if counts[task] > 1)
 
@@ -215,26 +220,35 @@ def _why_dropped(item: Item, names: frozenset[str], labels: Mapping[str, set[str
         if kind not in set(ControlKind):
             continue
         if name not in names:
-            wrong.append(f"the labeling config has no {name!r}")
+            wrong.append(Message("the labeling config has no {name!r}", name=name))
         elif name in labels:
             values = result["value"][kind]
             ticked = [value[-1] if isinstance(value, list) else value for value in values]
             wrong += [
-                f"{label!r} is no label of {name!r}"
+                Message("{label!r} is no label of {name!r}", label=label, name=name)
                 for label in ticked
                 if label not in labels[name]
             ]
-    return f"Label Studio dropped the prediction on import: {'; '.join(wrong)}." if wrong else ""
+    if not wrong:
+        return ""
+    causes = wrong[0]
+    for cause in wrong[1:]:
+        causes = Message("{before}; {cause}", before=causes, cause=cause)
+    return Message("Label Studio dropped the prediction on import: {causes}.", causes=causes)
 
 
 def duplicates_note(project: int, tasks: Sequence[int]) -> str:
     """A sentence about tasks with several equal predictions; empty if there are none."""
     if not tasks:
         return ""
-    return (
-        f"{with_verb(len(tasks), 'task', 'has', 'have')} several equal predictions, for being "
-        f"opened during the import: {', '.join(map(str, tasks[:10]))}. "
-        f"ls-clip prune {project} --duplicates deletes all but one."
+    return Message.of_count(
+        len(tasks),
+        "{count} task has several equal predictions, for being opened during the import: "
+        "{numbers}. ls-clip prune {project} --duplicates deletes all but one.",
+        "{count} tasks have several equal predictions, for being opened during the import: "
+        "{numbers}. ls-clip prune {project} --duplicates deletes all but one.",
+        numbers=", ".join(map(str, tasks[:10])),
+        project=project,
     )
 
 
@@ -253,6 +267,10 @@ def show(studio: LabelStudioClient, project: int, model_version: str) -> None:
     shown = studio.projects.get(project)["model_version"]
     if shown != model_version:
         raise StudioError(
-            f"The project shows {shown!r} instead of {model_version!r}.",
-            "Someone changed it meanwhile; run ls-clip connect again.",
+            Message(
+                "The project shows {shown!r} instead of {model_version!r}.",
+                shown=shown,
+                model_version=model_version,
+            ),
+            Message("Someone changed it meanwhile; run ls-clip connect again."),
         )

@@ -12,6 +12,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from backend.errors import SettingsError
 from backend.labelstudio.transport import IMPORT_SECONDS, Transport
+from backend.messages.message import Message
 
 _ANNOTATED_FIELDS = (
     "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
@@ -230,7 +231,10 @@ class Tasks:
                 for number, path in enumerate(files)
             ]
         except OSError as error:
-            raise SettingsError(f"{error.filename} cannot be read.", "Correct the file.") from error
+            raise SettingsError(
+                Message("{filename} cannot be read.", filename=error.filename),
+                Message("Correct the file."),
+            ) from error
         answer = self._transport.call(
             "POST",
             f"/api/projects/{project}/import",

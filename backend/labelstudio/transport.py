@@ -19,13 +19,14 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from backend.errors import StudioError
 from backend.labelstudio.refusals import Refusal, read_refusal
+from backend.messages.message import Message
 from backend.settings import Settings
 
-TOKEN_FIX = (
+TOKEN_FIX = Message(
     "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
     "LABEL_STUDIO_API_KEY to it."
 )
-URL_FIX = (
+URL_FIX = Message(
     "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
     "if Label Studio has one; the address of a page does not do."
 )
@@ -73,10 +74,10 @@ class Transport:
         self.url = settings.label_studio_url
         key = settings.label_studio_api_key.get_secret_value().strip()
         if not key:
-            raise StudioTokenError("No Label Studio token is set.", TOKEN_FIX)
+            raise StudioTokenError(Message("No Label Studio token is set."), TOKEN_FIX)
         if not (key.isascii() and key.isprintable()):
             raise StudioTokenError(
-                "The Label Studio token has characters that no token has.", TOKEN_FIX
+                Message("The Label Studio token has characters that no token has."), TOKEN_FIX
             )
         _refuse_access_token(key)
         # Costs four seconds of CPU, which commands without a Label Studio need not wait for.
@@ -96,7 +97,9 @@ class Transport:
                 ),
             )
         except ApiError as error:
-            raise StudioTokenError("The Label Studio token has expired.", TOKEN_FIX) from error
+            raise StudioTokenError(
+                Message("The Label Studio token has expired."), TOKEN_FIX
+            ) from error
         self._session = _session()
 
     def headers(self) -> dict[str, str]:
@@ -189,8 +192,13 @@ class Transport:
         status = answer.status_code
         if status in _BUSY:
             raise _BusyError(
-                f"Label Studio answers {status} to {method} {path}.",
-                "Wait until it is up and less busy.",
+                Message(
+                    "Label Studio answers {status} to {method} {path}.",
+                    status=status,
+                    method=method,
+                    path=path,
+                ),
+                Message("Wait until it is up and less busy."),
                 status=status,
             )
         if status >= 500:
@@ -198,20 +206,34 @@ class Transport:
             kind = UnansweredError if method == "POST" else _BusyError
             reply = _reply(answer)
             raise kind(
-                f"Label Studio answers {status} to {method} {path}: {reply}",
-                "Look into Label Studio's own log.",
+                Message(
+                    "Label Studio answers {status} to {method} {path}: {reply}",
+                    status=status,
+                    method=method,
+                    path=path,
+                    reply=reply,
+                ),
+                Message("Look into Label Studio's own log."),
                 status=status,
                 reply=reply,
             )
         if status == 404 and "json" not in answer.headers.get("Content-Type", ""):
             raise StudioError(
-                f"What answers at {self.url} is not Label Studio's API.", URL_FIX, status=status
+                Message("What answers at {url} is not Label Studio's API.", url=self.url),
+                URL_FIX,
+                status=status,
             )
         if not answer.ok or answer.is_redirect:
             refused = StudioNotFoundError if status == 404 else StudioError
             reply = _reply(answer)
             raise refused(
-                f"Label Studio answers {status} to {method} {path}: {reply}",
+                Message(
+                    "Label Studio answers {status} to {method} {path}: {reply}",
+                    status=status,
+                    method=method,
+                    path=path,
+                    reply=reply,
+                ),
                 _fix(answer, reply),
                 status=status,
                 reply=reply,
@@ -220,7 +242,12 @@ class Transport:
             return answer.json() if answer.content else None
         except ValueError as error:
             raise StudioError(
-                f"{self.url} answers {method} {path} with something that is not JSON.",
+                Message(
+                    "{url} answers {method} {path} with something that is not JSON.",
+                    url=self.url,
+                    method=method,
+                    path=path,
+                ),
                 URL_FIX,
                 status=status,
             ) from error
@@ -230,14 +257,16 @@ class Transport:
         status = error.status_code or 0
         if status == 404:
             return StudioNotFoundError(
-                "Label Studio answers 404 to a listing of annotated tasks.",
-                "Check the project's number, and whether it was deleted.",
+                Message("Label Studio answers 404 to a listing of annotated tasks."),
+                Message("Check the project's number, and whether it was deleted."),
                 status=status,
             )
         kind = _BusyError if status in _BUSY or status >= 500 else StudioError
         return kind(
-            f"Label Studio answers {status} to a listing of annotated tasks.",
-            TOKEN_FIX if status in {401, 403} else "Look into Label Studio's own log.",
+            Message(
+                "Label Studio answers {status} to a listing of annotated tasks.", status=status
+            ),
+            TOKEN_FIX if status in {401, 403} else Message("Look into Label Studio's own log."),
             status=error.status_code,
         )
 
@@ -248,14 +277,20 @@ class Transport:
         """
         if isinstance(error, ApiError) and (error.status_code or 0) in {400, 401, 403}:
             return StudioTokenError(
-                f"Label Studio at {self.url} refuses the token ({error.status_code}).",
+                Message(
+                    "Label Studio at {url} refuses the token ({status_code}).",
+                    url=self.url,
+                    status_code=error.status_code,
+                ),
                 TOKEN_FIX,
                 status=error.status_code,
             )
         if isinstance(error, ApiError | ValueError) and not isinstance(
             error, requests.RequestException
         ):
-            return StudioError(f"What answers at {self.url} is not Label Studio's API.", URL_FIX)
+            return StudioError(
+                Message("What answers at {url} is not Label Studio's API.", url=self.url), URL_FIX
+            )
         return unreachable(self.url, error)
 
 
@@ -276,19 +311,27 @@ def unreachable(url: str, error: Exception) -> StudioError:
     tls = _tls_error(error)
     if tls is not None and tls.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"}:
         return StudioError(
-            f"What answers at {url} speaks no TLS.",
-            f"Set LABEL_STUDIO_URL to {url.replace('https://', 'http://', 1)}.",
+            Message("What answers at {url} speaks no TLS.", url=url),
+            Message(
+                "Set LABEL_STUDIO_URL to {address}.", address=url.replace("https://", "http://", 1)
+            ),
         )
     if isinstance(tls, ssl.SSLCertVerificationError):
         return StudioError(
-            f"The certificate of {url} is not trusted here.",
-            "Set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to the file of the authority that signed it, "
-            "or correct the host in LABEL_STUDIO_URL.",
+            Message("The certificate of {url} is not trusted here.", url=url),
+            Message(
+                "Set REQUESTS_CA_BUNDLE and SSL_CERT_FILE to the file of the authority that "
+                "signed it, or correct the host in LABEL_STUDIO_URL."
+            ),
         )
     kind = UnansweredError if isinstance(error, requests.Timeout) else _BusyError
     return kind(
-        f"Label Studio at {url} does not answer ({type(error).__name__}).",
-        "Start it, or correct LABEL_STUDIO_URL.",
+        Message(
+            "Label Studio at {url} does not answer ({kind}).",
+            url=url,
+            kind=type(error).__name__,
+        ),
+        Message("Start it, or correct LABEL_STUDIO_URL."),
     )
 
 
@@ -314,12 +357,12 @@ def _refuse_access_token(key: str) -> None:
         return
     except jwt.InvalidTokenError as error:
         raise StudioTokenError(
-            "The Label Studio token is incomplete: characters are missing.",
+            Message("The Label Studio token is incomplete: characters are missing."),
             TOKEN_FIX,
         ) from error
     if kind == "access":
         raise StudioTokenError(
-            "The Label Studio token is an access token, which lives five minutes.",
+            Message("The Label Studio token is an access token, which lives five minutes."),
             TOKEN_FIX,
         )
 
@@ -345,9 +388,11 @@ def _fix(answer: requests.Response, reply: str) -> str:
                 "Start Label Studio with ML_BLOCK_LOCAL_IP=false and "
                 "SSRF_PROTECTION_ENABLED=false (both), or give the backend a public address."
             )
-        return "Use the token of a user who may change this project."
+        return Message("Use the token of a user who may change this project.")
     if answer.status_code == 404:
-        return "Check the project's number (it is in the address of its page) and the token's user."
+        return Message(
+            "Check the project's number (it is in the address of its page) and the token's user."
+        )
     if answer.is_redirect:
-        return "Set LABEL_STUDIO_URL to the address that Label Studio redirects to."
+        return Message("Set LABEL_STUDIO_URL to the address that Label Studio redirects to.")
     return ""

@@ -21,6 +21,8 @@ from backend.labels.controls import known_labels
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
 from backend.logs import Progress
+from backend.messages.catalogue import localized
+from backend.messages.message import Message, in_sequence
 from backend.projects.registration import make_webhook, register_backend, show_scores
 from backend.projects.renaming import probable_renames
 from backend.projects.review import offer_round, settle_order
@@ -123,7 +125,8 @@ def connect(
             )
     except Timeout as error:
         raise StudioError(
-            f"Project {number} is already being connected.", "Wait until that call has ended."
+            Message("Project {number} is already being connected.", number=number),
+            Message("Wait until that call has ended."),
         ) from error
 
 
@@ -141,10 +144,16 @@ def _require_known_labels(
     ):
         there = sorted({name for task in tasks for name in task["data"]})
         raise SettingsError(
-            f"None of {counted(len(tasks), 'task')} looked at has a label of the labeling config "
-            f"in {known_field!r}.",
-            f"The tasks' data has the fields: {', '.join(there)}. Labels must be written as in the "
-            "labeling config.",
+            Message(
+                "None of {tasks} looked at has a label of the labeling config in {known_field!r}.",
+                tasks=counted(len(tasks), "task"),
+                known_field=known_field,
+            ),
+            Message(
+                "The tasks' data has the fields: {names}. Labels must be written as in the "
+                "labeling config.",
+                names=", ".join(there),
+            ),
         )
 
 
@@ -165,7 +174,7 @@ def _connect(
     warnings = _warnings(config, runtime.encoder, is_trained=by_workers)
     if by_workers:
         # Before anything is changed in Label Studio.
-        progress("looking for a worker", 0, 1)
+        progress(Message("looking for a worker"), 0, 1)
         require_workers(settings, queue.connect(settings), seconds=WORKER_SECONDS)
     state = ProjectState(runtime.store, project_key(project))
     # First: a call that is interrupted must not make a new project look like a connected one.
@@ -174,20 +183,27 @@ def _connect(
     # From here on a label that is added is known to be younger than what was reviewed.
     state.labels_since(config.label_keys(), time.time(), config.conditions())
     warnings += [
-        f"{found.question} If it is the same label under another name: {found.command}."
+        in_sequence(
+            found.question,
+            Message(
+                "If it is the same label under another name: {command}.", command=found.command
+            ),
+        )
         for found in probable_renames(state, config, number)
     ]
-    progress("registering the backend", 0, 1)
+    progress(Message("registering the backend"), 0, 1)
     former = register_backend(settings, studio, number)
     make_webhook(settings, studio, number, former)
     show_scores(studio, number)
 
     def report(run: Run) -> None:
         if run.state == RunState.IMPORTING:
-            progress("importing predictions", run.imported, max(run.listed - run.failed, 1))
+            progress(
+                Message("importing predictions"), run.imported, max(run.listed - run.failed, 1)
+            )
         else:
             done = run.embedded + run.cached + run.failed
-            progress("embedding images", done, max(run.listed, 1))
+            progress(Message("embedding images"), done, max(run.listed, 1))
 
     if by_workers:
         run, failures = run_by_workers(settings, number, report, revalidate=revalidate)
@@ -200,7 +216,7 @@ def _connect(
     tasks, shown = int(after["task_number"]), str(after["model_version"] or "")
     if len(failures) < tasks:
         studio.projects.update(number, **SHOWN)
-    progress("choosing the next tasks", 0, 1)
+    progress(Message("choosing the next tasks"), 0, 1)
     offer = offer_round(runtime, studio, after)
     warnings += [offer.warning] if offer.warning else []
     notes = [*warnings, *run.notes]
@@ -213,8 +229,8 @@ def _connect(
         order=served,
         tab=offer.tab,
         blind=offer.blind,
-        failures={task: as_text(why) for task, why in failures.items()},
-        warnings=notes,
+        failures={task: as_text(why, settings.language) for task, why in failures.items()},
+        warnings=[localized(note, settings.language) for note in notes],
         ticks=_ticks(runtime, project_key(project), config, shown),
         clicks=clicks,
     )
@@ -245,7 +261,10 @@ def run_by_workers(
         run, is_new = start()
     run = wait(runs, run.id, report)
     if run.state != RunState.DONE:
-        error = run.error or {"message": f"The run {run.id} was cancelled.", "fix": "Run it again."}
+        error = run.error or {
+            "message": Message("The run {id} was cancelled.", id=run.id),
+            "fix": Message("Run it again."),
+        }
         raise StudioError(error["message"], error["fix"])
     return run, runs.failures(run.id)
 
@@ -261,14 +280,15 @@ def _clicks(
     try:
         clicks = clicks_of_project(settings, studio, runtime.versions, runtime.embedder, number)
     except (StudioError, StoreError) as error:
-        notes.append(f"The clicks that suggestions cost could not be counted. {error}")
+        counted_not = Message("The clicks that suggestions cost could not be counted.")
+        notes.append(in_sequence(counted_not, error.message, error.fix))
         return None
     if clicks is None:
         return None
     missing = None
     if settings.redis_url.get_secret_value():
         missing = TrainingStore(queue.connect(settings)).get(number).missing
-    return with_text(clicks, missing)
+    return with_text(clicks, missing, settings.language)
 
 
 def _ticks(runtime: Runtime, key: str, config: LabelConfig, version: str) -> float | None:
@@ -285,17 +305,23 @@ def _warnings(config: LabelConfig, encoder: Encoder, *, is_trained: bool) -> lis
     warnings = list(config.skipped)
     unread = unreadable_labels(encoder, config)
     if unread:
-        warnings.append(" ".join(unreadable_message(encoder, unread)))
+        warnings.append(in_sequence(*unreadable_message(encoder, unread)))
         if not is_trained:
             warnings.append(
-                "No head will learn these labels: that takes a queue (LS_CLIP_REDIS_URL) and a "
-                "worker (docs/workers.md)."
+                Message(
+                    "No head will learn these labels: that takes a queue (LS_CLIP_REDIS_URL) and "
+                    "a worker (docs/workers.md)."
+                )
             )
     if config.evidence is None:
         warnings.append(
-            "The probabilities will not be shown while labeling. Add "
-            f'<TextArea name="{EVIDENCE_NAME}" toName="{config.controls[0].to_name}" '
-            'editable="false" maxSubmissions="0" rows="1"/> to the labeling config to see them. '
-            "It also says of a task that is shown without suggestions that this is on purpose."
+            Message(
+                'The probabilities will not be shown while labeling. Add <TextArea name="{name}" '
+                'toName="{to_name}" editable="false" maxSubmissions="0" rows="1"/> to the '
+                "labeling config to see them. It also says of a task that is shown without "
+                "suggestions that this is on purpose.",
+                name=EVIDENCE_NAME,
+                to_name=config.controls[0].to_name,
+            )
         )
     return warnings

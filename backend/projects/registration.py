@@ -8,6 +8,7 @@ from backend.errors import StudioError
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import EVENT_ACTIONS, SECRET_HEADER
 from backend.labelstudio.refusals import Refusal, read_refusal
+from backend.messages.message import Message
 from backend.settings import Settings
 
 TITLE = "label-studio-clip"
@@ -62,13 +63,22 @@ def _backend_refused(settings: Settings, error: StudioError) -> StudioError:
         return error
     if read_refusal(error.reply) is Refusal.BACKEND_UNAUTHORIZED:
         return StudioError(
-            f"The backend at {settings.backend_url} wants other credentials.",
-            "Give ls-clip serve and ls-clip connect the same BASIC_AUTH_USER and BASIC_AUTH_PASS; "
-            "or another backend listens there, and LS_CLIP_PORT must change.",
+            Message(
+                "The backend at {backend_url} wants other credentials.",
+                backend_url=settings.backend_url,
+            ),
+            Message(
+                "Give ls-clip serve and ls-clip connect the same BASIC_AUTH_USER and "
+                "BASIC_AUTH_PASS; or another backend listens there, and LS_CLIP_PORT must change."
+            ),
         )
     return StudioError(
-        f"Label Studio cannot use a backend at {settings.backend_url}.",
-        "Is ls-clip serve running, and does Label Studio reach it there (LS_CLIP_PUBLIC_URL)?",
+        Message(
+            "Label Studio cannot use a backend at {backend_url}.", backend_url=settings.backend_url
+        ),
+        Message(
+            "Is ls-clip serve running, and does Label Studio reach it there (LS_CLIP_PUBLIC_URL)?"
+        ),
     )
 
 

@@ -19,6 +19,7 @@ from backend.labels.renames import SEPARATOR, Renames
 from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message
 from backend.storage.head_registry import HeadRegistry
 from backend.storage.label_history import FormerLabel, LabelHistory, Rename
 from backend.storage.project_state import ProjectState
@@ -44,9 +45,14 @@ class ProbableRename:
     new: str
 
     @property
-    def question(self) -> str:
+    def question(self) -> Message:
         """One sentence for a person."""
-        return f"In {self.control!r} the label {self.old!r} is gone, and {self.new!r} is new there."
+        return Message(
+            "In {control!r} the label {old!r} is gone, and {new!r} is new there.",
+            control=self.control,
+            old=self.old,
+            new=self.new,
+        )
 
     @property
     def command(self) -> str:

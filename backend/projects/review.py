@@ -12,6 +12,7 @@ from backend.errors import ClipError, StoreError, counted
 from backend.inference.holdout import is_blind
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message, in_sequence
 from backend.runtime import Runtime
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
@@ -21,13 +22,15 @@ from jobs.review_round import TAB_TITLE, RefreshBusyError, list_tasks, refresh
 
 WAIT_SECONDS = 120.0
 """How long a worker that refreshes the same project's round is waited for."""
-WORDS: Mapping[ReviewOrder, str] = {
-    ReviewOrder.RANDOM: "in random order",
-    ReviewOrder.UNCERTAIN: "in the order of their confidence, the least certain first",
-    ReviewOrder.SEQUENTIAL: "in the order of the Data Manager",
+WORDS: Mapping[ReviewOrder, Message] = {
+    ReviewOrder.RANDOM: Message("Tasks are served in random order."),
+    ReviewOrder.UNCERTAIN: Message(
+        "Tasks are served in the order of their confidence, the least certain first."
+    ),
+    ReviewOrder.SEQUENTIAL: Message("Tasks are served in the order of the Data Manager."),
 }
 """Order -> how tasks are served."""
-CHEAPEST = (
+CHEAPEST = Message(
     "Random order costs fewer clicks than the least certain tasks first, and its reviews also "
     "correct the percentages"
 )
@@ -50,35 +53,42 @@ class Offer:
     warning: str = ""
 
 
-def ticks_sentence(ticks: float) -> str:
+def ticks_sentence(ticks: float) -> Message:
     """How many labels are ticked, a task, and why these are few, for a person."""
-    text = f"Labels ticked: {ticks:.2f} a task."
-    if ticks < FEW_TICKS:
-        text += (
-            " A label is ticked only where it is likelier right than wrong. From about "
-            f"{HEAD_FROM} reviewed tasks on, a head that is trained on them ticks more."
-        )
-    return text
+    text = Message("Labels ticked: {ticks:.2f} a task.", ticks=ticks)
+    if ticks >= FEW_TICKS:
+        return text
+    why = Message(
+        "A label is ticked only where it is likelier right than wrong. From about {needed} "
+        "reviewed tasks on, a head that is trained on them ticks more.",
+        needed=HEAD_FROM,
+    )
+    return in_sequence(text, why)
 
 
-def order_sentence(order: ReviewOrder) -> str:
+def order_sentence(order: ReviewOrder) -> Message:
     """In which order a project serves its tasks, for a person."""
-    return f"Tasks are served {WORDS[order]}."
+    return WORDS[order]
 
 
-def tab_sentence(tab: str) -> str:
+def tab_sentence(tab: str) -> Message:
     """What the tab with the next round is for, for a person."""
-    return (
-        f'The tab "{tab}" of the Data Manager holds tasks with images unlike those reviewed so '
-        'far: open it and choose "Label Tasks As Displayed" (docs/training.md).'
+    return Message(
+        'The tab "{tab}" of the Data Manager holds tasks with images unlike those reviewed so '
+        'far: open it and choose "Label Tasks As Displayed" (docs/training.md).',
+        tab=tab,
     )
 
 
-def blind_sentence(blind: int, tasks: int) -> str:
+def blind_sentence(blind: int, tasks: int) -> Message:
     """How many of a project's tasks are shown without suggestions, for a person."""
-    return (
-        f"{blind} of {counted(tasks, 'task')} {'is' if blind == 1 else 'are'} shown without "
-        "suggestions on purpose, to learn from unaided annotators (docs/training.md)."
+    return Message.of_count(
+        blind,
+        "{count} of {tasks} is shown without suggestions on purpose, to learn from unaided "
+        "annotators (docs/training.md).",
+        "{count} of {tasks} are shown without suggestions on purpose, to learn from unaided "
+        "annotators (docs/training.md).",
+        tasks=counted(tasks, "task"),
     )
 
 
@@ -121,9 +131,12 @@ def settle_order(
     state.note_order(current, time.time())
     if is_known or current is ReviewOrder.RANDOM:
         return current, ""
-    return current, (
-        f"The order of the project's tasks is left alone ({project['sampling']}). {CHEAPEST}: "
-        f"ls-clip connect {number} --order random."
+    return current, Message(
+        "The order of the project's tasks is left alone ({sampling}). {cheapest}: ls-clip connect "
+        "{number} --order random.",
+        sampling=project["sampling"],
+        cheapest=CHEAPEST,
+        number=number,
     )
 
 
@@ -144,17 +157,20 @@ def offer_round(runtime: Runtime, studio: LabelStudioClient, project: Mapping[st
             runtime, studio, project, connecting=True, tasks=tasks, wait_seconds=WAIT_SECONDS
         )
     except RefreshBusyError:
-        return Offer(blind, TAB_TITLE, "A worker is choosing the next tasks at the moment.")
+        return Offer(
+            blind, TAB_TITLE, Message("A worker is choosing the next tasks at the moment.")
+        )
     except ClipError as error:
-        reason = str(error)
+        reason = error.in_words(runtime.settings.language)
         with suppress(StoreError):
             # With a record, the workers know that a tab is wanted.
             state = ProjectState(runtime.store, key)
             state.change_round(lambda now: replace(now, failure=reason))
         again = (
-            "The workers try again"
+            Message("The workers try again.")
             if runtime.settings.redis_url.get_secret_value()
-            else (f"ls-clip connect {project['id']} tries again")
+            else Message("ls-clip connect {number} tries again.", number=project["id"])
         )
-        return Offer(blind, "", f'The tab "{TAB_TITLE}" could not be refreshed. {again}. {error}')
+        failed = Message('The tab "{tab}" could not be refreshed.', tab=TAB_TITLE)
+        return Offer(blind, "", in_sequence(failed, again, error.message, error.fix))
     return Offer(blind, TAB_TITLE if record.tab else "")

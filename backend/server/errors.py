@@ -9,6 +9,7 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from backend.errors import ClipError
+from backend.server.state import state
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def register_handlers(app: Flask) -> None:
 
 def _clip_error(error: ClipError) -> tuple[Response, int]:
     log.log(logging.WARNING if error.http_status < 500 else logging.ERROR, "%s", error)
-    response = jsonify({"error": error.as_dict()})
+    response = jsonify({"error": error.as_dict(state().settings.language)})
     if error.http_status == 401:
         response.headers["WWW-Authenticate"] = 'Basic realm="label-studio-clip"'
     return response, error.http_status

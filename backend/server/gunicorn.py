@@ -21,6 +21,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from backend.errors import ClipError, SettingsError
+from backend.messages.message import Message
 from backend.server.connections import ClipWorker, close_unless_whole
 from backend.server.credentials import may_send_body
 from backend.settings import Settings
@@ -176,9 +177,15 @@ def check_bind(settings: Settings) -> None:
         return
     if not _is_loopback(settings.host):
         raise SettingsError(
-            f"{settings.host} can be reached from other machines, and {_not_set(missing)}.",
-            "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET, or bind to "
-            "127.0.0.1.",
+            Message(
+                "{host} can be reached from other machines, and {not_set}.",
+                host=settings.host,
+                not_set=_not_set(missing),
+            ),
+            Message(
+                "Set BASIC_AUTH_USER, BASIC_AUTH_PASS and LS_CLIP_WEBHOOK_SECRET, or bind to "
+                "127.0.0.1."
+            ),
         )
     if len(missing) < len(credentials):
         log.warning(
@@ -194,8 +201,11 @@ def check_bind(settings: Settings) -> None:
     )
 
 
-def _not_set(names: Sequence[str]) -> str:
-    return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} not set"
+def _not_set(names: Sequence[str]) -> Message:
+    listed = Message("{name}", name=names[0])
+    for name in names[1:]:
+        listed = Message("{before} and {name}", before=listed, name=name)
+    return Message.of_count(len(names), "{names} is not set", "{names} are not set", names=listed)
 
 
 def check_port(settings: Settings) -> None:
@@ -213,9 +223,16 @@ def check_port(settings: Settings) -> None:
             # TypeError: a name that no host can have, e.g. with a part that is too long.
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise SettingsError(
-                f"{settings.host}:{settings.port} cannot be used: {reason}.",
-                "Stop what listens there (another ls-clip serve?), or correct LS_CLIP_HOST or "
-                "LS_CLIP_PORT; LS_CLIP_PUBLIC_URL, where it is set, must name the same port.",
+                Message(
+                    "{host}:{port} cannot be used: {reason}.",
+                    host=settings.host,
+                    port=settings.port,
+                    reason=reason,
+                ),
+                Message(
+                    "Stop what listens there (another ls-clip serve?), or correct LS_CLIP_HOST or "
+                    "LS_CLIP_PORT; LS_CLIP_PUBLIC_URL, where it is set, must name the same port."
+                ),
             ) from error
 
 

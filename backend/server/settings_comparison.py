@@ -25,6 +25,7 @@ COMPARED = (
     "redis_url",
     "max_image_bytes",
     "max_image_pixels",
+    "language",
 )
 """Settings by which the server, the workers and the commands must agree."""
 

@@ -16,11 +16,12 @@ from uuid import uuid4
 import pyarrow.fs
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.storage.durability import sync
 
 DRAFT = re.compile(r".*\.(json|safetensors)\.[0-9a-f]{32}")
 """A file before it is given its name."""
-DAMAGED_FIX = (
+DAMAGED_FIX = Message(
     "Restore it from a backup. Without one, delete it; docs/architecture.md says what each folder "
     "holds."
 )
@@ -66,7 +67,7 @@ class Artifacts:
         except ValueError as error:
             raise self.damaged(name, str(error)) from error
         if not isinstance(content, dict):
-            raise self.damaged(name, "it holds no JSON object")
+            raise self.damaged(name, Message("it holds no JSON object"))
         return content
 
     def read_bytes(self, file: str, most: int | None = None) -> bytes | None:
@@ -108,7 +109,7 @@ class Artifacts:
             fix: what a person can do.
         """
         path = f"{self._root}/{name}" if name.endswith(".safetensors") else self._path(name)
-        message = f"The file {path} of the store is damaged: {why}."
+        message = Message("The file {path} of the store is damaged: {why}.", path=path, why=why)
         return DamagedArtifactError(message, fix)
 
     def write(self, name: str, content: dict[str, Any], replace: bool = False) -> dict[str, Any]:
@@ -204,9 +205,16 @@ class Artifacts:
                 there = self._files.get_file_info(end).type != pyarrow.fs.FileType.NotFound
                 if there:
                     raise StoreError(
-                        f"The store at {self.uri} holds both {source} and {target}.",
-                        "Stop the processes of the older release, which wrote the first one, and "
-                        "move it to another place.",
+                        Message(
+                            "The store at {uri} holds both {source} and {target}.",
+                            uri=self.uri,
+                            source=source,
+                            target=target,
+                        ),
+                        Message(
+                            "Stop the processes of the older release, which wrote the first one, "
+                            "and move it to another place."
+                        ),
                     )
                 self._files.create_dir(end.rsplit("/", 1)[0], recursive=True)
                 self._files.move(begin, end)
@@ -295,6 +303,13 @@ class Artifacts:
         return True
 
 
+_ACTIONS = {
+    "opened": Message("opened"),
+    "read": Message("read"),
+    "written": Message("written"),
+}
+
+
 @contextlib.contextmanager
 def store_errors(uri: str, action: str) -> Iterator[None]:
     """Turn any error inside into a StoreError.
@@ -309,8 +324,13 @@ def store_errors(uri: str, action: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StoreError(
-            f"The store at {uri} cannot be {action}: {first_line(error)}",
-            "Check LS_CLIP_STORE, its permissions and the free space there.",
+            Message(
+                "The store at {uri} cannot be {action}: {error}",
+                uri=uri,
+                action=_ACTIONS[action],
+                error=first_line(error),
+            ),
+            Message("Check LS_CLIP_STORE, its permissions and the free space there."),
         ) from error
 
 

@@ -20,6 +20,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from backend.messages.message import Message
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, safe_name
 from backend.storage.store import Store
 from backend.storage.tensor_files import description
@@ -33,7 +34,7 @@ FOLDER = "banks"
 SCHEMA = 1
 _MAX_HEADER = 2**24
 """Bytes; `MAX_BANK` keys take a tenth of that."""
-_DAMAGED_FIX = "Run ls-clip store check --repair; the next run draws another bank."
+_DAMAGED_FIX = Message("Run ls-clip store check --repair; the next run draws another bank.")
 
 
 @dataclass(frozen=True)

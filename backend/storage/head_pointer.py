@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from backend.messages.message import Message
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, safe_name
 from backend.storage.store import Store
 
@@ -89,10 +90,17 @@ class PointerFile:
             copy = self._intact_copy()
             if copy is None:
                 raise DamagedArtifactError(
-                    f"The pointer to the serving head of project {self._number} is damaged, and "
-                    f"there is no copy of it: {error.message}",
-                    f"Say which head serves: ls-clip rollback {self._number} HEAD (ls-clip heads "
-                    f"{self._number} lists them; zero-shot is one).",
+                    Message(
+                        "The pointer to the serving head of project {number} is damaged, and "
+                        "there is no copy of it: {message}",
+                        number=self._number,
+                        message=error.message,
+                    ),
+                    Message(
+                        "Say which head serves: ls-clip rollback {number} HEAD (ls-clip heads "
+                        "{number} lists them; zero-shot is one).",
+                        number=self._number,
+                    ),
                 ) from error
             log.error(
                 "%s Its copy is used, until the next training or rollback writes both anew.", error

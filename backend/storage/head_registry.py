@@ -12,6 +12,7 @@ import threading
 from dataclasses import replace
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.storage.artifacts import DamagedArtifactError, safe_name
 from backend.storage.head_pointer import Pointer, PointerFile
 from backend.storage.head_set import SCHEMA, HeadSet
@@ -71,24 +72,36 @@ class HeadRegistry:
             content = self._store.artifacts.read(path)
         except DamagedArtifactError as error:
             raise DamagedHeadError(
-                error.message, f"Restore it from a backup, or go back to another head: {another}."
+                error.message,
+                Message(
+                    "Restore it from a backup, or go back to another head: {another}.",
+                    another=another,
+                ),
             ) from error
         if content is None:
             raise DamagedHeadError(
-                f"The project has no head {name!r}.",
-                f"ls-clip heads {_number(project)} lists those it has.",
+                Message("The project has no head {name!r}.", name=name),
+                Message("ls-clip heads {number} lists those it has.", number=_number(project)),
             )
         try:
             if int(content.get("schema", SCHEMA)) > SCHEMA:
                 raise StoreError(
-                    f"The head {name} was written by a newer version of label-studio-clip.",
-                    f"Update label-studio-clip here, or go back to another head: {another}.",
+                    Message(
+                        "The head {name} was written by a newer version of label-studio-clip.",
+                        name=name,
+                    ),
+                    Message(
+                        "Update label-studio-clip here, or go back to another head: {another}.",
+                        another=another,
+                    ),
                 )
             head_set = HeadSet.from_dict(content)
         except (HeadError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise DamagedHeadError(
-                f"The head {name} in the store is damaged ({error}).",
-                f"Go back to another one: {another}.",
+                Message(
+                    "The head {name} in the store is damaged ({error}).", name=name, error=error
+                ),
+                Message("Go back to another one: {another}.", another=another),
             ) from error
         with self._lock:
             if len(self._cache) > CACHED_SETS:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.settings import Settings
 from backend.storage.artifacts import Artifacts, DamagedArtifactError
 from backend.storage.locks import Locks
@@ -93,9 +94,13 @@ def existing_store(settings: Settings) -> Store:
     """
     if existing_artifacts(settings) is None:
         raise StoreError(
-            f"The store at {settings.store_uri} holds nothing about "
-            f"{settings.installation_name} yet, or an older release wrote it.",
-            "Run ls-clip connect first, or correct LS_CLIP_STORE or LS_CLIP_INSTALLATION.",
+            Message(
+                "The store at {store_uri} holds nothing about {installation_name} yet, or an "
+                "older release wrote it.",
+                store_uri=settings.store_uri,
+                installation_name=settings.installation_name,
+            ),
+            Message("Run ls-clip connect first, or correct LS_CLIP_STORE or LS_CLIP_INSTALLATION."),
         )
     folder = f"{settings.store_uri.rstrip('/')}/{settings.installation_id}"
     return Store(folder, read_only=True)
@@ -169,15 +174,25 @@ def adopt(settings: Settings, former: str) -> str:
         is_moved = source == installation and known[source] != settings.installation_name
         if source is None or (source == installation and not is_moved):
             raise StoreError(
-                f"The store at {uri} has no other installation {former!r}.",
-                f"It has: {', '.join(known.values()) or 'none'}.",
+                Message(
+                    "The store at {uri} has no other installation {former!r}.",
+                    uri=uri,
+                    former=former,
+                ),
+                Message("It has: {names}.", names=", ".join(known.values()) or Message("none")),
             )
         for part in ("heads", "projects"):
             if not is_moved and root.folder_names(f"{installation}/{part}"):
                 raise StoreError(
-                    f"{settings.installation_name} has work of its own in the store at {uri}.",
-                    f"Set LS_CLIP_INSTALLATION={known[source]} to go on with the work of "
-                    f"{known[source]}.",
+                    Message(
+                        "{installation_name} has work of its own in the store at {uri}.",
+                        installation_name=settings.installation_name,
+                        uri=uri,
+                    ),
+                    Message(
+                        "Set LS_CLIP_INSTALLATION={known} to go on with the work of {known}.",
+                        known=known[source],
+                    ),
                 )
         if not is_moved:
             root.erase("", installation.__eq__)
@@ -216,9 +231,14 @@ def _prepare(root: Artifacts, settings: Settings) -> None:
     layout = record.get("layout")
     if not isinstance(layout, int) or not FIRST_LAYOUT <= layout <= LAYOUT:
         raise StoreError(
-            f"The store at {root.uri} has layout {layout}; this release reads layouts up to "
-            f"{LAYOUT}.",
-            "Upgrade label-studio-clip here, or set LS_CLIP_STORE to another place.",
+            Message(
+                "The store at {uri} has layout {layout}; this release reads layouts up to "
+                "{readable}.",
+                uri=root.uri,
+                layout=layout,
+                readable=LAYOUT,
+            ),
+            Message("Upgrade label-studio-clip here, or set LS_CLIP_STORE to another place."),
         )
     for step in range(layout, LAYOUT):
         log.warning("the store at %s is brought from layout %d to %d", root.uri, step, step + 1)

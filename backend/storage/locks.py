@@ -16,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.storage.artifacts import first_line, store_errors
 from backend.storage.leases import LEASE_SECONDS, Lease
 
@@ -45,10 +46,17 @@ class Locks:
         with self._held(name, wait_seconds) as held:
             if not held:
                 raise StoreError(
-                    f"Another process has kept the lock {name} of the store for "
-                    f"{wait_seconds:.0f} s.",
-                    "Try again when it has ended; in a bucket, the lock of a process that died is "
-                    f"free after {LEASE_SECONDS:.0f} s.",
+                    Message(
+                        "Another process has kept the lock {name} of the store for "
+                        "{wait_seconds:.0f} s.",
+                        name=name,
+                        wait_seconds=wait_seconds,
+                    ),
+                    Message(
+                        "Try again when it has ended; in a bucket, the lock of a process that "
+                        "died is free after {lease_seconds:.0f} s.",
+                        lease_seconds=LEASE_SECONDS,
+                    ),
                 )
             yield
 
@@ -96,10 +104,14 @@ def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
             time.sleep(_POLL_SECONDS)
     except (BaseError, OSError, ValueError) as error:
         raise StoreError(
-            f"The store at {uri} cannot be locked: {first_line(error)}.",
-            "Check that the bucket is there. Give the keys to it in AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY or by the machine's role (profiles are not read), and its "
-            "region in AWS_REGION. Its server must know conditional writes.",
+            Message(
+                "The store at {uri} cannot be locked: {error}.", uri=uri, error=first_line(error)
+            ),
+            Message(
+                "Check that the bucket is there. Give the keys to it in AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY or by the machine's role (profiles are not read), and its "
+                "region in AWS_REGION. Its server must know conditional writes."
+            ),
         ) from error
     if not held:
         yield False
@@ -125,6 +137,9 @@ def _leased(uri: str, path: str, wait_seconds: float) -> Iterator[bool]:
             lease.release()
     if lost.is_set():
         raise StoreError(
-            f"A lock of the store at {uri} was lost to another process while it was held.",
-            "Set the clocks of all machines, then repeat what was asked for.",
+            Message(
+                "A lock of the store at {uri} was lost to another process while it was held.",
+                uri=uri,
+            ),
+            Message("Set the clocks of all machines, then repeat what was asked for."),
         )

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.storage import region_codes
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, first_line
 from backend.storage.durability import FORMER_VECTORS, sync_table
@@ -124,9 +125,17 @@ def _shorten_table(store: Store, name: str) -> None:
         raise
     except Exception as error:
         raise StoreError(
-            f"The table {name} of the store at {store.uri} cannot be read: {first_line(error)}.",
-            f"Restore {name}.lance from a backup, or move it to another place: its images are "
-            "embedded again when they are needed.",
+            Message(
+                "The table {name} of the store at {uri} cannot be read: {error}.",
+                name=name,
+                uri=store.uri,
+                error=first_line(error),
+            ),
+            Message(
+                "Restore {name}.lance from a backup, or move it to another place: its images are "
+                "embedded again when they are needed.",
+                name=name,
+            ),
         ) from error
     # All of it, before the old one goes.
     with store.tables.errors("written"):

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pydantic import TypeAdapter
 
 from backend.errors import StoreError
+from backend.messages.message import Message
 from backend.storage.artifacts import safe_name
 from backend.storage.label_history import SCHEMA, LabelHistory, Rename
 from backend.storage.review_record import (
@@ -24,11 +25,11 @@ from backend.storage.store import Store
 _AGES = TypeAdapter(dict[str, dict[str, float]])
 _RENAMES = TypeAdapter(dict[str, list[Rename]])
 _TASKS = TypeAdapter(dict[int, str])
-_RENAMES_FIX = (
-    "Restore it from a backup. Without one, delete it: labels that were renamed have to be renamed "
-    "again (ls-clip rename)."
+_RENAMES_FIX = Message(
+    "Restore it from a backup. Without one, delete it: labels that were renamed have to be "
+    "renamed again (ls-clip rename)."
 )
-_REVIEW_FIX = (
+_REVIEW_FIX = Message(
     "Restore it from a backup. Without one, delete it: earlier reviews then count as chosen, not "
     "as random picks. Then run ls-clip connect."
 )

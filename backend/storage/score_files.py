@@ -24,6 +24,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from backend.messages.message import Message
 from backend.storage.artifacts import Artifacts, DamagedArtifactError, safe_name
 from backend.storage.store import Store
 from backend.storage.tensor_files import description, digest
@@ -312,7 +313,7 @@ class ScoreFiles:
         try:
             return checked(file, data)
         except DAMAGE as error:
-            fix = "Run ls-clip store check --repair; the next run scores its tasks again."
+            fix = Message("Run ls-clip store check --repair; the next run scores its tasks again.")
             raise self._artifacts.damaged(path, str(error), fix) from error
 
 

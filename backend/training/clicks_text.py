@@ -6,10 +6,12 @@ Loads neither torch nor a queue, because every process tells it.
 from __future__ import annotations
 
 from backend.errors import counted
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message, in_sequence
 from backend.vlpl.clicks import FEWEST, Clicks, Effect
 
 
-def clicks_text(clicks: Clicks, more: int | None = None) -> str:
+def clicks_text(clicks: Clicks, more: int | None = None) -> Message:
     """The clicks beside those from nothing, whether they save any, and what would change that.
 
     Args:
@@ -17,43 +19,79 @@ def clicks_text(clicks: Clicks, more: int | None = None) -> str:
         more: how many more reviewed tasks train the next head; None if none is trained.
     """
     if clicks.effect == Effect.COST:
-        return f"{_numbers(clicks)} {_cost(clicks, more)}"
+        return in_sequence(_numbers(clicks), *_cost(clicks, more))
     if clicks.effect == Effect.SAVE:
         low, high = clicks.saved_interval
-        return f"{_numbers(clicks)} Suggestions save {clicks.saved:.1f} ({low:.1f} to {high:.1f})."
-    return f"{_numbers(clicks)} Whether suggestions save clicks cannot be told yet{_needed(clicks)}"
+        saved = Message(
+            "Suggestions save {saved:.1f} ({low:.1f} to {high:.1f}).",
+            saved=clicks.saved,
+            low=low,
+            high=high,
+        )
+        return in_sequence(_numbers(clicks), saved)
+    return in_sequence(_numbers(clicks), _unknown(clicks))
 
 
-def with_text(clicks: Clicks, more: int | None = None) -> dict[str, object]:
+def with_text(
+    clicks: Clicks, more: int | None = None, language: Language = Language.ENGLISH
+) -> dict[str, object]:
     """The clicks as JSON answers give them: with ``text``, the sentence for a person."""
-    return {**clicks.as_dict(), "text": clicks_text(clicks, more)}
+    return {**clicks.as_dict(), "text": localized(clicks_text(clicks, more), language)}
 
 
-def _numbers(clicks: Clicks) -> str:
+def _numbers(clicks: Clicks) -> Message:
+    costs = {"suggested": clicks.per_task, "nothing": clicks.from_nothing}
+    if clicks.tasks < FEWEST:
+        return Message(
+            "Clicks a task: {suggested:.1f} with suggestions, {nothing:.1f} from nothing.", **costs
+        )
     low, high = clicks.interval
-    interval = f" ({low:.1f} to {high:.1f})" if clicks.tasks >= FEWEST else ""
-    return (
-        f"Clicks a task: {clicks.per_task:.1f}{interval} with suggestions, "
-        f"{clicks.from_nothing:.1f} from nothing."
+    return Message(
+        "Clicks a task: {suggested:.1f} ({low:.1f} to {high:.1f}) with suggestions, {nothing:.1f} "
+        "from nothing.",
+        **costs,
+        low=low,
+        high=high,
     )
 
 
-def _needed(clicks: Clicks) -> str:
+def _unknown(clicks: Clicks) -> Message:
     tasks = counted(clicks.tasks, "task")
-    needed = f"; {FEWEST} are needed" if clicks.tasks < FEWEST else ""
-    return f" from {tasks}{needed}."
+    if clicks.tasks < FEWEST:
+        return Message(
+            "Whether suggestions save clicks cannot be told yet from {tasks}; {needed} are needed.",
+            tasks=tasks,
+            needed=FEWEST,
+        )
+    return Message("Whether suggestions save clicks cannot be told yet from {tasks}.", tasks=tasks)
 
 
-def _cost(clicks: Clicks, more: int | None) -> str:
-    text = (
-        "At present suggestions cost more clicks than they save "
-        f"({clicks.per_task:.1f} a task against {clicks.from_nothing:.1f})."
+def _cost(clicks: Clicks, more: int | None) -> list[Message]:
+    cost = Message(
+        "At present suggestions cost more clicks than they save ({suggested:.1f} a task against "
+        "{nothing:.1f}).",
+        suggested=clicks.per_task,
+        nothing=clicks.from_nothing,
     )
-    fewer = (
-        "" if clicks.threshold is None else f"LS_CLIP_THRESHOLD={clicks.threshold:g} shows fewer"
-    )
-    if more is not None:
-        tasks = f"{counted(more, 'more reviewed task')} {'trains' if more == 1 else 'train'}"
-        until = f"; until then, {fewer}" if fewer else ""
-        return f"{text} The next head, which about {tasks}, should correct that{until}."
-    return f"{text} {fewer}." if fewer else text
+    threshold = clicks.threshold
+    if more is None:
+        if threshold is None:
+            return [cost]
+        fewer = Message("LS_CLIP_THRESHOLD={threshold:g} shows fewer.", threshold=threshold)
+        return [cost, fewer]
+    if threshold is None:
+        correction = Message.of_count(
+            more,
+            "The next head, which about {count} more reviewed task trains, should correct that.",
+            "The next head, which about {count} more reviewed tasks train, should correct that.",
+        )
+    else:
+        correction = Message.of_count(
+            more,
+            "The next head, which about {count} more reviewed task trains, should correct that; "
+            "until then, LS_CLIP_THRESHOLD={threshold:g} shows fewer.",
+            "The next head, which about {count} more reviewed tasks train, should correct that; "
+            "until then, LS_CLIP_THRESHOLD={threshold:g} shows fewer.",
+            threshold=threshold,
+        )
+    return [cost, correction]

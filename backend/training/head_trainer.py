@@ -25,6 +25,7 @@ from backend.inference.task_images import images_of_task
 from backend.inference.versions import ModelVersions, learned_labels
 from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
+from backend.messages.message import Message
 from backend.settings import Settings
 from backend.storage.head_set import FittedControl, HeadSet
 from backend.storage.tables import chunks
@@ -150,9 +151,11 @@ class HeadTrainer:
         reviewed = len(pulled.reviewed)
         if reviewed < MIN_APPROVALS:
             missing = MIN_APPROVALS - reviewed
-            reason = (
-                f"Reviewed tasks: {reviewed}; at least {missing} more "
-                f"{'is' if missing == 1 else 'are'} needed."
+            reason = Message.of_count(
+                missing,
+                "Reviewed tasks: {reviewed}; at least {count} more is needed.",
+                "Reviewed tasks: {reviewed}; at least {count} more are needed.",
+                reviewed=reviewed,
             )
             return Trained(None, reason)
         version = self._versions.get(pulled.config, pulled.key)
@@ -165,11 +168,18 @@ class HeadTrainer:
                 candidates[control.name] = candidate
         if not candidates:
             missing = HEAD_FROM - reviewed
-            needs = f"{missing} more" if missing > 0 else f"{HEAD_FROM} whose images can be had"
-            reason = (
-                f"Reviewed tasks: {reviewed}. A control's head needs {needs}, with "
-                f"{POSITIVES_FROM} labels on them, and not all of them blind or audit tasks; "
-                f"{POSITIVES_FROM} labels on random tasks correct the percentages."
+            needs = (
+                Message("{missing} more", missing=missing)
+                if missing > 0
+                else Message("{needed} whose images can be had", needed=HEAD_FROM)
+            )
+            reason = Message(
+                "Reviewed tasks: {reviewed}. A control's head needs {needs}, with {labels} labels "
+                "on them, and not all of them blind or audit tasks; {labels} labels on random "
+                "tasks correct the percentages.",
+                reviewed=reviewed,
+                needs=needs,
+                labels=POSITIVES_FROM,
             )
             return Trained(None, reason)
         accepted = any(candidate.verdict.accepted for candidate in candidates.values())
@@ -187,9 +197,11 @@ class HeadTrainer:
         several = len(candidates) > 1
         share = judged_share(self._settings.blind_share, self._settings.audit_share)
         left = None if pulled.tasks is None else max(0, pulled.tasks - reviewed)
-        reason = "; ".join(
-            (f"{name}: " if several else "") + verdict_text(candidate.verdict, share, left)
-            for name, candidate in candidates.items()
+        reason = _reason(
+            {
+                name if several else "": verdict_text(candidate.verdict, share, left)
+                for name, candidate in candidates.items()
+            }
         )
         metrics = {
             f"{name} {metric}" if several else metric: value
@@ -206,7 +218,7 @@ class HeadTrainer:
             reviewed,
             provenance_counts(everything),
             accepted,
-            f"compared with {serving}: {reason}",
+            Message("compared with {serving}: {reason}", serving=serving, reason=reason),
             metrics,
             count_clicks(_with_heads(version, controls), self._embedder, judged),
             count_clicks(version, self._embedder, judged),
@@ -327,6 +339,18 @@ class HeadTrainer:
             version.votes(control, torch.cat(images)),
         )
         return rows, len({item.task for item in kept if item.provenance != Provenance.KNOWN})
+
+
+def _reason(verdicts: Mapping[str, Message]) -> Message:
+    """All verdicts, each after the name of its control where that is not empty."""
+    named = [
+        Message("{control}: {verdict}", control=name, verdict=verdict) if name else verdict
+        for name, verdict in verdicts.items()
+    ]
+    reason = named[0]
+    for verdict in named[1:]:
+        reason = Message("{before}; {verdict}", before=reason, verdict=verdict)
+    return reason
 
 
 def _start(version: ModelVersion, control: Control, votes: bool) -> Start:

@@ -18,6 +18,7 @@ from backend.inference.task_images import TaskInput
 from backend.inference.versions import ModelVersions
 from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
+from backend.messages.message import Message
 from backend.settings import Settings
 from backend.storage.score_files import Part, ScoreFiles
 from backend.training.click_count import (
@@ -129,8 +130,14 @@ def measure_project(
         name, part = _kept(ScoreFiles(versions.store), pulled, (version.name, shown))
         if not part:
             raise SettingsError(
-                f"Project {number} has no scores of its present version, {version.name}.",
-                f"Run ls-clip connect {number}, or ls-clip predict {number}.",
+                Message(
+                    "Project {number} has no scores of its present version, {name}.",
+                    number=number,
+                    name=version.name,
+                ),
+                Message(
+                    "Run ls-clip connect {number}, or ls-clip predict {number}.", number=number
+                ),
             )
         version = replace(version, name=name)
         seen = _seen(version, part, judged)

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from backend.cli.main import print_findings
+from backend.cli.report import print_findings
 from backend.doctor import machine, store
 from backend.doctor.checks import CHECKS, doctor
 from backend.doctor.context import Answer, Context
 from backend.doctor.finding import Check, Finding, Severity, examine, exit_code
 from backend.errors import StudioError
+from backend.messages.catalogue import Language
 from backend.server.settings_comparison import differing, digests
 from tests.support.builders import ROOT, make_settings
 from tests.support.commands import run_command
@@ -226,7 +227,7 @@ def test_no_character_is_lost_beside_wide_ones(capsys: Any, monkeypatch: pytest.
     wide = "cannot read 猫の写真を撮る人たち, 自転車に乗っている人, 海の見える丘の上の白い家, 犬."
     for columns in range(40, 100):
         monkeypatch.setenv("COLUMNS", str(columns))
-        print_findings([Finding("labels", Severity.WARNING, wide)])
+        print_findings([Finding("labels", Severity.WARNING, wide)], Language.ENGLISH)
         shown = "".join(capsys.readouterr().out.split())
         assert shown == "warninglabels" + wide.replace(" ", "")
 

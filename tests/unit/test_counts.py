@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from string import Formatter
 
 import pytest
 
@@ -14,6 +15,7 @@ from backend.labelstudio.importing import duplicates_note
 from backend.projects.review import blind_sentence
 from jobs.rewriting import changed_note
 from tests.support.builders import ROOT
+from tests.support.message_calls import called, texts
 
 NOUNS = (
     "annotations|approvals|embeddings|files|heads|images|jobs|labels|predictions|records|reviews|"
@@ -23,7 +25,9 @@ AFTER = re.compile(rf"^ ((?!has |have |shows |other )[a-z-]+ ){{0,2}}({NOUNS})\b
 NEVER_ONE = {
     "backend/cli/protocol_page.py": "compared are small projects of 5 labels and more",
     "backend/inference/versions.py": "a head is trained on a dozen reviewed tasks",
-    "backend/training/verdict_text.py": "one task has words of its own there",
+    "backend/projects/review.py": "a head needs a dozen reviewed tasks",
+    "backend/training/head_trainer.py": "a correction needs several labels",
+    "backend/training/verdict_text.py": "what is named tasks there is a count with its noun",
     "backend/vlpl/head.py": "it tells programmers of shapes",
     "backend/vlpl/zero_shot.py": "it tells programmers of shapes",
     "backend/vlpl/fitting.py": "percentages are corrected from many tasks on",
@@ -33,6 +37,8 @@ NEVER_ONE = {
 def bare_counts(path: Path) -> Iterator[str]:
     """Numbers in a module's texts that a plural follows, whatever the number is."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and called(node) == "Message" and texts(node):
+            yield from _bare_placeholders(node, path)
         if not isinstance(node, ast.JoinedStr):
             continue
         for value, text in zip(node.values, node.values[1:], strict=False):
@@ -43,6 +49,17 @@ def bare_counts(path: Path) -> Iterator[str]:
             is_number = not re.match(r"(counted|with_verb)\(", told) and "shape" not in told
             if is_number and not is_fixed and AFTER.match(str(text.value)):
                 yield f"{path.relative_to(ROOT)}:{node.lineno}: {{{told}}}{text.value!s}"
+
+
+def _bare_placeholders(node: ast.Call, path: Path) -> Iterator[str]:
+    """The same, of the placeholders of a message that are not filled by a count with its noun."""
+    values = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+    before = None
+    for text, name, _, _ in Formatter().parse(texts(node)[0]):
+        is_counted = re.match(r"(counted|with_verb)\(", values.get(before, "counted("))
+        if not is_counted and AFTER.match(text):
+            yield f"{path.relative_to(ROOT)}:{node.lineno}: {{{before}}}{text}"
+        before = name
 
 
 @pytest.mark.parametrize("package", ["backend", "jobs"])

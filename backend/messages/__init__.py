@@ -1,0 +1,1 @@
+"""What people read, in their language: English texts with named placeholders, and catalogues."""
