@@ -32,6 +32,15 @@ _MARKS = {
 _MAIL = re.compile(r"[^\s@,;:\"'<>()]+@[^\s@,;:\"'<>()]+")
 
 
+def user_path(text: str) -> Path:
+    """A path that a person gave; ``~`` stands for the home folder, where it means one."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # It begins with ~ and is followed by no user's name.
+        return Path(text)
+
+
 def shortened(text: str) -> str:
     """A name or a value from a file, fit for a message: one short line without mail addresses."""
     # More would be masked for nothing.

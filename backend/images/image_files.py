@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from backend.errors import ImageError, ImageReason
+from backend.text_files import user_path
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 """Of images that a browser or Label Studio can show."""
@@ -28,7 +29,7 @@ def find_images(sources: Sequence[str]) -> dict[str, ImageError | None]:
     """
     found: dict[str, ImageError | None] = {}
     for source in sources:
-        path = Path(source).expanduser()
+        path = user_path(source)
         try:
             if path.is_file():
                 found[str(path)] = None
@@ -64,6 +65,6 @@ def _is_hidden(path: Path) -> bool:
 def _fix(source: str) -> str:
     if glob.has_magic(source):
         return 'Check the pattern; "**" stands for any number of folders: "photos/**/*.jpg".'
-    if Path(source).expanduser().is_dir():
+    if user_path(source).is_dir():
         return f"Name its images themselves, if their names end otherwise: {source.rstrip('/')}/*"
     return "Check the path."

@@ -61,11 +61,15 @@ class Locator:
         if value.startswith("/"):
             value = self._base + self._below(value)
         url = self.checked(value)
-        if origin(url) == self._public != self.studio:
-            # The path as it was written: a parsed one has another spelling.
-            written = "/" + "/".join(value.split("/")[3:])
+        # The path as it was written: a parsed one has another spelling.
+        written = "/" + "/".join(value.split("/")[3:])
+        if origin(url) == self._public != self.studio and self._is_studios(written):
             return self.checked(self._base + self._below(written))
         return url
+
+    def _is_studios(self, path: str) -> bool:
+        """Whether a path at the public name is Label Studio's, which may share it with others."""
+        return path.startswith((f"{self._public_prefix}/", "/data/", "/tasks/"))
 
     def _below(self, path: str) -> str:
         """A path without the sub-path, which Label Studio includes in some addresses only."""

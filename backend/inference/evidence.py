@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from backend.labels.controls import Control
 from backend.labels.label import Label
-from backend.labels.visibility import Ticks
 from backend.messages.message import Message
 
 BLIND_LINES = (
@@ -81,11 +80,10 @@ class ScoredControl:
     def _allowed(self, places: Iterable[int]) -> set[int]:
         """Those that are on the screen; if the control takes so many only, the most probable."""
         shown = set(places) - self.hidden
-        return set(islice((index for index in self._order if index in shown), self._most))
-
-    @property
-    def _most(self) -> int | None:
-        return self.control.most_ticks
+        # What is known is certain; others may be as probable.
+        ordered = sorted(self._order, key=lambda index: index not in self.known)
+        most = self.control.most_ticks
+        return set(islice((index for index in ordered if index in shown), most))
 
     @property
     def _preselected(self) -> set[int]:
@@ -94,9 +92,12 @@ class ScoredControl:
 
     @property
     def preselected(self) -> list[Label]:
-        """Labels that Label Studio would select without a prediction, in the config's order."""
-        allowed = sorted(self._preselected - self.hidden)[: self._most] if self.shown else []
-        return [self.control.labels[index] for index in allowed]
+        """Labels that Label Studio selects without a prediction, in the config's order.
+
+        It does so whether the control is shown or not, and whatever is suggested.
+        """
+        places = sorted(self._preselected)[: self.control.most_ticks]
+        return [self.control.labels[index] for index in places]
 
     @property
     def suggested(self) -> list[Label]:
@@ -138,13 +139,24 @@ class ScoredControl:
         )
 
 
-def with_visibility(scored: Sequence[ScoredControl]) -> list[ScoredControl]:
-    """The controls of one task, each with what the rest of the prediction lets be shown of it."""
+def with_visibility(
+    scored: Sequence[ScoredControl], preselected: Sequence[Control] = ()
+) -> list[ScoredControl]:
+    """The controls of one task, each with what the rest of the prediction lets be shown of it.
+
+    Args:
+        scored: the controls.
+        preselected: controls that are left out, with the labels that are selected in them.
+    """
     items = list(scored)
-    if any(label.conditions for item in items for label in item.control.labels):
-        # What is hidden ticks nothing, which may hide more.
-        for _ in items:
-            ticks = _ticks(items)
+    others = {
+        control.name: frozenset(label.stored for label in control.labels) for control in preselected
+    }
+    conditional = sum(bool(label.conditions) for item in items for label in item.control.labels)
+    if conditional:
+        # What is hidden ticks nothing, which may hide more: one label after another at worst.
+        for _ in range(conditional + 1):
+            ticks = others | _ticks(items)
             items = [
                 replace(
                     item,
@@ -158,11 +170,11 @@ def with_visibility(scored: Sequence[ScoredControl]) -> list[ScoredControl]:
             ]
     if not any(item.control.conditions for item in items):
         return items
-    ticks = _ticks(items)
+    ticks = others | _ticks(items)
     return [replace(item, shown=item.control.is_shown(ticks)) for item in items]
 
 
-def _ticks(scored: Sequence[ScoredControl]) -> Ticks:
+def _ticks(scored: Sequence[ScoredControl]) -> dict[str, frozenset[str]]:
     return {
         item.control.name: frozenset(label.stored for label in item.suggested) for item in scored
     }

@@ -45,7 +45,8 @@ class FrozenStatistics:
         """A hash of all that decides how a control's scores vary."""
         encoder = self._label_embeddings.encoder
         # When a control is shown, or has to be answered, does not change how its scores vary.
-        parts = content_of(replace(control, conditions=(), required=False))
+        plain = (replace(label, conditions=(), preselected=False) for label in control.labels)
+        parts = content_of(replace(control, labels=tuple(plain), conditions=(), required=False))
         content = json.dumps([METHOD, encoder.templates, parts], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()[:12]
         return f"{encoder_digest(encoder.id)}-{digest}"

@@ -169,7 +169,7 @@ def scored_controls(
             known = known_labels(control, task.data, version.known_field)
             p = _with_known(probabilities[control.name], known)
             scored.append(ScoredControl(control, p, thresholds, known, unlearned - known))
-    return with_visibility(scored)
+    return with_visibility(scored, version.config.preselected)
 
 
 def images_of(embedder: Embedder, predictions: Sequence[Prediction]) -> list[tuple[int, str]]:
@@ -281,11 +281,21 @@ def _failure(task: TaskInput, failures: Failures) -> ImageError:
                 ),
                 Message("Correct the task's data, or the value of the <Image> tag."),
             )
+    control = next(one for one in task.controls if not one.labels)
+    if control.options_field is None:
+        return ImageError(
+            ImageReason.NO_LABELS,
+            Message(
+                "The task's data lacks what the choices of {control!r} are named after.",
+                control=control.name,
+            ),
+            Message("Put it there, or correct the value of the <Choice> tags."),
+        )
     return ImageError(
         ImageReason.NO_LABELS,
         Message(
             "The task's data holds no usable labels in {options_field!r}.",
-            options_field=task.controls[0].options_field,
+            options_field=control.options_field,
         ),
         Message(
             "Put a list of objects with a value there: Label Studio shows empty boxes for others."

@@ -20,12 +20,14 @@ class Choices:
 
     Attributes:
         labels: those that an annotator can select, in the order of the config.
-        hidden: keys of the others: hidden, locked, below a choice where that is not shown, or a
-            branch where only leaves can be selected.
+        hidden: keys of those that nobody can select: hidden, locked, below a choice where that is
+            not shown, or a branch where only leaves can be selected.
+        skipped: keys of those with ``model_skip``.
     """
 
     labels: tuple[Label, ...]
     hidden: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 def read_choices(control: Element, screen: Screen, visibility: Visibility) -> Choices:
@@ -70,14 +72,16 @@ class _Reader:
         self._leaves_only = self._is_tree and is_on(control, "leafsOnly")
         self._screen = screen
         self._visibility = visibility
+        # A drop-down list has all of them, whatever would hide or lock their boxes.
+        self._is_list = not self._is_tree and attribute(control, "layout") == "select"
         self._hidden: list[str] = []
+        self._skipped: list[str] = []
 
     def read(self) -> Choices:
         labels = unique_labels(self._below(self._control, ()))
         keys = {label.key for label in labels}
-        return Choices(
-            tuple(labels), tuple(key for key in dict.fromkeys(self._hidden) if key not in keys)
-        )
+        hidden = (key for key in dict.fromkeys(self._hidden) if key not in keys)
+        return Choices(tuple(labels), tuple(hidden), tuple(self._skipped))
 
     def _below(self, tag: Element, above: tuple[str, ...]) -> Iterator[Label]:
         seen: set[str] = set()
@@ -95,9 +99,12 @@ class _Reader:
 
     def _label(self, choice: Element, path: tuple[str, ...], *, nested: bool) -> Label | None:
         value = choice.get("value", "")
-        if not value or is_true(choice.get("model_skip")):
+        if not value:
             return None
-        conditions = self._visibility.within(choice, self._control)
+        if is_true(choice.get("model_skip")):
+            self._skipped.append(label_key(path))
+            return None
+        conditions = () if self._is_list else self._visibility.within(choice, self._control)
         is_branch = self._leaves_only and next(_choices_in(choice), None) is not None
         if isinstance(conditions, Fixed) or is_branch or self._is_hidden(choice, nested=nested):
             self._hidden.append(label_key(path))
@@ -112,8 +119,8 @@ class _Reader:
         )
 
     def _is_hidden(self, choice: Element, *, nested: bool) -> bool:
-        if self._is_tree:
-            return False
+        if self._is_tree or self._is_list:
+            return nested and self._is_list
         return (
             nested
             or attribute(choice, "visible") == "false"

@@ -86,17 +86,11 @@ class LabelConfig:
 
     def conditions(self) -> dict[str, str]:
         """Control name -> a text that differs where it is shown under another condition."""
-        texts = {}
-        for control in self.controls:
-            conditions = [asdict(condition) for condition in control.conditions]
-            of_labels = {
-                label.key: [asdict(condition) for condition in label.conditions]
-                for label in control.labels
-                if label.conditions
-            }
-            if conditions or of_labels:
-                texts[control.name] = json.dumps([*conditions, *([of_labels] * bool(of_labels))])
-        return texts
+        return {
+            control.name: json.dumps([asdict(condition) for condition in control.conditions])
+            for control in self.controls
+            if control.conditions
+        }
 
     def ticks(self, result: Sequence[Any]) -> Ticks:
         """What an annotation's result selects, under former and under present names."""
@@ -256,10 +250,22 @@ def _why_skipped(tag: Element) -> str:
         return reason
     if not tag.get("name"):
         return Message("it has no name")
+    return _why_names_differ(tag)
+
+
+def _why_names_differ(tag: Element) -> str:
+    """Why Label Studio's editor has other names for the choices than its import."""
     for choice in tag.iter():
-        if tag_of(choice) is Tag.CHOICE and attribute(choice, "alias") and not choice.get("alias"):
+        if tag_of(choice) is not Tag.CHOICE:
+            continue
+        if attribute(choice, "alias") and not choice.get("alias"):
             return Message(
                 "Label Studio's import reads an alias only if it is written in lower case"
+            )
+        if len(choice) == 0 and (choice.text or "").strip():
+            return Message(
+                "Label Studio's editor takes the text inside a <Choice> for its value; write "
+                "<Choice value=.../> without a text inside"
             )
     return ""
 
@@ -330,7 +336,7 @@ def _control(
         image_values=() if is_plain and len(values) == 1 else values,
         limit=_limit(tag) if is_tree else None,
         leaves_only=is_tree and is_on(tag, "leafsOnly"),
-        hidden=choices.hidden,
+        hidden=(*choices.hidden, *choices.skipped),
     )
 
 

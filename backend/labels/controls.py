@@ -53,7 +53,7 @@ class Control:
             more than one field with one image; empty: ``$image_field``.
         limit: how many labels may be selected (``maxUsages``); None: any number.
         leaves_only: whether only labels with nothing below them can be selected.
-        hidden: keys of choices that the config has, but nobody can select.
+        hidden: keys of other choices of the config: those that nobody can select, or are skipped.
     """
 
     name: str
@@ -77,7 +77,12 @@ class Control:
     @cached_property
     def has_own_labels(self) -> bool:
         """Whether its labels differ from task to task, because they come from their data."""
-        return self.options_field is not None or any(label.is_filled_in for label in self.labels)
+        return self.options_field is not None or self._is_filled_in
+
+    @property
+    def _is_filled_in(self) -> bool:
+        """Whether a label's name has a reference; Label Studio shows those of a tree as written."""
+        return not self.paths and any(label.is_filled_in for label in self.labels)
 
     @property
     def most_ticks(self) -> int | None:
@@ -88,7 +93,7 @@ class Control:
     def data_fields(self) -> frozenset[str]:
         """Keys of a task's data that it reads."""
         texts = [*self._image_values, *([f"${self.options_field}"] if self.options_field else [])]
-        texts += [text for label in self.labels for text in (*label.path, label.text)]
+        texts += [label.text for label in self.labels if self._is_filled_in]
         return frozenset[str]().union(*map(fields_of, texts))
 
     @property
@@ -118,13 +123,14 @@ class Control:
         """
         if not self.has_own_labels:
             return self
-        filled = [label.filled_in(data) for label in self.labels]
+        filled = [label if self.paths else label.filled_in(data) for label in self.labels]
         labels = [label for label in filled if label is not None and label.text.strip()]
         options = field_value(data, self.options_field) if self.options_field else None
         if isinstance(options, list):
-            labels += labels_of_options(options, paths=self.paths, leaves_only=self.leaves_only)[
-                :MAX_OPTIONS
-            ]
+            taken = {label.text for label in labels if self.paths and len(label.path) == 1}
+            labels += labels_of_options(
+                options, paths=self.paths, leaves_only=self.leaves_only, taken=taken
+            )[:MAX_OPTIONS]
         return replace(self, labels=tuple(unique_labels(labels)))
 
     def chosen(self, result: Iterable[Any], *, any_image: bool = False) -> list[str] | None:
@@ -227,7 +233,8 @@ def known_labels(control: Control, data: Mapping[str, Any], field: str) -> froze
     if not field:
         return frozenset()
     value = field_value(data, field)
-    given = {str(name).strip() for name in (value if isinstance(value, list) else [value])}
+    entries = value if isinstance(value, list) else [value]
+    given = {str(name).strip() for name in entries if name is not None}
     names = given | {control.renames.current(name) for name in given}
     return frozenset(
         index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -57,19 +57,24 @@ class Label:
     @property
     def is_filled_in(self) -> bool:
         """Whether its name comes from the task's data: ``<Choice value="$field"/>``."""
-        return any(map(has_reference, (*self.path, self.text)))
+        return has_reference(self.text)
 
     def is_shown(self, ticks: Ticks) -> bool:
         """Whether an annotator who has selected this sees the label."""
         return all_met(self.conditions, ticks)
 
     def filled_in(self, data: Mapping[str, Any]) -> Label | None:
-        """The label with the task's data for its references; None if the data lacks one."""
-        texts = [value_of(text, data) if has_reference(text) else text for text in self.path]
-        text = value_of(self.text, data) if has_reference(self.text) else self.text
-        if not all(isinstance(entry, str | int | float) for entry in (*texts, text)):
+        """The label with the task's data for its references; None if the data lacks one.
+
+        An alias stays as it is written.
+        """
+        if not self.is_filled_in:
+            return self
+        text = value_of(self.text, data)
+        if not isinstance(text, str | int | float):
             return None
-        return replace(self, path=tuple(map(str, texts)), text=str(text))
+        path = (str(text),) if self.path == (self.text,) else self.path
+        return replace(self, path=path, text=str(text))
 
     def content(self) -> dict[str, Any]:
         """All of the label that decides predictions, as JSON-serialisable values."""
@@ -94,7 +99,9 @@ def unique_labels(labels: Iterable[Label]) -> list[Label]:
     return list(first.values())
 
 
-def labels_of_options(options: Sequence[Any], *, paths: bool, leaves_only: bool) -> list[Label]:
+def labels_of_options(
+    options: Sequence[Any], *, paths: bool, leaves_only: bool, taken: Collection[str] = ()
+) -> list[Label]:
     """The labels that a list in a task's data defines, in order.
 
     Args:
@@ -102,20 +109,29 @@ def labels_of_options(options: Sequence[Any], *, paths: bool, leaves_only: bool)
             ``visible``, ``readonly``. Label Studio shows an empty box for anything else.
         paths: whether it is a tree, whose labels are stored as paths; else children are not shown.
         leaves_only: whether only what has no children can be selected.
+        taken: values that the tree has already at its first level.
     """
-    return _options(options, (), paths=paths, leaves_only=leaves_only)
+    return _options(options, (), paths=paths, leaves_only=leaves_only, taken=taken)
 
 
 def _options(
-    options: Sequence[Any], above: tuple[str, ...], *, paths: bool, leaves_only: bool
+    options: Sequence[Any],
+    above: tuple[str, ...],
+    *,
+    paths: bool,
+    leaves_only: bool,
+    taken: Collection[str] = (),
 ) -> list[Label]:
     labels = []
+    seen = set(taken)
     for option in options:
         if not isinstance(option, Mapping):
             continue
         text = option.get("value")
-        if not isinstance(text, str):
+        # Of equal branches of a tree Label Studio shows the first only.
+        if not isinstance(text, str) or (paths and text in seen):
             continue
+        seen.add(text)
         alias = option.get("alias")
         stored = alias if isinstance(alias, str) and alias else text
         path = (*above, stored)

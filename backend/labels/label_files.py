@@ -8,7 +8,7 @@ from pathlib import Path
 
 from backend.errors import SettingsError
 from backend.labels.label import prompts_of
-from backend.text_files import read_csv
+from backend.text_files import read_csv, user_path
 
 PROMPT_COLUMNS = ("label", "prompt")
 
@@ -29,11 +29,11 @@ def given_labels(text: str) -> list[str]:
             given.
     """
     try:
-        is_file = Path(text).expanduser().is_file()
+        is_file = user_path(text).is_file()
     except (OSError, ValueError):  # Longer than any path may be.
         is_file = False
     if is_file or (text.lower().endswith(".txt") and "," not in text):
-        return read_labels(Path(text).expanduser())
+        return read_labels(user_path(text))
     labels = _once(text.split(","))
     if not labels:
         raise SettingsError("No labels are given.", 'Add --labels "dog,cat,bicycle".')

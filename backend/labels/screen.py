@@ -15,6 +15,8 @@ from backend.messages.message import Message
 
 _HIDES = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_AT_RULE = re.compile(r"@[^{};]*(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})")
+"""What holds under a condition, such as ``@media print``."""
 _RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 CLOSED = Message(
     'it is in a closed panel, so that its suggestions would be submitted unseen; add open="true" '
@@ -96,7 +98,7 @@ def _hidden_selectors(root: Element) -> frozenset[str]:
     hidden = set()
     for style in root.iter():
         if tag_of(style) is Tag.STYLE:
-            text = _COMMENT.sub("", style.text or "")
+            text = _AT_RULE.sub("", _COMMENT.sub("", style.text or ""))
             for selectors, rules in _RULE.findall(text):
                 if _HIDES.search(rules):
                     hidden |= {selector.strip() for selector in selectors.split(",")}

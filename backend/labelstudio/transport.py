@@ -109,11 +109,12 @@ class Transport:
             StudioError: the token cannot be exchanged for an access token.
         """
         tokens = self.sdk._client_wrapper._tokens_client
-        expires = tokens._access_token_expiration
-        if expires is not None and expires - datetime.now(UTC) < RENEWED_BEFORE:
-            # The SDK would send it until its last second, and a busy Label Studio reads it later.
-            tokens._access_token = None
         try:
+            if _ends_soon(tokens._access_token_expiration):
+                # The SDK would send it until its last second, and it may be read later.
+                with tokens._token_refresh_lock:
+                    if _ends_soon(tokens._access_token_expiration):
+                        tokens._set_access_token(tokens.refresh().access)
             sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
         except (ApiError, httpx.HTTPError, ValueError) as error:
             # ValueError: the answer to the token exchange is not the expected JSON.
@@ -343,6 +344,10 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
     return cause
 
 
+def _ends_soon(expires: datetime | None) -> bool:
+    return expires is not None and expires - datetime.now(UTC) < RENEWED_BEFORE
+
+
 def _refuse_access_token(key: str) -> None:
     """Refuse an access token, and what is left of a token that was cut.
 
@@ -356,15 +361,11 @@ def _refuse_access_token(key: str) -> None:
     except jwt.ExpiredSignatureError:
         return
     except jwt.InvalidTokenError as error:
-        raise StudioTokenError(
-            Message("The Label Studio token is incomplete: characters are missing."),
-            TOKEN_FIX,
-        ) from error
+        incomplete = Message("The Label Studio token is incomplete: characters are missing.")
+        raise StudioTokenError(incomplete, TOKEN_FIX) from error
     if kind == "access":
-        raise StudioTokenError(
-            Message("The Label Studio token is an access token, which lives five minutes."),
-            TOKEN_FIX,
-        )
+        short = Message("The Label Studio token is an access token, which lives five minutes.")
+        raise StudioTokenError(short, TOKEN_FIX)
 
 
 def _reply(answer: requests.Response) -> str:

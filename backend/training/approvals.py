@@ -9,7 +9,7 @@ with the prediction log (`backend.training.provenance`). See docs/training.md.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -138,6 +138,22 @@ def is_judged(project: str, approval: Approval, audit_share: float) -> bool:
     return approval.provenance == Provenance.BLIND or (
         approval.provenance in REVIEWED and is_audit(project, approval.task, audit_share)
     )
+
+
+def as_far_as_seen(
+    approval: Approval, images: Sequence[str], embedded: Collection[str]
+) -> Approval:
+    """What an approval says of the images that can be had: its labels may be on the others.
+
+    Args:
+        approval: of a task.
+        images: the task's.
+        embedded: those that can be had, perhaps with images of other tasks.
+    """
+    if all(image in embedded for image in images):
+        return approval
+    states = tuple(UNKNOWN if state == POSITIVE else state for state in approval.states)
+    return replace(approval, states=states)
 
 
 def of_each_image(approvals: Sequence[Approval], scores: NDArray[np.float32]) -> list[Approval]:

@@ -33,6 +33,7 @@ from backend.training.approvals import (
     REVIEWED,
     UNSWAYED,
     Approval,
+    as_far_as_seen,
     is_judged,
     of_each_image,
     provenance_counts,
@@ -309,7 +310,7 @@ class HeadTrainer:
             if failures:
                 log.warning("project %s: images that are left out: %d", pulled.key, len(failures))
             embedded = [
-                (item, by_value[value])
+                (as_far_as_seen(item, of_task, by_value), by_value[value])
                 for item, of_task in zip(part, values, strict=True)
                 for value in of_task
                 if value in by_value

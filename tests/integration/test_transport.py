@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -88,3 +89,17 @@ def test_what_must_not_be_repeated_is_not_sent_over_a_connection_that_was_closed
         assert transport.call("GET", "/api/projects/1/")["id"] == 1
         assert transport.call("POST", "/api/projects/", json={}, attempts=1)["id"] == 1
     assert answered == ["GET", "POST"] * 3
+
+
+def test_no_thread_is_without_a_token_while_another_one_renews_it(
+    closing: tuple[Transport, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ClosingHandler, "lives", 30.0)
+    token = jwt.encode({"exp": time.time() + 9e8, "token_type": "refresh"}, "k" * 32)
+    personal = make_settings(
+        Path("unused"), label_studio_url=closing[0].url, label_studio_api_key=token
+    )
+    transport = Transport(personal)
+    with ThreadPoolExecutor(8) as pool:
+        sent = list(pool.map(lambda _: transport.headers()["Authorization"], range(200)))
+    assert not any(one.endswith("None") for one in sent)

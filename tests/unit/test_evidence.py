@@ -95,7 +95,7 @@ def test_the_lines_say_so_when_nothing_is_suggested():
     [
         ((1.0, 0.2), True, "suggested: nothing beyond what is known"),
         ((1.0, 0.8), True, "suggested: label1 80 %"),
-        ((0.6, 0.8), False, "suggested: label1 80 %"),
+        ((1.0, 1.0), False, "suggested: nothing beyond what is known"),
     ],
 )
 def test_a_label_that_is_known_is_not_said_to_be_suggested(

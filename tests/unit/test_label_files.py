@@ -27,6 +27,7 @@ def test_marks_line_ends_spaces_and_repetitions_do_not_matter(content: bytes, tm
 def test_labels_with_commas_between_them_are_no_file():
     assert given_labels(" dog,cup/mug ,, a.txt,dog") == ["dog", "cup/mug", "a.txt"]
     assert given_labels("x" * 5000) == ["x" * 5000]
+    assert given_labels("~100 g,cat") == ["~100 g", "cat"]
 
 
 @pytest.mark.parametrize(

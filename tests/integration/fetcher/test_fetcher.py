@@ -113,6 +113,17 @@ def test_label_studios_public_name_is_fetched_from_its_address_with_the_token(
     assert set(studio.tokens()) == {TOKEN["Authorization"]}
 
 
+def test_another_application_at_the_public_name_is_not_taken_for_label_studio(
+    studio: Server, other: Server, fetcher_of: Fetchers
+) -> None:
+    public = f"{other.url}/labels"
+    fetcher = fetcher_of(studio.url, label_studio_public_url=public, allowed_hosts="127.0.0.1")
+    assert fetcher.fetch(f"{other.url}/wiki/x.jpg") == BODY
+    assert fetcher.fetch(f"{public}/data/upload/1/x.jpg") == BODY
+    assert [path for path, _ in other.requests] == ["/wiki/x.jpg"] and other.tokens() == [None]
+    assert [path for path, _ in studio.requests] == ["/data/upload/1/x.jpg"]
+
+
 def test_a_redirect_to_label_studios_public_name_stays_at_its_address(
     studio: Server, other: Server, fetcher_of: Fetchers
 ) -> None:
