@@ -144,7 +144,14 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         ),
         *FLAG,
     ),
-    *_no_effect(Tag.CHOICES, "layout", _LAYOUT, "select", "inline", "vertical"),
+    _honoured(
+        Tag.CHOICES,
+        "layout",
+        "`select`: the list offers choices that boxes would hide or lock, too",
+        "select",
+        "inline",
+        "vertical",
+    ),
     *_no_effect(Tag.CHOICES, "showInline", _LAYOUT, *FLAG),
     *_not_read(
         Tag.CHOICES,

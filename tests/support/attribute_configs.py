@@ -67,7 +67,12 @@ CASES: dict[str, Case] = {
     "looks of choices": Case(
         IMAGE
         + _choices("inline", 'layout="inline" showInline="true" requiredMessage="please"')
-        + _choices("dropdown", 'layout="select"')
+        + _choices(
+            "dropdown",
+            'layout="select"',
+            '<Choice value="dropdown a" readonly="true"/><Choice value="dropdown b" '
+            'visible="false"/>',
+        )
         + _choices("needed", 'required="true"')
         + _choices(
             "foreign",

@@ -54,6 +54,9 @@ JAPANESE_MEANINGS: Mapping[str, str] = {
         "入れ子のパスの予測は Label Studio のインポートで捨てられるため。代わりに <Taxonomy> を使う"
     ),
     "only changes how it looks": "見た目を変えるだけ",
+    "`select`: the list offers choices that boxes would hide or lock, too": (
+        "`select`: リストには、ボックスなら隠れたり固定されたりする選択肢も並ぶ"
+    ),
     "Label Studio reads it on other tags only": "Label Studio は他のタグでしか読まない",
     "Label Studio shows the control all the same": "Label Studio はそれでも表示する",
     "only leaves are labels": "末端だけがラベルになる",
