@@ -61,7 +61,27 @@ def told(problem: ErrorDetails) -> str:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], Message):
         return Message("Value error, {cause}", cause=cause.args[0])
-    return problem["msg"]
+    limits = {name: str(limit) for name, limit in problem.get("ctx", {}).items()}
+    known = {
+        "int_parsing": Message(
+            "Input should be a valid integer, unable to parse string as an integer"
+        ),
+        "float_parsing": Message(
+            "Input should be a valid number, unable to parse string as a number"
+        ),
+        "bool_parsing": Message("Input should be a valid boolean, unable to interpret input"),
+        "greater_than": Message("Input should be greater than {gt}", gt=limits.get("gt")),
+        "greater_than_equal": Message(
+            "Input should be greater than or equal to {ge}", ge=limits.get("ge")
+        ),
+        "less_than": Message("Input should be less than {lt}", lt=limits.get("lt")),
+        "less_than_equal": Message(
+            "Input should be less than or equal to {le}", le=limits.get("le")
+        ),
+        "literal_error": Message("Input should be {expected}", expected=limits.get("expected")),
+        "enum": Message("Input should be {expected}", expected=limits.get("expected")),
+    }
+    return known.get(problem["type"], problem["msg"])
 
 
 def split_url(url: str) -> SplitResult:

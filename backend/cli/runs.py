@@ -171,7 +171,7 @@ def runs(
     Console().print(table)
     for run in listed:
         if run.error is not None:
-            why = plain(as_text(run.error))
+            why = plain(as_text(run.error, settings.language))
             console.print(f"[red]{run.id} failed:[/] {why}", highlight=False)
         elif run.blocked_on:
             console.print(f"[yellow]{run.id} waits:[/] {plain(run.blocked_on)}", highlight=False)
@@ -225,6 +225,7 @@ def _progress(run: Run) -> str:
 def print_outcome(runs: RunStore, run: Run) -> None:
     """Print a run's result: one line, and the tasks without a prediction."""
     from backend.cli.wording import RUN_STATES
+    from jobs.queue import language
 
     _, colour = RUN_STATES[run.state]
     console.print(f"[{colour}]{_progress(run)}[/]; version {run.model_version or '(none)'}")
@@ -233,9 +234,10 @@ def print_outcome(runs: RunStore, run: Run) -> None:
         console.print(f"[bold]Fix:[/] {plain(run.error['fix'])}", highlight=False)
     for note in run.notes:
         console.print(f"[yellow]Note:[/] {plain(note)}", highlight=False)
+    spoken = language(runs.connection)
     failures = runs.failures(run.id)
     for task, why in list(failures.items())[:10]:
-        console.print(f"[red]Task {task}:[/] {plain(as_text(why))}", highlight=False)
+        console.print(f"[red]Task {task}:[/] {plain(as_text(why, spoken))}", highlight=False)
     if len(failures) > 10:
         rest = f"ls-clip runs {run.project} --show {run.id} --json"
         console.print(f"... and {len(failures) - 10} more; all of them: {rest}")
