@@ -82,7 +82,7 @@ def test_the_help_of_all_commands_imports_nothing_that_it_does_not_need(tmp_path
         (("gone.jpg", "--labels", "cat"), "gone.jpg is not a file."),
         (("gone/*.jpg", ".", "--labels", "cat"), "gone/*.jpg matches no image."),
         ((__file__, "--labels", "gone.txt"), "gone.txt cannot be read"),
-        ((__file__, "--prompts", "gone.csv"), "gone.csv cannot be read"),
+        ((__file__, "--prompts", "gone.csv"), "There is no file gone.csv"),
         ((__file__,), "No labels are given."),
         ((__file__, "--labels", "cat", "--html", "gone/page.html"), "Give another file with"),
     ],
