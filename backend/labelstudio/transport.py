@@ -162,6 +162,26 @@ class Transport:
         with _session() as session:
             return self._once(session, method, path, timeout, content)
 
+    def content(self, path: str) -> bytes | None:
+        """The content of a file that Label Studio serves; None if it does not.
+
+        Args:
+            path: below Label Studio's address, with a leading slash.
+
+        Raises:
+            StudioError: no answer came.
+        """
+        try:
+            answer = self._session.get(
+                self.url + path,
+                headers=self.headers(),
+                timeout=(5.0, SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self.explained(error) from error
+        return answer.content if answer.status_code == 200 else None
+
     def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
         """Why Label Studio refuses a POST; None if it accepts it, or for a reason not known."""
         try:

@@ -22,6 +22,10 @@ class State(StrEnum):
 STATE, PRESENT = "state", "present"
 OWN_COLUMNS = frozenset({"task", "control", STATE, PRESENT, "provenance"})
 """By which our CSV files are recognised; they have a row for each label of each task."""
+OWN_WIDE_COLUMNS = frozenset(
+    {"task", "image", "name", "file_name", "width", "height", "split", "reviewed"}
+)
+"""By which our files with a row for each image are recognised."""
 
 
 def is_known_row(row: Mapping[str, Any]) -> bool:

@@ -59,6 +59,22 @@ def test_a_path_on_a_disk_leaves_nothing_made(cli: Cli, studio: StubStudio, tmp_
     assert studio.tasks == {}
 
 
+def test_an_import_that_breaks_off_leaves_tasks_whose_labels_count(
+    cli: Cli, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("backend.projects.archives.importing.SENT", 2)
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    sent = iter((None, 400))
+    studio.before = lambda method, path: next(sent) if path.endswith("/import") else None
+    assert cli("import-archive", "1", "a.csv", "--field", "was")[0] == 1
+    assert len(studio.tasks) == 2
+    studio.before = lambda method, path: None
+    # The project knows where their labels are.
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 0 and "1 task was made; 2 were there already." in said
+    assert [data["was"] for data in studio.tasks.values()] == ["cat", "dog", "dog"]
+
+
 @pytest.mark.parametrize("spelling", ["Dog", " DOG ", "ｄｏｇ", "d o g"])
 def test_another_spelling_names_the_flag_that_takes_it(
     cli: Cli, studio: StubStudio, tmp_path: Path, spelling: str
