@@ -12,20 +12,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import jwt
 import requests
 from label_studio_sdk.core.api_error import ApiError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from backend.errors import StudioError
 from backend.labelstudio.refusals import Refusal, read_refusal
+from backend.labelstudio.tokens import TOKEN_FIX, StudioTokenError, refuse_access_token
 from backend.messages.message import Message
 from backend.settings import Settings
 
-TOKEN_FIX = Message(
-    "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
-    "LABEL_STUDIO_API_KEY to it."
-)
 URL_FIX = Message(
     "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
     "if Label Studio has one; the address of a page does not do."
@@ -46,10 +42,6 @@ class StudioNotFoundError(StudioError):
     """Label Studio has no such object (any more), or hides it from the token's user."""
 
     http_status = 404
-
-
-class StudioTokenError(StudioError):
-    """The token is missing, malformed, expired or refused."""
 
 
 class _BusyError(UnansweredError):
@@ -79,7 +71,7 @@ class Transport:
             raise StudioTokenError(
                 Message("The Label Studio token has characters that no token has."), TOKEN_FIX
             )
-        _refuse_access_token(key)
+        refuse_access_token(key)
         # Costs four seconds of CPU, which commands without a Label Studio need not wait for.
         from label_studio_sdk import LabelStudio
 
@@ -361,30 +353,6 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     return cause
-
-
-def _refuse_access_token(key: str) -> None:
-    """Refuse an access token, and what is left of a token that was cut.
-
-    Raises:
-        StudioTokenError: it is an access token, or only a part of a token.
-    """
-    if not key.startswith("eyJ"):
-        return
-    try:
-        kind = jwt.decode(key, options={"verify_signature": False}).get("token_type")
-    except jwt.ExpiredSignatureError:
-        return
-    except jwt.InvalidTokenError as error:
-        raise StudioTokenError(
-            Message("The Label Studio token is incomplete: characters are missing."),
-            TOKEN_FIX,
-        ) from error
-    if kind == "access":
-        raise StudioTokenError(
-            Message("The Label Studio token is an access token, which lives five minutes."),
-            TOKEN_FIX,
-        )
 
 
 def _reply(answer: requests.Response) -> str:
