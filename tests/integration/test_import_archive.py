@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,16 @@ def test_an_import_that_breaks_off_leaves_tasks_whose_labels_count(
     code, said = cli("import-archive", "1", "a.csv")
     assert code == 0 and "1 task was made; 2 were there already." in said
     assert [data["was"] for data in studio.tasks.values()] == ["cat", "dog", "dog"]
+
+
+def test_names_of_another_encoding_are_told_and_leave_the_rest(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    for name in (b"old/cat/1.jpg", b"old/cat/\xff.jpg", b"old/\xe9t\xe9/2.jpg"):
+        write(tmp_path, os.fsdecode(name))
+    code, said = cli("import-archive", "1", "old")
+    assert code == LEFT_OUT and "that are not Unicode" in said and ": 2, e.g. cat/�.jpg." in said
+    assert len(studio.tasks) == 1
 
 
 @pytest.mark.parametrize("spelling", ["Dog", " DOG ", "ｄｏｇ", "d o g"])
