@@ -110,8 +110,11 @@ def test_known_labels_of_our_own_export_stay_known(tmp_path: Path):
         # A person has looked at it since.
         {"data": {**known, "image": "http://h/2.jpg"}, "annotations": [annotation("food")], **OURS},
     ]
-    archive = read(dumped(tmp_path, content), known_field="known_label")
-    assert labels_in(archive) == {"http://h/1.jpg": ("cat", "dog"), "http://h/2.jpg": ("food",)}
+    wanted = {"http://h/1.jpg": ("cat", "dog"), "http://h/2.jpg": ("food",)}
+    assert labels_in(read(dumped(tmp_path, content), known_field="known_label")) == wanted
+    for item in content:
+        item["meta"] = {**OURS["meta"], "known_field": "known_label"}
+    assert labels_in(read(dumped(tmp_path, content), known_field="was")) == wanted
 
 
 def test_a_field_that_the_import_would_write_over_is_refused(tmp_path: Path):

@@ -16,6 +16,7 @@ from backend.projects.archives.cells import labels_of, stored_labels
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row, is_unicode
+from backend.projects.label_states import KNOWN_FIELD
 from backend.text_files import listed, shortened
 
 
@@ -54,7 +55,7 @@ def rows_of_tasks(
         data = task["data"]
         image = field_value(data, request.image_column or request.image_field)
         fields.update(data.keys())
-        row = _annotated(where, data, annotations, request, is_ours=_is_ours(task))
+        row = _annotated(where, data, annotations, request, own_field=_own_field(task, request))
         others.update(_other_controls(annotations, request))
         own = dict(data)
         if isinstance(image, list):
@@ -96,7 +97,7 @@ def rows_of_project(
     studio.projects.get(number)
     for task in studio.tasks.annotated(number):
         where = f"task {task['id']}"
-        row = _annotated(where, task["data"], task["annotations"], request, is_ours=False)
+        row = _annotated(where, task["data"], task["annotations"], request, own_field="")
         yield replace(row, source=f"{number}/{task['id']}")
 
 
@@ -106,25 +107,31 @@ def _annotated(
     annotations: Sequence[Mapping[str, Any]],
     request: ArchiveRequest,
     *,
-    is_ours: bool,
+    own_field: str,
 ) -> Row:
     """The labels of all annotations of a task that were not cancelled.
+
+    Args:
+        where: the task is.
+        data: of the task.
+        annotations: of the task.
+        request: may name other controls and fields.
+        own_field: has labels known beforehand in our own export; empty for other tasks.
 
     Raises:
         SettingsError: the import would write over a field of the task's data.
     """
     fields = request.label_columns
     live = [annotation for annotation in annotations if not _is_cancelled(annotation)]
-    if data.get(request.known_field) and request.known_field not in fields:
-        if not is_ours:
-            raise SettingsError(
-                f"{where} has a field {request.known_field!r} already, which gets the labels.",
-                "If labels stand in it, name it, and the controls that count: --label-column "
-                f"{request.known_field}. Else have the labels put into another: --field NAME.",
-            )
-        if not live:
-            # What a person has said of the whole task supersedes what was known before.
-            fields = (*fields, request.known_field)
+    if data.get(request.known_field) and request.known_field not in {*fields, own_field}:
+        raise SettingsError(
+            f"{where} has a field {request.known_field!r} already, which gets the labels.",
+            "If labels stand in it, name it, and the controls that count: --label-column "
+            f"{request.known_field}. Else have the labels put into another: --field NAME.",
+        )
+    if own_field and not live:
+        # What a person has said of the whole task supersedes what was known before.
+        fields = tuple(dict.fromkeys((*fields, own_field)))
     labels = [
         label
         for name in fields
@@ -137,10 +144,16 @@ def _annotated(
     return Row(where, tuple(labels), data=data, reason=Reason.SKIPPED if is_skipped else None)
 
 
-def _is_ours(task: Mapping[str, Any]) -> bool:
-    """Whether our own export has written a task: it names the task's images."""
+def _own_field(task: Mapping[str, Any], request: ArchiveRequest) -> str:
+    """The field with known labels of a task that our own export has written; else nothing.
+
+    Such a task names its images; those of earlier releases do not name the field.
+    """
     meta = task.get("meta")
-    return isinstance(meta, Mapping) and isinstance(meta.get("images"), list)
+    if not isinstance(meta, Mapping) or not isinstance(meta.get("images"), list):
+        return ""
+    named = meta.get(KNOWN_FIELD)
+    return named if isinstance(named, str) else request.known_field
 
 
 def _other_controls(annotations: Sequence[Mapping[str, Any]], request: ArchiveRequest) -> set[str]:

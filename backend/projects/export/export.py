@@ -174,7 +174,7 @@ def export(
                 if request.images
                 else with_sizes(tasks, files, missing)
             )
-        content = Content(request.project, labels, request.states, version)
+        content = Content(request.project, labels, request.states, version, known_field)
         writer = WRITERS[request.format, request.rows]
         writer(_counted(tasks, tally), _main_target(request).draft, content)
         if before is not None and splits is not None:
