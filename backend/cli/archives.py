@@ -97,7 +97,8 @@ def import_archive(
     from backend.labels.config import parse_config
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
-    from backend.projects.archives.importing import SOURCE, import_rows
+    from backend.projects.archives.importing import import_rows
+    from backend.projects.archives.keys import SOURCE
     from backend.projects.archives.reading import SOURCES, read_archive
     from backend.projects.archives.request import ArchiveRequest
     from backend.projects.archives.rows import Reason
@@ -142,6 +143,7 @@ def import_archive(
         image_column=image_column or "",
         label_columns=tuple(label_column or ()),
         separators=separator,
+        known_field=field,
         images=images,
         encoding=encoding,
     )
@@ -157,10 +159,11 @@ def import_archive(
             else "A CSV file has one row per image; a folder has one subfolder per label "
             "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
         )
+    # First: an import that breaks off leaves tasks whose labels count.
+    project_state.set_known_field(field)
     with progress_bar() as progress:
         progress("making tasks", 0, 1)
         imported = import_rows(studio, project, rows, request.image_field, field)
-    project_state.set_known_field(field)
     existing = len(rows) - imported.made
     made = f"{with_verb(imported.made, 'task', 'was', 'were').capitalize()} made"
     before = f"; {existing} {'was' if existing == 1 else 'were'} there already" if existing else ""
@@ -222,6 +225,11 @@ def _print_left_out(archive: Archive) -> None:
         Reason.UNKNOWN_LABEL: "Labels that are not in the labeling config",
         Reason.NO_KNOWN_LABEL: "Images with no other label",
         Reason.DUPLICATE: "Rows that say nothing new",
+        Reason.NOT_TEXT: "Names, addresses and tasks that are not Unicode (rename the files, or "
+        "correct the text)",
+        Reason.PAGES: "Tasks with several pages that would have to be uploaded (serve them: "
+        "--images https://HOST/PATH)",
+        Reason.NO_SUCH_IMAGE: "Annotations of images that the file does not list",
         Reason.MISSING_FILE: "Files that are not there",
         Reason.UNREADABLE_FILE: "Files that are empty or cannot be read",
         Reason.OUTSIDE: "Links and paths that lead out of the folder",

@@ -123,6 +123,12 @@ def export(
         )
     if split is None and splits is not None:
         raise SettingsError("--splits has no use without --split.", "Add --split 80/10/10.")
+    for option, given in (("--output", output), ("--splits", splits)):
+        if given is not None and given.name in {"", ".."}:
+            raise SettingsError(
+                f"{option} names no file: {given}.",
+                f"Give the name of a file with {option}, e.g. {option} out.csv.",
+            )
     path = output or Path(f"project-{project}.{SUFFIXES[chosen]}")
     request = Request(
         project=project,

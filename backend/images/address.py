@@ -35,7 +35,7 @@ def compact_address(value: str) -> str:
     """The address itself; for a ``data:`` URI, which holds the whole image, its sha256."""
     if value[:5].lower() != "data:":
         return value
-    return f"data:{hashlib.sha256(value.encode()).hexdigest()}"
+    return f"data:{hashlib.sha256(value.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def store_address(value: str, label_studio_url: str, public_url: str = "") -> str:

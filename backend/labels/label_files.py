@@ -77,7 +77,7 @@ def read_prompts(path: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         SettingsError: the file cannot be read, lacks a column, or holds no label.
     """
-    table = read_csv(path, None)
+    table = read_csv(path, None, has_option=False)
     missing = [name for name in PROMPT_COLUMNS if name not in table.names]
     if missing or len(set(table.names)) < len(table.names):
         problem = f"no column {', '.join(missing)}" if missing else "several columns of one name"

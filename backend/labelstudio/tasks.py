@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from label_studio_sdk.core.api_error import ApiError
@@ -249,6 +250,17 @@ class Tasks:
         )
         addresses = {upload["id"]: f"/data/{upload['file']}" for upload in uploads}
         return [addresses[number] for number in numbers]
+
+    def uploaded(self, address: str) -> bytes | None:
+        """The content of an uploaded file; None where there is none at this address.
+
+        Args:
+            address: as a task's data has it.
+        """
+        path = address.removeprefix(urlsplit(self._transport.url).path)
+        if not path.startswith("/data/upload/"):
+            return None
+        return self._transport.content(path)
 
 
 def filters_of_tasks(numbers: Sequence[int]) -> dict[str, Any]:

@@ -8,30 +8,23 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
-import jwt
 import requests
 from label_studio_sdk.core.api_error import ApiError
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from backend.errors import StudioError
 from backend.labelstudio.refusals import Refusal, read_refusal
+from backend.labelstudio.tokens import TOKEN_FIX, StudioTokenError, ends_soon, refuse_access_token
 from backend.messages.message import Message
 from backend.settings import Settings
 
-TOKEN_FIX = Message(
-    "Create a token in Label Studio (Account & Settings > Personal Access Token) and set "
-    "LABEL_STUDIO_API_KEY to it."
-)
 URL_FIX = Message(
     "Set LABEL_STUDIO_URL to scheme, host and port as in http://localhost:8080, with the sub-path "
     "if Label Studio has one; the address of a page does not do."
 )
-RENEWED_BEFORE = timedelta(seconds=60)
-"""An access token lives five minutes, and is exchanged for another one so long before its end."""
 SECONDS = 30.0
 IMPORT_SECONDS = 600.0
 _BUSY = frozenset({429, 502, 503, 504})
@@ -46,10 +39,6 @@ class StudioNotFoundError(StudioError):
     """Label Studio has no such object (any more), or hides it from the token's user."""
 
     http_status = 404
-
-
-class StudioTokenError(StudioError):
-    """The token is missing, malformed, expired or refused."""
 
 
 class _BusyError(UnansweredError):
@@ -79,7 +68,7 @@ class Transport:
             raise StudioTokenError(
                 Message("The Label Studio token has characters that no token has."), TOKEN_FIX
             )
-        _refuse_access_token(key)
+        refuse_access_token(key)
         # Costs four seconds of CPU, which commands without a Label Studio need not wait for.
         from label_studio_sdk import LabelStudio
 
@@ -110,10 +99,10 @@ class Transport:
         """
         tokens = self.sdk._client_wrapper._tokens_client
         try:
-            if _ends_soon(tokens._access_token_expiration):
+            if ends_soon(tokens._access_token_expiration):
                 # The SDK would send it until its last second, and it may be read later.
                 with tokens._token_refresh_lock:
-                    if _ends_soon(tokens._access_token_expiration):
+                    if ends_soon(tokens._access_token_expiration):
                         tokens._set_access_token(tokens.refresh().access)
             sent: Mapping[str, str] = self.sdk._client_wrapper.get_headers()
         except (ApiError, httpx.HTTPError, ValueError) as error:
@@ -162,6 +151,26 @@ class Transport:
         # Some servers, uWSGI for example, close a connection after an answer without saying so.
         with _session() as session:
             return self._once(session, method, path, timeout, content)
+
+    def content(self, path: str) -> bytes | None:
+        """The content of a file that Label Studio serves; None if it does not.
+
+        Args:
+            path: below Label Studio's address, with a leading slash.
+
+        Raises:
+            StudioError: no answer came.
+        """
+        try:
+            answer = self._session.get(
+                self.url + path,
+                headers=self.headers(),
+                timeout=(5.0, SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self.explained(error) from error
+        return answer.content if answer.status_code == 200 else None
 
     def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
         """Why Label Studio refuses a POST; None if it accepts it, or for a reason not known."""
@@ -342,30 +351,6 @@ def _tls_error(error: BaseException) -> ssl.SSLError | None:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     return cause
-
-
-def _ends_soon(expires: datetime | None) -> bool:
-    return expires is not None and expires - datetime.now(UTC) < RENEWED_BEFORE
-
-
-def _refuse_access_token(key: str) -> None:
-    """Refuse an access token, and what is left of a token that was cut.
-
-    Raises:
-        StudioTokenError: it is an access token, or only a part of a token.
-    """
-    if not key.startswith("eyJ"):
-        return
-    try:
-        kind = jwt.decode(key, options={"verify_signature": False}).get("token_type")
-    except jwt.ExpiredSignatureError:
-        return
-    except jwt.InvalidTokenError as error:
-        incomplete = Message("The Label Studio token is incomplete: characters are missing.")
-        raise StudioTokenError(incomplete, TOKEN_FIX) from error
-    if kind == "access":
-        short = Message("The Label Studio token is an access token, which lives five minutes.")
-        raise StudioTokenError(short, TOKEN_FIX)
 
 
 def _reply(answer: requests.Response) -> str:

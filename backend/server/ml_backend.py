@@ -20,7 +20,7 @@ from backend.inference.predictor import Predictor
 from backend.labelstudio.client import LabelStudioClient
 from backend.labelstudio.events import Action
 from backend.labelstudio.projects import project_key
-from backend.labelstudio.transport import StudioTokenError
+from backend.labelstudio.tokens import StudioTokenError
 from backend.runtime import Runtime, process_runtime
 from backend.server.requests import labeling_config
 from backend.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,32 @@ def test_a_path_on_a_disk_leaves_nothing_made(cli: Cli, studio: StubStudio, tmp_
     code, said = cli("import-archive", "1", "a.csv")
     assert code == 1 and "row 3: C:\\photos\\2.jpg" in said and "Fix: " in said
     assert studio.tasks == {}
+
+
+def test_an_import_that_breaks_off_leaves_tasks_whose_labels_count(
+    cli: Cli, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("backend.projects.archives.importing.SENT", 2)
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    sent = iter((None, 400))
+    studio.before = lambda method, path: next(sent) if path.endswith("/import") else None
+    assert cli("import-archive", "1", "a.csv", "--field", "was")[0] == 1
+    assert len(studio.tasks) == 2
+    studio.before = lambda method, path: None
+    # The project knows where their labels are.
+    code, said = cli("import-archive", "1", "a.csv")
+    assert code == 0 and "1 task was made; 2 were there already." in said
+    assert [data["was"] for data in studio.tasks.values()] == ["cat", "dog", "dog"]
+
+
+def test_names_of_another_encoding_are_told_and_leave_the_rest(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    for name in (b"old/cat/1.jpg", b"old/cat/\xff.jpg", b"old/\xe9t\xe9/2.jpg"):
+        write(tmp_path, os.fsdecode(name))
+    code, said = cli("import-archive", "1", "old")
+    assert code == LEFT_OUT and "that are not Unicode" in said and ": 2, e.g. cat/�.jpg." in said
+    assert len(studio.tasks) == 1
 
 
 @pytest.mark.parametrize("spelling", ["Dog", " DOG ", "ｄｏｇ", "d o g"])

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from email import message_from_bytes
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -33,6 +34,8 @@ class StubStudio:
         before: asked with method and path before each answer; a status is answered instead.
         after: told of method and path when a call has been carried out; a status is answered.
         calls: method and path of each call.
+        uploads: number of an uploaded file -> its address and content.
+        uploaded_together: how many files came in each request.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,8 @@ class StubStudio:
         self.before: Callable[[str, str], int | None] = lambda method, path: None
         self.after: Callable[[str, str], int | None] = lambda method, path: None
         self.calls: list[tuple[str, str]] = []
+        self.uploads: dict[int, tuple[str, bytes]] = {}
+        self.uploaded_together: list[int] = []
         self.url = ""
         self._tabs_made = 0
 
@@ -62,7 +67,12 @@ class StubStudio:
         fault = self.before(method, path)
         if fault is not None:
             return fault, {"detail": "injected"}
-        found = self._carry_out(method, path, asked, body)
+        is_file = "commit_to_project" in asked or "upload" in path
+        found = (
+            self._files(path, asked, body)
+            if is_file
+            else self._carry_out(method, path, asked, body)
+        )
         fault = self.after(method, path)
         return found if fault is None else (fault, {"detail": "injected"})
 
@@ -108,6 +118,25 @@ class StubStudio:
             return self._tab(method, path, body)
         return 404, {"detail": "Not found."}
 
+    def _files(self, path: str, asked: dict[str, str], body: Any) -> tuple[int, Any]:
+        if "commit_to_project" in asked:
+            return 201, {"file_upload_ids": self._upload(body)}
+        if path.endswith("/file-uploads"):
+            numbers = json.loads(asked["ids"])
+            return 200, [{"id": one, "file": self.uploads[one][0]} for one in numbers]
+        contents = [data for name, data in self.uploads.values() if path == f"/data/{name}"]
+        return (200, contents[0]) if contents else (404, {"detail": "Not found."})
+
+    def _upload(self, files: list[tuple[str, bytes]]) -> list[int]:
+        self.uploaded_together.append(len(files))
+        first = len(self.uploads) + 1
+        made = {
+            first + n: (f"upload/{PROJECT}/{first + n:08x}-{name}", data)
+            for n, (name, data) in enumerate(files)
+        }
+        self.uploads |= made
+        return list(made)
+
     def _tab(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         if method == "GET":
             return 200, self.views
@@ -148,6 +177,16 @@ class StubStudio:
         return 200, {"tasks": tasks, "total": len(found)}
 
 
+def _files_in(kind: str, content: bytes) -> list[tuple[str, bytes]]:
+    """Name and content of the files of a form."""
+    form = message_from_bytes(f"Content-Type: {kind}\r\n\r\n".encode() + content)
+    return [
+        (part.get_filename() or "", part.get_payload(decode=True))  # type: ignore[misc]
+        for part in form.walk()
+        if not part.is_multipart()
+    ]
+
+
 @contextmanager
 def stub_studio() -> Iterator[StubStudio]:
     """Serve one."""
@@ -156,10 +195,12 @@ def stub_studio() -> Iterator[StubStudio]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, answer = stub.answer(
-                self.command, self.path, json.loads(content) if content else None
-            )
-            out = json.dumps(answer).encode()
+            kind = self.headers.get("Content-Type") or ""
+            body = _files_in(kind, content) if kind.startswith("multipart/") else None
+            if body is None and content:
+                body = json.loads(content)
+            status, answer = stub.answer(self.command, self.path, body)
+            out = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(out)))

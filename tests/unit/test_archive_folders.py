@@ -81,6 +81,15 @@ def test_files_of_the_system_are_counted_and_not_missed(tmp_path: Path):
     assert reasons_in(archive) == {"system_file": (1, "Thumbs.db")} and not archive.is_incomplete
 
 
+@pytest.mark.parametrize("name", [b"cat/\xff.jpg", b"\xe9t\xe9/1.jpg"])
+def test_a_name_in_another_encoding_is_left_out_with_a_reason(tmp_path: Path, name: bytes):
+    write(tmp_path, "cat/1.jpg")
+    write(tmp_path, os.fsdecode(name))
+    archive = read(tmp_path)
+    assert labels_in(archive) == {"cat/1.jpg": ("cat",)}
+    assert reasons_in(archive) == {"not_text": (1, os.fsdecode(name))}
+
+
 def test_labels_are_composed_as_people_type_them(tmp_path: Path):
     write(tmp_path, f"{unicodedata.normalize('NFD', 'café')}/1.jpg")
     assert labels_in(read(tmp_path)) == {"café/1.jpg": ("café",)}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backend.errors import SettingsError
+from backend.projects.archives.rows import Reason
 from tests.support.archives import choices_result, labels_in, read, reasons_in, write
 from tests.support.builders import choices_config
 
@@ -58,6 +59,73 @@ def test_a_task_with_several_pages_is_one(tmp_path: Path):
     pages = ["http://h/1.jpg", "http://h/2.jpg"]
     (row,) = read(dumped(tmp_path, [task(1, annotation("cat"), image=pages)])).rows
     assert row.data == {"image": pages}
+
+
+@pytest.mark.parametrize("pages", [["1.jpg", "2.jpg"], ["1.jpg", "http://h/2.jpg"]])
+def test_pages_that_are_files_are_left_out_with_the_reason(tmp_path: Path, pages: list[str]):
+    for name in ("1.jpg", "2.jpg"):
+        write(tmp_path, name)
+    path = dumped(tmp_path, [task(1, annotation("cat"), image=pages)])
+    archive = read(path, images=str(tmp_path))
+    assert not archive.rows and reasons_in(archive) == {"pages": (1, "task 1")}
+    (row,) = read(path, images="https://h").rows
+    served = pages[1] if "//" in pages[1] else "https://h/2.jpg"
+    assert row.data["image"] == ["https://h/1.jpg", served]
+    alone_path = dumped(tmp_path, [task(1, annotation("cat"), image=["1.jpg"])])
+    (alone,) = read(alone_path, images=str(tmp_path)).rows
+    assert alone.file == tmp_path / "1.jpg"
+
+
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"image": f"http://h/{HALF}.jpg"},
+        {"image": f"data:image/png;base64,{HALF}"},
+        {"image": f"{HALF}.jpg"},
+        {"image": ["http://h/1.jpg", f"http://h/{HALF}.jpg"]},
+        {"image": "http://h/1.jpg", "note": HALF},
+    ],
+)
+def test_half_characters_are_left_out_with_a_reason(tmp_path: Path, data: dict[str, Any]):
+    path = dumped(tmp_path, [task(1, annotation("cat"), **data), task(2, annotation("cat"))])
+    for options in ({}, {"images": str(tmp_path)}, {"images": "https://h"}):
+        archive = read(path, **options)
+        assert len(archive.rows) == 1 and archive.left_out.keys() == {Reason.NOT_TEXT}
+    if "note" not in data:
+        records = [{**data, "label": "cat"}, {"image": "http://h/2.jpg", "label": "cat"}]
+        assert reasons_in(read(dumped(tmp_path, records, "b.json"))).keys() == {"not_text"}
+
+
+OURS: dict[str, Any] = {"meta": {"images": [{"name": "1.jpg"}]}}
+
+
+def test_known_labels_of_our_own_export_stay_known(tmp_path: Path):
+    known: dict[str, Any] = {"image": "http://h/1.jpg", "known_label": ["cat", "dog"]}
+    predictions = [{"result": [choices_result("tags", ["food"])]}]
+    content = [
+        {"data": known, "predictions": predictions, **OURS},
+        # A person has looked at it since.
+        {"data": {**known, "image": "http://h/2.jpg"}, "annotations": [annotation("food")], **OURS},
+    ]
+    wanted = {"http://h/1.jpg": ("cat", "dog"), "http://h/2.jpg": ("food",)}
+    assert labels_in(read(dumped(tmp_path, content), known_field="known_label")) == wanted
+    for item in content:
+        item["meta"] = {**OURS["meta"], "known_field": "known_label"}
+    assert labels_in(read(dumped(tmp_path, content), known_field="was")) == wanted
+
+
+def test_a_field_that_the_import_would_write_over_is_refused(tmp_path: Path):
+    data = {"image": "http://h/1.jpg", "known_label": "dog"}
+    path = dumped(tmp_path, [task(1, annotation("cat"), **data)])
+    with pytest.raises(SettingsError) as caught:
+        read(path, known_field="known_label")
+    assert "--label-column known_label" in caught.value.fix and "--field" in caught.value.fix
+    assert read(path, known_field="was").rows[0].data == data
+    both = read(path, known_field="known_label", label_columns=("known_label", "tags"))
+    assert both.rows[0].labels == ("dog", "cat")
 
 
 def test_aliases_paths_and_former_names_are_understood(tmp_path: Path):
@@ -115,6 +183,12 @@ def test_lists_of_objects_are_read(tmp_path: Path, name: str):
     assert reasons_in(archive) == {"no_label": (1, "row 4")}
 
 
+def test_a_line_is_counted_as_an_editor_counts(tmp_path: Path):
+    lines = '{"image": "http://h/1.jpg", "label": "cat"}\n\n{"image": "http://h/2.jpg"}\n'
+    archive = read(write(tmp_path, "a.jsonl", lines))
+    assert reasons_in(archive) == {"no_label": (1, "row 3")}
+
+
 def test_labels_that_a_task_defines_are_labels(tmp_path: Path):
     config = choices_config(attributes='choice="multiple" value="$options"')
     content = [{"image": "http://h/1.jpg", "options": ["wolf"], "label": "wolf"}]
@@ -154,6 +228,23 @@ def test_a_coco_files_images_may_be_served(tmp_path: Path):
     archive = read(path, images="/data/local-files/?d=val")
     assert archive.rows[0].image == "/data/local-files/?d=val/1.jpg"
     assert reasons_in(read(path)) == {"missing_file": (3, "image 1: 1.jpg")}
+
+
+def test_our_own_coco_export_is_read_by_the_addresses_in_it(tmp_path: Path):
+    served = ["/data/upload/1/x.jpg", "https://h/2.jpg", f"data:{'0' * 64}"]
+    images = [
+        {"id": n, "file_name": f"{n}.jpg", "image": address} for n, address in enumerate(served, 1)
+    ]
+    annotations = [{"image_id": n, "category_id": 17} for n in (1, 2, 3, 99)]
+    path = dumped(tmp_path, coco(images=images, annotations=annotations))
+    archive = read(path)
+    assert labels_in(archive) == {address: ("cat",) for address in served[:2]}
+    assert reasons_in(archive) == {
+        "no_such_image": (1, "annotation 4"),
+        "missing_file": (1, "image 3: 3.jpg"),
+    }
+    # What somebody names comes first.
+    assert read(path, images="https://a").rows[0].image == "https://a/1.jpg"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,65 @@ def test_of_our_own_export_only_what_a_person_said_is_there_counts(tmp_path: Pat
     assert reasons_in(archive) == {"no_label": (1, "row 5")}
 
 
+def test_our_own_export_with_a_row_for_each_image_is_refused_with_the_way_out(tmp_path: Path):
+    header = "task,image,name,file_name,width,height,split,reviewed,cat,dog"
+    path = write(tmp_path, "a.csv", f"{header}\n1,http://h/1.jpg,1.jpg,,1,1,,True,1,0\n")
+    with pytest.raises(SettingsError, match="without --rows image"):
+        read(path)
+    assert labels_in(read(path, label_columns=("cat", "dog"))) == {"http://h/1.jpg": ("cat",)}
+
+
+@pytest.mark.parametrize("extra", ["", ",annotation_id"])
+def test_a_control_wins_over_a_field_that_is_called_label(tmp_path: Path, extra: str):
+    end = ",1" if extra else ""
+    path = write(tmp_path, "a.csv", f"image,label,tags{extra}\nhttp://h/1.jpg,lot 7,cat{end}\n")
+    assert labels_in(read(path)) == {"http://h/1.jpg": ("cat",)}
+
+
+def test_in_an_export_of_label_studio_a_field_called_label_is_none(tmp_path: Path):
+    path = write(tmp_path, "a.csv", "annotation_id,image,label,kind\n1,http://h/1.jpg,lot 7,cat\n")
+    with pytest.raises(SettingsError, match="has no column tags"):
+        read(path)
+    assert labels_in(read(path, label_columns=("kind",))) == {"http://h/1.jpg": ("cat",)}
+
+
+@pytest.mark.parametrize("column", ["id", "Index", "task", "Unnamed: 0", ""])
+def test_a_column_that_numbers_the_rows_is_no_label_unless_it_is_named(tmp_path: Path, column: str):
+    path = write(tmp_path, "a.csv", f"{column},image,cat\n1,http://h/1.jpg,1\n")
+    config = choices_config("cat", "task")
+    assert read(path, config).rows[0].labels == ("cat",)
+    if column == "task":
+        assert read(path, config, label_columns=(column,)).rows[0].labels == (column,)
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8", "cp932", "utf-16-le"])
+@pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
+def test_the_mark_of_an_encoding_wins_over_the_option(
+    tmp_path: Path, mark: str, encoding: str | None
+):
+    table = write(tmp_path, "a.csv", "image,label\nhttp://h/1.jpg,犬\n".encode(mark))
+    listing = write(tmp_path, "a.json", '[{"image": "http://h/1.jpg", "label": "犬"}]'.encode(mark))
+    for path in (table, listing):
+        assert labels_in(read(path, encoding=encoding)) == {"http://h/1.jpg": ("犬",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("image,label\n\n\nC:\\1.jpg,cat\n", "row 4: "),
+        ("\n\nimage,label\nC:\\1.jpg,cat\n", "row 4: "),
+        ("sep=,\nimage,label\nC:\\1.jpg,cat\n", "row 2: "),
+        ('image,label\n"http://h/1.jpg","c\nat"\nC:\\1.jpg,cat\n', "row 3: "),
+        ("image,label\n\nhttp://h/1.jpg,cat,dog\n", "row 3 has more cells"),
+        ('\nsep=,\nimage,label\n\nx.jpg,"c"at\n', "at line 5: "),
+    ],
+)
+def test_rows_and_lines_are_counted_as_they_are_shown(tmp_path: Path, content: str, said: str):
+    with pytest.raises(SettingsError) as caught:
+        read(write(tmp_path, "a.csv", content))
+    assert said in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

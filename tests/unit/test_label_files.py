@@ -47,6 +47,15 @@ def test_a_file_without_labels_is_one_clear_error(content: bytes | None, said: s
     assert raised.value.fix
 
 
+@pytest.mark.parametrize("content", ["label,prompt\n犬,x\n".encode("cp932"), b"label,pro\0mpt\n"])
+def test_prompts_that_are_no_text_name_no_option_of_another_command(content: bytes, tmp_path: Path):
+    file = tmp_path / "prompts.csv"
+    file.write_bytes(content)
+    with pytest.raises(SettingsError) as raised:
+        read_prompts(file)
+    assert "--encoding" not in str(raised.value) and "CSV UTF-8" in raised.value.fix
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_prompts_are_split_as_in_a_labeling_config(separator: str, tmp_path: Path):
     file = tmp_path / "prompts.csv"

@@ -10,7 +10,7 @@ from backend.errors import SettingsError
 from backend.labels.label_files import label_name
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
-from backend.projects.archives.rows import Row
+from backend.projects.archives.rows import Reason, Row
 from backend.projects.label_states import STATE, State
 
 _PARTS = ("images", "annotations", "categories")
@@ -43,10 +43,17 @@ def rows_of_coco(path: Path, content: Mapping[str, Any], request: ArchiveRequest
         )
         for number, category in enumerate(content["categories"], 1)
     }
+    identities = {
+        _field(path, image, "images", number, "id")
+        for number, image in enumerate(content["images"], 1)
+    }
     labels: dict[Any, dict[str, None]] = {}
     for number, annotation in enumerate(content["annotations"], 1):
         image = _field(path, annotation, "annotations", number, "image_id")
         if _is_pseudo(annotation):
+            continue
+        if image not in identities:
+            yield Row(f"annotation {number}", reason=Reason.NO_SUCH_IMAGE)
             continue
         segments = annotation.get("segments_info")
         for part in segments if isinstance(segments, list) else [annotation]:
@@ -61,6 +68,10 @@ def rows_of_coco(path: Path, content: Mapping[str, Any], request: ArchiveRequest
     for number, image in enumerate(content["images"], 1):
         identity = _field(path, image, "images", number, "id")
         name = str(_field(path, image, "images", number, "file_name"))
+        # Our own export says where Label Studio has the image.
+        address = image.get("image")
+        if not request.images and isinstance(address, str) and places.is_served(address):
+            name = address
         yield places.row(name, f"image {number}", tuple(labels.get(identity, ())))
 
 

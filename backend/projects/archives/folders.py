@@ -15,7 +15,7 @@ from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row
 from backend.projects.archives.tables import rows_of_table
-from backend.text_files import read_json
+from backend.text_files import read_json_lines
 
 SPLITS = frozenset(
     {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
@@ -23,6 +23,9 @@ SPLITS = frozenset(
 """Folders above those of the labels that say what the images are for."""
 METADATA = ("metadata.csv", "metadata.jsonl")
 """Files that name the images beside and below them, with their labels."""
+_OF_THE_FILE = frozenset(
+    {Reason.OTHER_FORMAT, Reason.NOT_AN_IMAGE, Reason.OUTSIDE, Reason.NOT_TEXT}
+)
 _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx"})
 
 
@@ -60,7 +63,7 @@ def _labelled_rows(folder: Path, files: Sequence[Path], request: ArchiveRequest)
         reason = row.reason
         if _is_system_file(path):
             reason = Reason.SYSTEM_FILE
-        elif reason not in {Reason.OTHER_FORMAT, Reason.NOT_AN_IMAGE, Reason.OUTSIDE}:
+        elif reason not in _OF_THE_FILE:
             here = _depth(folder, path)
             reason = Reason.LOOSE if here < depth else Reason.DEEPER if here > depth else reason
         yield replace(row, reason=reason)
@@ -94,8 +97,8 @@ def _listed_rows(
 def _rows_of_metadata(path: Path, request: ArchiveRequest, places: Places) -> Iterator[Row]:
     if path.suffix == ".csv":
         return rows_of_table(path, request, places)
-    records: list[Mapping[str, Any]] = read_json(path, request.encoding)
-    if not all(isinstance(record, Mapping) for record in records):
+    records: dict[int, Mapping[str, Any]] = read_json_lines(path, request.encoding)
+    if not all(isinstance(record, Mapping) for record in records.values()):
         raise SettingsError(
             f"{path} has a line that is no object.",
             'Write {"file_name": "1.jpg", "label": "cat"} in each line.',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,8 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.cells import labels_of, stored_labels
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
-from backend.projects.archives.rows import Reason, Row
+from backend.projects.archives.rows import Reason, Row, is_unicode
+from backend.projects.label_states import KNOWN_FIELD
 from backend.text_files import listed, shortened
 
 
@@ -53,14 +55,16 @@ def rows_of_tasks(
         data = task["data"]
         image = field_value(data, request.image_column or request.image_field)
         fields.update(data.keys())
-        row = _annotated(where, data, annotations, request)
+        row = _annotated(where, data, annotations, request, own_field=_own_field(task, request))
         others.update(_other_controls(annotations, request))
-        # A task with several pages has a list of addresses.
-        pages = image if isinstance(image, list) else [image]
-        addresses = [page for page in pages if isinstance(page, str)]
-        place = places.row(addresses[0] if addresses else "", where, row.labels)
+        own = dict(data)
+        if isinstance(image, list):
+            place, own[request.image_field] = places.row_of_pages(image, where, row.labels)
+        else:
+            place = places.row(image if isinstance(image, str) else "", where, row.labels)
+        if not is_unicode(json.dumps(own, ensure_ascii=False)):
+            place = Row(where, reason=Reason.NOT_TEXT)
         is_found = is_found or place.reason != Reason.NO_IMAGE
-        own = {**data, request.image_field: image} if isinstance(image, list) else dict(data)
         rows.append(
             replace(place, data=own, reason=place.reason or row.reason, one_of_several=True)
         )
@@ -93,7 +97,7 @@ def rows_of_project(
     studio.projects.get(number)
     for task in studio.tasks.annotated(number):
         where = f"task {task['id']}"
-        row = _annotated(where, task["data"], task["annotations"], request)
+        row = _annotated(where, task["data"], task["annotations"], request, own_field="")
         yield replace(row, source=f"{number}/{task['id']}")
 
 
@@ -102,19 +106,54 @@ def _annotated(
     data: Mapping[str, Any],
     annotations: Sequence[Mapping[str, Any]],
     request: ArchiveRequest,
+    *,
+    own_field: str,
 ) -> Row:
-    """The labels of all annotations of a task that were not cancelled."""
+    """The labels of all annotations of a task that were not cancelled.
+
+    Args:
+        where: the task is.
+        data: of the task.
+        annotations: of the task.
+        request: may name other controls and fields.
+        own_field: has labels known beforehand in our own export; empty for other tasks.
+
+    Raises:
+        SettingsError: the import would write over a field of the task's data.
+    """
+    fields = request.label_columns
+    live = [annotation for annotation in annotations if not _is_cancelled(annotation)]
+    if data.get(request.known_field) and request.known_field not in {*fields, own_field}:
+        raise SettingsError(
+            f"{where} has a field {request.known_field!r} already, which gets the labels.",
+            "If labels stand in it, name it, and the controls that count: --label-column "
+            f"{request.known_field}. Else have the labels put into another: --field NAME.",
+        )
+    if own_field and not live:
+        # What a person has said of the whole task supersedes what was known before.
+        fields = tuple(dict.fromkeys((*fields, own_field)))
     labels = [
         label
-        for name in request.label_columns
+        for name in fields
         for label in labels_of(field_value(data, name), request, request.control(name))
     ]
-    live = [annotation for annotation in annotations if not _is_cancelled(annotation)]
     for name, value in _values(live):
         if name in request.label_names:
             labels += stored_labels(value, request.control(name))
     is_skipped = bool(annotations) and not live and not labels
     return Row(where, tuple(labels), data=data, reason=Reason.SKIPPED if is_skipped else None)
+
+
+def _own_field(task: Mapping[str, Any], request: ArchiveRequest) -> str:
+    """The field with known labels of a task that our own export has written; else nothing.
+
+    Such a task names its images; those of earlier releases do not name the field.
+    """
+    meta = task.get("meta")
+    if not isinstance(meta, Mapping) or not isinstance(meta.get("images"), list):
+        return ""
+    named = meta.get(KNOWN_FIELD)
+    return named if isinstance(named, str) else request.known_field
 
 
 def _other_controls(annotations: Sequence[Mapping[str, Any]], request: ArchiveRequest) -> set[str]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from unicodedata import normalize
 from urllib.parse import quote, urlsplit
 
 from backend.errors import SettingsError
 from backend.images.address import CLOUD_SCHEMES
+from backend.projects.archives.keys import key_of_pages
 from backend.projects.archives.request import ArchiveRequest
-from backend.projects.archives.rows import Reason, Row
+from backend.projects.archives.rows import Reason, Row, is_unicode
+from backend.text_files import user_path
 
 UPLOADED = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"})
 """Suffixes of the image files that Label Studio takes and browsers show."""
@@ -23,6 +28,8 @@ _SERVED = re.compile(
     r"/(data/upload/|data/local-files/?\?|storage-data/|static/"
     r"|(tasks|projects)/\d+/(resolve|presign)/)"
 )
+_SHOWN = 200
+"""Characters of what is no text that are passed on to a message."""
 _DISK = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][\w+.-]+:")
 """How what is no name below a folder begins: with a root, a drive or a scheme."""
 
@@ -43,7 +50,7 @@ class Places:
         if urlsplit(request.images).scheme in {"http", "https"} or self.is_served(request.images):
             self._base = request.images.rstrip("/") + "/"
         elif request.images:
-            folder = Path(request.images).expanduser()
+            folder = user_path(request.images)
             if not folder.is_dir():
                 raise SettingsError(
                     f"--images: there is no folder {folder}.",
@@ -70,6 +77,8 @@ class Places:
         value = value.strip()
         if not value:
             return Row(where, reason=Reason.NO_IMAGE)
+        if not is_unicode(value):
+            return Row(f"{where}: {value[:_SHOWN]}", reason=Reason.NOT_TEXT)
         if self.is_served(value):
             return Row(where, labels, image=value)
         name = "" if _DISK.match(value) else _plain_name(value)
@@ -84,6 +93,34 @@ class Places:
                     return file_row(folder, folder / form, labels, f"{where}: {value}")
         return Row(f"{where}: {value}", reason=Reason.MISSING_FILE)
 
+    def row_of_pages(
+        self, pages: Sequence[Any], where: str, labels: tuple[str, ...]
+    ) -> tuple[Row, list[Any]]:
+        """The row of a task with several images, and the list of them for its data.
+
+        Args:
+            pages: addresses or names; what is no text stays in the list as it is.
+            where: the row is.
+            labels: that are known to be on the task.
+
+        Returns:
+            The row, which is left out if one of its pages is; one page alone may be a file.
+        """
+        named = {place: page for place, page in enumerate(pages) if _is_named(page)}
+        rows = {place: self.row(page, where, labels) for place, page in named.items()}
+        if not rows:
+            return Row(where, reason=Reason.NO_IMAGE), list(pages)
+        found = [*rows.values()]
+        reasons = [row for row in found if row.reason is not None]
+        if reasons:
+            return reasons[0], list(pages)
+        if len(pages) > 1 and any(row.file for row in found):
+            return Row(where, reason=Reason.PAGES), list(pages)
+        filled = [rows[place].image if place in rows else page for place, page in enumerate(pages)]
+        if found[0].file:
+            return found[0], filled
+        return replace(found[0], source=key_of_pages([row.image for row in found])), filled
+
 
 def file_row(folder: Path, path: Path, labels: tuple[str, ...], where: str = "") -> Row:
     """The row of a file that is to be uploaded.
@@ -95,7 +132,7 @@ def file_row(folder: Path, path: Path, labels: tuple[str, ...], where: str = "")
         where: the row is; empty: at the file's path.
     """
     name = normalize("NFC", path.relative_to(folder).as_posix())
-    reason = reason_against(folder, path)
+    reason = reason_against(folder, path) if is_unicode(name) else Reason.NOT_TEXT
     return Row(where or name, labels, file=path, source=name, reason=reason)
 
 
@@ -111,6 +148,10 @@ def reason_against(folder: Path, path: Path) -> Reason | None:
     except OSError:
         readable = False
     return None if readable else Reason.UNREADABLE_FILE
+
+
+def _is_named(page: Any) -> bool:
+    return isinstance(page, str) and bool(page.strip())
 
 
 def _is_file(path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from backend.errors import SettingsError, counted
 from backend.labelstudio.client import LabelStudioClient
@@ -15,7 +16,14 @@ from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Archive, Reason, Row, gather
 from backend.projects.archives.tables import rows_of_table
-from backend.text_files import read_json, shortened, starts_like_json
+from backend.text_files import (
+    is_json_lines,
+    read_json,
+    read_json_lines,
+    shortened,
+    starts_like_json,
+    user_path,
+)
 
 SOURCES = (
     "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of an "
@@ -52,7 +60,7 @@ def read_archive(source: str, request: ArchiveRequest, studio: LabelStudioClient
 def _rows(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> Iterable[Row]:
     if source.isascii() and source.isdigit():
         return rows_of_project(studio, int(source), request)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if not path.exists():
         raise SettingsError(f"There is no file or folder {path}.", SOURCES)
     if path.is_dir():
@@ -63,7 +71,12 @@ def _rows(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> It
 
 
 def _rows_of_json(path: Path, request: ArchiveRequest) -> Iterable[Row]:
-    content = read_json(path, request.encoding)
+    if is_json_lines(path):
+        numbered = read_json_lines(path, request.encoding)
+        content: Any = [*numbered.values()]
+    else:
+        content = read_json(path, request.encoding)
+        numbered = dict(enumerate(content, 1)) if isinstance(content, list) else {}
     if is_coco(content):
         return rows_of_coco(path, content, request)
     if not isinstance(content, list) or not all(isinstance(item, Mapping) for item in content):
@@ -76,4 +89,4 @@ def _rows_of_json(path: Path, request: ArchiveRequest) -> Iterable[Row]:
         return rows_of_tasks(path, content, request)
     if not content:
         return []
-    return rows_of_records(Table.of_objects(path, content), request, Places(request))
+    return rows_of_records(Table.of_objects(path, numbered), request, Places(request))

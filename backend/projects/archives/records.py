@@ -13,7 +13,7 @@ from backend.projects.archives.cells import labels_of
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Row
-from backend.projects.label_states import OWN_COLUMNS, is_known_row
+from backend.projects.label_states import OWN_COLUMNS, OWN_WIDE_COLUMNS, is_known_row
 from backend.text_files import listed, shortened
 
 Record = Mapping[str, Any]
@@ -21,6 +21,7 @@ FILE_NAME = "file_name"
 """The column with the image in a folder's metadata."""
 _ANNOTATION = "annotation_id"
 """The column by which Label Studio's exports have a row for each annotation."""
+_NUMBERS = frozenset({"id", "index", "task", _ANNOTATION})
 _YES = frozenset({"1", "1.0", "true", "yes"})
 _NO = frozenset({"", "0", "0.0", "-1", "-1.0", "false", "no", "none"})
 
@@ -49,19 +50,19 @@ class Table:
         path: of the file.
         names: of its columns or fields.
         records: its rows.
-        first: the number of the first one, as a person counts them.
+        numbers: of the rows, as a person counts them.
     """
 
     path: Path
     names: Sequence[str]
     records: Sequence[Record]
-    first: int = 1
+    numbers: Sequence[int]
 
     @classmethod
-    def of_objects(cls, path: Path, objects: Sequence[Record]) -> Table:
-        """The table of JSON objects, each of which is a row."""
-        names = dict.fromkeys(str(name) for record in objects for name in record)
-        return cls(path, list(names), objects)
+    def of_objects(cls, path: Path, numbered: Mapping[int, Record]) -> Table:
+        """The table of JSON objects, each of which is a row, by their numbers."""
+        names = dict.fromkeys(str(name) for record in numbered.values() for name in record)
+        return cls(path, list(names), list(numbered.values()), list(numbered))
 
 
 def rows_of_records(table: Table, request: ArchiveRequest, places: Places) -> Iterator[Row]:
@@ -76,10 +77,17 @@ def rows_of_records(table: Table, request: ArchiveRequest, places: Places) -> It
         SettingsError: the columns that are asked for, or the usual ones, are not there, or a cell
             of a label's column says neither yes nor no.
     """
-    columns = _choose_columns(table, request)
-    fields = {control.options_field for control in request.config.controls}
-    numbered: Iterable[tuple[int, Record]] = enumerate(table.records, table.first)
     is_ours = {*table.names} >= OWN_COLUMNS
+    if {*table.names} >= OWN_WIDE_COLUMNS and not request.label_columns:
+        raise SettingsError(
+            f"{table.path} has a row for each image, and does not say which labels are suggestions "
+            "only.",
+            "Export it with a row for each label (ls-clip export without --rows image), or name "
+            "the columns of labels that count with --label-column.",
+        )
+    columns = _choose_columns(table, request, is_ours)
+    fields = {control.options_field for control in request.config.controls}
+    numbered: Iterable[tuple[int, Record]] = zip(table.numbers, table.records, strict=True)
     if is_ours:
         numbered = _known_ones([*numbered], columns)
     for number, record in numbered:
@@ -92,19 +100,25 @@ def rows_of_records(table: Table, request: ArchiveRequest, places: Places) -> It
                 for name in columns.labels
                 for label in labels_of(record.get(name), request, request.control(name))
             )
-        row = places.row(_text(record.get(columns.image)), where, labels)
+        image = record.get(columns.image)
         own = {name: record[name] for name in fields if name and isinstance(record.get(name), list)}
+        if isinstance(image, list):
+            row, own[request.image_field] = places.row_of_pages(image, where, labels)
+        else:
+            row = places.row(_text(image), where, labels)
         yield replace(row, data=own, one_of_several=is_ours or _ANNOTATION in record)
 
 
-def _choose_columns(table: Table, request: ArchiveRequest) -> Columns:
-    """The columns with the image and the labels."""
+def _choose_columns(table: Table, request: ArchiveRequest, is_ours: bool) -> Columns:
+    """The columns with the image and the labels; our own files have a column for the label."""
     names = table.names
     images = [request.image_column] if request.image_column else _usual_images(request)
     image = next((name for name in images if name in names), "")
     if request.label_columns:
         labels = request.label_columns
         one_hot = _are_one_hot(labels, table.records, request)
+    elif is_ours:
+        labels, one_hot = ("label",), False
     else:
         labels, one_hot = _usual_labels(table, image, request)
     wanted = [] if image else [images[0]]
@@ -132,11 +146,15 @@ def _usual_labels(
     table: Table, image: str, request: ArchiveRequest
 ) -> tuple[tuple[str, ...], bool]:
     names, records = table.names, table.records
-    controls = tuple(control.name for control in request.config.controls if control.name in names)
-    for usual in (("label",), controls, ("labels",)):
+    controls = tuple(control.name for control in request.config.controls)
+    named = tuple(name for name in controls if name in names and name != image)
+    if _ANNOTATION in names:
+        # In a file of Label Studio all other columns are fields of the tasks' data.
+        return named or controls, False
+    for usual in (named, ("label",), ("labels",)):
         if usual and set(usual) <= set(names):
             return usual, False
-    others = [name for name in names if name and name != image]
+    others = [name for name in names if name != image and not _is_number_column(name)]
     if any(_is_label(name, request) for name in others):
         # A label that the config does not have is one, too: it is told, not lost.
         marked = [name for name in others if _is_label(name, request) or _is_marked(name, records)]
@@ -150,6 +168,11 @@ def _are_one_hot(names: Sequence[str], records: Sequence[Record], request: Archi
         not request.control(name) and _is_label(name, request) and _is_marked(name, records)
         for name in names
     )
+
+
+def _is_number_column(name: str) -> bool:
+    """Whether a column numbers the rows, whatever its cells look like; pandas names none so."""
+    return not name or name.lower() in _NUMBERS or name.lower().startswith("unnamed: ")
 
 
 def _is_label(name: str, request: ArchiveRequest) -> bool:

@@ -20,6 +20,7 @@ class ArchiveRequest:
         image_column: the column or field with the image; empty: the usual ones are tried.
         label_columns: columns, fields or controls with labels; empty: the usual ones are tried.
         separators: the characters between labels in one cell; empty: a cell is one label.
+        known_field: of the tasks' data, which gets the labels; empty: it is not asked about.
         images: the folder or the address that file names are relative to; empty: none is named.
         encoding: of a text file; None: UTF-8, or UTF-16 with a mark.
     """
@@ -29,6 +30,7 @@ class ArchiveRequest:
     image_column: str = ""
     label_columns: tuple[str, ...] = ()
     separators: str = ""
+    known_field: str = ""
     images: str = ""
     encoding: str | None = None
 

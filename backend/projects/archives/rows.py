@@ -24,6 +24,12 @@ class Reason(StrEnum):
     NO_KNOWN_LABEL = "no_known_label"
     """All labels of the image are unknown."""
     DUPLICATE = "duplicate"
+    NOT_TEXT = "not_text"
+    """A file name, an address or a task's data that is not Unicode: no program can pass it on."""
+    PAGES = "pages"
+    """A task with several pages, some of which are files to upload."""
+    NO_SUCH_IMAGE = "no_such_image"
+    """The annotation is of an image that the file does not list."""
     MISSING_FILE = "missing_file"
     UNREADABLE_FILE = "unreadable_file"
     OUTSIDE = "outside"
@@ -39,6 +45,15 @@ class Reason(StrEnum):
     """The metadata of the folder does not name it."""
     SYSTEM_FILE = "system_file"
     """Left behind by a file manager; nobody misses it."""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half characters, as in file names of another encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

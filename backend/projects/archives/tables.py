@@ -9,7 +9,7 @@ from backend.projects.archives.places import Places
 from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Row
-from backend.text_files import FIRST_ROW, read_csv
+from backend.text_files import read_csv
 
 
 def rows_of_table(
@@ -39,4 +39,4 @@ def read_table(path: Path, encoding: str | None) -> Table:
     """
     fix = "Where a cell holds several labels, name what is between them: --separator ','."
     content = read_csv(path, encoding, fix)
-    return Table(path, content.names, content.records, FIRST_ROW)
+    return Table(path, content.names, content.records, content.numbers)

@@ -174,24 +174,30 @@ def export(
                 if request.images
                 else with_sizes(tasks, files, missing)
             )
-        content = Content(request.project, labels, request.states, version)
+        content = Content(request.project, labels, request.states, version, known_field)
         writer = WRITERS[request.format, request.rows]
-        main = targets[-1]
-        writer(_counted(tasks, tally), main.draft, content)
+        writer(_counted(tasks, tally), _main_target(request).draft, content)
         if before is not None and splits is not None:
-            before.write(targets[0].draft, splits.splits.of)
+            before.write(targets[-1].draft, splits.splits.of)
     return Written(tally, missing, splits)
 
 
 def _targets(request: Request) -> list[Target]:
-    """What is written; the file, or folder, itself last."""
-    targets = []
+    """What is written, in the order in which it gets its name.
+
+    The splits come last: they may only be kept of an export that is there.
+    """
+    main = _main_target(request)
+    targets = [main]
+    if request.images and not main.is_folder:
+        targets.insert(0, Target(request.images_folder, is_folder=True))
     if request.shares is not None:
         targets.append(Target(request.splits, option="--splits"))
-    is_folder = request.format == Format.IMAGEFOLDER
-    if request.images and not is_folder:
-        targets.append(Target(request.images_folder, is_folder=True))
-    return [*targets, Target(request.path, is_folder=is_folder)]
+    return targets
+
+
+def _main_target(request: Request) -> Target:
+    return Target(request.path, is_folder=request.format == Format.IMAGEFOLDER)
 
 
 def _copies(request: Request) -> Copies:

@@ -32,6 +32,11 @@ class Target:
         """Where it is written first: beside its place, so that it can be moved there."""
         return self.path.with_name(f".{self.path.name}.part")
 
+    @property
+    def former(self) -> Path:
+        """Where the file that was there is kept until all that is written has its name."""
+        return self.path.with_name(f".{self.path.name}.old")
+
     def require(self) -> None:
         """Refuse, before any work is done, what cannot be written.
 
@@ -70,6 +75,7 @@ def drafts(targets: Sequence[Target]) -> Iterator[None]:
     try:
         for target in targets:
             _erase(target.draft)
+            _erase(target.former)
             if target.is_folder:
                 target.draft.mkdir()
         yield
@@ -79,8 +85,12 @@ def drafts(targets: Sequence[Target]) -> Iterator[None]:
                 _publish(target, undo)
         except OSError:
             for step in reversed(undo):
-                step()
+                with suppress(OSError):
+                    step()
             raise
+        for target in targets:
+            with suppress(OSError):
+                _erase(target.former)
     except OSError as error:
         named = ", ".join(str(target.path) for target in targets)
         raise SettingsError(
@@ -99,7 +109,30 @@ def _publish(target: Target, undo: list[Callable[[], None]]) -> None:
         undo.append(lambda: shutil.rmtree(target.path, ignore_errors=True))
     else:
         sync(str(target.draft))
+        is_there = os.path.lexists(target.path)
+        if is_there:
+            _keep(target)
+        undo.append(lambda: _restore(target, is_there))
         target.draft.replace(target.path)
+
+
+def _keep(target: Target) -> None:
+    """Give what is there a second name, without taking the first one away."""
+    try:
+        target.former.hardlink_to(target.path)
+    except OSError:
+        # Not all file systems have links.
+        shutil.copy2(target.path, target.former)
+
+
+def _restore(target: Target, is_there: bool) -> None:
+    """Bring back what was there before; nothing, if nothing was."""
+    if is_there:
+        target.former.replace(target.path)
+        # To replace a file by another name of it does nothing.
+        target.former.unlink(missing_ok=True)
+    else:
+        target.path.unlink(missing_ok=True)
 
 
 def _reason(error: OSError) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from backend.images.address import CLOUD_SCHEMES
 from backend.images.image_files import SUFFIXES
-from backend.projects.archives.importing import SOURCE
+from backend.projects.archives.keys import SOURCE, name_of
 
 _UPLOAD = "/data/upload/"
 _LOCAL_FILES = "/data/local-files/"
@@ -40,8 +40,8 @@ def original_name(data: Mapping[str, Any], address: str, task: int) -> str:
         A name with slashes between folders; as it was, so perhaps with any character in it.
     """
     source = data.get(SOURCE)
-    if isinstance(source, str) and _is_path_in_archive(source):
-        return encodable(source)
+    if isinstance(source, str) and _is_path_in_archive(name_of(source)):
+        return encodable(name_of(source))
     if address[:5].lower() == "data:":
         return f"task-{task}"
     return encodable(_from_address(address)) or f"task-{task}"

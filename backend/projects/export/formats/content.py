@@ -24,12 +24,14 @@ class Content:
         labels: of all images, in the config's order.
         states: the states that are in the file.
         version: the model version that the project shows; empty for none.
+        known_field: of the tasks' data with labels known beforehand; empty for none.
     """
 
     project: int
     labels: Sequence[LabelKey]
     states: Sequence[State]
     version: str
+    known_field: str
 
     def columns(self, taken: Collection[str]) -> dict[LabelKey, str]:
         """A column name for each label: the label, with its control where that alone is not clear.

@@ -11,7 +11,7 @@ from backend.labels.label import Label
 from backend.projects.export.formats.content import Content
 from backend.projects.export.formats.json_text import write_list
 from backend.projects.export.rows import ExportedTask, Presence
-from backend.projects.label_states import State
+from backend.projects.label_states import KNOWN_FIELD, State
 
 _DECIDED = frozenset({State.APPROVED, State.KNOWN})
 
@@ -22,10 +22,10 @@ def write(tasks: Iterable[ExportedTask], path: Path, content: Content) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    write_list(path, (_item(task) for task in tasks))
+    write_list(path, (_item(task, content.known_field) for task in tasks))
 
 
-def _item(task: ExportedTask) -> dict[str, Any]:
+def _item(task: ExportedTask, known_field: str) -> dict[str, Any]:
     item: dict[str, Any] = {
         "data": dict(task.data),
         "meta": {
@@ -35,7 +35,9 @@ def _item(task: ExportedTask) -> dict[str, Any]:
                     **({} if image.split is None else {"split": image.split.value}),
                 }
                 for image in task.images
-            ]
+            ],
+            # By which an import finds what was known.
+            **({KNOWN_FIELD: known_field} if known_field else {}),
         },
     }
     if any(state.state == State.APPROVED for state in task.labels):
