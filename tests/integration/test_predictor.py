@@ -245,20 +245,6 @@ def test_garbage_tasks_are_answered_and_harm_no_neighbour(make_runtime: MakeRunt
     assert all(one.result is not None for one in found[1::2])
 
 
-@pytest.mark.parametrize("label", ["\x00", "{}", "{0}", " ", "x" * 5000, "%s"])
-def test_strange_labels_are_answered(make_runtime: MakeRuntime, label: str):
-    config = (
-        '<View><Image name="image" value="$image"/>'
-        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
-    )
-    (found,) = predict(
-        make_runtime(),
-        config,
-        [{"id": 1, "data": {"image": data_uri(1), "o": [{"value": label}, {"value": "dog"}]}}],
-    )
-    assert found.result is not None
-
-
 def test_half_a_character_is_no_label(make_runtime: MakeRuntime):
     config = (
         '<View><Image name="image" value="$image"/>'
@@ -401,14 +387,3 @@ def test_labels_of_one_task_do_not_keep_another_waiting(make_runtime: MakeRuntim
     assert found.result is not None
     release.set()
     other.join(30)
-
-
-def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
-    config = (
-        '<View><Image name="image" value="$image"/>'
-        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
-    )
-    options = [{"value": f"label {number}"} for number in range(1500)]
-    one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
-    (found,) = predict(make_runtime(), config, [one])
-    assert len(found.probabilities["t"]) == 1000

@@ -179,3 +179,28 @@ def test_where_an_image_cannot_be_had_the_tasks_labels_may_be_on_it():
     approval = Approval(1, (1, -1, 0), Provenance.UNAIDED, 1.0)
     assert as_far_as_seen(approval, ["a", "b"], ["a", "b", "c"]) == approval
     assert as_far_as_seen(approval, ["a", "b"], ["a"]).states == (0, -1, 0)
+
+
+@pytest.mark.parametrize("label", ["\x00", "{}", "{0}", " ", "x" * 5000, "%s"])
+def test_strange_labels_are_answered(make_runtime: MakeRuntime, label: str):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    (found,) = predict(
+        make_runtime(),
+        config,
+        [{"id": 1, "data": {"image": data_uri(1), "o": [{"value": label}, {"value": "dog"}]}}],
+    )
+    assert found.result is not None
+
+
+def test_a_task_brings_a_thousand_labels_at_most(make_runtime: MakeRuntime):
+    config = (
+        '<View><Image name="image" value="$image"/>'
+        '<Choices name="t" toName="image" choice="multiple" value="$o"/></View>'
+    )
+    options = [{"value": f"label {number}"} for number in range(1500)]
+    one = {"id": 1, "data": {"image": data_uri(1), "o": options}}
+    (found,) = predict(make_runtime(), config, [one])
+    assert len(found.probabilities["t"]) == 1000
