@@ -79,11 +79,12 @@ class ScoredControl:
 
     def _allowed(self, places: Iterable[int]) -> set[int]:
         """Those that are on the screen; if the control takes so many only, the most probable."""
-        shown = set(places) - self.hidden
+        shown, most = set(places) - self.hidden, self.control.most_ticks
+        if most is None or len(shown) <= most:
+            return shown
+        ordered = [index for index in self._order if index in shown]
         # What is known is certain; others may be as probable.
-        ordered = sorted(self._order, key=lambda index: index not in self.known)
-        most = self.control.most_ticks
-        return set(islice((index for index in ordered if index in shown), most))
+        return set(sorted(ordered, key=lambda index: index not in self.known)[:most])
 
     @property
     def _preselected(self) -> set[int]:

@@ -93,7 +93,8 @@ class Control:
     def data_fields(self) -> frozenset[str]:
         """Keys of a task's data that it reads."""
         texts = [*self._image_values, *([f"${self.options_field}"] if self.options_field else [])]
-        texts += [label.text for label in self.labels if self._is_filled_in]
+        # Without a reference a text names no field; those of a tree are shown as written.
+        texts += [] if self.paths else [label.text for label in self.labels]
         return frozenset[str]().union(*map(fields_of, texts))
 
     @property
