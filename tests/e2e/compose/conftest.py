@@ -115,12 +115,14 @@ def submitted(services: Services, connected: Connected) -> Submits:
 
 @pytest.fixture(scope="package")
 def trained(services: Services, connected: Connected, submitted: Submits) -> Training:
-    """What they approved has trained a head, and the rest was refreshed."""
+    """What they approved has trained a head, and the rest was refreshed.
+
+    A second head, made of what the last of them approved, may wait for its refresh.
+    """
     trainings = TrainingStore(queue.connect(services.settings))
 
-    def settled() -> Training | None:
+    def refreshed() -> Training | None:
         now = trainings.get(connected.number)
-        ended = now.state == TrainingState.IDLE and not now.candidate and now.pending < now.needed
-        return now if ended and now.refreshed else None
+        return now if now.state == TrainingState.IDLE and now.refreshed else None
 
-    return until(settled)
+    return until(refreshed)
