@@ -26,9 +26,9 @@ def import_archive(
     source: Annotated[
         str,
         typer.Argument(
-            help="A CSV, TSV, JSON or JSON lines file, an export of Label Studio, a COCO file, a "
-            "folder with one subfolder per label or with metadata, or the number of an annotated "
-            "project."
+            help="A CSV, TSV, JSON, JSON lines or Parquet file, an export of Label Studio, a COCO "
+            "file, a folder with one subfolder per label or with metadata, or the number of an "
+            "annotated project."
         ),
     ],
     *,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from backend.labels.config import parse_config
 from backend.projects.archives.reading import read_archive
@@ -22,6 +26,13 @@ def write(folder: Path, name: str, content: str | bytes = b"x") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def as_parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    """A Parquet file with these columns."""
+    content = io.BytesIO()
+    pq.write_table(pa.table(dict(columns)), content)
+    return content.getvalue()
 
 
 def read(source: Path, config: str = ANIMALS, studio: Any = None, **options: Any) -> Archive:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.errors import SettingsError
-from tests.support.archives import labels_in, read, reasons_in, write
+from tests.support.archives import as_parquet, labels_in, read, reasons_in, write
 from tests.support.builders import choices_config
 
 
@@ -129,12 +129,18 @@ def as_lines(rows: list[dict[str, str]]) -> str:
     return "\n".join(json.dumps(row) for row in rows)
 
 
-@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
 def test_metadata_in_each_split_names_the_images_there(tmp_path: Path, name: str):
     rows = [{"file_name": "1.jpg", "label": "cat"}, {"file_name": "x/2.jpg", "label": "dog"}]
     rows += [{"file_name": "gone.jpg", "label": "dog"}]
+    columns = {column: [row[column] for row in rows] for column in rows[0]}
+    content: dict[str, str | bytes] = {
+        "csv": as_csv(rows),
+        "jsonl": as_lines(rows),
+        "parquet": as_parquet(columns),
+    }
     for split in ("train", "validation"):
-        write(tmp_path, f"{split}/{name}", as_csv(rows) if name.endswith("csv") else as_lines(rows))
+        write(tmp_path, f"{split}/{name}", content[name.partition(".")[2]])
         for image in ("1.jpg", "x/2.jpg"):
             write(tmp_path, f"{split}/{image}")
     for extra in ("train/unlisted.jpg", "README.md", ".gitattributes"):

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from backend.errors import SettingsError
 from backend.projects.archives.cells import labels_of
+from backend.projects.archives.parquet import read_parquet
 from backend.projects.archives.places import OTHER_FORMATS, UPLOADED, Places, file_row
 from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
@@ -21,7 +22,7 @@ SPLITS = frozenset(
     {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
 )
 """Folders above those of the labels that say what the images are for."""
-METADATA = ("metadata.csv", "metadata.jsonl")
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Files that name the images beside and below them, with their labels."""
 _OF_THE_FILE = frozenset(
     {Reason.OTHER_FORMAT, Reason.NOT_AN_IMAGE, Reason.OUTSIDE, Reason.NOT_TEXT}
@@ -32,8 +33,8 @@ _SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", 
 def rows_of_folder(folder: Path, request: ArchiveRequest) -> Iterator[Row]:
     """Read a folder of image files.
 
-    ``LABEL/1.jpg``, ``train/LABEL/1.jpg``, or files with a ``metadata.csv`` or ``metadata.jsonl``
-    in the folder or in each of its splits.
+    ``LABEL/1.jpg``, ``train/LABEL/1.jpg``, or files with a ``metadata.csv``, ``.jsonl`` or
+    ``.parquet`` in the folder or in each of its splits.
 
     Args:
         folder: the archive.
@@ -97,6 +98,8 @@ def _listed_rows(
 def _rows_of_metadata(path: Path, request: ArchiveRequest, places: Places) -> Iterator[Row]:
     if path.suffix == ".csv":
         return rows_of_table(path, request, places)
+    if path.suffix == ".parquet":
+        return rows_of_records(read_parquet(path), request, places)
     records: dict[int, Mapping[str, Any]] = read_json_lines(path, request.encoding)
     if not all(isinstance(record, Mapping) for record in records.values()):
         raise SettingsError(

@@ -11,6 +11,7 @@ from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.coco import is_coco, rows_of_coco
 from backend.projects.archives.folders import rows_of_folder
 from backend.projects.archives.label_studio import is_task, rows_of_project, rows_of_tasks
+from backend.projects.archives.parquet import is_parquet, read_parquet
 from backend.projects.archives.places import Places
 from backend.projects.archives.records import Table, rows_of_records
 from backend.projects.archives.request import ArchiveRequest
@@ -26,8 +27,8 @@ from backend.text_files import (
 )
 
 SOURCES = (
-    "Give a CSV, TSV or JSON file, a folder with one subfolder per label, or the number of an "
-    "annotated project."
+    "Give a CSV, TSV, JSON or Parquet file, a folder with one subfolder per label, or the number "
+    "of an annotated project."
 )
 
 
@@ -65,6 +66,8 @@ def _rows(source: str, request: ArchiveRequest, studio: LabelStudioClient) -> It
         raise SettingsError(f"There is no file or folder {path}.", SOURCES)
     if path.is_dir():
         return rows_of_folder(path, request)
+    if is_parquet(path):
+        return rows_of_records(read_parquet(path), request, Places(request))
     if starts_like_json(path, request.encoding):
         return _rows_of_json(path, request)
     return rows_of_table(path, request)
