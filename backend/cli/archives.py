@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.console import ProjectArgument, configured, console, is_interactive, plain
+from backend.cli.console import (
+    LEFT_OUT_CODE,
+    ProjectArgument,
+    configured,
+    console,
+    is_interactive,
+    plain,
+)
 from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted, with_verb
 
@@ -16,8 +23,6 @@ if TYPE_CHECKING:
     from backend.projects.archives.spelling import LabelNames
 
 archives_app = typer.Typer()
-LEFT_OUT_CODE = 3
-"""Exit code where tasks could be made, but not of all that the archive has."""
 
 
 @archives_app.command("import-archive")
@@ -131,7 +136,8 @@ def import_archive(
             "not one field of the tasks' data.",
             'Change the labeling config to <Image value="$image"/>; an import fills one field.',
         )
-    taken = {SOURCE, *(name for control in config.controls for name in control.data_fields)}
+    asked = config.with_skipped().controls
+    taken = {SOURCE, *(name for control in asked for name in control.data_fields)}
     if not field or field in taken:
         raise SettingsError(
             f"--field {field!r} cannot hold the labels: it has another use.",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from backend.settings import Settings
 
 console = Console(stderr=True)
+LEFT_OUT_CODE = 3
+"""Exit code where the work was done, but not for all that there is."""
 EncoderOption = Annotated[
     str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
 ]
