@@ -13,6 +13,7 @@ from backend.errors import SettingsError
 from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.cells import labels_of, stored_labels
+from backend.projects.archives.keys import addresses_in, key_of_pages
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row, is_unicode
@@ -97,8 +98,20 @@ def rows_of_project(
     studio.projects.get(number)
     for task in studio.tasks.annotated(number):
         where = f"task {task['id']}"
-        row = _annotated(where, task["data"], task["annotations"], request, own_field="")
-        yield replace(row, source=f"{number}/{task['id']}")
+        data = task["data"]
+        row = _annotated(where, data, task["annotations"], request, own_field="")
+        image = field_value(data, request.image_column or request.image_field)
+        addresses = addresses_in(image)
+        if request.image_column and addresses:
+            data = {**data, request.image_field: image}
+        # By its image, as in an export of the project; a task without one by its number.
+        yield replace(
+            row,
+            data=data,
+            image=addresses[0] if addresses else "",
+            source=key_of_pages(addresses) if addresses else f"{number}/{task['id']}",
+            one_of_several=True,
+        )
 
 
 def _annotated(
