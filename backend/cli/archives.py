@@ -61,7 +61,8 @@ def import_archive(
     images: Annotated[
         str,
         typer.Option(
-            help="The folder or the address that file names are relative to; files are uploaded."
+            help="The folder or the address that file names are relative to; files are uploaded. "
+            "Absolute paths are found below the folder by their ends."
         ),
     ] = "",
     encoding: Annotated[
@@ -155,13 +156,19 @@ def import_archive(
     )
     archive = read_archive(source, request, studio)
     archive = _with_known_labels(archive, request.names, match_spelling, skip_unknown_labels)
+    if archive.stripped:
+        console.print(
+            f"Paths are looked for below {plain(images)} without {plain(archive.stripped)}",
+            highlight=False,
+        )
     _print_left_out(archive)
     rows = archive.rows
     if not rows:
         raise SettingsError(
             f"{source} holds no image with a label.",
-            "Name the folder that the file names are relative to: --images FOLDER."
-            if Reason.MISSING_FILE in archive.left_out
+            "Name the folder that the file names are relative to, or that has the files of the "
+            "paths: --images FOLDER."
+            if {Reason.MISSING_FILE, Reason.AMBIGUOUS} & {*archive.left_out}
             else "A CSV file has one row per image; a folder has one subfolder per label "
             "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
         )
@@ -237,6 +244,8 @@ def _print_left_out(archive: Archive) -> None:
         "--images https://HOST/PATH)",
         Reason.NO_SUCH_IMAGE: "Annotations of images that the file does not list",
         Reason.MISSING_FILE: "Files that are not there",
+        Reason.AMBIGUOUS: "Paths that do not lead to a file if the same is stripped of all (give "
+        "the folder that all of them are below)",
         Reason.UNREADABLE_FILE: "Files that are empty or cannot be read",
         Reason.OUTSIDE: "Links and paths that lead out of the folder",
         Reason.OTHER_FORMAT: "Images in a format that Label Studio does not take (convert them to "
@@ -248,8 +257,9 @@ def _print_left_out(archive: Archive) -> None:
         Reason.SYSTEM_FILE: "Files of the system",
     }
     for reason, left_out in archive.left_out.items():
+        there = left_out.elsewhere and f" (there is {shortened(left_out.elsewhere)})"
         console.print(
             f"[yellow]Left out:[/] {sentences[reason]}: {left_out.count}, e.g. "
-            f"{plain(shortened(left_out.example))}.",
+            f"{plain(shortened(left_out.example))}{plain(there)}.",
             highlight=False,
         )

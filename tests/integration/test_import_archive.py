@@ -60,6 +60,24 @@ def test_a_path_on_a_disk_leaves_nothing_made(cli: Cli, studio: StubStudio, tmp_
     assert studio.tasks == {}
 
 
+def test_what_is_stripped_of_paths_and_where_a_file_is_instead_are_told(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "photos/trip/1.jpg")
+    write(tmp_path, "photos/2.jpg")
+    paths = ("C:\\me\\trip\\1.jpg", "C:\\me\\1.jpg", "1.jpg", "C:\\you\\2.jpg")
+    write(tmp_path, "a.tsv", "image\tlabel\n" + "".join(f"{path}\tdog\n" for path in paths[:2]))
+    code, said = cli("import-archive", "1", "a.tsv", "--images", "photos")
+    assert code == LEFT_OUT and "1 task was made" in said
+    assert "Paths are looked for below photos without C:\\me\\" in said
+    assert "Files that are not there: 1, e.g. row 3: C:\\me\\1.jpg (there is trip/1.jpg)." in said
+    assert [data["clip_source"].split("#")[0] for data in studio.tasks.values()] == ["trip/1.jpg"]
+    write(tmp_path, "a.tsv", "image\tlabel\n" + "".join(f"{path}\tdog\n" for path in paths[2:]))
+    code, said = cli("import-archive", "1", "a.tsv", "--images", "photos")
+    assert code == LEFT_OUT and "row 2: 1.jpg (there is trip/1.jpg)." in said
+    assert "C:\\you\\" in said and "1 task was made" in said
+
+
 def test_an_import_that_breaks_off_leaves_tasks_whose_labels_count(
     cli: Cli, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

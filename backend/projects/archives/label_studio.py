@@ -65,10 +65,11 @@ def rows_of_tasks(
             place = places.row(image if isinstance(image, str) else "", where, row.labels)
         if not is_unicode(json.dumps(own, ensure_ascii=False)):
             place = Row(where, reason=Reason.NOT_TEXT)
+        # A task that does not count needs no file.
+        looked_for = "" if row.reason else place.path
+        reason = row.reason if place.path and row.reason else place.reason or row.reason
         is_found = is_found or place.reason != Reason.NO_IMAGE
-        rows.append(
-            replace(place, data=own, reason=place.reason or row.reason, one_of_several=True)
-        )
+        rows.append(replace(place, data=own, reason=reason, one_of_several=True, path=looked_for))
     if rows and not is_found:
         raise SettingsError(
             f"No task of {path} has an image in {request.image_column or request.image_field!r}.",
