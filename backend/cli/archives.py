@@ -155,7 +155,10 @@ def import_archive(
         encoding=encoding,
     )
     archive = read_archive(source, request, studio)
-    archive = _with_known_labels(archive, request.names, match_spelling, skip_unknown_labels)
+    unlabelled = _about_unlabelled(source, project)
+    archive = _with_known_labels(
+        archive, request.names, match_spelling, skip_unknown_labels, unlabelled
+    )
     if archive.stripped:
         console.print(
             f"Paths are looked for below {plain(images)} without {plain(archive.stripped)}",
@@ -170,7 +173,7 @@ def import_archive(
             "paths: --images FOLDER."
             if {Reason.MISSING_FILE, Reason.AMBIGUOUS} & {*archive.left_out}
             else "A CSV file has one row per image; a folder has one subfolder per label "
-            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
+            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations." + unlabelled,
         )
     # First: an import that breaks off leaves tasks whose labels count.
     project_state.set_known_field(field)
@@ -193,10 +196,31 @@ def import_archive(
         raise typer.Exit(LEFT_OUT_CODE)
 
 
+def _about_unlabelled(source: str, project: int) -> str:
+    """What to do with photos in folders that are not called like labels; empty for no folder."""
+    from backend.text_files import user_path
+
+    if source.isdigit() or not user_path(source).is_dir():
+        return ""
+    return (
+        " This command is for images whose labels are known: the folders are called like them. "
+        "Import photos without labels in Label Studio (Data Import), then run: ls-clip connect "
+        f"{project}"
+    )
+
+
 def _with_known_labels(
-    archive: Archive, names: LabelNames, match_spelling: bool, skip_unknown: bool
+    archive: Archive, names: LabelNames, match_spelling: bool, skip_unknown: bool, unlabelled: str
 ) -> Archive:
-    """The archive with labels of the project only; asks where a label is spelt in another way."""
+    """The archive with labels of the project only; asks where a label is spelt in another way.
+
+    Args:
+        archive: as it was read.
+        names: the project's labels.
+        match_spelling: whether labels that are spelt in another way are taken without asking.
+        skip_unknown: whether other labels are left out.
+        unlabelled: to be said where labels are unknown.
+    """
     from backend.projects.archives.spelling import respelled, unknown_labels, without_labels
     from backend.text_files import listed, shortened
 
@@ -219,6 +243,7 @@ def _with_known_labels(
         fix = "Add them (Settings > Labeling Interface), or leave them out: --skip-unknown-labels."
         if any(character in label for label in others for character in ",;|"):
             fix += " Several labels in a cell: name what is between them, as in --separator ','."
+        fix += unlabelled
         raise SettingsError(
             f"{counted(len(others), 'label')} not in the labeling config: {listed(others)}.", fix
         )

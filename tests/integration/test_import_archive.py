@@ -165,6 +165,20 @@ def test_labels_that_are_not_known_are_listed_or_left_out_and_counted(
     assert known(studio) == {"http://h/0.jpg": "cat"}
 
 
+@pytest.mark.parametrize("names", [["2023/1.jpg", "2024/2.jpg"], ["1.jpg", "2.jpg"]])
+def test_photos_without_labels_are_told_where_to_import_them(
+    cli: Cli, studio: StubStudio, tmp_path: Path, names: list[str]
+):
+    for name in names:
+        write(tmp_path, f"photos/{name}")
+    code, said = cli("import-archive", "1", "photos")
+    assert code == 1 and "for images whose labels are known" in said
+    assert "in Label Studio (Data Import), then run: ls-clip connect 1" in said
+    assert studio.tasks == {}
+    write(tmp_path, "a.csv", ROWS.format("wolf"))
+    assert "Data Import" not in cli("import-archive", "1", "a.csv")[1]
+
+
 def test_several_labels_in_a_cell_name_the_option_that_separates_them(
     cli: Cli, studio: StubStudio, tmp_path: Path
 ):
