@@ -14,6 +14,7 @@ from backend.cli.console import (
     console,
     is_interactive,
     plain,
+    ways_to_predict,
 )
 from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted, with_verb
@@ -155,7 +156,7 @@ def import_archive(
         encoding=encoding,
     )
     archive = read_archive(source, request, studio)
-    unlabelled = _about_unlabelled(source, project)
+    unlabelled = _about_unlabelled(source, ways_to_predict(settings, project))
     archive = _with_known_labels(
         archive, request.names, match_spelling, skip_unknown_labels, unlabelled
     )
@@ -191,12 +192,13 @@ def import_archive(
             "before.",
             highlight=False,
         )
-    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+    if imported.made:
+        console.print(f"Next: {ways_to_predict(settings, project)}.", highlight=False)
     if archive.is_incomplete:
         raise typer.Exit(LEFT_OUT_CODE)
 
 
-def _about_unlabelled(source: str, project: int) -> str:
+def _about_unlabelled(source: str, commands: str) -> str:
     """What to do with photos in folders that are not called like labels; empty for no folder."""
     from backend.text_files import user_path
 
@@ -204,8 +206,7 @@ def _about_unlabelled(source: str, project: int) -> str:
         return ""
     return (
         " This command is for images whose labels are known: the folders are called like them. "
-        "Import photos without labels in Label Studio (Data Import), then run: ls-clip connect "
-        f"{project}"
+        f"Import photos without labels in Label Studio (Data Import), then run: {commands}"
     )
 
 

@@ -43,6 +43,13 @@ def configured(**overrides: object) -> Settings:
     return settings
 
 
+def ways_to_predict(settings: Settings, project: int) -> str:
+    """The commands that suggest labels for a project: without a queue, only one of them can."""
+    connect = f"ls-clip connect {project}"
+    has_queue = bool(settings.redis_url.get_secret_value())
+    return f"{connect}, or ls-clip predict {project}" if has_queue else connect
+
+
 def compact_table(*columns: str) -> Table:
     """A table without frames and without wrapped cells: eight columns fit 80 characters."""
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

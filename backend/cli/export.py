@@ -194,12 +194,19 @@ def _tell(request: Request, written: Written) -> None:
         f"{plain(str(request.path))}; labels: {labels or 'none'}.",
         highlight=False,
     )
-    if tally.left_out:
+    if tally.imported:
+        came = "its annotations" if tally.imported == 1 else "their annotations"
         console.print(
-            f"Left out: {counted(tally.left_out, 'task')} without an image, or without a label "
-            "in the states that are asked for.",
+            f"{counted(tally.imported, 'task')} came with {came}: nothing is known to be absent "
+            "there.",
             highlight=False,
         )
+    for count, lack in (
+        (tally.no_image, "without an image"),
+        (tally.no_label, "without a label in the states that are asked for"),
+    ):
+        if count:
+            console.print(f"Left out: {counted(count, 'task')} {lack}.", highlight=False)
     for reason, count in written.unread.items():
         console.print(
             f"Left out: {plain(reason)} {with_verb(count, 'task', 'has', 'have')} answers there; "

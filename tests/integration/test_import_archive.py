@@ -34,6 +34,18 @@ def test_an_archive_that_is_taken_whole_ends_well_and_again(
     }
 
 
+def test_only_commands_that_can_do_something_come_next(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    said = cli("import-archive", "1", "a.csv")[1]
+    assert "Next: ls-clip connect 1, or ls-clip predict 1." in said
+    assert "Next: " not in cli("import-archive", "1", "a.csv")[1]
+    studio.tasks = {}
+    said = cli("import-archive", "1", "a.csv", LS_CLIP_REDIS_URL="")[1]
+    assert said.endswith("Next: ls-clip connect 1.\n")
+
+
 def test_what_is_left_out_is_told_by_reason_and_by_the_exit_code(
     cli: Cli, studio: StubStudio, tmp_path: Path
 ):

@@ -240,8 +240,10 @@ def _chosen(
         chosen = task.only(frozenset(request.states))
         if chosen.images:
             yield chosen
+        elif task.images:
+            tally.no_label += 1
         else:
-            tally.left_out += 1
+            tally.no_image += 1
 
 
 def _split(

@@ -12,6 +12,7 @@ from backend.labels.controls import Control
 from backend.labels.label import Label
 from backend.projects.export.splits import Split
 from backend.projects.label_states import State
+from backend.vlpl.decisions import Provenance
 
 
 class Presence(StrEnum):
@@ -122,18 +123,24 @@ class Tally:
 
     Attributes:
         tasks: tasks in the file.
-        left_out: tasks without a label in the asked-for states.
+        no_image: tasks left out because they have no image.
+        no_label: tasks left out because no label is in the asked-for states.
+        imported: tasks in the file whose annotations came with them, so that no label is known
+            to be absent.
         states: labels by state.
         splits: images by split.
     """
 
     tasks: int = 0
-    left_out: int = 0
+    no_image: int = 0
+    no_label: int = 0
+    imported: int = 0
     states: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
 
     def add(self, task: ExportedTask) -> None:
         """Count a task that is written."""
         self.tasks += 1
+        self.imported += any(one.provenance == Provenance.IMPORTED for one in task.labels)
         self.states.update(str(state.state) for state in task.labels)
         self.splits.update(str(image.split) for image in task.images if image.split is not None)
