@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.console import ProjectArgument, configured, console, is_interactive, plain
+from backend.cli.console import (
+    LEFT_OUT_CODE,
+    ProjectArgument,
+    configured,
+    console,
+    is_interactive,
+    plain,
+    ways_to_predict,
+)
 from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted, with_verb
 
@@ -16,8 +24,6 @@ if TYPE_CHECKING:
     from backend.projects.archives.spelling import LabelNames
 
 archives_app = typer.Typer()
-LEFT_OUT_CODE = 3
-"""Exit code where tasks could be made, but not of all that the archive has."""
 
 
 @archives_app.command("import-archive")
@@ -56,7 +62,8 @@ def import_archive(
     images: Annotated[
         str,
         typer.Option(
-            help="The folder or the address that file names are relative to; files are uploaded."
+            help="The folder or the address that file names are relative to; files are uploaded. "
+            "Absolute paths are found below the folder by their ends."
         ),
     ] = "",
     encoding: Annotated[
@@ -131,7 +138,8 @@ def import_archive(
             "not one field of the tasks' data.",
             'Change the labeling config to <Image value="$image"/>; an import fills one field.',
         )
-    taken = {SOURCE, *(name for control in config.controls for name in control.data_fields)}
+    asked = config.with_skipped().controls
+    taken = {SOURCE, *(name for control in asked for name in control.data_fields)}
     if not field or field in taken:
         raise SettingsError(
             f"--field {field!r} cannot hold the labels: it has another use.",
@@ -148,16 +156,25 @@ def import_archive(
         encoding=encoding,
     )
     archive = read_archive(source, request, studio)
-    archive = _with_known_labels(archive, request.names, match_spelling, skip_unknown_labels)
+    unlabelled = _about_unlabelled(source, ways_to_predict(settings, project))
+    archive = _with_known_labels(
+        archive, request.names, match_spelling, skip_unknown_labels, unlabelled
+    )
+    if archive.stripped:
+        console.print(
+            f"Paths are looked for below {plain(images)} without {plain(archive.stripped)}",
+            highlight=False,
+        )
     _print_left_out(archive)
     rows = archive.rows
     if not rows:
         raise SettingsError(
             f"{source} holds no image with a label.",
-            "Name the folder that the file names are relative to: --images FOLDER."
-            if Reason.MISSING_FILE in archive.left_out
+            "Name the folder that the file names are relative to, or that has the files of the "
+            "paths: --images FOLDER."
+            if {Reason.MISSING_FILE, Reason.AMBIGUOUS} & {*archive.left_out}
             else "A CSV file has one row per image; a folder has one subfolder per label "
-            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations.",
+            "(ARCHIVE/cat/1.jpg, ARCHIVE/dog/2.jpg); a project has annotations." + unlabelled,
         )
     # First: an import that breaks off leaves tasks whose labels count.
     project_state.set_known_field(field)
@@ -175,15 +192,36 @@ def import_archive(
             "before.",
             highlight=False,
         )
-    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+    if imported.made:
+        console.print(f"Next: {ways_to_predict(settings, project)}.", highlight=False)
     if archive.is_incomplete:
         raise typer.Exit(LEFT_OUT_CODE)
 
 
+def _about_unlabelled(source: str, commands: str) -> str:
+    """What to do with photos in folders that are not called like labels; empty for no folder."""
+    from backend.text_files import user_path
+
+    if source.isdigit() or not user_path(source).is_dir():
+        return ""
+    return (
+        " This command is for images whose labels are known: the folders are called like them. "
+        f"Import photos without labels in Label Studio (Data Import), then run: {commands}"
+    )
+
+
 def _with_known_labels(
-    archive: Archive, names: LabelNames, match_spelling: bool, skip_unknown: bool
+    archive: Archive, names: LabelNames, match_spelling: bool, skip_unknown: bool, unlabelled: str
 ) -> Archive:
-    """The archive with labels of the project only; asks where a label is spelt in another way."""
+    """The archive with labels of the project only; asks where a label is spelt in another way.
+
+    Args:
+        archive: as it was read.
+        names: the project's labels.
+        match_spelling: whether labels that are spelt in another way are taken without asking.
+        skip_unknown: whether other labels are left out.
+        unlabelled: to be said where labels are unknown.
+    """
     from backend.projects.archives.spelling import respelled, unknown_labels, without_labels
     from backend.text_files import listed, shortened
 
@@ -206,6 +244,7 @@ def _with_known_labels(
         fix = "Add them (Settings > Labeling Interface), or leave them out: --skip-unknown-labels."
         if any(character in label for label in others for character in ",;|"):
             fix += " Several labels in a cell: name what is between them, as in --separator ','."
+        fix += unlabelled
         raise SettingsError(
             f"{counted(len(others), 'label')} not in the labeling config: {listed(others)}.", fix
         )
@@ -231,6 +270,8 @@ def _print_left_out(archive: Archive) -> None:
         "--images https://HOST/PATH)",
         Reason.NO_SUCH_IMAGE: "Annotations of images that the file does not list",
         Reason.MISSING_FILE: "Files that are not there",
+        Reason.AMBIGUOUS: "Paths that do not lead to a file if the same is stripped of all (give "
+        "the folder that all of them are below)",
         Reason.UNREADABLE_FILE: "Files that are empty or cannot be read",
         Reason.OUTSIDE: "Links and paths that lead out of the folder",
         Reason.OTHER_FORMAT: "Images in a format that Label Studio does not take (convert them to "
@@ -242,8 +283,9 @@ def _print_left_out(archive: Archive) -> None:
         Reason.SYSTEM_FILE: "Files of the system",
     }
     for reason, left_out in archive.left_out.items():
+        there = left_out.elsewhere and f" (there is {shortened(left_out.elsewhere)})"
         console.print(
             f"[yellow]Left out:[/] {sentences[reason]}: {left_out.count}, e.g. "
-            f"{plain(shortened(left_out.example))}.",
+            f"{plain(shortened(left_out.example))}{plain(there)}.",
             highlight=False,
         )

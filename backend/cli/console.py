@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from backend.settings import Settings
 
 console = Console(stderr=True)
+LEFT_OUT_CODE = 3
+"""Exit code where the work was done, but not for all that there is."""
 EncoderOption = Annotated[
     str | None, typer.Option("--encoder", help="Overrides LS_CLIP_ENCODER for this call.")
 ]
@@ -39,6 +41,13 @@ def configured(**overrides: object) -> Settings:
     # One console for all: lines of the log do not fall into those of a progress display.
     configure_logging(settings, console)
     return settings
+
+
+def ways_to_predict(settings: Settings, project: int) -> str:
+    """The commands that suggest labels for a project: without a queue, only one of them can."""
+    connect = f"ls-clip connect {project}"
+    has_queue = bool(settings.redis_url.get_secret_value())
+    return f"{connect}, or ls-clip predict {project}" if has_queue else connect
 
 
 def compact_table(*columns: str) -> Table:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from backend.cli.console import ProjectArgument, configured, console, plain
+from backend.cli.console import LEFT_OUT_CODE, ProjectArgument, configured, console, plain
 from backend.cli.progress import progress_bar
 from backend.errors import SettingsError, counted, with_verb
 
@@ -99,7 +99,7 @@ def export(
     """Write a project's labels with their state, probability, provenance and version.
 
     Label Studio and the store are only read. Exits with 1 if an image that was needed could not be
-    had; the file is written nevertheless.
+    had, and with 3 if answers were left out; the file is written nevertheless.
     """
     settings = configured()
     from backend.labelstudio.client import LabelStudioClient
@@ -153,6 +153,8 @@ def export(
     _tell(request, written)
     if written.missing.count:
         raise typer.Exit(1)
+    if written.unread:
+        raise typer.Exit(LEFT_OUT_CODE)
 
 
 def _choice(kind: type[Choice], value: str, option: str) -> Choice:
@@ -192,10 +194,23 @@ def _tell(request: Request, written: Written) -> None:
         f"{plain(str(request.path))}; labels: {labels or 'none'}.",
         highlight=False,
     )
-    if tally.left_out:
+    if tally.imported:
+        came = "its annotations" if tally.imported == 1 else "their annotations"
         console.print(
-            f"Left out: {counted(tally.left_out, 'task')} without an image, or without a label "
-            "in the states that are asked for.",
+            f"{counted(tally.imported, 'task')} came with {came}: nothing is known to be absent "
+            "there.",
+            highlight=False,
+        )
+    for count, lack in (
+        (tally.no_image, "without an image"),
+        (tally.no_label, "without a label in the states that are asked for"),
+    ):
+        if count:
+            console.print(f"Left out: {counted(count, 'task')} {lack}.", highlight=False)
+    for reason, count in written.unread.items():
+        console.print(
+            f"Left out: {plain(reason)} {with_verb(count, 'task', 'has', 'have')} answers there; "
+            "--format labelstudio keeps them.",
             highlight=False,
         )
     if written.splits is not None:

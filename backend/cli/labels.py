@@ -16,6 +16,7 @@ from backend.cli.console import (
     configured,
     console,
     plain,
+    ways_to_predict,
     write_new,
 )
 from backend.errors import counted
@@ -62,7 +63,7 @@ def rename(
             f"{beside if done.is_merge else ''}",
             highlight=False,
         )
-    console.print(f"Next: ls-clip connect {project}, or ls-clip predict {project}.")
+    console.print(f"Next: {ways_to_predict(settings, project)}.", highlight=False)
 
 
 @labels_app.command()
@@ -94,7 +95,7 @@ def prompts(
     found = unread_labels(LabelStudioClient(settings), store, chosen, project)
     written = bool(found.stubs)
     if written:
-        write_new(path, found.config, "--output")
+        write_new(path, found.config.rstrip("\r\n") + "\n", "--output")
     if as_json:
         content = {"labels": found.reviewed, "learned_from": LEARNED_FROM}
         typer.echo(
@@ -116,6 +117,11 @@ def prompts(
         highlight=False,
     )
     if written:
+        console.print(
+            'A label that means "none of these" ("other") needs no words: give its choice '
+            'model_skip="true", and it is never suggested.',
+            highlight=False,
+        )
         console.print(f"Fill in the empty model_prompt attributes in {plain(str(path))}, paste it")
         console.print(
             "into Settings > Labeling Interface > Code of the project, then run: "

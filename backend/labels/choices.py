@@ -13,21 +13,26 @@ from backend.labels.screen import Screen
 from backend.labels.visibility import Fixed, Visibility
 from backend.messages.message import Message
 
+NAMED = 10
+"""Choices that a note names, at most."""
+
 
 @dataclass(frozen=True)
 class Choices:
     """The choices of one control.
 
     Attributes:
-        labels: those that an annotator can select, in the order of the config.
+        labels: those that are predicted, in the order of the config.
         hidden: keys of those that nobody can select: hidden, locked, below a choice where that is
             not shown, or a branch where only leaves can be selected.
         skipped: keys of those with ``model_skip``.
+        asked: all that an annotator can select, those with ``model_skip`` among them.
     """
 
     labels: tuple[Label, ...]
     hidden: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    asked: tuple[Label, ...] = ()
 
 
 def read_choices(control: Element, screen: Screen, visibility: Visibility) -> Choices:
@@ -65,6 +70,35 @@ def threshold_of(tag: Element) -> float | None:
     return value
 
 
+def why_hidden(tag: Element, choices: Choices) -> str:
+    """Which choices of a control nobody can select, in a sentence."""
+    shown = ", ".join(choices.hidden[:NAMED]) + ", ..." * (len(choices.hidden) > NAMED)
+    return Message(
+        "<{tag} name={name!r}>: nobody can select {shown}: Label Studio does not show them, or "
+        "lets nobody change them (a tree of choices needs a <Taxonomy>).",
+        tag=tag.tag,
+        name=tag.get("name"),
+        shown=shown,
+    )
+
+
+def why_names_differ(tag: Element) -> str:
+    """Why Label Studio's editor has other names for the choices than its import."""
+    for choice in tag.iter():
+        if tag_of(choice) is not Tag.CHOICE:
+            continue
+        if attribute(choice, "alias") and not choice.get("alias"):
+            return Message(
+                "Label Studio's import reads an alias only if it is written in lower case"
+            )
+        if len(choice) == 0 and (choice.text or "").strip():
+            return Message(
+                "Label Studio's editor takes the text inside a <Choice> for its value; write "
+                "<Choice value=.../> without a text inside"
+            )
+    return ""
+
+
 class _Reader:
     def __init__(self, control: Element, screen: Screen, visibility: Visibility) -> None:
         self._control = control
@@ -78,10 +112,12 @@ class _Reader:
         self._skipped: list[str] = []
 
     def read(self) -> Choices:
-        labels = unique_labels(self._below(self._control, ()))
+        found = [*self._below(self._control, ())]
+        labels = unique_labels(label for label in found if not label.skipped)
         keys = {label.key for label in labels}
         hidden = (key for key in dict.fromkeys(self._hidden) if key not in keys)
-        return Choices(tuple(labels), tuple(hidden), tuple(self._skipped))
+        asked = unique_labels(found)
+        return Choices(tuple(labels), tuple(hidden), tuple(self._skipped), tuple(asked))
 
     def _below(self, tag: Element, above: tuple[str, ...]) -> Iterator[Label]:
         seen: set[str] = set()
@@ -101,14 +137,17 @@ class _Reader:
         value = choice.get("value", "")
         if not value:
             return None
-        if is_true(choice.get("model_skip")):
+        skipped = is_true(choice.get("model_skip"))
+        if skipped:
             self._skipped.append(label_key(path))
-            return None
         conditions = () if self._is_list else self._visibility.within(choice, self._control)
         is_branch = self._leaves_only and next(_choices_in(choice), None) is not None
         if isinstance(conditions, Fixed) or is_branch or self._is_hidden(choice, nested=nested):
-            self._hidden.append(label_key(path))
+            if not skipped:
+                self._hidden.append(label_key(path))
             return None
+        if skipped:
+            return Label(path=path, text=value, conditions=conditions, skipped=True)
         return Label(
             path=path,
             text=value,

@@ -29,7 +29,7 @@ from backend.labels.attributes import (
     reason_to_leave_out,
     tag_of,
 )
-from backend.labels.choices import Choices, read_choices, threshold_of
+from backend.labels.choices import Choices, read_choices, threshold_of, why_hidden, why_names_differ
 from backend.labels.controls import Control, ControlKind, content_of
 from backend.labels.label import Label
 from backend.labels.screen import Screen, why_not_shown
@@ -39,9 +39,6 @@ from backend.messages.message import Message, in_sequence
 
 EVIDENCE_NAME = "clip_evidence"
 """Name of the TextArea that shows the probabilities; other TextAreas are ignored."""
-
-NAMED = 10
-"""Choices that a note names, at most."""
 
 CONFIG_FIX = Message(
     'Add <Choices name="tags" toName="image" choice="multiple"> with a <Choice value="..."/> for '
@@ -60,6 +57,10 @@ class LabelConfig:
         names: of all Choices and Taxonomies, skipped ones included.
         preselected: those of the skipped ones in which Label Studio preselects labels, with these:
             it does so only where there is no prediction, so that a prediction has to repeat them.
+        asked: all that people answer about images: ``controls`` with the labels that are never
+            predicted (``model_skip``), and controls that are not.
+        unread: the other controls by name, and those with choices that nobody can select, each with
+            the sentence that says why no answer is read there.
     """
 
     controls: tuple[Control, ...]
@@ -67,6 +68,8 @@ class LabelConfig:
     skipped: tuple[str, ...]
     names: frozenset[str] = frozenset()
     preselected: tuple[Control, ...] = ()
+    asked: tuple[Control, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -81,14 +84,15 @@ class LabelConfig:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def label_keys(self) -> dict[str, list[str]]:
-        """Control name -> keys of its labels, in the order of the config."""
-        return {control.name: [label.key for label in control.labels] for control in self.controls}
+        """Control name -> keys of its labels, skipped ones included, in the order of the config."""
+        controls = self.with_skipped().controls
+        return {control.name: [label.key for label in control.labels] for control in controls}
 
     def conditions(self) -> dict[str, str]:
         """Control name -> a text that differs where it is shown under another condition."""
         return {
             control.name: json.dumps([asdict(condition) for condition in control.conditions])
-            for control in self.controls
+            for control in self.with_skipped().controls
             if control.conditions
         }
 
@@ -110,11 +114,18 @@ class LabelConfig:
         """
         if not former:
             return self
-        controls = tuple(
-            replace(control, former=tuple(former.get(control.name, {}).items()))
-            for control in self.controls
+        controls, asked = (
+            tuple(
+                replace(control, former=tuple(former.get(control.name, {}).items()))
+                for control in these
+            )
+            for these in (self.controls, self.asked)
         )
-        return replace(self, controls=controls)
+        return replace(self, controls=controls, asked=asked)
+
+    def with_skipped(self) -> LabelConfig:
+        """The same config with all that people are asked for, predicted or not."""
+        return replace(self, controls=self.asked or self.controls)
 
     def require_controls(self) -> None:
         """Raise if there is nothing to predict.
@@ -193,16 +204,21 @@ def _parsed(root: Element) -> LabelConfig:
     skipped: list[str] = []
     names: set[str] = set()
     preselected: list[Control] = []
+    asked: list[Control] = []
+    unread: dict[str, str] = {}
     evidence = None
     for tag in root.iter():
         if tag_of(tag) in CONTROL_TAGS:
             names.add(tag.get("name", ""))
-            conditions = visibility.of(tag)
-            reason = broken or screen.why_hidden(tag) or _why_skipped(tag)
-            reason = reason or visibility.why_not_submitted(tag)
-            if isinstance(conditions, Fixed):
-                reason = reason or conditions.reason
-            reason = reason or _why_no_image(tag, images)
+            found = visibility.of(tag)
+            conditions = () if isinstance(found, Fixed) else found
+            is_skipped = is_true(tag.get("model_skip"))
+            unseen = broken or screen.why_hidden(tag)
+            other = _why_left_out(tag) or visibility.why_not_submitted(tag)
+            if isinstance(found, Fixed):
+                other = other or found.reason
+            other = other or _why_no_image(tag, images)
+            reason = unseen or (Message("model_skip is set") if is_skipped else other)
             choices = read_choices(tag, screen, visibility)
             if not reason and not choices.labels and not _options_field(tag):
                 reason = (
@@ -210,64 +226,50 @@ def _parsed(root: Element) -> LabelConfig:
                     if choices.hidden
                     else Message("it has no choices")
                 )
-            if reason or isinstance(conditions, Fixed):
-                skipped.append(
-                    Message(
-                        "<{tag} name={name!r}>: {reason}.",
-                        tag=tag.tag,
-                        name=tag.get("name"),
-                        reason=reason,
-                    )
+            is_asked = not (unseen or other) and bool(choices.asked or _options_field(tag))
+            if is_asked:
+                labels = tuple(
+                    replace(label, skipped=is_skipped or label.skipped) for label in choices.asked
                 )
+                asked.append(_control(tag, images, conditions, labels, choices.hidden))
+                if choices.hidden:
+                    unread[tag.get("name", "")] = why_hidden(tag, choices)
+            if reason:
+                skipped.append(_sentence(tag, reason))
+                if not is_asked:
+                    unread[tag.get("name", "")] = _sentence(tag, unseen or other or reason)
                 if not broken:
                     preselected += _preselected(tag, choices)
             else:
-                controls.append(_control(tag, images, conditions, choices))
+                hidden = (*choices.hidden, *choices.skipped)
+                controls.append(_control(tag, images, conditions, choices.labels, hidden))
                 if choices.hidden and not is_on(tag, "leafsOnly"):
-                    skipped.append(_why_hidden(tag, choices))
+                    skipped.append(why_hidden(tag, choices))
         elif tag_of(tag) is Tag.TEXT_AREA and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
     return LabelConfig(
-        tuple(controls), evidence, tuple(skipped), frozenset(names), tuple(preselected)
+        tuple(controls),
+        evidence,
+        tuple(skipped),
+        frozenset(names),
+        tuple(preselected),
+        tuple(asked),
+        tuple(unread.items()),
     )
 
 
-def _why_hidden(tag: Element, choices: Choices) -> str:
-    shown = ", ".join(choices.hidden[:NAMED]) + ", ..." * (len(choices.hidden) > NAMED)
+def _sentence(tag: Element, reason: str) -> str:
     return Message(
-        "<{tag} name={name!r}>: nobody can select {shown}: Label Studio does not show them, or "
-        "lets nobody change them (a tree of choices needs a <Taxonomy>).",
-        tag=tag.tag,
-        name=tag.get("name"),
-        shown=shown,
+        "<{tag} name={name!r}>: {reason}.", tag=tag.tag, name=tag.get("name"), reason=reason
     )
 
 
-def _why_skipped(tag: Element) -> str:
-    if is_true(tag.get("model_skip")):
-        return Message("model_skip is set")
+def _why_left_out(tag: Element) -> str:
     if reason := reason_to_leave_out(tag):
         return reason
     if not tag.get("name"):
         return Message("it has no name")
-    return _why_names_differ(tag)
-
-
-def _why_names_differ(tag: Element) -> str:
-    """Why Label Studio's editor has other names for the choices than its import."""
-    for choice in tag.iter():
-        if tag_of(choice) is not Tag.CHOICE:
-            continue
-        if attribute(choice, "alias") and not choice.get("alias"):
-            return Message(
-                "Label Studio's import reads an alias only if it is written in lower case"
-            )
-        if len(choice) == 0 and (choice.text or "").strip():
-            return Message(
-                "Label Studio's editor takes the text inside a <Choice> for its value; write "
-                "<Choice value=.../> without a text inside"
-            )
-    return ""
+    return why_names_differ(tag)
 
 
 def _why_no_image(tag: Element, images: Mapping[str, Element]) -> str:
@@ -310,7 +312,8 @@ def _control(
     tag: Element,
     images: Mapping[str, Element],
     conditions: tuple[Condition, ...],
-    choices: Choices,
+    labels: tuple[Label, ...],
+    hidden: tuple[str, ...],
 ) -> Control:
     targets = _targets(tag)
     usable = [
@@ -326,7 +329,7 @@ def _control(
         multiple=is_tree or attribute(tag, "choice") == "multiple",
         paths=is_tree,
         image_field=values[0][1:] if is_reference(values[0]) else values[0],
-        labels=choices.labels,
+        labels=labels,
         threshold=threshold_of(tag),
         options_field=_options_field(tag),
         conditions=conditions,
@@ -336,7 +339,7 @@ def _control(
         image_values=() if is_plain and len(values) == 1 else values,
         limit=_limit(tag) if is_tree else None,
         leaves_only=is_tree and is_on(tag, "leafsOnly"),
-        hidden=(*choices.hidden, *choices.skipped),
+        hidden=hidden,
     )
 
 

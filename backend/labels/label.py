@@ -35,6 +35,7 @@ class Label:
         conditions: under which it is on the screen (``visibleWhen`` of a ``<View>`` around it
             within the control); empty: always.
         preselected: whether Label Studio ticks it in a task without a prediction.
+        skipped: whether it is never predicted (``model_skip``); people are asked for it.
     """
 
     path: tuple[str, ...]
@@ -43,6 +44,7 @@ class Label:
     threshold: float | None = None
     conditions: tuple[Condition, ...] = ()
     preselected: bool = False
+    skipped: bool = False
 
     @cached_property
     def key(self) -> str:
@@ -79,6 +81,8 @@ class Label:
     def content(self) -> dict[str, Any]:
         """All of the label that decides predictions, as JSON-serialisable values."""
         content = asdict(self)
+        # What is skipped is in no prediction, and in no digest.
+        del content["skipped"]
         if not self.conditions:
             del content["conditions"]
         if not self.preselected:

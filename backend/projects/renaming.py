@@ -86,7 +86,7 @@ def probable_renames(state: ProjectState, config: LabelConfig, number: int) -> l
     since, history = state.seen(config.label_keys(), time.time(), config.conditions())
     renames = state.former_names()
     found = []
-    for control in config.controls:
+    for control in config.with_skipped().controls:
         ages = since[control.name]
         keys = list(ages)
         pairs = [
@@ -158,6 +158,7 @@ def _rename(
     number, key = int(project["id"]), project_key(project)
     config = parse_config(project["label_config"])
     config.require_controls()
+    config = config.with_skipped()
     state = ProjectState(store, key)
     since = state.labels_since(config.label_keys(), time.time(), config.conditions())
     if old == new:
@@ -227,7 +228,7 @@ def _fitting(
         controls = [control for control in controls if control.name == control_name]
         if not controls:
             raise SettingsError(
-                f"Project {number} has no control {control_name!r} that is predicted.",
+                f"Project {number} has no control {control_name!r} that is read.",
                 f"Give --control one of: {', '.join(there) or '(none)'}.",
             )
     fitting = []

@@ -135,9 +135,7 @@ def measure_project(
                     number=number,
                     name=version.name,
                 ),
-                Message(
-                    "Run ls-clip connect {number}, or ls-clip predict {number}.", number=number
-                ),
+                Message("Run: ls-clip connect {number}.", number=number),
             )
         version = replace(version, name=name)
         seen = _seen(version, part, judged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -84,6 +84,8 @@ def pull(
     most: int | None = None,
     *,
     notes: bool = True,
+    skipped: bool = False,
+    look: Callable[[Mapping[str, Any], LabelConfig], None] = lambda task, config: None,
 ) -> Pulled:
     """Ask Label Studio for everything that was approved in a project.
 
@@ -94,6 +96,8 @@ def pull(
         share: of the tasks that are blind, where the log does not tell.
         most: only so many annotated tasks, those with the lowest ids, and no others; None: all.
         notes: whether labels that are new, or gone, are noted in the store; else it is only read.
+        skipped: whether labels and controls with ``model_skip`` are looked at, too.
+        look: is shown each annotated task, and the config.
 
     Raises:
         LabelConfigError: the labeling config has no control that can be predicted.
@@ -107,6 +111,7 @@ def pull(
     since, history = _ages(state, config, notes)
     known_field = state.known_field()
     config = config.with_former(state.former_names())
+    config = config.with_skipped() if skipped else config
     pasts = {
         control.name: Past(
             since[control.name],
@@ -129,6 +134,7 @@ def pull(
         for (number_of, version), entry in prediction_log.of_tasks(key, logged).items():
             logged[number_of][version] = entry
         for task in tasks:
+            look(task, config)
             shown = _shown(key, task, logged[int(task["id"])], share)
             for control in controls:
                 annotated = approval(task, control, pasts[control.name], shown)

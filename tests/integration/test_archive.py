@@ -12,7 +12,7 @@ import pytest
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.importing import Imported, import_rows
 from backend.projects.archives.rows import Archive, Row
-from tests.support.archives import read, write
+from tests.support.archives import choices_result, read, write
 from tests.support.builders import data_uri, make_settings
 from tests.support.stub_label_studio import StubStudio, stub_studio
 
@@ -117,6 +117,32 @@ def test_no_request_has_more_bytes_than_label_studio_takes(
     before = len(stub.calls)
     assert imported(stub, rows).made == 3
     assert len(stub.calls[before:]) == 4  # One lists the tasks, and each of three makes one.
+
+
+@pytest.mark.parametrize(
+    ("image", "before"),
+    [
+        ("/data/upload/2/a.jpg", {"clip_source": "/data/upload/2/a.jpg"}),
+        ("/data/upload/2/a.jpg", {"clip_source": "2/9"}),
+        (" http://h/1.jpg", {}),
+        (PAGES, {}),
+    ],
+)
+def test_a_task_of_another_project_is_known_by_its_image_however_it_came(
+    stub: StubStudio, image: Any, before: dict[str, Any]
+):
+    with stub_studio() as source:
+        result = [choices_result("tags", ["cat"])]
+        source.tasks = {9: {"image": image}, 10: {"image": "http://h/new.jpg"}}
+        source.annotations = {number: [{"id": number, "result": result}] for number in (9, 10)}
+        studio = LabelStudioClient(
+            make_settings(Path("unused"), label_studio_url=source.url, **TOKEN)
+        )
+        archive = read(Path("1"), studio=studio)
+    stub.tasks = {1: {"image": image, "known_label": "cat", **before}}
+    assert imported(stub, archive) == Imported(1, 0)
+    assert stub.tasks[2]["image"] == stub.tasks[2]["clip_source"] == "http://h/new.jpg"
+    assert imported(stub, archive) == Imported(0, 0)
 
 
 def test_what_an_image_was_once_called_stays_with_its_task(stub: StubStudio):

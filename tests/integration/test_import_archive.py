@@ -34,6 +34,18 @@ def test_an_archive_that_is_taken_whole_ends_well_and_again(
     }
 
 
+def test_only_commands_that_can_do_something_come_next(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "a.csv", ROWS.format("dog"))
+    said = cli("import-archive", "1", "a.csv")[1]
+    assert "Next: ls-clip connect 1, or ls-clip predict 1." in said
+    assert "Next: " not in cli("import-archive", "1", "a.csv")[1]
+    studio.tasks = {}
+    said = cli("import-archive", "1", "a.csv", LS_CLIP_REDIS_URL="")[1]
+    assert said.endswith("Next: ls-clip connect 1.\n")
+
+
 def test_what_is_left_out_is_told_by_reason_and_by_the_exit_code(
     cli: Cli, studio: StubStudio, tmp_path: Path
 ):
@@ -58,6 +70,24 @@ def test_a_path_on_a_disk_leaves_nothing_made(cli: Cli, studio: StubStudio, tmp_
     code, said = cli("import-archive", "1", "a.csv")
     assert code == 1 and "row 3: C:\\photos\\2.jpg" in said and "Fix: " in said
     assert studio.tasks == {}
+
+
+def test_what_is_stripped_of_paths_and_where_a_file_is_instead_are_told(
+    cli: Cli, studio: StubStudio, tmp_path: Path
+):
+    write(tmp_path, "photos/trip/1.jpg")
+    write(tmp_path, "photos/2.jpg")
+    paths = ("C:\\me\\trip\\1.jpg", "C:\\me\\1.jpg", "1.jpg", "C:\\you\\2.jpg")
+    write(tmp_path, "a.tsv", "image\tlabel\n" + "".join(f"{path}\tdog\n" for path in paths[:2]))
+    code, said = cli("import-archive", "1", "a.tsv", "--images", "photos")
+    assert code == LEFT_OUT and "1 task was made" in said
+    assert "Paths are looked for below photos without C:\\me\\" in said
+    assert "Files that are not there: 1, e.g. row 3: C:\\me\\1.jpg (there is trip/1.jpg)." in said
+    assert [data["clip_source"].split("#")[0] for data in studio.tasks.values()] == ["trip/1.jpg"]
+    write(tmp_path, "a.tsv", "image\tlabel\n" + "".join(f"{path}\tdog\n" for path in paths[2:]))
+    code, said = cli("import-archive", "1", "a.tsv", "--images", "photos")
+    assert code == LEFT_OUT and "row 2: 1.jpg (there is trip/1.jpg)." in said
+    assert "C:\\you\\" in said and "1 task was made" in said
 
 
 def test_an_import_that_breaks_off_leaves_tasks_whose_labels_count(
@@ -145,6 +175,20 @@ def test_labels_that_are_not_known_are_listed_or_left_out_and_counted(
     assert "not in the labeling config: 40, e.g. unknown animal number 0, row 2." in said
     assert "Left out: Images with no other label: 39, e.g. row 3." in said
     assert known(studio) == {"http://h/0.jpg": "cat"}
+
+
+@pytest.mark.parametrize("names", [["2023/1.jpg", "2024/2.jpg"], ["1.jpg", "2.jpg"]])
+def test_photos_without_labels_are_told_where_to_import_them(
+    cli: Cli, studio: StubStudio, tmp_path: Path, names: list[str]
+):
+    for name in names:
+        write(tmp_path, f"photos/{name}")
+    code, said = cli("import-archive", "1", "photos")
+    assert code == 1 and "for images whose labels are known" in said
+    assert "in Label Studio (Data Import), then run: ls-clip connect 1" in said
+    assert studio.tasks == {}
+    write(tmp_path, "a.csv", ROWS.format("wolf"))
+    assert "Data Import" not in cli("import-archive", "1", "a.csv")[1]
 
 
 def test_several_labels_in_a_cell_name_the_option_that_separates_them(

@@ -19,8 +19,12 @@ def test_it_lists_them_and_writes_the_config_with_places_to_fill_in(
     assert code == 0, said
     assert "犬" in said and "猿" in said and "cat" not in said.replace("category", "")
     assert "ls-clip connect 1" in said and "about 6" in said
+    assert 'model_skip="true"' in said
     written = (tmp_path / "project-1-config.xml").read_text()
-    assert written.count(STUB) == 2 and written.replace(STUB, "") == studio.config
+    assert written.count(STUB) == 2 and written.replace(STUB, "") == studio.config + "\n"
+    studio.config += "\n"
+    assert cli("prompts", "1", "--output", "again.xml")[0] == 0
+    assert (tmp_path / "again.xml").read_text() == written
 
 
 def test_a_file_that_is_there_is_not_overwritten(cli: Cli, studio: StubStudio, tmp_path: Path):

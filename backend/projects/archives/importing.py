@@ -9,7 +9,13 @@ from typing import Any
 
 from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
-from backend.projects.archives.keys import SOURCE, key_of_content, key_of_file, key_of_pages
+from backend.projects.archives.keys import (
+    SOURCE,
+    addresses_in,
+    key_of_content,
+    key_of_file,
+    key_of_pages,
+)
 from backend.projects.archives.rows import Row
 
 UPLOAD = 20
@@ -86,9 +92,7 @@ def _existing(
     existing: dict[str, Mapping[str, Any]] = {}
     for task in studio.tasks.iterate(number):
         for name in (SOURCE, image_field):
-            value = field_value(task["data"], name)
-            pages = value if isinstance(value, list) else [value]
-            addresses = [page for page in pages if isinstance(page, str) and page]
+            addresses = addresses_in(field_value(task["data"], name))
             if addresses:
                 existing[key_of_pages(addresses)] = task["data"]
     return existing

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from backend.errors import SettingsError
 from backend.images.address import compact_address
@@ -46,6 +47,12 @@ def key_of_pages(addresses: Sequence[str]) -> str:
         return compact_address(addresses[0])
     digest = hashlib.sha256("\n".join(addresses).encode()).hexdigest()
     return f"{compact_address(addresses[0])}#{digest[:_DIGITS]}"
+
+
+def addresses_in(value: Any) -> list[str]:
+    """The addresses in the field of a task's data that holds its image, or a list of them."""
+    pages = value if isinstance(value, list) else [value]
+    return [page.strip() for page in pages if isinstance(page, str) and page.strip()]
 
 
 def name_of(key: str) -> str:

@@ -13,6 +13,7 @@ from backend.errors import SettingsError
 from backend.labels.task_values import field_value
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.cells import labels_of, stored_labels
+from backend.projects.archives.keys import addresses_in, key_of_pages
 from backend.projects.archives.places import Places
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row, is_unicode
@@ -64,10 +65,11 @@ def rows_of_tasks(
             place = places.row(image if isinstance(image, str) else "", where, row.labels)
         if not is_unicode(json.dumps(own, ensure_ascii=False)):
             place = Row(where, reason=Reason.NOT_TEXT)
+        # A task that does not count needs no file.
+        looked_for = "" if row.reason else place.path
+        reason = row.reason if place.path and row.reason else place.reason or row.reason
         is_found = is_found or place.reason != Reason.NO_IMAGE
-        rows.append(
-            replace(place, data=own, reason=place.reason or row.reason, one_of_several=True)
-        )
+        rows.append(replace(place, data=own, reason=reason, one_of_several=True, path=looked_for))
     if rows and not is_found:
         raise SettingsError(
             f"No task of {path} has an image in {request.image_column or request.image_field!r}.",
@@ -97,8 +99,20 @@ def rows_of_project(
     studio.projects.get(number)
     for task in studio.tasks.annotated(number):
         where = f"task {task['id']}"
-        row = _annotated(where, task["data"], task["annotations"], request, own_field="")
-        yield replace(row, source=f"{number}/{task['id']}")
+        data = task["data"]
+        row = _annotated(where, data, task["annotations"], request, own_field="")
+        image = field_value(data, request.image_column or request.image_field)
+        addresses = addresses_in(image)
+        if request.image_column and addresses:
+            data = {**data, request.image_field: image}
+        # By its image, as in an export of the project; a task without one by its number.
+        yield replace(
+            row,
+            data=data,
+            image=addresses[0] if addresses else "",
+            source=key_of_pages(addresses) if addresses else f"{number}/{task['id']}",
+            one_of_several=True,
+        )
 
 
 def _annotated(

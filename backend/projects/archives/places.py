@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from backend.errors import SettingsError
 from backend.images.address import CLOUD_SCHEMES
+from backend.projects.archives.files_below import FilesBelow
 from backend.projects.archives.keys import key_of_pages
 from backend.projects.archives.request import ArchiveRequest
 from backend.projects.archives.rows import Reason, Row, is_unicode
@@ -32,6 +33,8 @@ _SHOWN = 200
 """Characters of what is no text that are passed on to a message."""
 _DISK = re.compile(r"[/\\]|[A-Za-z]:|[A-Za-z][\w+.-]+:")
 """How what is no name below a folder begins: with a root, a drive or a scheme."""
+_ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:|file:", re.IGNORECASE)
+"""How a path on a disk begins: with a root, a drive or ``file:``."""
 
 
 class Places:
@@ -46,7 +49,8 @@ class Places:
     def __init__(self, request: ArchiveRequest, *folders: Path) -> None:
         self._studio_path = request.studio_path.rstrip("/")
         self._base = ""
-        self._folders = list(folders)
+        self._folders = [FilesBelow(folder) for folder in folders]
+        self._is_given = False
         if urlsplit(request.images).scheme in {"http", "https"} or self.is_served(request.images):
             self._base = request.images.rstrip("/") + "/"
         elif request.images:
@@ -56,7 +60,8 @@ class Places:
                     f"--images: there is no folder {folder}.",
                     "Give the folder with the image files, or the address that they are below.",
                 )
-            self._folders = [folder]
+            self._folders = [FilesBelow(folder)]
+            self._is_given = True
 
     def is_served(self, address: str) -> bool:
         """Whether Label Studio can show what is at this address."""
@@ -84,14 +89,17 @@ class Places:
         name = "" if _DISK.match(value) else _plain_name(value)
         if name and self._base:
             return Row(where, labels, image=self._base + quote(name, safe="/"))
+        if not name and self._is_given and _ABSOLUTE.match(value):
+            # Its file is looked for when all paths are known.
+            return Row(f"{where}: {value}", labels, path=value, reason=Reason.NOT_SERVED)
         if not name or not self._folders:
             return Row(f"{where}: {value}", reason=Reason.NOT_SERVED)
-        for folder in self._folders:
-            # A file name from another system may have its accents composed or apart.
-            for form in dict.fromkeys((name, *(normalize(kind, name) for kind in ("NFC", "NFD")))):
-                if _is_file(folder / form):
-                    return file_row(folder, folder / form, labels, f"{where}: {value}")
-        return Row(f"{where}: {value}", reason=Reason.MISSING_FILE)
+        for files in self._folders:
+            path = files.find(name)
+            if path is not None:
+                return file_row(files.folder, path, labels, f"{where}: {value}")
+        elsewhere = self._folders[0].only(name.split("/")) if self._is_given else ""
+        return Row(f"{where}: {value}", reason=Reason.MISSING_FILE, elsewhere=elsewhere)
 
     def row_of_pages(
         self, pages: Sequence[Any], where: str, labels: tuple[str, ...]
@@ -112,6 +120,8 @@ class Places:
             return Row(where, reason=Reason.NO_IMAGE), list(pages)
         found = [*rows.values()]
         reasons = [row for row in found if row.reason is not None]
+        if reasons and len(pages) > 1 and all(row.path for row in reasons):
+            return Row(where, reason=Reason.PAGES), list(pages)
         if reasons:
             return reasons[0], list(pages)
         if len(pages) > 1 and any(row.file for row in found):
@@ -152,14 +162,6 @@ def reason_against(folder: Path, path: Path) -> Reason | None:
 
 def _is_named(page: Any) -> bool:
     return isinstance(page, str) and bool(page.strip())
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # Too long, for one.
-        return False
 
 
 def _plain_name(value: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from backend.errors import SettingsError, counted
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.archives.coco import is_coco, rows_of_coco
+from backend.projects.archives.disk_paths import located
 from backend.projects.archives.folders import rows_of_folder
 from backend.projects.archives.label_studio import is_task, rows_of_project, rows_of_tasks
 from backend.projects.archives.parquet import is_parquet, read_parquet
@@ -44,16 +46,20 @@ def read_archive(source: str, request: ArchiveRequest, studio: LabelStudioClient
         SettingsError: the archive cannot be read, or an image is where Label Studio cannot show it.
         StudioError: there is no such project, or Label Studio does not answer.
     """
-    archive = gather(_rows(source, request, studio))
+    rows, stripped = [*_rows(source, request, studio)], ""
+    if any(row.path for row in rows):
+        rows, stripped = located(rows, user_path(request.images))
+    archive = replace(gather(rows), stripped=stripped)
     refused = archive.left_out.get(Reason.NOT_SERVED)
     if refused is not None:
         raise SettingsError(
             f"{counted(refused.count, 'image')} of {source} cannot be shown by Label Studio, e.g. "
             f"{shortened(refused.example)} (it shows web, cloud and its own addresses).",
-            "Let the files be uploaded: --images FOLDER for names relative to a folder, or give a "
-            "folder with one subfolder per label instead. Or serve them: --images "
-            "https://HOST/PATH puts an address before relative names; with a local-files storage "
-            "of the project (Settings > Cloud Storage) write /data/local-files/?d=photos/1.jpg.",
+            "Let the files be uploaded: --images FOLDER for names and paths of files below a "
+            "folder, or give a folder with one subfolder per label instead. Or serve them: "
+            "--images https://HOST/PATH puts an address before relative names; with a local-files "
+            "storage of the project (Settings > Cloud Storage) write "
+            "/data/local-files/?d=photos/1.jpg.",
         )
     return archive
 

@@ -86,7 +86,8 @@ def rows_of_records(table: Table, request: ArchiveRequest, places: Places) -> It
             "the columns of labels that count with --label-column.",
         )
     columns = _choose_columns(table, request, is_ours)
-    fields = {control.options_field for control in request.config.controls}
+    asked = request.config.with_skipped().controls
+    fields = {control.options_field for control in asked}
     numbered: Iterable[tuple[int, Record]] = zip(table.numbers, table.records, strict=True)
     if is_ours:
         numbered = _known_ones([*numbered], columns)
@@ -146,7 +147,7 @@ def _usual_labels(
     table: Table, image: str, request: ArchiveRequest
 ) -> tuple[tuple[str, ...], bool]:
     names, records = table.names, table.records
-    controls = tuple(control.name for control in request.config.controls)
+    controls = tuple(control.name for control in request.config.with_skipped().controls)
     named = tuple(name for name in controls if name in names and name != image)
     if _ANNOTATION in names:
         # In a file of Label Studio all other columns are fields of the tasks' data.

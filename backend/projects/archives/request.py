@@ -39,17 +39,21 @@ class ArchiveRequest:
         """The task-data field of the labeling config that holds the image."""
         return self.config.controls[0].image_field
 
+    @property
+    def _asked(self) -> tuple[Control, ...]:
+        return self.config.with_skipped().controls
+
     @cached_property
     def names(self) -> LabelNames:
         """The labels of the config by what they may be called."""
-        return LabelNames(self.config)
+        return LabelNames(self.config.with_skipped())
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """The controls, or what else is named instead, that have the labels."""
-        return self.label_columns or tuple(control.name for control in self.config.controls)
+        return self.label_columns or tuple(control.name for control in self._asked)
 
     def control(self, name: str) -> Control | None:
         """The control of this name."""
-        found = (control for control in self.config.controls if control.name == name)
+        found = (control for control in self._asked if control.name == name)
         return next(found, None)

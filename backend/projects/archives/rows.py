@@ -31,6 +31,8 @@ class Reason(StrEnum):
     NO_SUCH_IMAGE = "no_such_image"
     """The annotation is of an image that the file does not list."""
     MISSING_FILE = "missing_file"
+    AMBIGUOUS = "ambiguous"
+    """An absolute path whose end is a file, but not if the same is stripped as of the others."""
     UNREADABLE_FILE = "unreadable_file"
     OUTSIDE = "outside"
     """A link or a path that leads out of the archive: to publish it could give a secret away."""
@@ -68,6 +70,8 @@ class Row:
         data: of the task to be made; its image field is filled in when the task is made.
         source: recognises the image in a second import; empty: the address does.
         reason: why the row is left out; None: it is not.
+        path: on a disk, of a file that is to be looked for below the folder of the images.
+        elsewhere: where below that folder the only file of this name is, if not where it should be.
         one_of_several: whether the archive may list the image again on purpose, for each of its
             annotations, so that saying nothing new is no mistake.
     """
@@ -80,6 +84,8 @@ class Row:
     source: str = ""
     reason: Reason | None = None
     one_of_several: bool = False
+    path: str = ""
+    elsewhere: str = ""
 
     @property
     def key(self) -> str:
@@ -89,18 +95,32 @@ class Row:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """How often something was left out for one reason, and where it was first."""
+    """How often something was left out for one reason, and where it was first.
+
+    Attributes:
+        count: how often.
+        example: where it was first.
+        elsewhere: where the file of the example is instead; empty: not known.
+    """
 
     count: int
     example: str
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """The images of an archive, each once, and what was left out."""
+    """The images of an archive, each once, and what was left out.
+
+    Attributes:
+        rows: the images.
+        left_out: by reason.
+        stripped: what all absolute paths begin with that were found below a folder; empty: none.
+    """
 
     rows: Sequence[Row]
     left_out: Mapping[Reason, LeftOut]
+    stripped: str = ""
 
     @property
     def is_incomplete(self) -> bool:
@@ -118,7 +138,8 @@ class Archive:
         """
         if not count:
             return self
-        return Archive(rows, {**self.left_out, reason: LeftOut(count, example)})
+        left_out = {**self.left_out, reason: LeftOut(count, example)}
+        return replace(self, rows=rows, left_out=left_out)
 
 
 def gather(rows: Iterable[Row]) -> Archive:
@@ -148,5 +169,5 @@ def gather(rows: Iterable[Row]) -> Archive:
 
 
 def _count(left_out: dict[Reason, LeftOut], reason: Reason, row: Row) -> None:
-    before = left_out.get(reason, LeftOut(0, row.where))
+    before = left_out.get(reason, LeftOut(0, row.where, row.elsewhere))
     left_out[reason] = replace(before, count=before.count + 1)

@@ -24,7 +24,13 @@ _PRESENCE = {POSITIVE: Presence.PRESENT, NEGATIVE: Presence.ABSENT}
 
 
 def exported(
-    studio: LabelStudioClient, number: int, pulled: Pulled, scores: KeptScores, *, pseudo: bool
+    studio: LabelStudioClient,
+    number: int,
+    pulled: Pulled,
+    scores: KeptScores,
+    *,
+    pseudo: bool,
+    others: Mapping[int, Sequence[Sequence[Mapping[str, Any]]]] | None = None,
 ) -> Iterator[ExportedTask]:
     """All tasks of a project that have an image, with the state of every label.
 
@@ -34,6 +40,7 @@ def exported(
         pulled: its approvals.
         scores: what it is suggested.
         pseudo: whether suggestions count as pseudo-labels; else such labels are unknown.
+        others: task id -> see `ExportedTask`.
 
     Raises:
         StudioError: Label Studio cannot be asked.
@@ -74,7 +81,8 @@ def exported(
             }
             images = _images(task, controls, states)
             score = None if entry is None else entry.score
-            yield ExportedTask(task_id, task_data(task), images, score, scores.version)
+            kept = (others or {}).get(task_id, ())
+            yield ExportedTask(task_id, task_data(task), images, score, scores.version, kept)
 
 
 def image_addresses(task: Mapping[str, Any], controls: Sequence[Control]) -> dict[str, str]:
@@ -107,11 +115,17 @@ def _images(
                 image=compact_address(address),
                 source=source,
                 name=original_name(task_data(task), address, int(task["id"])),
-                reviewed=bool(labels) and all(one.state == State.APPROVED for one in labels),
+                reviewed=_is_reviewed(labels),
                 labels=labels,
             )
         )
     return tuple(images)
+
+
+def _is_reviewed(labels: Sequence[LabelState]) -> bool:
+    # Earlier releases did not note when labels with model_skip were added.
+    predicted = [one for one in labels if not one.label.skipped] or labels
+    return bool(predicted) and all(one.state == State.APPROVED for one in predicted)
 
 
 def _suggested(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from backend.projects.export.image_files import (
     with_copies,
     with_sizes,
 )
+from backend.projects.export.other_results import OtherResults
 from backend.projects.export.rows import ExportedTask, Tally
 from backend.projects.export.scores import KeptScores
 from backend.projects.export.splits import Shares, Split, SplitFile
@@ -119,11 +120,13 @@ class Written:
         tally: tasks, labels and splits.
         missing: images that could not be had.
         splits: None where it was not split.
+        unread: why answers of people are not in it -> how many tasks have such answers.
     """
 
     tally: Tally
     missing: Missing
     splits: ProjectSplits | None
+    unread: Mapping[str, int] = field(default_factory=dict)
 
 
 def export(
@@ -144,7 +147,12 @@ def export(
     total = int(studio.projects.get(request.project)["task_number"])
     store = existing_store(settings)
     progress("reading what was approved", 0, 1)
-    pulled = pull(studio, store, request.project, settings.blind_share, notes=False)
+    keeps = request.format == Format.LABELSTUDIO
+    others = OtherResults(kept=keeps and State.APPROVED in request.states)
+    share = settings.blind_share
+    pulled = pull(
+        studio, store, request.project, share, notes=False, skipped=True, look=others.look
+    )
     version = str(studio.projects.get(request.project)["model_version"] or "")
     known_field = ProjectState(store, pulled.key).known_field()
     scores = KeptScores(store, pulled, version, known_field)
@@ -161,7 +169,9 @@ def export(
             splits = split_project(found, store, request.shares, request.near, before)
         progress("looking at the images", 1, 1)
     tally, missing = Tally(), Missing()
-    tasks: Iterable[ExportedTask] = exported(studio, request.project, pulled, scores, pseudo=pseudo)
+    tasks: Iterable[ExportedTask] = exported(
+        studio, request.project, pulled, scores, pseudo=pseudo, others=others.of
+    )
     tasks = _chosen(_shown(tasks, total, progress), request, tally)
     if splits is not None:
         tasks = _split(tasks, splits, request)
@@ -179,7 +189,7 @@ def export(
         writer(_counted(tasks, tally), _main_target(request).draft, content)
         if before is not None and splits is not None:
             before.write(targets[-1].draft, splits.splits.of)
-    return Written(tally, missing, splits)
+    return Written(tally, missing, splits, {} if keeps else others.tasks)
 
 
 def _targets(request: Request) -> list[Target]:
@@ -230,8 +240,10 @@ def _chosen(
         chosen = task.only(frozenset(request.states))
         if chosen.images:
             yield chosen
+        elif task.images:
+            tally.no_label += 1
         else:
-            tally.left_out += 1
+            tally.no_image += 1
 
 
 def _split(

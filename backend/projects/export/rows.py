@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ from backend.labels.controls import Control
 from backend.labels.label import Label
 from backend.projects.export.splits import Split
 from backend.projects.label_states import State
+from backend.vlpl.decisions import Provenance
 
 
 class Presence(StrEnum):
@@ -54,7 +55,7 @@ class ExportedImage:
         image: its address in the task's data; a ``data:`` URI is replaced by its hash.
         source: the address to fetch it from.
         name: what it was called before it came to Label Studio; slashes between folders.
-        reviewed: whether a person decided about all of its labels.
+        reviewed: whether a person decided about all of its labels that are predicted.
         labels: its labels, in the config's order; of the asked-for states only.
         file_name: of the copy, relative to the file or folder that names it; empty without one.
         width: of the upright image, in pixels; None where it was not asked for or cannot be had.
@@ -90,6 +91,7 @@ class ExportedTask:
         task: its id.
         data: as Label Studio has it.
         images: those with a label that is exported.
+        others: of each annotation what else it holds, as it is; only for formats that keep it.
         score: its confidence as it is shown; None where it shows no prediction.
         version: the model version that the project shows; empty where it shows none.
     """
@@ -99,6 +101,7 @@ class ExportedTask:
     images: tuple[ExportedImage, ...]
     score: float | None = None
     version: str = ""
+    others: Sequence[Sequence[Mapping[str, Any]]] = ()
 
     @property
     def labels(self) -> Iterator[LabelState]:
@@ -111,7 +114,7 @@ class ExportedTask:
             replace(image, labels=tuple(one for one in image.labels if one.state in states))
             for image in self.images
         )
-        return replace(self, images=tuple(image for image in images if image.labels))
+        return replace(self, images=tuple(image for image in images if image.labels or self.others))
 
 
 @dataclass
@@ -120,18 +123,24 @@ class Tally:
 
     Attributes:
         tasks: tasks in the file.
-        left_out: tasks without a label in the asked-for states.
+        no_image: tasks left out because they have no image.
+        no_label: tasks left out because no label is in the asked-for states.
+        imported: tasks in the file whose annotations came with them, so that no label is known
+            to be absent.
         states: labels by state.
         splits: images by split.
     """
 
     tasks: int = 0
-    left_out: int = 0
+    no_image: int = 0
+    no_label: int = 0
+    imported: int = 0
     states: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
 
     def add(self, task: ExportedTask) -> None:
         """Count a task that is written."""
         self.tasks += 1
+        self.imported += any(one.provenance == Provenance.IMPORTED for one in task.labels)
         self.states.update(str(state.state) for state in task.labels)
         self.splits.update(str(image.split) for image in task.images if image.split is not None)

@@ -78,8 +78,7 @@ class KeptScores:
             shown = f"shows {self.version}, of which" if self.version else "shows no version, so"
             raise SettingsError(
                 f"Project {number} {shown} no suggestions are kept.",
-                f"Run ls-clip connect {number} or ls-clip predict {number}, or leave out "
-                "suggestions (pseudo).",
+                f"Run ls-clip connect {number}, or leave out suggestions (pseudo).",
             )
 
     def logged(self, tasks: Sequence[Mapping[str, Any]]) -> dict[int, LoggedPrediction]:

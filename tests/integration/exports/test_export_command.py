@@ -91,6 +91,21 @@ def test_no_format_loads_an_encoder_or_torch_or_writes_to_the_store(
     assert "project-1.csv" in others(tmp_path) and "project-1.imagefolder" in others(tmp_path)
 
 
+def test_why_tasks_are_left_out_and_what_came_with_annotations_is_counted_apart(
+    export: Export, studio: StubStudio
+):
+    studio.tasks |= {number: {"text": "no image"} for number in (7, 8)}
+    for number in (1, 2):
+        studio.annotations[number][0]["lead_time"] = None
+    code, said = export("--states", "approved", "--no-sizes")
+    assert code == 0, said
+    assert "Left out: 2 tasks without an image. Left out: 3 tasks without a label in the" in said
+    assert "2 tasks came with their annotations: nothing is known to be absent there." in said
+    studio.annotations[2][0]["lead_time"] = 3.0
+    code, said = export()
+    assert "1 task came with its annotations:" in said and "without a label" not in said
+
+
 def test_an_image_that_is_gone_is_named_and_counted(export: Export, tmp_path: Path):
     code, said = export("--images", "--rows", "image")
     assert code == 1

@@ -106,7 +106,7 @@ def test_only_the_states_that_are_asked_for_are_in_the_file(
         for kind in (Format.CSV, Format.COCO, Format.LABELSTUDIO):
             path = tmp_path / f"{kind}-{'-'.join(states)}"
             tally = run_export(runtime.settings, kind, path, states=states).tally
-            counts[states, kind] = (tally.tasks, tally.left_out, dict(tally.states))
+            counts[states, kind] = (tally.tasks, tally.no_label, dict(tally.states))
     for kind in (Format.CSV, Format.COCO, Format.LABELSTUDIO):
         assert counts[(State.APPROVED,), kind] == (1, 1, {"approved": 2})
         assert counts[(State.PSEUDO,), kind] == (1, 1, {"pseudo": 2})
@@ -160,7 +160,7 @@ def test_each_image_of_a_task_has_a_row_and_each_label_a_column_of_its_own(
     connected(runtime, studio)
     path = tmp_path / "out.csv"
     written = run_export(runtime.settings, Format.CSV, path, rows=RowsPer.IMAGE)
-    assert (written.tally.tasks, written.tally.left_out) == (2, 1)
+    assert (written.tally.tasks, written.tally.no_image) == (2, 1)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["task"] for row in rows] == ["1", "1", "2", "2"]

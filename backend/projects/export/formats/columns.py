@@ -50,7 +50,9 @@ PER_IMAGE = pa.schema(
         _TASK,
         _IMAGE,
         *_FILE,
-        _field("reviewed", pa.bool_(), "whether a person decided about all of its labels"),
+        _field(
+            "reviewed", pa.bool_(), "whether a person decided about all of its predicted labels"
+        ),
     ]
 )
 """One row per image; a column per label follows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,12 @@ def _item(task: ExportedTask, known_field: str) -> dict[str, Any]:
             **({KNOWN_FIELD: known_field} if known_field else {}),
         },
     }
-    if any(state.state == State.APPROVED for state in task.labels):
-        item["annotations"] = [{"result": _result(task, _DECIDED)}]
+    is_reviewed = any(state.state == State.APPROVED for state in task.labels)
+    if is_reviewed or task.others:
+        first, *more = [*task.others] or [()]
+        own = _result(task, _DECIDED) if is_reviewed else []
+        item["annotations"] = [{"result": _joined(own, first)}, *({"result": one} for one in more)]
+    if is_reviewed:
         return item
     suggested = _result(task, {*_DECIDED, State.PSEUDO})
     if suggested:
@@ -67,3 +71,19 @@ def _result(task: ExportedTask, states: Set[State]) -> list[dict[str, Any]]:
         }
         for control, labels in chosen.values()
     ]
+
+
+def _joined(
+    result: list[dict[str, Any]], others: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """A result with other items; the choices of a control stand in one item."""
+    own = {item["from_name"]: item["value"] for item in result}
+    more: list[Mapping[str, Any]] = []
+    for item in others:
+        value = own.get(item.get("from_name"))
+        if value is None:
+            more.append(item)
+        else:
+            for kind, stored in item["value"].items():
+                value[kind] = [*value.get(kind, []), *stored]
+    return [*result, *more]
