@@ -31,16 +31,26 @@ def percent(probability: float) -> str:
 
 def explained(found: Suggestions) -> Iterator[str]:
     """What a reader has to know of the probabilities, in sentences."""
-    labels = counted(len(found.labels), "label")
     if found.threshold is not None:
         yield (
             f"Suggested: from a probability of {100 * found.threshold:.1f} % on "
             "(--threshold changes that)."
         )
-    yield (
-        f"Each probability is one among the {labels} that are listed: the more labels are listed, "
-        "the less likely is each. In a project, people's decisions correct them."
-    )
+    readable = len(found.labels) - len(found.unreadable)
+    among = f"one among the {counted(len(found.labels), 'label')} that are listed"
+    if found.unreadable:
+        labels = counted(len(found.labels), "label")
+        yield (
+            f"{readable} of {labels} can be read by the encoder: the others get no probability."
+            if readable
+            else f"The encoder can read none of {labels}: none gets a probability."
+        )
+        among = "one among all labels that are listed"
+    if readable:
+        yield (
+            f"Each probability is {among}: the more labels are listed, the less likely is each. "
+            "In a project, people's decisions correct them."
+        )
 
 
 def contact_sheet(found: Suggestions) -> str:

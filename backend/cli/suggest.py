@@ -97,7 +97,8 @@ def suggest(
         from backend.inference.suggest import suggest as run
 
         with progress_bar() as progress:
-            found = run(settings, config, files, progress, 0 if html is None else PAGE_IMAGES)
+            thumbnails = 0 if html is None else PAGE_IMAGES
+            found = run(settings, config, files, progress, warn=_warn, thumbnails=thumbnails)
         _write(found, csv, html)
     _print(found, as_json=as_json)
     for path in (csv, html):
@@ -130,6 +131,11 @@ def _config(labels: str | None, prompts: Path | None) -> LabelConfig:
             "Spell them alike, or leave --labels out: the file's labels are taken then.",
         )
     return config_of_labels(names, required=True, prompts=texts)
+
+
+def _warn(problem: str, fix: str) -> None:
+    console.print(f"[yellow]Note:[/] {plain(problem)}", highlight=False, soft_wrap=True)
+    console.print(f"Fix: {plain(fix)}", highlight=False, soft_wrap=True)
 
 
 def _print(found: Suggestions, *, as_json: bool) -> None:
@@ -191,14 +197,12 @@ def csv_rows(found: Suggestions) -> Iterator[list[str]]:
     """A header, then one row per file: its labels, and the probability of each label.
 
     Labels with ``|`` between them are suggested; the reason takes the place of those that are
-    missing.
+    missing. A label that the encoder cannot read has empty cells.
     """
     yield ["file", "suggested", "threshold", "error", *found.labels]
     threshold = "" if found.threshold is None else f"{found.threshold:.4f}"
     for suggestion in found.of_files:
         error = "" if suggestion.error is None else str(suggestion.error)
-        scores = [
-            f"{suggestion.scores[label]:.4f}" if label in suggestion.scores else ""
-            for label in found.labels
-        ]
+        given = [suggestion.scores.get(label) for label in found.labels]
+        scores = ["" if p is None else f"{p:.4f}" for p in given]
         yield [suggestion.file, "|".join(suggestion.suggested), threshold, error, *scores]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from backend.encoders.base import Encoder, ImageEmbeddings
-from backend.encoders.label_texts import unreadable_message
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
-from backend.errors import ImageError, ImageReason
+from backend.errors import ImageError, ImageReason, counted
 from backend.images.decoder import Decoder
 from backend.inference.evidence import ScoredControl
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
@@ -24,8 +22,6 @@ from backend.logs import Progress
 from backend.settings import Settings
 from backend.storage.vectors import Embedding
 
-log = logging.getLogger(__name__)
-
 THUMBNAIL = 200
 """Pixels in width and height, at most: a JPEG of about 8 kB."""
 
@@ -35,6 +31,8 @@ def suggest(
     config: LabelConfig,
     files: Mapping[str, ImageError | None],
     progress: Progress,
+    *,
+    warn: Callable[[str, str], None],
     thumbnails: int = 0,
 ) -> Suggestions:
     """Suggest labels for files, one suggestion per file, in order.
@@ -46,6 +44,7 @@ def suggest(
         config: with one control.
         files: path -> None, or why there is no such file, of which there is one at least.
         progress: called with the step, and how much of it is done.
+        warn: called with a problem and its fix, before the images are read.
         thumbnails: make thumbnails of this many images, the first ones.
 
     Raises:
@@ -57,7 +56,7 @@ def suggest(
     progress("loading the encoder", 1, 1)
     unreadable = unreadable_labels(encoder, config)
     if unreadable:
-        log.warning("%s %s", *unreadable_message(encoder, unreadable))
+        warn(*_unreadable_message(encoder, unreadable))
     version = ModelVersion(
         name="",
         config=config,
@@ -85,6 +84,19 @@ def suggest(
         tuple(label.key for label in control.labels),
         min(used, default=None),
         settings.encoder,
+        unreadable=tuple(unreadable),
+    )
+
+
+def _unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
+    """A warning about labels that the text tower cannot read, and its fix; the first are named."""
+    more = ", ..." if len(labels) > 5 else ""
+    return (
+        f"{encoder.short} reads English only, and cannot read {counted(len(labels), 'label')}: "
+        f"{', '.join(labels[:5])}{more}. Without a probability, none is suggested.",
+        "Say each in English, in a CSV file with the columns label and prompt (--prompts FILE), or "
+        "take a multilingual model, e.g. "
+        "--encoder open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k.",
     )
 
 
@@ -103,8 +115,10 @@ def _suggestion(
     return Suggestion(
         printable(file),
         [label.key for label, _ in scored.ticked],
-        {label.key: float(p) for label, p in zip(control.labels, probabilities, strict=True)},
-        unreadable=tuple(control.labels[place].key for place in sorted(unreadable)),
+        {
+            label.key: None if place in unreadable else float(probabilities[place])
+            for place, label in enumerate(control.labels)
+        },
         thumbnail=thumbnail,
     )
 

@@ -85,12 +85,43 @@ def test_more_labels_make_each_less_likely_as_the_output_says(
     assert cats[1] < cats[0]
 
 
-def test_labels_that_the_model_cannot_read_are_warned_about(
+def test_labels_that_cannot_be_read_have_no_probability_in_any_output(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    given = ("suggest", "--labels", "犬,dog,車", "--threshold", "0", photos[0])
+    assert call(monkeypatch, *given, "--json", "--csv", str(table), "--html", str(page)) == 0
+    (found,) = json.loads(capfd.readouterr().out)
+    assert found["scores"]["犬"] is None and found["scores"]["車"] is None
+    assert found["suggested"] == ["dog"] and 0 < found["scores"]["dog"] < 1
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["犬"], row["車"], row["suggested"]) == ("", "", "dog")
+    assert float(row["dog"]) == pytest.approx(found["scores"]["dog"], abs=1e-4)
+    assert call(monkeypatch, *given) == 0
+    for said in (_Page(page.read_text("utf-8")).text, capfd.readouterr().out):
+        assert "1 of 3 labels can be read by the encoder" in " ".join(said.split())
+        assert "among the 3" not in said and "犬" not in said
+
+
+def test_where_no_label_can_be_read_nothing_is_told_of_probabilities(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    assert call(monkeypatch, "suggest", "--labels", "犬,車", photos[0]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The encoder can read none of 2 labels" in said
+    assert "Suggested: from" not in said and "Each probability" not in said
+
+
+def test_labels_that_cannot_be_read_are_told_with_the_option_that_helps(
     photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ):
     assert call(monkeypatch, "suggest", "--labels", "犬,dog", "--json", photos[0]) == 0
     captured = capfd.readouterr()
-    assert "犬" in captured.err and "xlm-roberta" in captured.err
+    assert "Note: offline reads English only, and cannot read 1 label: 犬." in captured.err
+    assert "--prompts FILE" in captured.err and "xlm-roberta" in captured.err
+    for elsewhere in ("WARNING", "model_prompt", "ls-clip prompts", "reviewed tasks"):
+        assert elsewhere not in captured.err
     json.loads(captured.out)
 
 
