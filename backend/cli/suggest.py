@@ -84,9 +84,9 @@ def suggest(
     """
     settings = configured(encoder=encoder, threshold=threshold)
     config = _config(labels, prompts)
-    files = find_images(photos)
-    missing = {file: error for file, error in files.items() if error is not None}
-    if len(missing) == len(files):
+    images = find_images(photos)
+    missing = {file: error for file, error in images.files.items() if error is not None}
+    if len(missing) == len(images.files):
         # At once: to import the encoder takes longer than to see that there is nothing for it.
         from backend.inference.suggestion import Suggestion, Suggestions, printable
 
@@ -98,7 +98,7 @@ def suggest(
 
         with progress_bar() as progress:
             thumbnails = 0 if html is None else PAGE_IMAGES
-            found = run(settings, config, files, progress, warn=_warn, thumbnails=thumbnails)
+            found = run(settings, config, images, progress, warn=_warn, thumbnails=thumbnails)
         _write(found, csv, html)
     _print(found, as_json=as_json)
     for path in (csv, html):
@@ -162,14 +162,11 @@ def _print(found: Suggestions, *, as_json: bool) -> None:
 
 
 def _print_table(scored: list[Suggestion], out: Console) -> None:
-    names = [Path(suggestion.file).name for suggestion in scored]
     table = Table("file", "suggested", "most probable")
-    for suggestion, name in zip(scored, names, strict=True):
+    for suggestion in scored:
         shown = ", ".join(f"{label} {percent(p)}" for label, p in suggestion.likeliest[:LIKELIEST])
-        # Files of several folders may have one name.
-        file = suggestion.file if names.count(name) > 1 else name
         suggested = ", ".join(suggestion.suggested) or "nothing"
-        table.add_row(plain(file), plain(suggested), plain(shown))
+        table.add_row(plain(suggestion.file), plain(suggested), plain(shown))
     out.print(table)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.errors import ImageError, ImageReason
@@ -15,47 +17,84 @@ _FOUND = SUFFIXES | {".jfif", ".avif", ".heic", ".heif"}
 """Of files that a folder or a pattern stands for; a file that is named may have any suffix."""
 
 
-def find_images(sources: Sequence[str]) -> dict[str, ImageError | None]:
+@dataclass
+class FoundImages:
+    """What a command line names.
+
+    Attributes:
+        files: path -> None, or why there is no such file. In the order of the sources, sorted
+            within a folder and a pattern.
+        names: the same paths -> what a person calls them: as it was given, or relative to the
+            folder or to the part of the pattern that is no pattern. Files of one name have as many
+            folders more in front as it takes to tell them apart.
+    """
+
+    files: dict[str, ImageError | None] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def find_images(sources: Sequence[str]) -> FoundImages:
     """The image files that a command line names, each once.
 
     Args:
         sources: paths of files; folders, for the images in them and in the folders below; patterns
-            with ``*``, ``?``, ``[...]`` and, for any number of folders, ``**``. Hidden files and
-            folders are left out, unless they are named.
-
-    Returns:
-        Path -> None, or why there is no such file. In the order of the sources, sorted within a
-        folder and a pattern.
+            with ``*``, ``?``, ``[...]`` and, for any number of folders, ``**``. Hidden
+            files and folders are left out, unless they are named.
     """
-    found: dict[str, ImageError | None] = {}
+    found = FoundImages()
     for source in sources:
         path = user_path(source)
         try:
             if path.is_file():
-                found[str(path)] = None
+                found.files[str(path)] = None
+                found.names.setdefault(str(path), source)
                 continue
             is_folder = path.is_dir()
         except (OSError, ValueError):  # Longer than any path may be.
             is_folder = False
         if is_folder:
-            visible = (file for file in path.rglob("*") if not _is_hidden(file.relative_to(path)))
-            images = _images(visible)
+            base = path
+            paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
             problem = "is a folder without images"
         elif glob.has_magic(source):
+            base = _folder_of_pattern(path)
             # That of a Path takes no absolute pattern, and finds hidden files.
-            names = glob.iglob(str(path), recursive=True)  # noqa: PTH207
-            images = _images(map(Path, names))
+            paths = [Path(name) for name in glob.iglob(str(path), recursive=True)]  # noqa: PTH207
             problem = "matches no image"
         else:
-            images, problem = [], "is not a file"
-        found.update(dict.fromkeys(images))
+            base, paths, problem = path, [], "is not a file"
+        images = sorted(file for file in paths if file.suffix.lower() in _FOUND and file.is_file())
+        for file in images:
+            found.files[str(file)] = None
+            found.names.setdefault(str(file), str(file.relative_to(base)))
         if not images:
-            found[source] = ImageError(ImageReason.NOT_FOUND, f"{source} {problem}.", _fix(source))
+            error = ImageError(ImageReason.NOT_FOUND, f"{source} {problem}.", _fix(source))
+            found.files[source] = error
+            found.names[source] = source
+    found.names = _told_apart(found.names)
     return found
 
 
-def _images(paths: Iterable[Path]) -> list[str]:
-    return sorted(str(path) for path in paths if path.suffix.lower() in _FOUND and path.is_file())
+def _folder_of_pattern(path: Path) -> Path:
+    """The folders at its beginning that are no pattern."""
+    parts = path.parts
+    first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first])
+
+
+def _told_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """The names, of which those that several files have get more of the path."""
+    told = dict(names)
+    while True:
+        counts = Counter(told.values())
+        longer = {
+            path: str(Path(*Path(path).parts[-len(Path(name).parts) - 1 :]))
+            for path, name in told.items()
+            if counts[name] > 1 and len(Path(name).parts) < len(Path(path).parts)
+        }
+        if not longer:
+            return told
+        told |= longer
 
 
 def _is_hidden(path: Path) -> bool:

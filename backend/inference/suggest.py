@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from backend.encoders.registry import get_encoder
 from backend.encoders.table import shipped_table
 from backend.errors import ImageError, ImageReason, counted
 from backend.images.decoder import Decoder
+from backend.images.image_files import FoundImages
 from backend.inference.evidence import ScoredControl
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
 from backend.inference.model_version import ModelVersion
@@ -29,7 +30,7 @@ THUMBNAIL = 200
 def suggest(
     settings: Settings,
     config: LabelConfig,
-    files: Mapping[str, ImageError | None],
+    images: FoundImages,
     progress: Progress,
     *,
     warn: Callable[[str, str], None],
@@ -42,7 +43,7 @@ def suggest(
     Args:
         settings: encoder, threshold, image limits.
         config: with one control.
-        files: path -> None, or why there is no such file, of which there is one at least.
+        images: which there are, of which there is one at least.
         progress: called with the step, and how much of it is done.
         warn: called with a problem and its fix, before the images are read.
         thumbnails: make thumbnails of this many images, the first ones.
@@ -67,15 +68,16 @@ def suggest(
     reader = _Reader(settings, encoder)
     suggestions: list[Suggestion] = []
     with_thumbnail = 0
-    for file, missing in files.items():
-        progress("suggesting", len(suggestions), len(files))
+    for path, missing in images.files.items():
+        progress("suggesting", len(suggestions), len(images.files))
+        name = printable(images.names[path])
         if missing is not None:
-            suggestions.append(Suggestion(printable(file), error=missing))
+            suggestions.append(Suggestion(name, error=missing))
             continue
-        suggestion = _suggestion(version, reader, file, with_thumbnail < thumbnails)
+        suggestion = _suggestion(version, reader, path, name, with_thumbnail < thumbnails)
         with_thumbnail += suggestion.error is None
         suggestions.append(suggestion)
-    progress("suggesting", len(files), len(files))
+    progress("suggesting", len(suggestions), len(suggestions))
     (control,) = config.controls
     thresholds, unread = version.limits(control)
     used = [limit for place, limit in enumerate(thresholds) if place not in unread]
@@ -101,19 +103,19 @@ def _unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, s
 
 
 def _suggestion(
-    version: ModelVersion, reader: _Reader, file: str, with_thumbnail: bool
+    version: ModelVersion, reader: _Reader, path: str, name: str, with_thumbnail: bool
 ) -> Suggestion:
     """The suggestion for an existing file."""
     (control,) = version.config.controls
     try:
-        embedding, thumbnail = reader.read(Path(file), with_thumbnail)
+        embedding, thumbnail = reader.read(Path(path), name, with_thumbnail)
     except ImageError as error:
-        return Suggestion(printable(file), error=error)
+        return Suggestion(name, error=error)
     (probabilities,) = version.probabilities(control, [embedding])
     thresholds, unreadable = version.limits(control)
     scored = ScoredControl(control, probabilities, thresholds, unreadable=unreadable)
     return Suggestion(
-        printable(file),
+        name,
         [label.key for label, _ in scored.ticked],
         {
             label.key: None if place in unreadable else float(probabilities[place])
@@ -131,13 +133,18 @@ class _Reader:
         self._decoder = Decoder(settings)
         self._max_bytes = settings.max_image_bytes
 
-    def read(self, file: Path, with_thumbnail: bool) -> tuple[Embedding, bytes]:
+    def read(self, file: Path, name: str, with_thumbnail: bool) -> tuple[Embedding, bytes]:
         """The embedding of an image file, and a small JPEG of it, if asked for.
+
+        Args:
+            file: its path.
+            name: what an error calls it.
+            with_thumbnail: whether to make the JPEG.
 
         Raises:
             ImageError: it cannot be read or decoded.
         """
-        data = _read(file, self._max_bytes)
+        data = _read(file, name, self._max_bytes)
 
         def use(image: Image.Image) -> tuple[ImageEmbeddings, bytes]:
             encoded = self._encoder.encode_images([image])
@@ -157,16 +164,16 @@ def _thumbnail(image: Image.Image) -> bytes:
     return out.getvalue()
 
 
-def _read(file: Path, max_bytes: int) -> bytes:
+def _read(file: Path, name: str, max_bytes: int) -> bytes:
     try:
         if file.stat().st_size > max_bytes:
             raise ImageError(
                 ImageReason.TOO_LARGE,
-                f"{file} is larger than {max_bytes} bytes.",
+                f"{name} is larger than {max_bytes} bytes.",
                 "Raise LS_CLIP_MAX_IMAGE_BYTES.",
             )
         return file.read_bytes()
     except OSError as error:
         raise ImageError(
-            ImageReason.NOT_FOUND, f"{file} cannot be read: {error.strerror}.", "Check the path."
+            ImageReason.NOT_FOUND, f"{name} cannot be read: {error.strerror}.", "Check the path."
         ) from error

@@ -14,7 +14,7 @@ class Suggestion:
     """The suggestion for one file.
 
     Attributes:
-        file: its path as it was given.
+        file: what a person calls it, see `FoundImages.names`.
         suggested: labels over the threshold, most probable first.
         scores: label -> probability; None: the encoder cannot read the label.
         error: why there is no suggestion.

@@ -65,7 +65,8 @@ def test_one_bad_file_is_named_and_the_others_are_answered(
 def test_people_read_names_the_threshold_and_that_the_labels_listed_matter(
     photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
-    given = ("suggest", "--labels", "dog,cat", "--threshold", "0.25", *photos)
+    folder = str(Path(photos[0]).parent)
+    given = ("suggest", "--labels", "dog,cat", "--threshold", "0.25", folder)
     assert call(monkeypatch, *given) == 0
     captured = capsys.readouterr()
     said = " ".join(captured.out.split())
@@ -136,7 +137,41 @@ def test_a_folder_and_a_pattern_stand_for_their_images(
     for source in (str(tmp_path), str(tmp_path / "**" / "*.[pP]*"), f"{tmp_path}/deep/"):
         assert call(monkeypatch, "suggest", "--labels", "dog", "--json", source) == 0
         found = json.loads(capsys.readouterr().out)
-        assert [item["file"] for item in found] == [str(path) for path in paths]
+        base = tmp_path / "deep" if source.endswith("deep/") else tmp_path
+        assert [item["file"] for item in found] == [str(path.relative_to(base)) for path in paths]
+
+
+def test_files_are_named_from_the_folder_or_pattern_on_in_every_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    for folder in ("monday", "tuesday"):
+        (tmp_path / "anna" / folder).mkdir(parents=True)
+        photo(1).save(tmp_path / "anna" / folder / "IMG_0001.JPG")
+    (tmp_path / "anna" / "tuesday" / "bad.jpg").write_text("no image")
+    names = ["monday/IMG_0001.JPG", "tuesday/IMG_0001.JPG", "tuesday/bad.jpg"]
+    for number, source in enumerate(("anna", "anna/**/*")):
+        page, table = tmp_path / f"{number}.html", tmp_path / f"{number}.csv"
+        given = ("suggest", "--labels", "dog", str(tmp_path / source))
+        assert call(monkeypatch, *given, "--html", str(page), "--csv", str(table)) == 1
+        told = capsys.readouterr().out
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            assert [row["file"] for row in csv.DictReader(file)] == names
+        call(monkeypatch, *given, "--json")
+        assert [item["file"] for item in json.loads(capsys.readouterr().out)] == names
+        shown = _Page(page.read_text("utf-8")).text
+        for name in names:
+            assert name in told and name in shown
+        assert "anna" not in shown + told + table.read_text("utf-8-sig")
+
+
+def test_single_files_are_named_as_they_were_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    photo(1).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "suggest", "--labels", "dog", "--json", "./a.png", "gone.png")
+    found = json.loads(capsys.readouterr().out)
+    assert [item["file"] for item in found] == ["./a.png", "gone.png"]
 
 
 def test_labels_and_prompts_come_from_files(
