@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from csv import writer
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,8 +22,9 @@ from backend.cli.console import (
 )
 from backend.cli.contact_sheet import PAGE_IMAGES, contact_sheet, explained, percent
 from backend.cli.progress import progress_bar
-from backend.errors import SettingsError
+from backend.errors import SettingsError, counted
 from backend.images.image_files import find_images
+from backend.text_files import shortened
 
 if TYPE_CHECKING:
     from backend.inference.suggestion import Suggestion, Suggestions
@@ -85,6 +86,7 @@ def suggest(
     settings = configured(encoder=encoder, threshold=threshold)
     config = _config(labels, prompts)
     images = find_images(photos)
+    _print_left_out(images.left_out)
     missing = {file: error for file, error in images.files.items() if error is not None}
     if len(missing) == len(images.files):
         # At once: to import the encoder takes longer than to see that there is nothing for it.
@@ -131,6 +133,17 @@ def _config(labels: str | None, prompts: Path | None) -> LabelConfig:
             "Spell them alike, or leave --labels out: the file's labels are taken then.",
         )
     return config_of_labels(names, required=True, prompts=texts)
+
+
+def _print_left_out(names: Sequence[str]) -> None:
+    if names:
+        are = "is no image" if len(names) == 1 else "are no images"
+        console.print(
+            f"[yellow]Left out:[/] {counted(len(names), 'file')} that {are}, e.g. "
+            f"{plain(shortened(names[0]))}.",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _warn(problem: str, fix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", 
 """Of images that a browser or Label Studio can show."""
 _FOUND = SUFFIXES | {".jfif", ".avif", ".heic", ".heif"}
 """Of files that a folder or a pattern stands for; a file that is named may have any suffix."""
+_IN_PATTERNS = re.compile(r"\[(!?)(\]?[^\]]*)\]|([^\W\d_])")
+"""A set of characters, or a letter outside of one."""
 
 
 @dataclass
@@ -27,10 +30,12 @@ class FoundImages:
         names: the same paths -> what a person calls them: as it was given, or relative to the
             folder or to the part of the pattern that is no pattern. Files of one name have as many
             folders more in front as it takes to tell them apart.
+        left_out: names of other files in the folders, and of those that fit the patterns.
     """
 
     files: dict[str, ImageError | None] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
 
 def find_images(sources: Sequence[str]) -> FoundImages:
@@ -38,10 +43,11 @@ def find_images(sources: Sequence[str]) -> FoundImages:
 
     Args:
         sources: paths of files; folders, for the images in them and in the folders below; patterns
-            with ``*``, ``?``, ``[...]`` and, for any number of folders, ``**``. Hidden
-            files and folders are left out, unless they are named.
+            with ``*``, ``?``, ``[...]`` and, for any number of folders, ``**``, in which upper and
+            lower case are alike. Hidden files and folders are left out, unless they are named.
     """
     found = FoundImages()
+    others: dict[Path, str] = {}
     for source in sources:
         path = user_path(source)
         try:
@@ -57,29 +63,48 @@ def find_images(sources: Sequence[str]) -> FoundImages:
             paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
             problem = "is a folder without images"
         elif glob.has_magic(source):
-            base = _folder_of_pattern(path)
+            base, pattern = _in_any_case(path)
             # That of a Path takes no absolute pattern, and finds hidden files.
-            paths = [Path(name) for name in glob.iglob(str(path), recursive=True)]  # noqa: PTH207
+            paths = [Path(name) for name in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
             problem = "matches no image"
         else:
             base, paths, problem = path, [], "is not a file"
-        images = sorted(file for file in paths if file.suffix.lower() in _FOUND and file.is_file())
-        for file in images:
-            found.files[str(file)] = None
-            found.names.setdefault(str(file), str(file.relative_to(base)))
+        images = 0
+        for file in sorted(file for file in paths if file.is_file()):
+            name = str(file.relative_to(base))
+            if file.suffix.lower() in _FOUND:
+                images += 1
+                found.files[str(file)] = None
+                found.names.setdefault(str(file), name)
+            else:
+                others[file] = name
         if not images:
             error = ImageError(ImageReason.NOT_FOUND, f"{source} {problem}.", _fix(source))
             found.files[source] = error
             found.names[source] = source
     found.names = _told_apart(found.names)
+    found.left_out = [name for file, name in others.items() if str(file) not in found.files]
     return found
 
 
-def _folder_of_pattern(path: Path) -> Path:
-    """The folders at its beginning that are no pattern."""
+def _in_any_case(path: Path) -> tuple[Path, str]:
+    """A pattern's folder without a pattern, and the pattern for names in upper and lower case."""
     parts = path.parts
     first = next(place for place, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first])
+    base = Path(*parts[:first])
+    return base, str(
+        base.joinpath(*(_IN_PATTERNS.sub(_both_cases, part) for part in parts[first:]))
+    )
+
+
+def _both_cases(match: re.Match[str]) -> str:
+    negation, characters, letter = match.groups()
+    if letter:
+        cases = {letter, *(case for case in (letter.lower(), letter.upper()) if len(case) == 1)}
+        return f"[{''.join(sorted(cases))}]" if len(cases) > 1 else letter
+    # A bracket that closes is one of the characters at the first place only.
+    more = characters.lstrip("]")
+    return f"[{negation}{characters}{more.lower()}{more.upper()}]"
 
 
 def _told_apart(names: Mapping[str, str]) -> dict[str, str]:

@@ -174,6 +174,30 @@ def test_single_files_are_named_as_they_were_typed(
     assert [item["file"] for item in found] == ["./a.png", "gone.png"]
 
 
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["IMG_0003.MOV", "Thumbs.db"], "Left out: 2 files that are no images, e.g. IMG_0003.MOV."),
+        (["[b]notes.txt"], "Left out: 1 file that is no image, e.g. [b]notes.txt."),
+        ([], ""),
+    ],
+)
+def test_files_that_are_left_out_of_a_folder_are_counted(
+    others: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+):
+    photo(1).save(tmp_path / "a.png")
+    for name in others:
+        (tmp_path / name).touch()
+    assert call(monkeypatch, "suggest", "--labels", "dog", "--json", str(tmp_path)) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)) == 1
+    assert said in captured.err and ("Left out" in captured.err) == bool(said)
+
+
 def test_labels_and_prompts_come_from_files(
     photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from backend.images.image_files import find_images
 
 
@@ -24,3 +26,31 @@ def test_an_image_that_is_named_twice_has_the_first_name(tmp_path: Path):
     touched(tmp_path, "a/1.jpg")
     found = find_images([str(tmp_path / "a"), str(tmp_path / "a" / "1.jpg")])
     assert list(found.names.values()) == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.jpg", ["2024/IMG_1.JPG", "b.jpg"]),
+        ("*/img_?.*", ["2024/IMG_1.JPG"]),
+        ("20?4/IMG*", ["2024/IMG_1.JPG"]),
+        ("[A-C].*", ["b.jpg"]),
+        ("[!A-C].*", []),
+        ("[]b].jpg", ["b.jpg"]),
+    ],
+)
+def test_a_pattern_finds_names_in_upper_and_lower_case(
+    pattern: str, names: list[str], tmp_path: Path
+):
+    touched(tmp_path, "2024/IMG_1.JPG", "b.jpg", "2024/.hidden.jpg")
+    source = str(tmp_path / pattern)
+    found = find_images([source])
+    assert [name for path, name in found.names.items() if path != source] == names
+
+
+def test_files_that_are_no_images_are_told_unless_they_are_named(tmp_path: Path):
+    touched(tmp_path, "a.jpg", "deep/IMG_3.MOV", "Thumbs.db", ".hidden/a.txt", "notes.txt")
+    assert find_images([str(tmp_path)]).left_out == ["Thumbs.db", "deep/IMG_3.MOV", "notes.txt"]
+    assert find_images([str(tmp_path / "*.*")]).left_out == ["Thumbs.db", "notes.txt"]
+    named = find_images([str(tmp_path), str(tmp_path / "notes.txt")])
+    assert named.left_out == ["Thumbs.db", "deep/IMG_3.MOV"]
