@@ -29,6 +29,7 @@ from backend.text_files import shortened
 if TYPE_CHECKING:
     from backend.inference.suggestion import Suggestion, Suggestions
     from backend.labels.config import LabelConfig
+    from backend.messages.catalogue import Language
 
 suggest_app = typer.Typer()
 
@@ -101,7 +102,7 @@ def suggest(
         with progress_bar() as progress:
             thumbnails = 0 if html is None else PAGE_IMAGES
             found = run(settings, config, images, progress, warn=_warn, thumbnails=thumbnails)
-        _write(found, csv, html)
+        _write(found, csv, html, settings.language)
     _print(found, as_json=as_json)
     for path in (csv, html):
         if path is not None:
@@ -166,6 +167,8 @@ def _print(found: Suggestions, *, as_json: bool) -> None:
         _print_table(found.scored, out)
         for line in explained(found):
             out.print(line, highlight=False, markup=False)
+        if found.threshold is not None:
+            out.print("--threshold sets another threshold.", highlight=False, markup=False)
     for suggestion in found.failed:
         assert suggestion.error is not None
         message = suggestion.error.message
@@ -183,7 +186,7 @@ def _print_table(scored: list[Suggestion], out: Console) -> None:
     out.print(table)
 
 
-def _write(found: Suggestions, csv: Path | None, html: Path | None) -> None:
+def _write(found: Suggestions, csv: Path | None, html: Path | None, language: Language) -> None:
     """Write the files that are asked for.
 
     Raises:
@@ -195,7 +198,7 @@ def _write(found: Suggestions, csv: Path | None, html: Path | None) -> None:
             with csv.open("w", newline="", encoding="utf-8-sig") as file:
                 writer(file).writerows(csv_rows(found))
         if html is not None:
-            html.write_text(contact_sheet(found), encoding="utf-8")
+            html.write_text(contact_sheet(found, language), encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{error.filename or csv or html} cannot be written: {error.strerror}.",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.errors import ImageError, ImageReason
+from backend.messages.message import Message
 from backend.text_files import user_path
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -61,14 +62,15 @@ def find_images(sources: Sequence[str]) -> FoundImages:
         if is_folder:
             base = path
             paths = [file for file in path.rglob("*") if not _is_hidden(file.relative_to(path))]
-            problem = "is a folder without images"
+            problem = Message("{source} is a folder without images.", source=source)
         elif glob.has_magic(source):
             base, pattern = _in_any_case(path)
             # That of a Path takes no absolute pattern, and finds hidden files.
             paths = [Path(name) for name in glob.iglob(pattern, recursive=True)]  # noqa: PTH207
-            problem = "matches no image"
+            problem = Message("{source} matches no image.", source=source)
         else:
-            base, paths, problem = path, [], "is not a file"
+            base, paths = path, []
+            problem = Message("{source} is not a file.", source=source)
         images = 0
         for file in sorted(file for file in paths if file.is_file()):
             name = str(file.relative_to(base))
@@ -79,8 +81,7 @@ def find_images(sources: Sequence[str]) -> FoundImages:
             else:
                 others[file] = name
         if not images:
-            error = ImageError(ImageReason.NOT_FOUND, f"{source} {problem}.", _fix(source))
-            found.files[source] = error
+            found.files[source] = ImageError(ImageReason.NOT_FOUND, problem, _fix(source))
             found.names[source] = source
     found.names = _told_apart(found.names)
     found.left_out = [name for file, name in others.items() if str(file) not in found.files]
@@ -126,9 +127,14 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _fix(source: str) -> str:
+def _fix(source: str) -> Message:
     if glob.has_magic(source):
-        return 'Check the pattern; "**" stands for any number of folders: "photos/**/*.jpg".'
+        return Message(
+            'Check the pattern; "**" stands for any number of folders: "photos/**/*.jpg".'
+        )
     if user_path(source).is_dir():
-        return f"Name its images themselves, if their names end otherwise: {source.rstrip('/')}/*"
-    return "Check the path."
+        return Message(
+            "Name its images themselves, if their names end otherwise: {folder}/*",
+            folder=source.rstrip("/"),
+        )
+    return Message("Check the path.")

@@ -20,6 +20,7 @@ from backend.inference.model_version import ModelVersion
 from backend.inference.suggestion import Suggestion, Suggestions, printable
 from backend.labels.config import LabelConfig
 from backend.logs import Progress
+from backend.messages.message import Message
 from backend.settings import Settings
 from backend.storage.vectors import Embedding
 
@@ -92,13 +93,19 @@ def suggest(
 
 def _unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
     """A warning about labels that the text tower cannot read, and its fix; the first are named."""
-    more = ", ..." if len(labels) > 5 else ""
     return (
-        f"{encoder.short} reads English only, and cannot read {counted(len(labels), 'label')}: "
-        f"{', '.join(labels[:5])}{more}. Without a probability, none is suggested.",
-        "Say each in English, in a CSV file with the columns label and prompt (--prompts FILE), or "
-        "take a multilingual model, e.g. "
-        "--encoder open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k.",
+        Message(
+            "{encoder} reads English only, and cannot read {count}: {names}. Without a "
+            "probability, none is suggested.",
+            encoder=encoder.short,
+            count=counted(len(labels), "label"),
+            names=", ".join(labels[:5]) + (", ..." if len(labels) > 5 else ""),
+        ),
+        Message(
+            "Say each in English, in a CSV file with the columns label and prompt (--prompts "
+            "FILE), or take a multilingual model, e.g. "
+            "--encoder open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k."
+        ),
     )
 
 
@@ -169,11 +176,13 @@ def _read(file: Path, name: str, max_bytes: int) -> bytes:
         if file.stat().st_size > max_bytes:
             raise ImageError(
                 ImageReason.TOO_LARGE,
-                f"{name} is larger than {max_bytes} bytes.",
-                "Raise LS_CLIP_MAX_IMAGE_BYTES.",
+                Message("{name} is larger than {max_bytes} bytes.", name=name, max_bytes=max_bytes),
+                Message("Scale the image down, or raise LS_CLIP_MAX_IMAGE_BYTES."),
             )
         return file.read_bytes()
     except OSError as error:
         raise ImageError(
-            ImageReason.NOT_FOUND, f"{name} cannot be read: {error.strerror}.", "Check the path."
+            ImageReason.NOT_FOUND,
+            Message("{name} cannot be read: {error}.", name=name, error=error.strerror),
+            Message("Check the path."),
         ) from error

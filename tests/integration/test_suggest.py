@@ -110,7 +110,7 @@ def test_where_no_label_can_be_read_nothing_is_told_of_probabilities(
 ):
     assert call(monkeypatch, "suggest", "--labels", "犬,車", photos[0]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The encoder can read none of 2 labels" in said
+    assert "The encoder can read none of the labels" in said
     assert "Suggested: from" not in said and "Each probability" not in said
 
 
@@ -269,6 +269,45 @@ def test_the_page_and_the_table_hold_every_image_and_load_nothing(
     before = page.read_text("utf-8")
     assert call(monkeypatch, *given) == 1
     assert page.read_text("utf-8") == before  # A file of one's own is never written over.
+
+
+def test_the_page_speaks_the_language_of_the_settings_and_the_terminal_english(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    monkeypatch.setenv("LS_CLIP_LANGUAGE", "ja")
+    photo(1).save(tmp_path / "a.png")
+    (tmp_path / "empty.png").touch()
+    page = tmp_path / "page.html"
+    files = [str(tmp_path), str(tmp_path / "gone.png")]
+    given = ("suggest", "--labels", "dog,犬", "--threshold", "1", *files, "--html", str(page))
+    assert call(monkeypatch, *given) == 1
+    captured = capsys.readouterr()
+    content = page.read_text("utf-8")
+    read = _Page(content)
+    assert '<html lang="ja">' in content
+    kept = {"dog", "a.png", "empty.png", str(tmp_path / "gone.png"), "offline", "PNG"}
+    english = re.sub("|".join(map(re.escape, sorted(kept))), "", read.text)
+    english = re.sub(r"(?s)<style>.*</style>|:root.*nowrap; }", "", english)
+    assert re.findall("[A-Za-z]{3,}", english) == []
+    assert "画像 1 枚の候補" in read.text and "候補なし" in read.text
+    assert not re.search("[ぁ-ん]", captured.out + captured.err)
+
+
+def test_the_page_to_pass_on_names_no_option_and_counts_what_it_shows(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    monkeypatch.setattr(contact_sheet, "PAGE_IMAGES", 2)
+    (tmp_path / "bad.png").touch()
+    page = tmp_path / "page.html"
+    given = ("suggest", "--labels", "dog,cat", *photos, str(tmp_path / "bad.png"))
+    assert call(monkeypatch, *given, "--html", str(page)) == 1
+    text = _Page(page.read_text("utf-8")).text
+    assert text.count("Suggestions for 3 images") == 2
+    assert "--" not in re.sub(r"(?s):root.*nowrap; }", "", text)
+    said = capsys.readouterr().out
+    assert "--threshold" in said
+    for told in (said, text):
+        assert "Replace it with a complete copy." in told and "Upload" not in told
 
 
 def test_files_that_nothing_was_written_to_are_gone_after_an_error(
