@@ -33,11 +33,8 @@ def percent(probability: float) -> str:
 
 def explained(found: Suggestions) -> Iterator[Message]:
     """What a reader has to know of the probabilities, in sentences."""
-    if found.threshold is not None:
-        yield Message(
-            "Suggested: from a probability of {threshold:.1f} % on.",
-            threshold=100 * found.threshold,
-        )
+    if found.threshold_reason is not None:
+        yield found.threshold_reason
     labels = counted(len(found.labels), "label")
     if len(found.unreadable) == len(found.labels):
         yield Message("The encoder can read none of the labels: none gets a probability.")
@@ -58,7 +55,8 @@ def explained(found: Suggestions) -> Iterator[Message]:
             "listed, the less likely is each.",
             labels=labels,
         )
-    yield Message("In a project, people's decisions correct them.")
+    if found.in_project is not None:
+        yield found.in_project
 
 
 def contact_sheet(found: Suggestions, language: Language) -> str:

@@ -10,15 +10,17 @@ from PIL import Image
 
 from backend.encoders.base import Encoder, ImageEmbeddings
 from backend.encoders.registry import get_encoder
-from backend.encoders.table import shipped_table
+from backend.encoders.table import TICK_FROM, Scores, Table, shipped_table
 from backend.errors import ImageError, ImageReason, counted
 from backend.images.decoder import Decoder
 from backend.images.image_files import FoundImages
 from backend.inference.evidence import ScoredControl
+from backend.inference.frozen_statistics import FROM
 from backend.inference.label_embeddings import LabelEmbeddings, unreadable_labels
 from backend.inference.model_version import ModelVersion
 from backend.inference.suggestion import Suggestion, Suggestions, printable
 from backend.labels.config import LabelConfig
+from backend.labels.controls import Control
 from backend.logs import Progress
 from backend.messages.message import Message
 from backend.settings import Settings
@@ -82,12 +84,60 @@ def suggest(
     (control,) = config.controls
     thresholds, unread = version.limits(control)
     used = [limit for place, limit in enumerate(thresholds) if place not in unread]
+    limit = min(used, default=None)
     return Suggestions(
         suggestions,
         tuple(label.key for label in control.labels),
-        min(used, default=None),
+        limit,
         settings.encoder,
         unreadable=tuple(unreadable),
+        threshold_reason=None if limit is None else _threshold_reason(version, limit),
+        in_project=_in_project(version.table, control),
+    )
+
+
+def _threshold_reason(version: ModelVersion, threshold: float) -> Message:
+    """Why labels are suggested from this probability on."""
+    percentage = 100 * threshold
+    if version.threshold is not None:
+        return Message(
+            "Suggested: from a probability of {threshold:.1f} % on, as was asked for.",
+            threshold=percentage,
+        )
+    if threshold == TICK_FROM:
+        return Message(
+            "Suggested: from a probability of {threshold:.1f} % on, from where ticking a label is "
+            "expected to save a click.",
+            threshold=percentage,
+        )
+    return Message(
+        "Suggested: from a probability of {threshold:.1f} % on, because with fewer than {labels} "
+        "probabilities are furthest off ({usual:.1f} % with more).",
+        threshold=percentage,
+        labels=counted(version.table.few_labels, "label"),
+        usual=100 * TICK_FROM,
+    )
+
+
+def _in_project(table: Table, control: Control) -> Message:
+    """How the suggestions of a project with these labels differ from these, before any review."""
+    labels = len(control.labels)
+    images = counted(FROM, "image")
+    assumed, plain = (table.row(Scores.BARE, labels, required) for required in (True, False))
+    if assumed.offset == plain.offset:
+        # With many labels, few of them are expected on an image anyway.
+        return Message(
+            "A project with these labels suggests the same for its first images; from {images} on "
+            "it also compares them with each other, and people's decisions correct the "
+            "probabilities.",
+            images=images,
+        )
+    return Message(
+        "A project with these labels suggests fewer at first, unless its labeling config says "
+        'required="true" (each image has at least one label), which is assumed here; from '
+        "{images} on it also compares them with each other, and people's decisions correct the "
+        "probabilities.",
+        images=images,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import ClipError
+from backend.messages.message import Message
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Suggestions:
         threshold: labels were suggested from this probability on; None: the encoder can read none.
         encoder: its name, as in LS_CLIP_ENCODER.
         unreadable: those of the labels that the encoder cannot read.
+        threshold_reason: why it is this threshold, in a sentence with it.
+        in_project: how a project with these labels differs, in a sentence.
     """
 
     of_files: list[Suggestion]
@@ -62,6 +65,8 @@ class Suggestions:
     threshold: float | None
     encoder: str
     unreadable: tuple[str, ...] = ()
+    threshold_reason: Message | None = None
+    in_project: Message | None = None
 
     @property
     def failed(self) -> list[Suggestion]:

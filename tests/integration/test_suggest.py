@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from backend.cli import contact_sheet
-from tests.support.builders import photo
+from backend.encoders.offline import OfflineEncoder
+from tests.support.builders import choices_config, photo, task
 from tests.support.commands import call
+from tests.support.fixtures import MakeRuntime
+from tests.support.predicting import predict
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -74,6 +77,53 @@ def test_people_read_names_the_threshold_and_that_the_labels_listed_matter(
     assert "from a probability of 25.0 % on" in said
     assert "one among the 2 labels that are listed" in said
     assert "loading the encoder" in captured.err and "suggesting" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (7, (), "60.0 % on, because with fewer than 8 labels probabilities are furthest off"),
+        (8, (), "50.0 % on, from where ticking a label is expected to save a click."),
+        (7, ("--threshold", "0.5"), "50.0 % on, as was asked for. "),
+    ],
+)
+def test_the_threshold_is_told_with_its_reason(
+    labels: int,
+    options: tuple[str, ...],
+    said: str,
+    photos: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+):
+    names = ",".join(f"thing {number}" for number in range(labels))
+    assert call(monkeypatch, "suggest", "--labels", names, *options, photos[0]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("labels", [3, 23, 24])
+def test_how_a_project_without_reviews_differs_is_told_as_it_is(
+    labels: int,
+    photos: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    make_runtime: MakeRuntime,
+    offline_encoder: OfflineEncoder,
+):
+    names = [f"thing {number}" for number in range(labels)]
+    given = ("suggest", "--labels", ",".join(names), photos[0])
+    call(monkeypatch, *given, "--json")
+    here = json.loads(capsys.readouterr().out)[0]["scores"]
+    in_project = []
+    for attributes in ("", ' required="true"'):
+        config = choices_config(*names, attributes=f'choice="multiple"{attributes}')
+        (made,) = predict(make_runtime(offline_encoder), config, [task(0)])
+        in_project.append(made.probabilities["tags"])
+    plain, required = in_project
+    call(monkeypatch, *given)
+    told = " ".join(capsys.readouterr().out.split())
+    assert here == required
+    assert ("suggests fewer at first, unless" in told) == all(plain[n] < here[n] for n in names)
+    assert ("suggests the same for its first images" in told) == (plain == here)
 
 
 def test_more_labels_make_each_less_likely_as_the_output_says(
@@ -285,7 +335,16 @@ def test_the_page_speaks_the_language_of_the_settings_and_the_terminal_english(
     content = page.read_text("utf-8")
     read = _Page(content)
     assert '<html lang="ja">' in content
-    kept = {"dog", "a.png", "empty.png", str(tmp_path / "gone.png"), "offline", "PNG"}
+    kept = {
+        "dog",
+        "a.png",
+        "empty.png",
+        str(tmp_path / "gone.png"),
+        "offline",
+        "PNG",
+        "required",
+        "true",
+    }
     english = re.sub("|".join(map(re.escape, sorted(kept))), "", read.text)
     english = re.sub(r"(?s)<style>.*</style>|:root.*nowrap; }", "", english)
     assert re.findall("[A-Za-z]{3,}", english) == []
