@@ -43,8 +43,9 @@ class Spoken(BaseSettings):
 
     language: Language = Field(
         Language.ENGLISH,
-        description="The language of `ls-clip connect`, `ls-clip doctor` and the lines beside the "
-        "suggestions: `en` or `ja` (Japanese); part of the model version.",
+        description="The language of `ls-clip connect`, `ls-clip doctor`, the page of "
+        "`ls-clip suggest --html` and the lines beside the suggestions: `en` or `ja` (Japanese); "
+        "part of the model version.",
     )
 
 

@@ -8,6 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import counted
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     from backend.inference.suggestion import Suggestion, Suggestions
@@ -29,38 +31,77 @@ def percent(probability: float) -> str:
     return f"{100 * probability:.0f} %"
 
 
-def explained(found: Suggestions) -> Iterator[str]:
+def explained(found: Suggestions) -> Iterator[Message]:
     """What a reader has to know of the probabilities, in sentences."""
+    if found.threshold_reason is not None:
+        yield found.threshold_reason
     labels = counted(len(found.labels), "label")
-    if found.threshold is not None:
-        yield (
-            f"Suggested: from a probability of {100 * found.threshold:.1f} % on "
-            "(--threshold changes that)."
+    if len(found.unreadable) == len(found.labels):
+        yield Message("The encoder can read none of the labels: none gets a probability.")
+        return
+    if found.unreadable:
+        yield Message(
+            "{readable} of {labels} can be read by the encoder: the others get no probability.",
+            readable=len(found.labels) - len(found.unreadable),
+            labels=labels,
         )
-    yield (
-        f"Each probability is one among the {labels} that are listed: the more labels are listed, "
-        "the less likely is each. In a project, people's decisions correct them."
-    )
+        yield Message(
+            "Each probability is one among all labels that are listed: the more labels are "
+            "listed, the less likely is each."
+        )
+    else:
+        yield Message(
+            "Each probability is one among the {labels} that are listed: the more labels are "
+            "listed, the less likely is each.",
+            labels=labels,
+        )
+    if found.in_project is not None:
+        yield found.in_project
 
 
-def contact_sheet(found: Suggestions) -> str:
+def contact_sheet(found: Suggestions, language: Language) -> str:
     """The page: one file that loads nothing, whatever the names of files and labels hold.
+
+    It is for people who did not call the command, so that no option is named.
 
     Args:
         found: the first `PAGE_IMAGES` of its images have thumbnails.
+        language: of the page.
     """
     from jinja2 import Environment, StrictUndefined
 
+    def say(text: str) -> str:
+        return localized(text, language)
+
+    more = len(found.scored) - PAGE_IMAGES
+    more_failed = len(found.failed) - PAGE_ERRORS
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = files("backend.cli").joinpath("contact_sheet.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
-        title=f"Suggestions for {counted(len(found.of_files), 'image')}",
-        notes=[*explained(found), f"Encoder: {found.encoder}."],
+        language=language.value,
+        title=say(Message("Suggestions for {images}", images=counted(len(found.scored), "image"))),
+        notes=[
+            *map(say, explained(found)),
+            say(Message("Encoder: {encoder}.", encoder=found.encoder)),
+        ],
         images=[_image(suggestion) for suggestion in found.scored[:PAGE_IMAGES]],
-        more=max(0, len(found.scored) - PAGE_IMAGES),
-        failed=found.failed[:PAGE_ERRORS],
-        more_failed=max(0, len(found.failed) - PAGE_ERRORS),
+        nothing=say(Message("nothing suggested")),
+        more=say(Message("Images that are not on this page: {images}.", images=more))
+        if more > 0
+        else "",
+        without=say(Message("Without suggestions")),
+        failed=[_failure(suggestion, language) for suggestion in found.failed[:PAGE_ERRORS]],
+        more_failed=say(Message("... and {files} more.", files=more_failed))
+        if more_failed > 0
+        else "",
     )
+
+
+def _failure(suggestion: Suggestion, language: Language) -> str:
+    """What is wrong with a file; its name stands in front, unless it is told already."""
+    assert suggestion.error is not None
+    told = suggestion.error.in_words(language)
+    return told if suggestion.file in told else f"{suggestion.file}: {told}"
 
 
 def _image(suggestion: Suggestion) -> dict[str, Any]:

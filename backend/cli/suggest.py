@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from csv import writer
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,12 +22,14 @@ from backend.cli.console import (
 )
 from backend.cli.contact_sheet import PAGE_IMAGES, contact_sheet, explained, percent
 from backend.cli.progress import progress_bar
-from backend.errors import SettingsError
+from backend.errors import SettingsError, counted
 from backend.images.image_files import find_images
+from backend.text_files import shortened
 
 if TYPE_CHECKING:
     from backend.inference.suggestion import Suggestion, Suggestions
     from backend.labels.config import LabelConfig
+    from backend.messages.catalogue import Language
 
 suggest_app = typer.Typer()
 
@@ -84,9 +86,10 @@ def suggest(
     """
     settings = configured(encoder=encoder, threshold=threshold)
     config = _config(labels, prompts)
-    files = find_images(photos)
-    missing = {file: error for file, error in files.items() if error is not None}
-    if len(missing) == len(files):
+    images = find_images(photos)
+    _print_left_out(images.left_out)
+    missing = {file: error for file, error in images.files.items() if error is not None}
+    if len(missing) == len(images.files):
         # At once: to import the encoder takes longer than to see that there is nothing for it.
         from backend.inference.suggestion import Suggestion, Suggestions, printable
 
@@ -97,8 +100,9 @@ def suggest(
         from backend.inference.suggest import suggest as run
 
         with progress_bar() as progress:
-            found = run(settings, config, files, progress, 0 if html is None else PAGE_IMAGES)
-        _write(found, csv, html)
+            thumbnails = 0 if html is None else PAGE_IMAGES
+            found = run(settings, config, images, progress, warn=_warn, thumbnails=thumbnails)
+        _write(found, csv, html, settings.language)
     _print(found, as_json=as_json)
     for path in (csv, html):
         if path is not None:
@@ -132,6 +136,22 @@ def _config(labels: str | None, prompts: Path | None) -> LabelConfig:
     return config_of_labels(names, required=True, prompts=texts)
 
 
+def _print_left_out(names: Sequence[str]) -> None:
+    if names:
+        are = "is no image" if len(names) == 1 else "are no images"
+        console.print(
+            f"[yellow]Left out:[/] {counted(len(names), 'file')} that {are}, e.g. "
+            f"{plain(shortened(names[0]))}.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _warn(problem: str, fix: str) -> None:
+    console.print(f"[yellow]Note:[/] {plain(problem)}", highlight=False, soft_wrap=True)
+    console.print(f"Fix: {plain(fix)}", highlight=False, soft_wrap=True)
+
+
 def _print(found: Suggestions, *, as_json: bool) -> None:
     if as_json:
         answers: list[dict[str, Any]] = []
@@ -147,6 +167,8 @@ def _print(found: Suggestions, *, as_json: bool) -> None:
         _print_table(found.scored, out)
         for line in explained(found):
             out.print(line, highlight=False, markup=False)
+        if found.threshold is not None:
+            out.print("--threshold sets another threshold.", highlight=False, markup=False)
     for suggestion in found.failed:
         assert suggestion.error is not None
         message = suggestion.error.message
@@ -156,18 +178,15 @@ def _print(found: Suggestions, *, as_json: bool) -> None:
 
 
 def _print_table(scored: list[Suggestion], out: Console) -> None:
-    names = [Path(suggestion.file).name for suggestion in scored]
     table = Table("file", "suggested", "most probable")
-    for suggestion, name in zip(scored, names, strict=True):
+    for suggestion in scored:
         shown = ", ".join(f"{label} {percent(p)}" for label, p in suggestion.likeliest[:LIKELIEST])
-        # Files of several folders may have one name.
-        file = suggestion.file if names.count(name) > 1 else name
         suggested = ", ".join(suggestion.suggested) or "nothing"
-        table.add_row(plain(file), plain(suggested), plain(shown))
+        table.add_row(plain(suggestion.file), plain(suggested), plain(shown))
     out.print(table)
 
 
-def _write(found: Suggestions, csv: Path | None, html: Path | None) -> None:
+def _write(found: Suggestions, csv: Path | None, html: Path | None, language: Language) -> None:
     """Write the files that are asked for.
 
     Raises:
@@ -179,7 +198,7 @@ def _write(found: Suggestions, csv: Path | None, html: Path | None) -> None:
             with csv.open("w", newline="", encoding="utf-8-sig") as file:
                 writer(file).writerows(csv_rows(found))
         if html is not None:
-            html.write_text(contact_sheet(found), encoding="utf-8")
+            html.write_text(contact_sheet(found, language), encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{error.filename or csv or html} cannot be written: {error.strerror}.",
@@ -191,14 +210,12 @@ def csv_rows(found: Suggestions) -> Iterator[list[str]]:
     """A header, then one row per file: its labels, and the probability of each label.
 
     Labels with ``|`` between them are suggested; the reason takes the place of those that are
-    missing.
+    missing. A label that the encoder cannot read has empty cells.
     """
     yield ["file", "suggested", "threshold", "error", *found.labels]
     threshold = "" if found.threshold is None else f"{found.threshold:.4f}"
     for suggestion in found.of_files:
         error = "" if suggestion.error is None else str(suggestion.error)
-        scores = [
-            f"{suggestion.scores[label]:.4f}" if label in suggestion.scores else ""
-            for label in found.labels
-        ]
+        given = [suggestion.scores.get(label) for label in found.labels]
+        scores = ["" if p is None else f"{p:.4f}" for p in given]
         yield [suggestion.file, "|".join(suggestion.suggested), threshold, error, *scores]

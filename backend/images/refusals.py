@@ -79,7 +79,7 @@ def explained(data: bytes, error: Exception) -> ImageError:
         return ImageError(
             ImageReason.TRUNCATED,
             Message("The image is empty (0 bytes)."),
-            Message("Upload it again."),
+            Message("Replace it with a complete copy."),
         )
     if readable is None:
         return ImageError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backend.errors import ClipError
+from backend.messages.message import Message
 
 
 @dataclass(frozen=True)
@@ -14,25 +15,23 @@ class Suggestion:
     """The suggestion for one file.
 
     Attributes:
-        file: its path as it was given.
+        file: what a person calls it, see `FoundImages.names`.
         suggested: labels over the threshold, most probable first.
-        scores: label -> probability.
+        scores: label -> probability; None: the encoder cannot read the label.
         error: why there is no suggestion.
-        unreadable: labels that the encoder cannot read, whose probabilities mean nothing.
         thumbnail: a small JPEG of the image, where one was asked for.
     """
 
     file: str
     suggested: list[str] = field(default_factory=list)
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float | None] = field(default_factory=dict)
     error: ClipError | None = None
-    unreadable: tuple[str, ...] = ()
     thumbnail: bytes = b""
 
     @property
     def likeliest(self) -> list[tuple[str, float]]:
         """Labels that the encoder can read, with their probabilities, most probable first."""
-        read = [item for item in self.scores.items() if item[0] not in self.unreadable]
+        read = [(label, p) for label, p in self.scores.items() if p is not None]
         return sorted(read, key=lambda item: -item[1])
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,12 +55,18 @@ class Suggestions:
         labels: their names, in order; each probability is one among all of these.
         threshold: labels were suggested from this probability on; None: the encoder can read none.
         encoder: its name, as in LS_CLIP_ENCODER.
+        unreadable: those of the labels that the encoder cannot read.
+        threshold_reason: why it is this threshold, in a sentence with it.
+        in_project: how a project with these labels differs, in a sentence.
     """
 
     of_files: list[Suggestion]
     labels: tuple[str, ...]
     threshold: float | None
     encoder: str
+    unreadable: tuple[str, ...] = ()
+    threshold_reason: Message | None = None
+    in_project: Message | None = None
 
     @property
     def failed(self) -> list[Suggestion]:

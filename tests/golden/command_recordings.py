@@ -96,7 +96,8 @@ def photos(folder: Path) -> list[dict[str, Any]]:
     run("suggest", "--labels", LABELS, "--json", "--threshold", "0.05", files[0], bad, gone)
     run("suggest", "--labels", LABELS, "--json", gone)
     run("suggest", "--labels", " , ", "--json", files[0])
-    run("suggest", "--labels", LABELS, files[0], bad)
+    # A table is as wide as the paths in it.
+    run("suggest", "--labels", LABELS, str(made[0][0].relative_to(folder)), bad)
     run("suggest", "--labels", "a", files[0], LS_CLIP_ENCODER="clip")
     run("suggest", "--labels", "a", files[0], LS_CLIP_PORT="http")
     demo = str(folder / "demo")

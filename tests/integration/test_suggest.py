@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 
 from backend.cli import contact_sheet
-from tests.support.builders import photo
+from backend.encoders.offline import OfflineEncoder
+from tests.support.builders import choices_config, photo, task
 from tests.support.commands import call
+from tests.support.fixtures import MakeRuntime
+from tests.support.predicting import predict
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -65,7 +68,8 @@ def test_one_bad_file_is_named_and_the_others_are_answered(
 def test_people_read_names_the_threshold_and_that_the_labels_listed_matter(
     photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
 ):
-    given = ("suggest", "--labels", "dog,cat", "--threshold", "0.25", *photos)
+    folder = str(Path(photos[0]).parent)
+    given = ("suggest", "--labels", "dog,cat", "--threshold", "0.25", folder)
     assert call(monkeypatch, *given) == 0
     captured = capsys.readouterr()
     said = " ".join(captured.out.split())
@@ -73,6 +77,53 @@ def test_people_read_names_the_threshold_and_that_the_labels_listed_matter(
     assert "from a probability of 25.0 % on" in said
     assert "one among the 2 labels that are listed" in said
     assert "loading the encoder" in captured.err and "suggesting" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (7, (), "60.0 % on, because with fewer than 8 labels probabilities are furthest off"),
+        (8, (), "50.0 % on, from where ticking a label is expected to save a click."),
+        (7, ("--threshold", "0.5"), "50.0 % on, as was asked for. "),
+    ],
+)
+def test_the_threshold_is_told_with_its_reason(
+    labels: int,
+    options: tuple[str, ...],
+    said: str,
+    photos: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+):
+    names = ",".join(f"thing {number}" for number in range(labels))
+    assert call(monkeypatch, "suggest", "--labels", names, *options, photos[0]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("labels", [3, 23, 24])
+def test_how_a_project_without_reviews_differs_is_told_as_it_is(
+    labels: int,
+    photos: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    make_runtime: MakeRuntime,
+    offline_encoder: OfflineEncoder,
+):
+    names = [f"thing {number}" for number in range(labels)]
+    given = ("suggest", "--labels", ",".join(names), photos[0])
+    call(monkeypatch, *given, "--json")
+    here = json.loads(capsys.readouterr().out)[0]["scores"]
+    in_project = []
+    for attributes in ("", ' required="true"'):
+        config = choices_config(*names, attributes=f'choice="multiple"{attributes}')
+        (made,) = predict(make_runtime(offline_encoder), config, [task(0)])
+        in_project.append(made.probabilities["tags"])
+    plain, required = in_project
+    call(monkeypatch, *given)
+    told = " ".join(capsys.readouterr().out.split())
+    assert here == required
+    assert ("suggests fewer at first, unless" in told) == all(plain[n] < here[n] for n in names)
+    assert ("suggests the same for its first images" in told) == (plain == here)
 
 
 def test_more_labels_make_each_less_likely_as_the_output_says(
@@ -85,12 +136,43 @@ def test_more_labels_make_each_less_likely_as_the_output_says(
     assert cats[1] < cats[0]
 
 
-def test_labels_that_the_model_cannot_read_are_warned_about(
+def test_labels_that_cannot_be_read_have_no_probability_in_any_output(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+):
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    given = ("suggest", "--labels", "犬,dog,車", "--threshold", "0", photos[0])
+    assert call(monkeypatch, *given, "--json", "--csv", str(table), "--html", str(page)) == 0
+    (found,) = json.loads(capfd.readouterr().out)
+    assert found["scores"]["犬"] is None and found["scores"]["車"] is None
+    assert found["suggested"] == ["dog"] and 0 < found["scores"]["dog"] < 1
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["犬"], row["車"], row["suggested"]) == ("", "", "dog")
+    assert float(row["dog"]) == pytest.approx(found["scores"]["dog"], abs=1e-4)
+    assert call(monkeypatch, *given) == 0
+    for said in (_Page(page.read_text("utf-8")).text, capfd.readouterr().out):
+        assert "1 of 3 labels can be read by the encoder" in " ".join(said.split())
+        assert "among the 3" not in said and "犬" not in said
+
+
+def test_where_no_label_can_be_read_nothing_is_told_of_probabilities(
+    photos: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    assert call(monkeypatch, "suggest", "--labels", "犬,車", photos[0]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The encoder can read none of the labels" in said
+    assert "Suggested: from" not in said and "Each probability" not in said
+
+
+def test_labels_that_cannot_be_read_are_told_with_the_option_that_helps(
     photos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Any
 ):
     assert call(monkeypatch, "suggest", "--labels", "犬,dog", "--json", photos[0]) == 0
     captured = capfd.readouterr()
-    assert "犬" in captured.err and "xlm-roberta" in captured.err
+    assert "Note: offline reads English only, and cannot read 1 label: 犬." in captured.err
+    assert "--prompts FILE" in captured.err and "xlm-roberta" in captured.err
+    for elsewhere in ("WARNING", "model_prompt", "ls-clip prompts", "reviewed tasks"):
+        assert elsewhere not in captured.err
     json.loads(captured.out)
 
 
@@ -105,7 +187,65 @@ def test_a_folder_and_a_pattern_stand_for_their_images(
     for source in (str(tmp_path), str(tmp_path / "**" / "*.[pP]*"), f"{tmp_path}/deep/"):
         assert call(monkeypatch, "suggest", "--labels", "dog", "--json", source) == 0
         found = json.loads(capsys.readouterr().out)
-        assert [item["file"] for item in found] == [str(path) for path in paths]
+        base = tmp_path / "deep" if source.endswith("deep/") else tmp_path
+        assert [item["file"] for item in found] == [str(path.relative_to(base)) for path in paths]
+
+
+def test_files_are_named_from_the_folder_or_pattern_on_in_every_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    for folder in ("monday", "tuesday"):
+        (tmp_path / "anna" / folder).mkdir(parents=True)
+        photo(1).save(tmp_path / "anna" / folder / "IMG_0001.JPG")
+    (tmp_path / "anna" / "tuesday" / "bad.jpg").write_text("no image")
+    names = ["monday/IMG_0001.JPG", "tuesday/IMG_0001.JPG", "tuesday/bad.jpg"]
+    for number, source in enumerate(("anna", "anna/**/*")):
+        page, table = tmp_path / f"{number}.html", tmp_path / f"{number}.csv"
+        given = ("suggest", "--labels", "dog", str(tmp_path / source))
+        assert call(monkeypatch, *given, "--html", str(page), "--csv", str(table)) == 1
+        told = capsys.readouterr().out
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            assert [row["file"] for row in csv.DictReader(file)] == names
+        call(monkeypatch, *given, "--json")
+        assert [item["file"] for item in json.loads(capsys.readouterr().out)] == names
+        shown = _Page(page.read_text("utf-8")).text
+        for name in names:
+            assert name in told and name in shown
+        assert "anna" not in shown + told + table.read_text("utf-8-sig")
+
+
+def test_single_files_are_named_as_they_were_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    photo(1).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    call(monkeypatch, "suggest", "--labels", "dog", "--json", "./a.png", "gone.png")
+    found = json.loads(capsys.readouterr().out)
+    assert [item["file"] for item in found] == ["./a.png", "gone.png"]
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["IMG_0003.MOV", "Thumbs.db"], "Left out: 2 files that are no images, e.g. IMG_0003.MOV."),
+        (["[b]notes.txt"], "Left out: 1 file that is no image, e.g. [b]notes.txt."),
+        ([], ""),
+    ],
+)
+def test_files_that_are_left_out_of_a_folder_are_counted(
+    others: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+):
+    photo(1).save(tmp_path / "a.png")
+    for name in others:
+        (tmp_path / name).touch()
+    assert call(monkeypatch, "suggest", "--labels", "dog", "--json", str(tmp_path)) == 0
+    captured = capsys.readouterr()
+    assert len(json.loads(captured.out)) == 1
+    assert said in captured.err and ("Left out" in captured.err) == bool(said)
 
 
 def test_labels_and_prompts_come_from_files(
@@ -179,6 +319,54 @@ def test_the_page_and_the_table_hold_every_image_and_load_nothing(
     before = page.read_text("utf-8")
     assert call(monkeypatch, *given) == 1
     assert page.read_text("utf-8") == before  # A file of one's own is never written over.
+
+
+def test_the_page_speaks_the_language_of_the_settings_and_the_terminal_english(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    monkeypatch.setenv("LS_CLIP_LANGUAGE", "ja")
+    photo(1).save(tmp_path / "a.png")
+    (tmp_path / "empty.png").touch()
+    page = tmp_path / "page.html"
+    files = [str(tmp_path), str(tmp_path / "gone.png")]
+    given = ("suggest", "--labels", "dog,犬", "--threshold", "1", *files, "--html", str(page))
+    assert call(monkeypatch, *given) == 1
+    captured = capsys.readouterr()
+    content = page.read_text("utf-8")
+    read = _Page(content)
+    assert '<html lang="ja">' in content
+    kept = {
+        "dog",
+        "a.png",
+        "empty.png",
+        str(tmp_path / "gone.png"),
+        "offline",
+        "PNG",
+        "required",
+        "true",
+    }
+    english = re.sub("|".join(map(re.escape, sorted(kept))), "", read.text)
+    english = re.sub(r"(?s)<style>.*</style>|:root.*nowrap; }", "", english)
+    assert re.findall("[A-Za-z]{3,}", english) == []
+    assert "画像 1 枚の候補" in read.text and "候補なし" in read.text
+    assert not re.search("[ぁ-ん]", captured.out + captured.err)
+
+
+def test_the_page_to_pass_on_names_no_option_and_counts_what_it_shows(
+    photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+):
+    monkeypatch.setattr(contact_sheet, "PAGE_IMAGES", 2)
+    (tmp_path / "bad.png").touch()
+    page = tmp_path / "page.html"
+    given = ("suggest", "--labels", "dog,cat", *photos, str(tmp_path / "bad.png"))
+    assert call(monkeypatch, *given, "--html", str(page)) == 1
+    text = _Page(page.read_text("utf-8")).text
+    assert text.count("Suggestions for 3 images") == 2
+    assert "--" not in re.sub(r"(?s):root.*nowrap; }", "", text)
+    said = capsys.readouterr().out
+    assert "--threshold" in said
+    for told in (said, text):
+        assert "Replace it with a complete copy." in told and "Upload" not in told
 
 
 def test_files_that_nothing_was_written_to_are_gone_after_an_error(

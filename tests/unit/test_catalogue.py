@@ -33,8 +33,6 @@ SPOKEN = (
 )
 """What ``ls-clip connect`` and ``ls-clip doctor`` may have to say comes from here."""
 OF_OTHER_COMMANDS = {
-    "backend/images/image_files.py",
-    "backend/inference/suggest.py",
     "backend/labels/label_files.py",
     "backend/storage/check.py",
     "jobs/run_store.py",
