@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,6 +53,16 @@ def shortened(text: str) -> str:
     plain = _MAIL.sub("…@…", " ".join(text[: 4 * SHOWN].split()))
     plain = "".join(character if character.isprintable() else "�" for character in plain)
     return plain if len(plain) <= SHOWN else plain[: SHOWN - 1] + "…"
+
+
+def one_line(text: str) -> str:
+    """The whole text; a character that would end or move a line is shown as in a source text."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in {"Cc", "Zl", "Zp"}
+        else character
+        for character in text
+    )
 
 
 def listed(texts: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ archives_app = typer.Typer()
 
 @archives_app.command("import-archive")
 def import_archive(
+    context: typer.Context,
     project: ProjectArgument,
     source: Annotated[
         str,
@@ -104,7 +105,7 @@ def import_archive(
     from backend.labels.config import parse_config
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
-    from backend.projects.archives.importing import import_rows
+    from backend.projects.archives.importing import import_rows, importing_alone
     from backend.projects.archives.keys import SOURCE
     from backend.projects.archives.reading import SOURCES, read_archive
     from backend.projects.archives.request import ArchiveRequest
@@ -121,6 +122,8 @@ def import_archive(
         )
     studio = LabelStudioClient(settings)
     described = studio.projects.get(project)
+    # Before the field of the labels is looked up, until the command ends.
+    context.with_resource(importing_alone(studio, project))
     project_state = ProjectState(open_store(settings), project_key(described))
     known_field = project_state.known_field()
     field = field if field is not None else known_field or "known_label"

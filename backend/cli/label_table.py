@@ -10,6 +10,7 @@ from rich.console import Console
 
 from backend.cli.console import compact_table, console, plain
 from backend.errors import SettingsError, counted
+from backend.text_files import one_line
 from backend.vlpl.fitting import HEAD_FROM
 from backend.vlpl.label_figures import LabelFigures, Source
 
@@ -90,7 +91,7 @@ def print_table(out: Console, labels: tuple[LabelFigures, ...]) -> None:
     for figures in labels:
         rates = (figures.average_precision, figures.precision, figures.recall)
         table.add_row(
-            plain(figures.label),
+            plain(one_line(figures.label)),
             str(figures.reviewed),
             str(figures.judged),
             *("–" if rate is None else f"{100 * rate:.0f}" for rate in rates),

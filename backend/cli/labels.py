@@ -22,6 +22,7 @@ from backend.cli.console import (
 from backend.errors import counted
 from backend.messages.catalogue import localized
 from backend.messages.message import Message
+from backend.text_files import one_line
 
 if TYPE_CHECKING:
     from backend.labelstudio.client import LabelStudioClient
@@ -109,7 +110,7 @@ def prompts(
         return
     table = compact_table("label", "reviewed", "learned from")
     for label, reviewed in found.reviewed.items():
-        table.add_row(plain(label), str(reviewed), f"about {LEARNED_FROM}")
+        table.add_row(plain(one_line(label)), str(reviewed), f"about {LEARNED_FROM}")
     console.print(table)
     console.print(
         f"{chosen.short} reads English only. A label of these is suggested as soon as a head has "
@@ -154,5 +155,7 @@ def ask_about_renames(settings: Settings, studio: LabelStudioClient, project: in
 def print_renames(former: dict[str, dict[str, str]]) -> None:
     """Print the former names of labels, one line per control."""
     for control, pairs in former.items():
-        listed = ", ".join(f"{old} is understood as {new}" for old, new in pairs.items())
+        listed = ", ".join(
+            f"{one_line(old)} is understood as {one_line(new)}" for old, new in pairs.items()
+        )
         console.print(f"Renamed in {plain(control)}: {plain(listed)}.", highlight=False)

@@ -25,6 +25,7 @@ from backend.cli.export import export_app
 from backend.cli.heads import train_app
 from backend.cli.help import CONTEXT_SETTINGS, CommandGroup
 from backend.cli.labels import ask_about_renames, labels_app
+from backend.cli.output import told_output
 from backend.cli.progress import progress_bar
 from backend.cli.report import print_error, print_findings, print_note, print_report
 from backend.cli.runs import runs_app
@@ -63,7 +64,8 @@ def main() -> None:
     """Run the command line; an error that a person can fix is one message and exit code 1."""
     use_one_heap()
     try:
-        app()
+        with told_output():
+            app()
     except ClipError as error:
         # Not imported by commands that end well.
         from backend.setting_types import spoken_language

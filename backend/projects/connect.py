@@ -6,14 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
-from backend.encoders.weights import CACHE
 from backend.errors import SettingsError, StoreError, StudioError, as_text, counted
 from backend.inference.label_embeddings import unreadable_labels
 from backend.labels.config import EVIDENCE_NAME, LabelConfig, parse_config
@@ -23,6 +20,7 @@ from backend.labelstudio.projects import project_key
 from backend.logs import Progress
 from backend.messages.catalogue import localized
 from backend.messages.message import Message, in_sequence
+from backend.projects.calls import alone
 from backend.projects.registration import make_webhook, register_backend, show_scores
 from backend.projects.renaming import probable_renames
 from backend.projects.review import offer_round, settle_order
@@ -40,8 +38,6 @@ from jobs.run import Run, RunState, Scope, Trigger
 from jobs.run_store import RunStore
 from jobs.training_state import TrainingStore
 
-LOCKS = CACHE / "locks"
-"""Two calls for one project at once would import its predictions twice."""
 WORKER_SECONDS = 15.0
 """A worker listens only once its encoder is loaded."""
 SAMPLE = 200
@@ -112,22 +108,16 @@ def connect(
         StudioError: Label Studio refuses a step, or lost predictions.
     """
     project = studio.projects.get(number)
-    lock = FileLock(LOCKS / f"{urlsplit(studio.url).netloc.replace(':', '-')}-{number}.lock")
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock.acquire(timeout=0):
-            if known_field is not None:
-                state = ProjectState(runtime.store, project_key(project))
-                _require_known_labels(studio, project, state, known_field)
-                state.set_known_field(known_field)
-            return _connect(
-                settings, studio, runtime, project, progress, order=order, revalidate=revalidate
-            )
-    except Timeout as error:
-        raise StudioError(
-            Message("Project {number} is already being connected.", number=number),
-            Message("Wait until that call has ended."),
-        ) from error
+    refused = Message("Project {number} is already being connected.", number=number)
+    # Two calls at once would import its predictions twice.
+    with alone(studio, number, refused):
+        if known_field is not None:
+            state = ProjectState(runtime.store, project_key(project))
+            _require_known_labels(studio, project, state, known_field)
+            state.set_known_field(known_field)
+        return _connect(
+            settings, studio, runtime, project, progress, order=order, revalidate=revalidate
+        )
 
 
 def _require_known_labels(

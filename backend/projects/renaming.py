@@ -24,6 +24,7 @@ from backend.storage.head_registry import HeadRegistry
 from backend.storage.label_history import FormerLabel, LabelHistory, Rename
 from backend.storage.project_state import ProjectState
 from backend.storage.store import Store
+from backend.text_files import one_line
 
 EDITOR = "Settings > Labeling Interface"
 
@@ -195,7 +196,7 @@ def _rename(
         or _has(_head_keys(heads, key, control), old, control)
         or _is_used(studio, number, control, old, state.known_field())
     ):
-        there = sorted(_former_keys(control, history, renames))
+        there = [one_line(key) for key in sorted(_former_keys(control, history, renames))]
         raise SettingsError(
             f"Nothing in project {number} has, or had, a label {old!r} in {control.name!r}.",
             f"Write it as it was in the labeling config. Former labels: {', '.join(there)}."
@@ -246,7 +247,7 @@ def _fitting(
                 f"{new!r} already stands for {old!r} in {control.name!r}: that would be a circle.",
                 "Take the renames back one by one, the last one first.",
             )
-    labels = [label.key for control in controls for label in control.labels]
+    labels = [one_line(label.key) for control in controls for label in control.labels]
     raise SettingsError(
         f"The labeling config of project {number} has no label {new!r}.",
         f"Rename it there first ({EDITOR}). The labels are: {', '.join(labels[:20])}"

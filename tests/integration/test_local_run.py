@@ -185,7 +185,7 @@ def test_a_task_whose_data_is_null_fails_alone(runtime: Runtime, studio: StubStu
 def test_connect_names_the_version_that_the_project_shows(
     runtime: Runtime, studio: StubStudio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backend.projects.connect.LOCKS", tmp_path / "locks")
+    monkeypatch.setattr("backend.projects.calls.LOCKS", tmp_path / "locks")
     # What the stub does not have.
     for step in ("register_backend", "make_webhook", "show_scores"):
         monkeypatch.setattr(f"backend.projects.connect.{step}", lambda *_: None)

@@ -44,7 +44,7 @@ def run_command(*arguments: str, cwd: Path, **variables: str) -> Done:
         # Else the program's name in the usage is that of what was started.
         started = mock.patch.object(sys.modules["__main__"], "__package__", "", create=True)
         stack.enter_context(started)
-        stack.enter_context(mock.patch("backend.projects.connect.LOCKS", cwd / "locks"))
+        stack.enter_context(mock.patch("backend.projects.calls.LOCKS", cwd / "locks"))
         os.chdir(cwd)
         stack.callback(os.chdir, before)
         stack.enter_context(_own_logging())

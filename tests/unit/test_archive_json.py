@@ -247,6 +247,59 @@ def test_our_own_coco_export_is_read_by_the_addresses_in_it(tmp_path: Path):
     assert read(path, images="https://a").rows[0].image == "https://a/1.jpg"
 
 
+IMAGES = [{"id": 1, "file_name": "0.jpg"}, {"id": 1, "file_name": "1.jpg"}]
+CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 17, "name": "dog"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": IMAGES}, "two of its images have the id 1: 0.jpg and 1.jpg."),
+        (
+            {"images": [IMAGES[0], {"id": "1", "file_name": "1.jpg"}]},
+            "two of its images have the id 1: 0.jpg and 1.jpg.",
+        ),
+        ({"categories": CATEGORIES}, "two of its categories have the id 17: cat and dog."),
+    ],
+)
+def test_an_id_of_a_coco_file_that_stands_for_two_things_is_refused(
+    tmp_path: Path, changes: dict[str, Any], said: str
+):
+    path = dumped(tmp_path, coco(**changes))
+    with pytest.raises(SettingsError) as caught:
+        read(path, images="https://h")
+    assert said in caught.value.message and "import each file alone" in caught.value.fix
+
+
+def test_what_a_coco_file_says_twice_in_the_same_words_is_read_once(tmp_path: Path):
+    twice = {part: 2 * coco()[part] for part in ("images", "categories", "annotations")}
+    archive = read(dumped(tmp_path, coco(**twice)), images="https://h")
+    assert labels_in(archive) == {"https://h/1.jpg": ("cat", "dog"), "https://h/2.jpg": ("dog",)}
+    assert reasons_in(archive) == {"no_label": (1, "image 3")}
+
+
+@pytest.mark.parametrize("kind", [int, float, str])
+@pytest.mark.parametrize("other", [int, float, str])
+def test_ids_of_a_coco_file_may_be_whole_numbers_in_any_form(tmp_path: Path, kind: Any, other: Any):
+    content = coco(
+        images=[{"id": kind(1), "file_name": "1.jpg"}],
+        annotations=[{"image_id": other(1), "category_id": kind(17)}],
+        categories=[{"id": other(17), "name": "cat"}],
+    )
+    assert labels_in(read(dumped(tmp_path, content), images="https://h")) == {
+        "https://h/1.jpg": ("cat",)
+    }
+
+
+def test_annotations_of_no_image_in_a_coco_file_are_told_with_ids_of_both(tmp_path: Path):
+    content = coco(
+        images=[{"id": "0001", "file_name": "1.jpg"}],
+        annotations=[{"image_id": 1, "category_id": 17}],
+    )
+    with pytest.raises(SettingsError, match=r"such as the text '0001', .* such as the number 1[.]"):
+        read(dumped(tmp_path, content), images="https://h")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -15,6 +15,12 @@ from backend.projects.archives.request import ArchiveRequest
 
 MAX_LITERAL = 100_000
 """Characters of a cell that is read as a list."""
+_STRING = r"""(?:[bBuU]?'(?:[^'\\]|\\.)*'|[bBuU]?"(?:[^"\\]|\\.)*")"""
+_ARRAY = re.compile(r"(?:np\.|numpy\.)?array\((\[.*\])(?:,\s*dtype=[^()\[\]]*)?\)", re.DOTALL)
+"""A NumPy array as it is shown, such as ``array(['cat', 'dog'], dtype=object)``."""
+_NUMPY_STRING = re.compile(rf"(?:np|numpy)\.str_\(({_STRING})\)|({_STRING})", re.DOTALL)
+_BESIDE = re.compile(rf"({_STRING})\s*(?=[bBuU]?['\"])|{_STRING}", re.DOTALL)
+"""A string, and if it has another one beside it, the space between them: NumPy prints no commas."""
 
 
 def labels_of(value: Any, request: ArchiveRequest, control: Control | None = None) -> list[str]:
@@ -38,7 +44,7 @@ def labels_of(value: Any, request: ArchiveRequest, control: Control | None = Non
     text = label_name(str(value))
     if not text or request.names.has(text):
         return [text] if text else []
-    if text[0] in "[{" and len(text) <= MAX_LITERAL:
+    if len(text) <= MAX_LITERAL:
         literal = _literal(text)
         if literal is not None:
             return labels_of(literal, request, control)
@@ -70,16 +76,29 @@ def _labels_of_entry(entry: Any, control: Control | None) -> list[str]:
 
 
 def _literal(text: str) -> list[Any] | dict[str, Any] | None:
-    """What a cell holds if it is JSON, or a list as Python prints it; None if it is neither."""
+    """What a cell holds if it is JSON, or a list as Python or NumPy print it; None if neither."""
+    shown = _ARRAY.fullmatch(text)
+    text = shown[1] if shown else text
+    if text[0] not in "[{":
+        return None
     found: Any = None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         try:
-            found = ast.literal_eval(text)
+            found = ast.literal_eval(_with_commas(text))
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             return None
     return found if isinstance(found, list | dict) else None
+
+
+def _with_commas(text: str) -> str:
+    """The text with a comma after each string that has another one beside it.
+
+    Python takes two such strings for one, and would make a label of two.
+    """
+    text = _NUMPY_STRING.sub(lambda found: found[1] or found[2], text)
+    return _BESIDE.sub(lambda found: f"{found[1]}, " if found[1] else found[0], text)
 
 
 def _split(text: str, separators: str) -> list[str]:

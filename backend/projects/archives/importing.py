@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from backend.projects.archives.keys import (
     key_of_pages,
 )
 from backend.projects.archives.rows import Row
+from backend.projects.calls import alone
 
 UPLOAD = 20
 """Files sent in one request."""
@@ -35,6 +37,16 @@ class Imported:
     differ: int
 
 
+def importing_alone(studio: LabelStudioClient, number: int) -> AbstractContextManager[None]:
+    """Hold this while an archive is read and its tasks are made: two at once would double them.
+
+    Raises:
+        StudioError: another import into the project goes on.
+    """
+    message = f"Another archive is being imported into project {number}."
+    return alone(studio, number, message, kind="import")
+
+
 def import_rows(
     studio: LabelStudioClient,
     number: int,
@@ -42,7 +54,7 @@ def import_rows(
     image_field: str,
     known_field: str,
 ) -> Imported:
-    """Make the tasks that the project does not have yet.
+    """Make the tasks that the project does not have yet; inside `importing_alone`.
 
     Args:
         studio: the Label Studio.

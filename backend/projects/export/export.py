@@ -5,7 +5,7 @@ Label Studio and the store are only read, and no encoder is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -15,7 +15,7 @@ from backend.labels.controls import Control
 from backend.labelstudio.client import LabelStudioClient
 from backend.logs import Progress
 from backend.projects.export.collecting import exported
-from backend.projects.export.files import Target, drafts
+from backend.projects.export.files import Target, drafts, reserved
 from backend.projects.export.formats import coco, csv_file, imagefolder, labelstudio, parquet
 from backend.projects.export.formats.content import Content, Writer
 from backend.projects.export.image_files import (
@@ -141,8 +141,18 @@ def export(
         StoreError: the store cannot be read.
     """
     targets = _targets(request)
-    for target in targets:
-        target.require()
+    # From before the splits are read: what another export gave would be lost.
+    with reserved(targets):
+        return _export(settings, studio, request, targets, progress)
+
+
+def _export(
+    settings: Settings,
+    studio: LabelStudioClient,
+    request: Request,
+    targets: Sequence[Target],
+    progress: Progress,
+) -> Written:
     before = SplitFile(request.splits) if request.shares is not None else None
     total = int(studio.projects.get(request.project)["task_number"])
     store = existing_store(settings)

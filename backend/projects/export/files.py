@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from backend.errors import SettingsError
 from backend.storage.durability import sync
+
+_OURS = secrets.token_hex(4)
+"""In the names of drafts, so that no two processes write the same one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,12 @@ class Target:
     @property
     def draft(self) -> Path:
         """Where it is written first: beside its place, so that it can be moved there."""
-        return self.path.with_name(f".{self.path.name}.part")
+        return self.path.with_name(f".{self.path.name}.{_OURS}.part")
+
+    def leftovers(self) -> list[Path]:
+        """Drafts of processes that were ended; inside `reserved`, where no other one writes."""
+        theirs = re.compile(rf"\.{re.escape(self.path.name)}\.([0-9a-f]{{{len(_OURS)}}}\.)?part")
+        return [path for path in self.draft.parent.iterdir() if theirs.fullmatch(path.name)]
 
     @property
     def former(self) -> Path:
@@ -64,43 +76,90 @@ class Target:
 
 
 @contextmanager
+def reserved(targets: Sequence[Target]) -> Iterator[None]:
+    """Refuse, before any work is done, what cannot be written, and keep other exports from it.
+
+    Raises:
+        SettingsError: it cannot be written, or another export writes it.
+    """
+    with ExitStack() as stack:
+        for target in targets:
+            target.require()
+            stack.enter_context(_locked(target))
+            # Another export may have ended in between.
+            target.require()
+        yield
+
+
+@contextmanager
+def _locked(target: Target) -> Iterator[None]:
+    # Beside its place, where every process finds it that can write there.
+    path = target.path.with_name(f".{target.path.name}.lock")
+    lock = FileLock(path)
+    with _told([target]):
+        # To the lock, some of what is wrong with a folder looks like another holder.
+        path.touch()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SettingsError(
+                f"Another export writes {target.path}.",
+                f"Wait until it has ended, or give another name with {target.option}.",
+            ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
+
+
+@contextmanager
 def drafts(targets: Sequence[Target]) -> Iterator[None]:
     """Write the drafts of these inside; when all are whole, they get their names, in order.
 
-    After an error inside, none of them is there, or is changed.
+    To be used inside `reserved`. After an error inside, none of them is there, or is changed.
 
     Raises:
         SettingsError: the disk is full, or something else keeps them from being written.
     """
     try:
-        for target in targets:
-            _erase(target.draft)
-            _erase(target.former)
-            if target.is_folder:
-                target.draft.mkdir()
-        yield
-        undo: list[Callable[[], None]] = []
-        try:
+        with _told(targets):
             for target in targets:
-                _publish(target, undo)
-        except OSError:
-            for step in reversed(undo):
+                for path in (*target.leftovers(), target.former):
+                    _erase(path)
+                if target.is_folder:
+                    target.draft.mkdir()
+            yield
+            undo: list[Callable[[], None]] = []
+            try:
+                for target in targets:
+                    _publish(target, undo)
+            except OSError:
+                for step in reversed(undo):
+                    with suppress(OSError):
+                        step()
+                raise
+            for target in targets:
                 with suppress(OSError):
-                    step()
-            raise
+                    _erase(target.former)
+    finally:
         for target in targets:
             with suppress(OSError):
-                _erase(target.former)
+                _erase(target.draft)
+
+
+@contextmanager
+def _told(targets: Sequence[Target]) -> Iterator[None]:
+    """Say of an error of the system what could not be written."""
+    try:
+        yield
     except OSError as error:
         named = ", ".join(str(target.path) for target in targets)
         raise SettingsError(
             f"{named} cannot be written: {_reason(error)}.",
             "Make room there, correct the permissions, or give another name with --output.",
         ) from error
-    finally:
-        for target in targets:
-            with suppress(OSError):
-                _erase(target.draft)
 
 
 def _publish(target: Target, undo: list[Callable[[], None]]) -> None:

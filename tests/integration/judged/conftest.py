@@ -20,7 +20,7 @@ from tests.support.stub_label_studio import StubStudio
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("backend.labelstudio.transport.wait_exponential", lambda **_: wait_none())
     monkeypatch.setattr("backend.labelstudio.importing.SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr("backend.projects.connect.LOCKS", tmp_path / "locks")
+    monkeypatch.setattr("backend.projects.calls.LOCKS", tmp_path / "locks")
     # What the stub does not have.
     for step in ("register_backend", "make_webhook", "show_scores"):
         monkeypatch.setattr(f"backend.projects.connect.{step}", lambda *_: None)

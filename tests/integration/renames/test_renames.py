@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from backend.cli.labels import print_renames
 from backend.errors import SettingsError
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.renaming import ProbableRename, notice
@@ -199,6 +201,20 @@ def test_names_that_do_not_fit_are_refused_with_the_fix(
     assert message in refused.value.message
     assert fix in refused.value.fix
     assert ProjectState(runtime.store, KEY).renames() == {}
+
+
+def test_labels_with_line_breaks_are_listed_in_one_line(labels: Labels, go: Rename, capsys: Any):
+    labels("traffic&#10;light", "cat")
+    labels("traffic&#13;lamp", "cat")
+    with pytest.raises(SettingsError) as refused:
+        go("traffic\nlight", "wolf")
+    assert r"The labels are: traffic\rlamp, cat." in refused.value.fix
+    with pytest.raises(SettingsError) as refused:
+        go("wolf", "cat")
+    assert r"Former labels: traffic\nlight." in refused.value.fix
+    print_renames({"tags": {"traffic\nlight": "traffic\u2028lamp"}})
+    said = " ".join(capsys.readouterr().err.split())
+    assert r"traffic\nlight is understood as traffic\u2028lamp" in said
 
 
 def test_the_control_is_named_where_several_have_the_label(
