@@ -225,6 +225,8 @@ def _parsed(root: Element) -> LabelConfig:
                 controls.append(_control(tag, images, conditions, choices))
                 if choices.hidden and not is_on(tag, "leafsOnly"):
                     skipped.append(_why_hidden(tag, choices))
+                if is_reference(tag.get("value", "")) and _is_written_out(tag):
+                    skipped.append(_why_without_effect(tag))
         elif tag_of(tag) is Tag.TEXT_AREA and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
     return LabelConfig(
@@ -240,6 +242,16 @@ def _why_hidden(tag: Element, choices: Choices) -> str:
         tag=tag.tag,
         name=tag.get("name"),
         shown=shown,
+    )
+
+
+def _why_without_effect(tag: Element) -> str:
+    return Message(
+        '<{tag} name={name!r}>: value="{value}" is without effect: Label Studio\'s tree shows only '
+        "the choices of the config where there are some; remove them, or the value.",
+        tag=tag.tag,
+        name=tag.get("name"),
+        value=tag.get("value"),
     )
 
 
@@ -303,7 +315,13 @@ def _targets(tag: Element) -> list[str]:
 def _options_field(tag: Element) -> str | None:
     """The field with this task's labels; a value that is no reference defines none."""
     value = tag.get("value", "")
-    return value[1:] if is_reference(value) else None
+    return value[1:] if is_reference(value) and not _is_written_out(tag) else None
+
+
+def _is_written_out(tag: Element) -> bool:
+    """Whether it is a tree with choices in the config: Label Studio shows no others in it then."""
+    is_tree = tag_of(tag) is Tag.TAXONOMY
+    return is_tree and any(tag_of(inner) is Tag.CHOICE for inner in tag.iter())
 
 
 def _control(

@@ -255,7 +255,9 @@ CASES: dict[str, Case] = {
             '<Repeater on="$names" indexFlag="{{i}}" mode="list"><Choice value="$names[{{i}}]"/>'
             '</Repeater><Choice value="written"/>',
         )
+        + _choices("apart", 'value="$options"', '<Choice value="cat" model_skip="true"/>')
         + '<Taxonomy name="tree" toName="image" value="$tree"/>'
+        + _taxonomy("written", 'value="$tree"')
         + '<Repeater on="$names" indexFlag="{{n}}">'
         + _choices("of_{{n}}", "", '<Choice value="entry"/>')
         + "</Repeater>",
@@ -263,9 +265,15 @@ CASES: dict[str, Case] = {
             "mixed": ["none of these", "cat", "D"],
             "filled": ["from data", "fixed"],
             "repeated": ["written"],
+            "apart": ["D"],
             "tree": [["animal"], ["animal", "cow"]],
+            "written": _tree("written"),
         },
-        {"of_{{n}}": "<Repeater>", "repeated": "nobody can select $names[{{i}}]"},
+        {
+            "of_{{n}}": "<Repeater>",
+            "repeated": "nobody can select $names[{{i}}]",
+            "written": 'value="$tree" is without effect',
+        },
         {
             "options": [
                 {"value": "cat"},

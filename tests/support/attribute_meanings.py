@@ -41,10 +41,17 @@ JAPANESE_MEANINGS: Mapping[str, str] = {
     ),
     (
         "`$field`: this task's own labels, after those of the config; objects with `value`, "
-        "`alias`, `children`, `selected`"
+        "`alias`, `selected`, `visible`, `readonly`"
     ): (
-        "`$field`: 設定のラベルに続く、このタスクだけのラベル。`value`、`alias`、`children`、"
-        "`selected` を持つオブジェクト"
+        "`$field`: 設定のラベルに続く、このタスクだけのラベル。`value`、`alias`、`selected`、"
+        "`visible`、`readonly` を持つオブジェクト"
+    ),
+    (
+        "`$field`: this task's own labels, only where the config has none for the tree; objects "
+        "with `value`, `alias`, `children`, `selected`"
+    ): (
+        "`$field`: このタスクだけのラベル。設定にこのツリーのラベルが 1 つもないときに限る。"
+        "`value`、`alias`、`children`、`selected` を持つオブジェクト"
     ),
     "`multiple`: every label over the threshold is ticked; else only the most probable one": (
         "`multiple`: しきい値を超えるすべてのラベルにチェックを付ける。"
