@@ -200,6 +200,13 @@ class Control:
         return {self.kind.value: stored}
 
 
+def all_ticked(controls: Iterable[Control]) -> Ticks:
+    """What is selected in controls all of whose labels are, see `LabelConfig.preselected`."""
+    return {
+        control.name: frozenset(label.stored for label in control.labels) for control in controls
+    }
+
+
 _LEFT_OUT_IF = {
     "conditions": (),
     "required": False,
