@@ -195,7 +195,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         '`"true"`: nobody could untick it, so that it is never ticked (<Choices>)',
         *FLAG,
     ),
-    _honoured(Tag.CHOICE, "style", "`display: none` hides a choice of <Choices>: never ticked"),
+    _honoured(Tag.CHOICE, "style", "what hides a <View> hides a choice of <Choices>: never ticked"),
     *_no_effect(Tag.CHOICE, "hotkey html hint color", "for people; the model reads `value`"),
     *_not_read(
         Tag.CHOICE,
@@ -232,7 +232,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     *_visibility(Tag.VIEW),
     _honoured(
-        Tag.VIEW, "style", "`display: none` or `visibility: hidden`: what is in it is left out"
+        Tag.VIEW,
+        "style",
+        "`display: none`, `visibility: hidden`, `opacity: 0`, or no height or width and `overflow: "
+        "hidden`: what is in it is left out",
     ),
     _honoured(Tag.VIEW, "className", "left out where a <Style> hides the class"),
     _honoured(Tag.VIEW, "idAttr", "left out where a <Style> hides the id"),

@@ -229,6 +229,7 @@ def _parsed(root: Element) -> LabelConfig:
                     skipped.append(_why_without_effect(tag))
         elif tag_of(tag) is Tag.TEXT_AREA and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
+    skipped += screen.remarks if controls else []
     return LabelConfig(
         tuple(controls), evidence, tuple(skipped), frozenset(names), tuple(preselected)
     )
