@@ -17,6 +17,8 @@ CLOSED = Message(
     'it is in a closed panel, so that its suggestions would be submitted unseen; add open="true" '
     "to the <Panel>"
 )
+NAMED = 10
+"""Rules that a note names, at most."""
 STYLED = Message("a style hides it")
 
 
@@ -71,7 +73,7 @@ class Screen:
             Message(
                 "<Style>: whether {rules} hides choices cannot be told from the labeling config, "
                 "so that nothing is left out for it; what it hides would be submitted unseen.",
-                rules=" / ".join(rules),
+                rules=" / ".join(rules[:NAMED]) + " / ..." * (len(rules) > NAMED),
             )
         ]
 

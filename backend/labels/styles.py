@@ -108,12 +108,18 @@ class Styles:
     root: Element
     upwards: Callable[[Element], Iterable[Element]]
     _rules: list[_Rule] = field(init=False)
+    _nameless: list[_Rule] = field(init=False)
     _known: frozenset[str] = field(init=False)
     _declared: dict[Element, Declarations] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         texts = [tag.text or "" for tag in self.root.iter() if tag_of(tag) is Tag.STYLE]
         self._rules = [rule for text in texts for rule in _rules_of(_COMMENT.sub("", text))]
+        self._nameless = [
+            rule
+            for rule in self._rules
+            if any(not selector.compounds[-1].names for selector in rule.selectors)
+        ]
         views = (tag for tag in self.root.iter() if tag_of(tag) is Tag.VIEW)
         self._known = frozenset[str]().union(*map(_names, views))
 
@@ -151,7 +157,9 @@ class Styles:
 
     def _cascaded(self, element: Element) -> Declarations:
         matching = []
-        for rule in self._rules:
+        # Only a rule without names at its end can mean one of Label Studio's own elements.
+        rules = self._rules if tag_of(element) is Tag.VIEW else self._nameless
+        for rule in rules:
             weights = [one.weight for one in rule.selectors if self._matches(one, element) is True]
             if weights and rule.is_certain:
                 matching.append((max(weights), rule))

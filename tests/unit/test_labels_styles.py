@@ -130,6 +130,11 @@ def test_a_rule_that_cannot_be_decided_leaves_nothing_out_and_is_named(style: st
     assert note.startswith("<Style>: whether ") and named in note
 
 
+def test_of_many_rules_that_cannot_be_decided_the_first_are_named():
+    (note,) = config(" ".join(f".own{place} {{opacity:0}}" for place in range(12))).skipped
+    assert ".own9 / ... hides" in note and ".own10" not in note
+
+
 @pytest.mark.parametrize(
     "style",
     [
