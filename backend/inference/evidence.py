@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.labels.controls import Control
+from backend.labels.controls import Control, all_ticked
 from backend.labels.label import Label
 from backend.messages.message import Message
 
@@ -150,9 +150,7 @@ def with_visibility(
         preselected: controls that are left out, with the labels that are selected in them.
     """
     items = list(scored)
-    others = {
-        control.name: frozenset(label.stored for label in control.labels) for control in preselected
-    }
+    others = {**all_ticked(preselected)}
     conditional = sum(bool(label.conditions) for item in items for label in item.control.labels)
     if conditional:
         # What is hidden ticks nothing, which may hide more: one label after another at worst.

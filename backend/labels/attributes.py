@@ -101,7 +101,7 @@ def _visibility(tag: Tag) -> list[Attribute]:
     ]
 
 
-def _control(tag: Tag) -> list[Attribute]:
+def _control(tag: Tag, values: str) -> list[Attribute]:
     return [
         _honoured(tag, "name", "`from_name` of the prediction's results"),
         _honoured(tag, "toName", "the images that are looked at, one or several"),
@@ -117,17 +117,16 @@ def _control(tag: Tag) -> list[Attribute]:
         _left_out(tag, "perRegion", _REGIONS, *FLAG),
         *_no_effect(tag, "displayMode", "only about regions", "tag", "region-list"),
         _left_out(tag, "perItem", _ITEMS, *FLAG),
-        _honoured(
-            tag,
-            "value",
-            "`$field`: this task's own labels, after those of the config; objects with `value`, "
-            "`alias`, `children`, `selected`",
-        ),
+        _honoured(tag, "value", values),
     ]
 
 
 ATTRIBUTES: tuple[Attribute, ...] = (
-    *_control(Tag.CHOICES),
+    *_control(
+        Tag.CHOICES,
+        "`$field`: this task's own labels, after those of the config; objects with `value`, "
+        "`alias`, `selected`, `visible`, `readonly`",
+    ),
     _honoured(
         Tag.CHOICES,
         "choice",
@@ -159,7 +158,11 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         "Label Studio reads it on other tags only",
     ),
     *_no_effect(Tag.CHOICES, "visible", "Label Studio shows the control all the same", *FLAG),
-    *_control(Tag.TAXONOMY),
+    *_control(
+        Tag.TAXONOMY,
+        "`$field`: this task's own labels, only where the config has none for the tree; objects "
+        "with `value`, `alias`, `children`, `selected`",
+    ),
     _honoured(Tag.TAXONOMY, "leafsOnly", "only leaves are labels", *FLAG),
     _honoured(Tag.TAXONOMY, "maxUsages", "at most so many labels are ticked, the most probable"),
     _left_out(Tag.TAXONOMY, "apiUrl", Message("its labels come from a URL")),
@@ -192,7 +195,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (
         '`"true"`: nobody could untick it, so that it is never ticked (<Choices>)',
         *FLAG,
     ),
-    _honoured(Tag.CHOICE, "style", "`display: none` hides a choice of <Choices>: never ticked"),
+    _honoured(Tag.CHOICE, "style", "what hides a <View> hides a choice of <Choices>: never ticked"),
     *_no_effect(Tag.CHOICE, "hotkey html hint color", "for people; the model reads `value`"),
     *_not_read(
         Tag.CHOICE,
@@ -229,7 +232,10 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     ),
     *_visibility(Tag.VIEW),
     _honoured(
-        Tag.VIEW, "style", "`display: none` or `visibility: hidden`: what is in it is left out"
+        Tag.VIEW,
+        "style",
+        "`display: none`, `visibility: hidden`, `opacity: 0`, or no height or width and `overflow: "
+        "hidden`: what is in it is left out",
     ),
     _honoured(Tag.VIEW, "className", "left out where a <Style> hides the class"),
     _honoured(Tag.VIEW, "idAttr", "left out where a <Style> hides the id"),

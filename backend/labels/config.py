@@ -243,10 +243,10 @@ def _parsed(root: Element) -> LabelConfig:
             else:
                 hidden = (*choices.hidden, *choices.skipped)
                 controls.append(_control(tag, images, conditions, choices.labels, hidden))
-                if choices.hidden and not is_on(tag, "leafsOnly"):
-                    skipped.append(why_hidden(tag, choices))
+                skipped += _remarks(tag, choices)
         elif tag_of(tag) is Tag.TEXT_AREA and tag.get("name") == EVIDENCE_NAME:
             evidence = (EVIDENCE_NAME, tag.get("toName", "").split(",")[0].strip())
+    skipped += screen.remarks if controls else []
     return LabelConfig(
         tuple(controls),
         evidence,
@@ -262,6 +262,23 @@ def _sentence(tag: Element, reason: str) -> str:
     return Message(
         "<{tag} name={name!r}>: {reason}.", tag=tag.tag, name=tag.get("name"), reason=reason
     )
+
+
+def _remarks(tag: Element, choices: Choices) -> list[str]:
+    """What is left out of a control that is predicted."""
+    remarks = []
+    if choices.hidden and not is_on(tag, "leafsOnly"):
+        remarks.append(why_hidden(tag, choices))
+    if is_reference(tag.get("value", "")) and _is_written_out(tag):
+        told = Message(
+            '<{tag} name={name!r}>: value="{value}" is without effect: Label Studio\'s tree shows '
+            "only the choices of the config where there are some; remove them, or the value.",
+            tag=tag.tag,
+            name=tag.get("name"),
+            value=tag.get("value"),
+        )
+        remarks.append(told)
+    return remarks
 
 
 def _why_left_out(tag: Element) -> str:
@@ -305,7 +322,13 @@ def _targets(tag: Element) -> list[str]:
 def _options_field(tag: Element) -> str | None:
     """The field with this task's labels; a value that is no reference defines none."""
     value = tag.get("value", "")
-    return value[1:] if is_reference(value) else None
+    return value[1:] if is_reference(value) and not _is_written_out(tag) else None
+
+
+def _is_written_out(tag: Element) -> bool:
+    """Whether it is a tree with choices in the config: Label Studio shows no others in it then."""
+    is_tree = tag_of(tag) is Tag.TAXONOMY
+    return is_tree and any(tag_of(inner) is Tag.CHOICE for inner in tag.iter())
 
 
 def _control(

@@ -16,7 +16,7 @@ from backend.labels.label import (
     unique_labels,
 )
 from backend.labels.renames import Renames
-from backend.labels.task_values import field_value, fields_of, texts_of
+from backend.labels.task_values import field_value, fields_of, texts_of, value_of
 from backend.labels.visibility import Condition, Ticks, all_met
 
 
@@ -120,18 +120,24 @@ class Control:
         """The control with this task's labels.
 
         Those of the config come first, filled in; then those that the task's data defines, at most
-        `MAX_OPTIONS`.
+        `MAX_OPTIONS`. What the data calls as a hidden choice of the config is called is none:
+        Label Studio would select both.
         """
         if not self.has_own_labels:
             return self
-        filled = [label if self.paths else label.filled_in(data) for label in self.labels]
-        labels = [label for label in filled if label is not None and label.text.strip()]
+        hidden = {key if self.paths else str(value_of(key, data) or key) for key in self.hidden}
+        filled = [(one, one if self.paths else one.filled_in(data)) for one in self.labels]
+        labels = [
+            label
+            for written, label in filled
+            if label is not None
+            and label.text.strip()
+            and (label is written or label.key not in hidden)
+        ]
         options = field_value(data, self.options_field) if self.options_field else None
         if isinstance(options, list):
-            taken = {label.text for label in labels if self.paths and len(label.path) == 1}
-            labels += labels_of_options(
-                options, paths=self.paths, leaves_only=self.leaves_only, taken=taken
-            )[:MAX_OPTIONS]
+            found = labels_of_options(options, paths=self.paths, leaves_only=self.leaves_only)
+            labels += [label for label in found if label.key not in hidden][:MAX_OPTIONS]
         return replace(self, labels=tuple(unique_labels(labels)))
 
     def chosen(self, result: Iterable[Any], *, any_image: bool = False) -> list[str] | None:
@@ -192,6 +198,13 @@ class Control:
         """The ``value`` of a Label Studio result item that selects these labels."""
         stored = [list(label.path) if self.paths else label.stored for label in labels]
         return {self.kind.value: stored}
+
+
+def all_ticked(controls: Iterable[Control]) -> Ticks:
+    """What is selected in controls all of whose labels are, see `LabelConfig.preselected`."""
+    return {
+        control.name: frozenset(label.stored for label in control.labels) for control in controls
+    }
 
 
 _LEFT_OUT_IF = {

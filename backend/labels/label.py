@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -103,9 +103,7 @@ def unique_labels(labels: Iterable[Label]) -> list[Label]:
     return list(first.values())
 
 
-def labels_of_options(
-    options: Sequence[Any], *, paths: bool, leaves_only: bool, taken: Collection[str] = ()
-) -> list[Label]:
+def labels_of_options(options: Sequence[Any], *, paths: bool, leaves_only: bool) -> list[Label]:
     """The labels that a list in a task's data defines, in order.
 
     Args:
@@ -113,9 +111,8 @@ def labels_of_options(
             ``visible``, ``readonly``. Label Studio shows an empty box for anything else.
         paths: whether it is a tree, whose labels are stored as paths; else children are not shown.
         leaves_only: whether only what has no children can be selected.
-        taken: values that the tree has already at its first level.
     """
-    return _options(options, (), paths=paths, leaves_only=leaves_only, taken=taken)
+    return _options(options, (), paths=paths, leaves_only=leaves_only)
 
 
 def _options(
@@ -124,10 +121,9 @@ def _options(
     *,
     paths: bool,
     leaves_only: bool,
-    taken: Collection[str] = (),
 ) -> list[Label]:
     labels = []
-    seen = set(taken)
+    seen: set[str] = set()
     for option in options:
         if not isinstance(option, Mapping):
             continue

@@ -6,22 +6,19 @@ Label Studio selects what a prediction ticks whether it is shown or not, and sub
 
 from __future__ import annotations
 
-import re
 from xml.etree.ElementTree import Element
 
 from backend.labels.attributes import REPEATED, Tag, attribute, is_on, not_accepted, tag_of
+from backend.labels.styles import Styles, is_invisible
 from backend.labels.visibility import Visibility
 from backend.messages.message import Message
 
-_HIDES = re.compile(r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*hidden)\b", re.IGNORECASE)
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_AT_RULE = re.compile(r"@[^{};]*(?:;|\{(?:[^{}]*\{[^{}]*\})*[^{}]*\})")
-"""What holds under a condition, such as ``@media print``."""
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 CLOSED = Message(
     'it is in a closed panel, so that its suggestions would be submitted unseen; add open="true" '
     "to the <Panel>"
 )
+NAMED = 10
+"""Rules that a note names, at most."""
 STYLED = Message("a style hides it")
 
 
@@ -35,7 +32,7 @@ class Screen:
 
     def __init__(self, root: Element, visibility: Visibility) -> None:
         self._visibility = visibility
-        self._hidden = _hidden_selectors(root)
+        self._styles = Styles(root, visibility.upwards)
         self._open: set[Element] = set()
         for collapse in root.iter():
             if tag_of(collapse) is Tag.COLLAPSE:
@@ -51,6 +48,7 @@ class Screen:
         Returns:
             The reason; empty if it is shown once.
         """
+        visibility = ""
         for element in self._visibility.upwards(tag):
             if element is outer:
                 break
@@ -59,17 +57,25 @@ class Screen:
                 return REPEATED
             if kind is Tag.PANEL and element not in self._open:
                 return CLOSED
-            if kind in {Tag.VIEW, Tag.CHOICE} and self._is_styled_away(element):
+            # The innermost one counts.
+            visibility = visibility or self._styles.visibility(element)
+            if self._styles.hides(element) or is_invisible(visibility):
                 return STYLED
         return ""
 
-    def _is_styled_away(self, element: Element) -> bool:
-        if _HIDES.search(attribute(element, "style")):
-            return True
-        selectors = {f".{name}" for name in attribute(element, "className").split()}
-        if identifier := attribute(element, "idAttr"):
-            selectors.add(f"#{identifier}")
-        return bool(selectors & self._hidden)
+    @property
+    def remarks(self) -> list[str]:
+        """What cannot be told about the styles, one sentence."""
+        rules = self._styles.undecided
+        if not rules:
+            return []
+        return [
+            Message(
+                "<Style>: whether {rules} hides choices cannot be told from the labeling config, "
+                "so that nothing is left out for it; what it hides would be submitted unseen.",
+                rules=" / ".join(rules[:NAMED]) + " / ..." * (len(rules) > NAMED),
+            )
+        ]
 
 
 def why_not_shown(root: Element) -> str:
@@ -91,15 +97,3 @@ def _open_panels(collapse: Element) -> set[Element]:
     ]
     is_accordion = not attribute(collapse, "accordion") or is_on(collapse, "accordion")
     return set(panels[:1] if is_accordion else panels)
-
-
-def _hidden_selectors(root: Element) -> frozenset[str]:
-    """The classes (``.name``) and ids (``#name``) that a ``<Style>`` hides wherever they stand."""
-    hidden = set()
-    for style in root.iter():
-        if tag_of(style) is Tag.STYLE:
-            text = _AT_RULE.sub("", _COMMENT.sub("", style.text or ""))
-            for selectors, rules in _RULE.findall(text):
-                if _HIDES.search(rules):
-                    hidden |= {selector.strip() for selector in selectors.split(",")}
-    return frozenset(hidden)

@@ -42,6 +42,8 @@ class Fixed(StrEnum):
     """For a selected region only."""
     NEVER = "never"
     """Nothing offers the choice that it asks for."""
+    CIRCLE = "circle"
+    """It waits for controls that wait for each other."""
 
     @property
     def reason(self) -> str:
@@ -53,6 +55,9 @@ _REASONS = {
     Fixed.REGION: Message("shown for a selected region only"),
     Fixed.NEVER: Message(
         "its visibleWhen asks for a choice that nothing offers, so that it is never shown"
+    ),
+    Fixed.CIRCLE: Message(
+        "its visibleWhen waits for controls that wait for each other, so that it is never shown"
     ),
 }
 
@@ -118,7 +123,7 @@ class Visibility:
         """All conditions under which a tag is shown; an empty tuple if it always is.
 
         Returns:
-            `Fixed.REGION` or `Fixed.NEVER` if it cannot be seen while labeling the image itself.
+            Another `Fixed` than `Fixed.ALWAYS` if it cannot be seen while labeling the image.
         """
         return self._of(tag, frozenset())
 
@@ -166,8 +171,8 @@ class Visibility:
             if tag_of(element) not in CONDITIONAL:
                 continue
             condition = self._condition(element, asked)
-            if condition in {Fixed.REGION, Fixed.NEVER}:
-                return Fixed(str(condition))
+            if isinstance(condition, Fixed) and condition is not Fixed.ALWAYS:
+                return condition
             if isinstance(condition, Condition):
                 conditions.append(condition)
         return tuple(conditions)
@@ -199,7 +204,7 @@ class Visibility:
         self, name: str, choice: str, negated: bool, asked: frozenset[str]
     ) -> Condition | Fixed:
         tag = self._named.get(name)
-        above: tuple[Condition, ...] | Fixed = Fixed.NEVER
+        above: tuple[Condition, ...] | Fixed = Fixed.CIRCLE if name in asked else Fixed.NEVER
         if tag is not None and tag_of(tag) in CONTROL_TAGS and name not in asked:
             above = Fixed.REGION if _is_of_parts(tag) else self._of(tag, asked | {name})
         if tag is None or isinstance(above, Fixed):

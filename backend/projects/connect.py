@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from backend.encoders.base import Encoder
 from backend.encoders.label_texts import unreadable_message
@@ -23,12 +22,11 @@ from backend.messages.message import Message, in_sequence
 from backend.projects.calls import alone
 from backend.projects.registration import make_webhook, register_backend, show_scores
 from backend.projects.renaming import probable_renames
-from backend.projects.review import offer_round, settle_order
+from backend.projects.review import TICKED_TASKS, offer_round, settle_order
 from backend.runtime import Runtime
 from backend.settings import Settings
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
-from backend.storage.score_files import ScoreFiles
 from backend.training.clicks_text import with_text
 from backend.training.project_measures import clicks_of_project
 from jobs import enqueue, queue
@@ -60,7 +58,8 @@ class ConnectReport:
         blind: tasks of the project that are shown without suggestions on purpose.
         failures: task id -> why it has no prediction, or only a part, and what fixes that.
         warnings: what a person should know, one sentence each.
-        ticks: labels that are ticked, a task, in the mean of the project; None where nobody knows.
+        ticks: labels that predictions tick, a task, in the mean of the project, or of a sample of
+            `TICKED_TASKS`; None where nobody knows.
         clicks: what suggestions cost on reviewed tasks, see `with_text`; None where nobody knows.
     """
 
@@ -221,7 +220,7 @@ def _connect(
         blind=offer.blind,
         failures={task: as_text(why, settings.language) for task, why in failures.items()},
         warnings=[localized(note, settings.language) for note in notes],
-        ticks=_ticks(runtime, project_key(project), config, shown),
+        ticks=_ticks(runtime, project_key(project), shown),
         clicks=clicks,
     )
 
@@ -281,14 +280,24 @@ def _clicks(
     return with_text(clicks, missing, settings.language)
 
 
-def _ticks(runtime: Runtime, key: str, config: LabelConfig, version: str) -> float | None:
-    """Labels that this version ticks, a task, by its kept scores; None where it has none."""
-    total, tasks = 0, 0
-    multiple = {control.name for control in config.controls if control.multiple}
-    for name, scores in ScoreFiles(runtime.store).read(key, version).items():
-        ticked = scores.ticks if name in multiple else np.minimum(scores.ticks, 1)
-        total, tasks = total + int(ticked.sum()), max(tasks, len(ticked))
-    return total / tasks if tasks else None
+def _ticks(runtime: Runtime, key: str, version: str) -> float | None:
+    """Choices that the predictions of a version tick, a task, as they were logged.
+
+    Counted is whatever they select, also what the config preselects. Blind tasks are left out. Of
+    more than `TICKED_TASKS` tasks so many are drawn, the same ones each time.
+
+    Returns:
+        None where no prediction of it is logged.
+    """
+    tasks = sorted(runtime.prediction_log.tasks(key))
+    if len(tasks) > TICKED_TASKS:
+        tasks = random.Random(key).sample(tasks, TICKED_TASKS)
+    ticks = [
+        sum(map(len, logged.choices.values()))
+        for (_, name), logged in runtime.prediction_log.of_tasks(key, tasks).items()
+        if name == version and logged.choices is not None
+    ]
+    return sum(ticks) / len(ticks) if ticks else None
 
 
 def _warnings(config: LabelConfig, encoder: Encoder, *, is_trained: bool) -> list[str]:

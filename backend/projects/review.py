@@ -42,6 +42,8 @@ WHY_RANDOM: Mapping[ReviewOrder, Message] = {
 """Order that tasks are served in -> why the random one is better."""
 FEW_TICKS = 0.5
 """A task; below, people wonder where the suggestions are."""
+TICKED_TASKS = 2000
+"""Tasks whose ticks are counted, at most."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,20 @@ class Offer:
     warning: str = ""
 
 
-def ticks_sentence(ticks: float) -> Message:
-    """How many labels are ticked, a task, and why these are few, for a person."""
+def ticks_sentence(ticks: float, tasks: int) -> Message:
+    """How many labels are ticked, a task, and why these are few, for a person.
+
+    Args:
+        ticks: their mean.
+        tasks: of the project; of more than `TICKED_TASKS` so many were drawn.
+    """
     text = Message("Labels ticked: {ticks:.2f} a task.", ticks=ticks)
+    if tasks > TICKED_TASKS:
+        text = Message(
+            "Labels ticked: {ticks:.2f} a task, in a sample of {tasks}.",
+            ticks=ticks,
+            tasks=counted(TICKED_TASKS, "task"),
+        )
     if ticks >= FEW_TICKS:
         return text
     why = Message(

@@ -33,6 +33,24 @@ ARE_TICKED = """labels => {
   return labels.every(label => shown.some(text => text.split("\\n").includes(label)));
 }"""
 """Whether labels are selected where a person sees them: boxes, taxonomies, drop-down lists."""
+ARE_SEEN = """labels => labels.filter(label => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    if (node.textContent.trim() !== label) continue;
+    const range = document.createRange();
+    range.selectNode(node);
+    const boxes = [...range.getClientRects()].filter(box => box.width > 0 && box.height > 0);
+    let hides = boxes.length === 0 || getComputedStyle(node.parentElement).visibility !== "visible";
+    for (let around = node.parentElement; around; around = around.parentElement) {
+      const style = getComputedStyle(around);
+      const clips = style.overflowX !== "visible" && style.display !== "inline";
+      hides ||= style.opacity === "0" || (clips && around.clientWidth * around.clientHeight === 0);
+    }
+    if (!hides) return true;
+  }
+  return false;
+})"""
+"""Those of these labels that a person sees."""
 SHOWN_AS = {"LB": "look b", "D": "dog"}
 """What is stored -> what is on the screen."""
 
@@ -100,6 +118,11 @@ def test_what_is_predicted_is_on_the_screen_and_is_what_is_submitted(
     submit = page.get_by_test_id("bottombar-submit-button")
     submit.wait_for(timeout=60_000)
     page.wait_for_function(ARE_TICKED, arg=labels_on_screen(case), timeout=60_000)
+    styled = [name for name, why in case.reasons.items() if "a style hides it" in why]
+    assert page.evaluate(ARE_SEEN, [f"{name} a" for name in styled]) == []
+    if kind == "styles":
+        on_screen = labels_on_screen(case)
+        assert page.evaluate(ARE_SEEN, [*on_screen, "boxes b", "boxes c"]) == on_screen
     with page.expect_response(lambda answer: "/annotations" in answer.url) as saved:
         submit.click()
     assert saved.value.ok

@@ -61,6 +61,23 @@ def _tree(name: str) -> list[list[str]]:
     return [[f"{name} up"], [f"{name} up", f"{name} low"], [f"{name} leaf"]]
 
 
+def _styled(name: str, outer: str, inner: str = "") -> str:
+    return f"<View {outer}><View {inner}>{_choices(name)}</View></View>"
+
+
+NEAR = 'className="near"'
+STYLES = """<Style>
+/* .far { display: none } */
+.far .near, .both.sides, div#spot { display: none }
+.group { .nested { visibility: hidden } }
+@media print { .paper { display: none } }
+@media screen { .monitor { display: none } }
+.first { display: none } .last { display: block }
+.firm { display: none !important }
+.direct > .child { display: none }
+.hush { visibility: hidden } .loud { visibility: visible }
+.tip:hover { display: none }
+</Style>"""
 RECTANGLES = '<RectangleLabels name="rect" toName="image"><Label value="Car"/></RectangleLabels>'
 
 CASES: dict[str, Case] = {
@@ -162,6 +179,56 @@ CASES: dict[str, Case] = {
             "shut": "closed panel",
         },
     ),
+    "styles": Case(
+        STYLES
+        + IMAGE
+        + _styled("far", 'className="far"')
+        + _styled("near", 'className="far"', 'className="near"')
+        + f'<View className="far"><Collapse><Panel value="p" open="true">{_styled("deep", NEAR)}'
+        + "</Panel></Collapse></View>"
+        + _styled("one", 'className="both"')
+        + _styled("two", 'className="sides both"')
+        + _styled("spot", 'idAttr="spot"')
+        + _styled("nested", 'className="group"', 'className="nested"')
+        + _styled("paper", 'className="paper"')
+        + _styled("screen", 'className="monitor"')
+        + _styled("later", 'className="first last"')
+        + _styled("firm", 'className="firm" style="display: block"')
+        + _styled("child", 'className="direct"', 'className="child"')
+        + _styled("hush", 'className="hush"')
+        + _styled("loud", 'className="hush"', 'className="loud"')
+        + _styled("tip", 'className="tip"')
+        + _styled("faint", 'style="opacity:0"', 'style="opacity: 1"')
+        + _styled("flat", 'style="height:0px;overflow:hidden"')
+        + _styled("low", 'style="max-height: 0; overflow-y: auto"')
+        + _styled("thin", 'style="width: 0; overflow: hidden"')
+        + _styled("open", 'style="height: 0"')
+        + _styled("padded", 'style="height: 0; padding: 40px; overflow: hidden"')
+        + _styled("firmer", 'style="display: none !important"')
+        + _styled("again", 'style="display: none; display: block"')
+        + _choices(
+            "boxes",
+            "",
+            '<Choice value="boxes a"/><Choice value="boxes b" style="opacity: 0"/>'
+            '<View className="far"><View className="near"><Choice value="boxes c"/></View></View>',
+        ),
+        {
+            **{
+                name: [f"{name} a", f"{name} b"]
+                for name in ("far", "one", "paper", "later", "child", "loud", "tip", "open")
+            },
+            **{name: [f"{name} a", f"{name} b"] for name in ("padded", "firmer", "again")},
+            "boxes": ["boxes a"],
+        },
+        {
+            **dict.fromkeys(
+                ("near", "deep", "two", "spot", "nested", "screen", "firm", "hush"),
+                "a style hides it",
+            ),
+            **dict.fromkeys(("faint", "flat", "low", "thin"), "a style hides it"),
+            "boxes": "nobody can select boxes b, boxes c",
+        },
+    ),
     "preselected choices": Case(
         IMAGE
         + _choices("taken", "", '<Choice value="yes" selected="true"/><Choice value="no"/>')
@@ -255,7 +322,9 @@ CASES: dict[str, Case] = {
             '<Repeater on="$names" indexFlag="{{i}}" mode="list"><Choice value="$names[{{i}}]"/>'
             '</Repeater><Choice value="written"/>',
         )
+        + _choices("apart", 'value="$options"', '<Choice value="cat" model_skip="true"/>')
         + '<Taxonomy name="tree" toName="image" value="$tree"/>'
+        + _taxonomy("written", 'value="$tree"')
         + '<Repeater on="$names" indexFlag="{{n}}">'
         + _choices("of_{{n}}", "", '<Choice value="entry"/>')
         + "</Repeater>",
@@ -263,9 +332,15 @@ CASES: dict[str, Case] = {
             "mixed": ["none of these", "cat", "D"],
             "filled": ["from data", "fixed"],
             "repeated": ["written"],
+            "apart": ["D"],
             "tree": [["animal"], ["animal", "cow"]],
+            "written": _tree("written"),
         },
-        {"of_{{n}}": "<Repeater>", "repeated": "nobody can select $names[{{i}}]"},
+        {
+            "of_{{n}}": "<Repeater>",
+            "repeated": "nobody can select $names[{{i}}]",
+            "written": 'value="$tree" is without effect',
+        },
         {
             "options": [
                 {"value": "cat"},

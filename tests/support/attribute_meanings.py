@@ -41,10 +41,17 @@ JAPANESE_MEANINGS: Mapping[str, str] = {
     ),
     (
         "`$field`: this task's own labels, after those of the config; objects with `value`, "
-        "`alias`, `children`, `selected`"
+        "`alias`, `selected`, `visible`, `readonly`"
     ): (
-        "`$field`: 設定のラベルに続く、このタスクだけのラベル。`value`、`alias`、`children`、"
-        "`selected` を持つオブジェクト"
+        "`$field`: 設定のラベルに続く、このタスクだけのラベル。`value`、`alias`、`selected`、"
+        "`visible`、`readonly` を持つオブジェクト"
+    ),
+    (
+        "`$field`: this task's own labels, only where the config has none for the tree; objects "
+        "with `value`, `alias`, `children`, `selected`"
+    ): (
+        "`$field`: このタスクだけのラベル。設定にこのツリーのラベルが 1 つもないときに限る。"
+        "`value`、`alias`、`children`、`selected` を持つオブジェクト"
     ),
     "`multiple`: every label over the threshold is ticked; else only the most probable one": (
         "`multiple`: しきい値を超えるすべてのラベルにチェックを付ける。"
@@ -86,8 +93,8 @@ JAPANESE_MEANINGS: Mapping[str, str] = {
     '`"true"`: nobody could untick it, so that it is never ticked (<Choices>)': (
         '`"true"`: 誰もチェックを外せないので、チェックを付けない(<Choices>)'
     ),
-    "`display: none` hides a choice of <Choices>: never ticked": (
-        "`display: none` は <Choices> の選択肢を隠す: チェックを付けない"
+    "what hides a <View> hides a choice of <Choices>: never ticked": (
+        "<View> を隠すものは <Choices> の選択肢も隠す: チェックを付けない"
     ),
     "for people; the model reads `value`": "人のためのもの。モデルは `value` を読む",
     "Label Studio does not read it here; put the choice into a <View>": (
@@ -103,8 +110,12 @@ JAPANESE_MEANINGS: Mapping[str, str] = {
     "about the browser; the backend fetches images itself": (
         "ブラウザに関するもの。バックエンドは自分で画像を取得する"
     ),
-    "`display: none` or `visibility: hidden`: what is in it is left out": (
-        "`display: none` または `visibility: hidden`: 中のものは対象外"
+    (
+        "`display: none`, `visibility: hidden`, `opacity: 0`, or no height or width and `overflow: "
+        "hidden`: what is in it is left out"
+    ): (
+        "`display: none`、`visibility: hidden`、`opacity: 0`、または高さか幅が 0 で `overflow: "
+        "hidden`: 中のものは対象外"
     ),
     "left out where a <Style> hides the class": "<Style> がこのクラスを隠していれば対象外",
     "left out where a <Style> hides the id": "<Style> がこの id を隠していれば対象外",

@@ -6,6 +6,7 @@ import pytest
 
 from backend.errors import LabelConfigError
 from backend.labels.config import LabelConfig, parse_config
+from tests.support.attribute_configs import IMAGE
 from tests.support.builders import choices_config
 
 
@@ -117,6 +118,40 @@ def test_dynamic_children_are_paths_in_a_taxonomy():
     control = only_control('<Taxonomy name="t" toName="image" value="$o.list"/>')
     data = {"o": {"list": [{"value": "animal", "children": [{"value": "cat"}, {"value": "dog"}]}]}}
     assert paths(control.for_task(data)) == [("animal",), ("animal", "cat"), ("animal", "dog")]
+
+
+def test_a_tree_with_choices_in_the_config_has_no_labels_of_the_task_as_in_label_studio():
+    config = parse_config(
+        f'<View>{IMAGE}<Taxonomy name="t" toName="image" value="$options"><Choice value="animal">'
+        '<Choice value="cat"/></Choice><Choice value="lone"/></Taxonomy></View>'
+    )
+    (control,) = config.controls
+    options = [{"value": "new", "children": [{"value": "n1"}]}, {"value": "flat"}]
+    written = [("animal",), ("animal", "cat"), ("lone",)]
+    assert paths(control.for_task({"options": options})) == written
+    (note,) = config.skipped
+    assert 'value="$options" is without effect' in note
+
+
+def test_a_tree_whose_choices_are_all_skipped_has_no_labels_of_the_task_either():
+    config = parse_config(
+        f'<View>{IMAGE}<Taxonomy name="t" toName="image" value="$options">'
+        '<Choice value="lone" model_skip="true"/></Taxonomy></View>'
+    )
+    assert config.controls == ()
+
+
+@pytest.mark.parametrize("hides", ["model_skip", "readonly"])
+def test_what_a_task_calls_like_a_choice_that_is_hidden_is_not_predicted(hides: str):
+    control = only_control(
+        '<Choices name="t" toName="image" choice="multiple" value="$options">'
+        f'<Choice value="cat" {hides}="true"/><Choice value="$name"/>'
+        f'<Choice value="$other" {hides}="true"/><Choice value="dog"/></Choices>'
+    )
+    options = [{"value": "cat"}, {"value": "a cat", "alias": "cat"}, {"value": "cow"}]
+    data = {"options": [*options, {"value": "hen"}], "name": "cat", "other": "hen"}
+    assert paths(control.for_task(data)) == [("dog",), ("cow",)]
+    assert paths(control.for_task({**data, "name": "pig"})) == [("pig",), ("dog",), ("cow",)]
 
 
 @pytest.mark.parametrize(

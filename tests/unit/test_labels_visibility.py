@@ -159,6 +159,24 @@ def test_what_can_never_be_shown_is_left_out(attributes: str):
     assert any("'more'" in reason and "never shown" in reason for reason in found.skipped)
 
 
+@pytest.mark.parametrize("around", [False, True], ids=["on the control", "on a view around it"])
+def test_controls_that_wait_for_each_other_are_said_to_do_so(around: bool):
+    def asked(name: str, other: str) -> str:
+        when = f'visibleWhen="choice-selected" whenTagName="{other}" whenChoiceValue="c"'
+        own, outer = ("", f"<View {when}>") if around else (when, "<View>")
+        return (
+            f'{outer}<Choices name="{name}" toName="image" {own}><Choice value="c"/></Choices>'
+            "</View>"
+        )
+
+    controls = asked("a", "b") + asked("b", "a") + asked("after", "a") + asked("lone", "none")
+    found = parse_config(f'<View><Image name="image" value="$image"/>{controls}</View>')
+    assert found.controls == ()
+    said = dict(zip(("a", "b", "after", "lone"), found.skipped, strict=True))
+    assert all("wait for each other" in said[name] for name in ("a", "b", "after"))
+    assert "a choice that nothing offers" in said["lone"]
+
+
 def test_a_control_for_the_pages_of_a_list_is_left_out():
     found = config('perItem="true"')
     assert "more" not in found.label_keys()

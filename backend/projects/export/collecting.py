@@ -7,7 +7,8 @@ from typing import Any
 
 from backend.images.address import compact_address, fetch_address
 from backend.inference.task_images import images_of_task, task_data, task_id
-from backend.labels.controls import Control
+from backend.labels.controls import Control, all_ticked
+from backend.labels.visibility import Ticks
 from backend.labelstudio.client import LabelStudioClient
 from backend.projects.export.names import encodable, original_name
 from backend.projects.export.rows import ExportedImage, ExportedTask, LabelState, Presence
@@ -68,7 +69,8 @@ def exported(
             suggestions = {
                 control.name: scores.suggestion(control, task, entry) for control in controls
             }
-            counted = _suggested(controls, decided, suggestions) if pseudo else {}
+            preselected = all_ticked(pulled.config.preselected)
+            counted = _suggested(controls, decided, suggestions, preselected) if pseudo else {}
             states = {
                 control.name: _states(
                     control,
@@ -132,13 +134,14 @@ def _suggested(
     controls: Sequence[Control],
     decided: Mapping[str, Approval],
     suggestions: Mapping[str, Suggestion],
+    others: Ticks,
 ) -> dict[str, frozenset[str]]:
     """Control name -> keys of the labels that are suggested where nobody has decided.
 
     Nothing in a control that is hidden by what people decided, and where they did not by what is
-    suggested.
+    suggested, or preselected in controls that are left out (``others``).
     """
-    ticks: dict[str, frozenset[str]] = {}
+    ticks = dict(others)
     for control in controls:
         approval, keys = decided.get(control.name), suggestions[control.name].ticked
         states = (UNKNOWN,) * len(control.labels) if approval is None else approval.states

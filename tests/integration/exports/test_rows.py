@@ -17,6 +17,7 @@ from backend.projects.label_states import State
 from backend.training.approvals import Approval
 from backend.training.pulling import Pulled
 from backend.vlpl.decisions import NEGATIVE, POSITIVE, Provenance
+from tests.support.attribute_configs import IMAGE
 from tests.support.builders import LABELS_OF_TASKS, choices_config, data_uri
 from tests.support.exporting import (
     ALL,
@@ -89,6 +90,32 @@ def test_probabilities_are_those_that_were_kept(make_runtime: MakeRuntime, studi
     (task,) = rows_of(runtime, pulled, pseudo=True, version="another")
     assert {(one.state, one.probability, one.version) for one in task.labels} == {
         ("unknown", None, "")
+    }
+
+
+def test_what_a_left_out_control_preselects_shows_and_hides_suggestions_as_in_the_prediction(
+    make_runtime: MakeRuntime, studio: StubStudio
+):
+    def asked(name: str, when: str) -> str:
+        return (
+            f'<View visibleWhen="{when}" whenTagName="kind" whenChoiceValue="photo">'
+            f'<Choices name="{name}" toName="image" choice="multiple" model_score_threshold="0">'
+            '<Choice value="cat"/><Choice value="dog"/></Choices></View>'
+        )
+
+    config = (
+        f'<View>{IMAGE}<Choices name="kind" toName="image" model_skip="true">'
+        '<Choice value="photo" selected="true"/><Choice value="drawing"/></Choices>'
+        f"{asked('shown', 'choice-selected')}{asked('hidden', 'choice-unselected')}</View>"
+    )
+    studio.tasks = {1: {"image": data_uri(1)}}
+    runtime = make_runtime(label_studio_url=studio.url, **TOKEN)
+    version = keep_scores(runtime, config, studio.tasks)
+    pulled = Pulled(KEY, parse_config(config), {}, {})
+    (task,) = rows_of(runtime, pulled, pseudo=True, version=version)
+    assert {(one.control.name, one.state) for one in task.labels} == {
+        ("shown", "pseudo"),
+        ("hidden", "unknown"),
     }
 
 
