@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -56,8 +57,25 @@ def spoken_language() -> Language:
         return Language.ENGLISH
 
 
-def told(problem: ErrorDetails) -> str:
-    """What is wrong with the value of a setting, of what pydantic found."""
+def told(error: ValidationError, names: Mapping[str, str]) -> Message:
+    """What is wrong with each setting, in one sentence.
+
+    Args:
+        error: what pydantic found.
+        names: of the settings' fields -> of their environment variables.
+    """
+    wrong = []
+    for problem in error.errors():
+        place = str(problem["loc"][0]) if problem["loc"] else ""
+        name = names.get(place.lower(), place)
+        wrong.append(Message("{name}: {problem}", name=name, problem=_told(problem)))
+    listed = wrong[0]
+    for other in wrong[1:]:
+        listed = Message("{before}; {other}", before=listed, other=other)
+    return listed
+
+
+def _told(problem: ErrorDetails) -> str:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], Message):
         return Message("Value error, {cause}", cause=cause.args[0])

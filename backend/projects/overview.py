@@ -1,0 +1,122 @@
+"""How a project stands, in one look: its tasks, its suggestions, its runs and its trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from backend.errors import StoreError, counted
+from backend.labelstudio.projects import project_key
+from backend.runtime import Runtime
+from backend.storage.head_registry import HeadRegistry
+from backend.storage.head_set import HeadSet
+from backend.training.clicks_text import clicks_text
+from jobs import queue
+from jobs.run import Run
+from jobs.run_store import RunStore
+from jobs.training_state import Training, TrainingStore
+
+RUNS_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """A project's tasks, as Label Studio counts them.
+
+    Attributes:
+        all: tasks.
+        reviewed: those with an annotation.
+        skipped: annotations that were cancelled by Skip.
+    """
+
+    all: int
+    reviewed: int
+    skipped: int
+
+    @property
+    def open(self) -> int:
+        """Tasks that nobody has reviewed."""
+        return max(0, self.all - self.reviewed)
+
+    @classmethod
+    def from_project(cls, project: Mapping[str, Any]) -> TaskCounts:
+        """From Label Studio's answer about a project."""
+        return cls(
+            int(project.get("task_number") or 0),
+            int(project.get("num_tasks_with_annotations") or 0),
+            int(project.get("skipped_annotations_number") or 0),
+        )
+
+
+@dataclass(frozen=True)
+class Overview:
+    """See the module.
+
+    Attributes:
+        title: of the project.
+        tasks: how many.
+        version: the model version that Label Studio shows; empty: none.
+        serving: the head in use; None: suggestions are zero-shot.
+        heads: all that there are, oldest first; one that is damaged is missing.
+        runs: newest first, at most `RUNS_SHOWN`.
+        training: None without a queue.
+    """
+
+    title: str
+    tasks: TaskCounts
+    version: str
+    serving: HeadSet | None
+    heads: Sequence[HeadSet]
+    runs: Sequence[Run]
+    training: Training | None
+
+    @property
+    def reviewed_text(self) -> str:
+        """How many reviewed tasks the head in use was trained on."""
+        return counted(0 if self.serving is None else self.serving.approvals, "reviewed task")
+
+    @property
+    def clicks_text(self) -> str:
+        """What suggestions cost against labelling from nothing; empty where nobody knows yet."""
+        if self.serving is None or self.serving.clicks is None:
+            return ""
+        missing = None if self.training is None else self.training.missing
+        return clicks_text(self.serving.clicks, missing)
+
+
+def overview(runtime: Runtime, project: Mapping[str, Any]) -> Overview:
+    """How a project stands now.
+
+    Args:
+        runtime: of this process.
+        project: Label Studio's answer about it.
+
+    Raises:
+        StoreError: the store cannot be read.
+        QueueError: the queue cannot be asked.
+    """
+    number, key = int(project["id"]), project_key(project)
+    registry = HeadRegistry(runtime.store)
+    damaged = registry.damage(key)
+    heads = [registry.get(key, name) for name in registry.names(key) if name not in damaged]
+    serving = ""
+    with suppress(StoreError):
+        serving = registry.serving(key)
+    runs: Sequence[Run] = ()
+    training = None
+    if runtime.settings.redis_url.get_secret_value():
+        connection = queue.connect(runtime.settings, retries=0)
+        with queue.explained():
+            runs = RunStore(connection).of_project(number)[:RUNS_SHOWN]
+            training = TrainingStore(connection).get(number)
+    return Overview(
+        str(project.get("title") or ""),
+        TaskCounts.from_project(project),
+        str(project.get("model_version") or ""),
+        next((head for head in heads if head.name == serving), None),
+        heads,
+        runs,
+        training,
+    )
