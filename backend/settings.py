@@ -27,6 +27,7 @@ from backend.setting_types import (
     Device,
     Goal,
     LogLevel,
+    PageSecret,
     Precision,
     Regions,
     Spoken,
@@ -124,7 +125,7 @@ class Settings(Spoken):
         description="Who may predict, train, cancel and roll back on the pages: email addresses "
         "of Label Studio users, with commas between them; default: whoever made the project.",
     )
-    page_secret: SecretStr = Field(
+    page_secret: PageSecret = Field(
         SecretStr(""),
         description="Encrypts what people paste on the pages to sign in; at least 16 characters, "
         "the same for several backends; default: a new one at each start.",

@@ -7,8 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from backend.errors import StoreError, counted
+from backend.errors import StoreError
 from backend.labelstudio.projects import project_key
+from backend.messages.message import Message
 from backend.runtime import Runtime
 from backend.storage.head_registry import HeadRegistry
 from backend.storage.head_set import HeadSet
@@ -75,7 +76,8 @@ class Overview:
     @property
     def reviewed_text(self) -> str:
         """How many reviewed tasks the head in use was trained on."""
-        return counted(0 if self.serving is None else self.serving.approvals, "reviewed task")
+        reviewed = 0 if self.serving is None else self.serving.approvals
+        return Message.of_count(reviewed, "{count} reviewed task", "{count} reviewed tasks")
 
     @property
     def clicks_text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from dataclasses import dataclass
@@ -9,15 +10,16 @@ from typing import Any
 
 from flask import Flask, Response, current_app, g, request
 
-from backend.errors import RequestError
 from backend.labelstudio.authorization import SESSION_COOKIE
 from backend.labelstudio.person import Credential, CredentialKind
-from backend.messages.message import Message
 from backend.server.pages import protection
+from backend.server.pages.refusals import TooManyPagesError
 from backend.server.pages.token_cookie import TokenCookie
 from backend.server.pages.visitors import Visitor, Visitors
 from backend.settings import Settings
 
+_SESSION = re.compile(r"[\w.:=-]{1,4096}", re.ASCII)
+"""Django's signed sessions: base64 with colons between their parts."""
 _EXTENSION = "label-studio-clip-pages"
 
 
@@ -65,15 +67,10 @@ def take_place() -> None:
     """Refuse a page while half of the threads make others.
 
     Raises:
-        RequestError: 503.
+        TooManyPagesError
     """
     if not access().places.acquire(blocking=False):
-        raise RequestError(
-            Message("Too many pages are being loaded at once."),
-            Message("Load this page again in a few seconds."),
-            http_status=503,
-            code="busy",
-        )
+        raise TooManyPagesError
     g.has_place = True
 
 
@@ -87,7 +84,7 @@ def require_own_request() -> None:
     """Refuse what is not safe, or is caused by another origin.
 
     Raises:
-        RequestError: 403.
+        InsecureConnectionError, ForeignOriginError
     """
     protection.require_safe_connection(request, access().settings)
     protection.require_own_origin(request)
@@ -97,7 +94,8 @@ def visitor() -> Visitor:
     """Who looks at this page, and that what they write comes from it.
 
     Raises:
-        RequestError: 401, nobody that Label Studio knows; 403, without the page's CSRF token.
+        SignInError: nobody that Label Studio knows.
+        CsrfError: a write without the page's token.
         UnansweredError: Label Studio does not answer.
     """
     if "visitor" not in g:
@@ -111,7 +109,8 @@ def member_of(project: int) -> dict[str, Any]:
     """The project of this page, if its visitor may see it.
 
     Raises:
-        RequestError: as `visitor`; 404 if they may not.
+        SignInError, CsrfError: as for `visitor`.
+        NotAMemberError: they may not.
         UnansweredError: Label Studio does not answer.
     """
     return access().visitors.project(visitor(), project)
@@ -143,6 +142,6 @@ def _credential() -> Credential | None:
     if token is not None:
         return Credential(CredentialKind.TOKEN, token)
     session = request.cookies.get(SESSION_COOKIE, "")
-    if session and protection.may_use_session(request, access().settings):
+    if _SESSION.fullmatch(session) and protection.may_use_session(request, access().settings):
         return Credential(CredentialKind.SESSION, session)
     return None

@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 
 from flask import Request, Response
 
-from backend.errors import RequestError
 from backend.labelstudio.person import Credential
-from backend.messages.message import Message
+from backend.server.pages.refusals import (
+    CsrfError,
+    ForeignOriginError,
+    InsecureConnectionError,
+)
 from backend.settings import LOOPBACK, Settings
 
 CSRF_HEADER = "X-CSRF-Token"
@@ -60,38 +63,25 @@ def require_safe_connection(request: Request, settings: Settings) -> None:
     """Refuse to show pages over http where Label Studio itself is reached over https.
 
     Raises:
-        RequestError: 403.
+        InsecureConnectionError
     """
     public = settings.label_studio_public_url or settings.label_studio_url
     if urlsplit(public).scheme == "https" and not is_https(request):
-        raise RequestError(
-            Message("Pages are shown over https only, as Label Studio is."),
-            Message(
-                "Open the https address of the proxy before this server; it has to send "
-                "X-Forwarded-Proto: https."
-            ),
-            http_status=403,
-            code="insecure",
-        )
+        raise InsecureConnectionError
 
 
 def require_own_origin(request: Request) -> None:
     """Refuse what another origin has caused: any write, and reading what is no page.
 
     Raises:
-        RequestError: 403.
+        ForeignOriginError
     """
     is_write = request.method not in _SAFE_METHODS
     site = request.headers.get("Sec-Fetch-Site", "none")
     is_navigation = request.headers.get("Sec-Fetch-Mode") == "navigate"
     is_foreign = site not in _OWN_FETCHES and (is_write or not is_navigation)
     if is_foreign or (is_write and request.headers.get("Origin") != origin_of(request)):
-        raise RequestError(
-            Message("This request comes from another page."),
-            Message("Load this page anew, and use it itself."),
-            http_status=403,
-            code="foreign_origin",
-        )
+        raise ForeignOriginError
 
 
 def may_use_session(request: Request, settings: Settings) -> bool:
@@ -111,18 +101,13 @@ def require_csrf_token(request: Request, secret: bytes, credential: Credential) 
     """Refuse a write without the token of its person.
 
     Raises:
-        RequestError: 403.
+        CsrfError
     """
     if request.method in _SAFE_METHODS:
         return
     sent = request.headers.get(CSRF_HEADER) or request.form.get(CSRF_FIELD, "")
     if not hmac.compare_digest(sent.encode(), csrf_token(secret, credential).encode()):
-        raise RequestError(
-            Message("This page was loaded by somebody else, or before you signed in."),
-            Message("Load the page again."),
-            http_status=403,
-            code="csrf",
-        )
+        raise CsrfError
 
 
 def protect(response: Response) -> Response:

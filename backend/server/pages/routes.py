@@ -15,8 +15,8 @@ from backend.projects.overview import overview
 from backend.projects.state_words import OUTCOMES, RUN_STATES, TRAINING_STATES
 from backend.server.pages import access as pages
 from backend.server.pages.access import access
+from backend.server.pages.refusals import SignInError
 from backend.server.pages.rendering import FOLDER, error_page, page
-from backend.server.pages.visitors import SignInError
 from backend.server.state import state
 from jobs.run import ENDED
 

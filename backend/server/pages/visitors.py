@@ -14,41 +14,17 @@ from typing import Any, TypeVar
 
 from cachetools import TTLCache
 
-from backend.errors import RequestError, StudioError
+from backend.errors import StudioError
 from backend.labelstudio.failures import StudioNotFoundError
 from backend.labelstudio.person import Credential, Person, PersonalStudio
 from backend.labelstudio.tokens import StudioTokenError
-from backend.messages.message import Message
+from backend.server.pages.refusals import NotAMemberError, SignInError
 
 KEPT_SECONDS = 60.0
 """How long an answer of Label Studio's is believed: a removed member is out after that."""
 KEPT = 1000
 """Answers that are kept at most."""
 T = TypeVar("T")
-
-
-class SignInError(RequestError):
-    """Label Studio does not know this person, or they have shown nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("You are not signed in."),
-            Message("Sign in to Label Studio, then load this page again."),
-            http_status=401,
-            code="sign_in",
-        )
-
-
-class NotAMemberError(RequestError):
-    """They may not see this project, or there is none."""
-
-    def __init__(self, project: int) -> None:
-        super().__init__(
-            Message("There is no project {project} that you may see.", project=project),
-            Message("Ask whoever runs Label Studio to let you see it."),
-            http_status=404,
-            code="no_project",
-        )
 
 
 @dataclass(frozen=True)
