@@ -55,7 +55,7 @@ def test_embedded_images_are_refused_with_the_way_out(tmp_path: Path):
         "image": [{"bytes": b"\xff\xd8", "path": "1.jpg"}],
         "label": ["cat"],
     }
-    with pytest.raises(SettingsError, match=r"the images themselves, in the column image\."):
+    with pytest.raises(SettingsError, match=r"has the image files in its column image\."):
         read(write(tmp_path, "train.parquet", as_parquet(columns)))
 
 

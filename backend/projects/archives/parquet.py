@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from backend.errors import SettingsError
 from backend.projects.archives.records import Table
-from backend.text_files import listed
+from backend.text_files import shortened
 
 _MAGIC = b"PAR1"
 """How a file begins (https://parquet.apache.org/docs/file-format/)."""
@@ -35,7 +35,7 @@ def read_parquet(path: Path) -> Table:
             embedded = [field.name for field in file.schema_arrow if _holds_bytes(field.type)]
             if embedded:
                 raise SettingsError(
-                    f"{path} holds the images themselves, in the column {listed(embedded)}.",
+                    f"{path} has the image files in its column {shortened(embedded[0])}.",
                     "Write them into files, and give the folder with a metadata.csv, "
                     "metadata.jsonl or metadata.parquet that names them.",
                 )
