@@ -28,6 +28,7 @@ SPOKEN = (
     "backend/projects/overview.py",
     "backend/projects/registration.py",
     "backend/projects/review.py",
+    "backend/projects/rollback.py",
     "backend/server/pages/",
     "backend/settings.py",
     "backend/storage/",
