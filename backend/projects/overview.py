@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from redis import Redis
+
 from backend.errors import StoreError
 from backend.labelstudio.projects import project_key
 from backend.messages.message import Message
@@ -15,9 +17,9 @@ from backend.storage.head_registry import HeadRegistry
 from backend.storage.head_set import HeadSet
 from backend.training.clicks_text import clicks_text
 from jobs import queue
-from jobs.run import Run
+from jobs.run import ENDED, Run
 from jobs.run_store import RunStore
-from jobs.training_state import Training, TrainingStore
+from jobs.training_state import Training, TrainingState, TrainingStore
 
 RUNS_SHOWN = 10
 
@@ -52,6 +54,32 @@ class TaskCounts:
 
 
 @dataclass(frozen=True)
+class Activity:
+    """What workers do for a project, and did last.
+
+    Attributes:
+        runs: newest first, at most `RUNS_SHOWN`.
+        training: how it stands.
+    """
+
+    runs: Sequence[Run]
+    training: Training
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a run or a training is queued or going on, or a head waits for its refresh."""
+        trains = self.training.state is not TrainingState.IDLE or bool(self.training.candidate)
+        return trains or any(run.state not in ENDED for run in self.runs)
+
+    @property
+    def stamp(self) -> str:
+        """Changes when something begins, ends or takes its next step."""
+        training = self.training
+        steps = [training.state, str(training.ended), training.candidate]
+        return " ".join([*steps, *(f"{run.id}:{run.state}" for run in self.runs)])
+
+
+@dataclass(frozen=True)
 class Overview:
     """See the module.
 
@@ -61,8 +89,7 @@ class Overview:
         version: the model version that Label Studio shows; empty: none.
         serving: the head in use; None: suggestions are zero-shot.
         heads: all that there are, oldest first; one that is damaged is missing.
-        runs: newest first, at most `RUNS_SHOWN`.
-        training: None without a queue.
+        activity: None without a queue.
     """
 
     title: str
@@ -70,8 +97,7 @@ class Overview:
     version: str
     serving: HeadSet | None
     heads: Sequence[HeadSet]
-    runs: Sequence[Run]
-    training: Training | None
+    activity: Activity | None
 
     @property
     def reviewed_text(self) -> str:
@@ -84,7 +110,7 @@ class Overview:
         """What suggestions cost against labelling from nothing; empty where nobody knows yet."""
         if self.serving is None or self.serving.clicks is None:
             return ""
-        missing = None if self.training is None else self.training.missing
+        missing = None if self.activity is None else self.activity.training.missing
         return clicks_text(self.serving.clicks, missing)
 
 
@@ -106,19 +132,27 @@ def overview(runtime: Runtime, project: Mapping[str, Any]) -> Overview:
     serving = ""
     with suppress(StoreError):
         serving = registry.serving(key)
-    runs: Sequence[Run] = ()
-    training = None
-    if runtime.settings.redis_url.get_secret_value():
-        connection = queue.connect(runtime.settings, retries=0)
-        with queue.explained():
-            runs = RunStore(connection).of_project(number)[:RUNS_SHOWN]
-            training = TrainingStore(connection).get(number)
+    has_queue = bool(runtime.settings.redis_url.get_secret_value())
     return Overview(
         str(project.get("title") or ""),
         TaskCounts.from_project(project),
         str(project.get("model_version") or ""),
         next((head for head in heads if head.name == serving), None),
         heads,
-        runs,
-        training,
+        activity(queue.connect(runtime.settings, retries=0), number) if has_queue else None,
     )
+
+
+def activity(connection: Redis, project: int) -> Activity:
+    """What workers do for a project.
+
+    Args:
+        connection: to Redis.
+        project: its number.
+
+    Raises:
+        QueueError: the queue cannot be asked.
+    """
+    with queue.explained():
+        runs = RunStore(connection).of_project(project)[:RUNS_SHOWN]
+        return Activity(runs, TrainingStore(connection).get(project))

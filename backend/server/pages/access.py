@@ -13,7 +13,7 @@ from flask import Flask, Response, current_app, g, request
 from backend.labelstudio.authorization import SESSION_COOKIE
 from backend.labelstudio.person import Credential, CredentialKind
 from backend.server.pages import protection
-from backend.server.pages.refusals import TooManyPagesError
+from backend.server.pages.refusals import NotAnAdminError, TooManyPagesError
 from backend.server.pages.token_cookie import TokenCookie
 from backend.server.pages.visitors import Visitor, Visitors
 from backend.settings import Settings
@@ -124,6 +124,19 @@ def is_admin(project: dict[str, Any]) -> bool:
         return person.email.lower() in admins
     creator = project.get("created_by") or {}
     return isinstance(creator, dict) and creator.get("id") == person.id
+
+
+def require_admin(project: int) -> dict[str, Any]:
+    """The project, if the visitor may run things there.
+
+    Raises:
+        SignInError, CsrfError, NotAMemberError: as for `member_of`.
+        NotAnAdminError: they may not.
+    """
+    known = member_of(project)
+    if not is_admin(known):
+        raise NotAnAdminError
+    return known
 
 
 def csrf_token() -> str:

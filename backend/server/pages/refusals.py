@@ -89,3 +89,16 @@ class NotAMemberError(PageRefusedError):
             Message("There is no project {project} that you may see.", project=project),
             Message("Ask whoever runs Label Studio to let you see it."),
         )
+
+
+class NotAnAdminError(PageRefusedError):
+    """They may look, but not run things."""
+
+    code = "no_admin"
+    http_status = 403
+
+    def __init__(self) -> None:
+        super().__init__(
+            Message("Only admins of the project may do this."),
+            Message("Ask whoever made the project, or one of LS_CLIP_ADMINS."),
+        )
