@@ -197,13 +197,14 @@ def _reason_not_to_train(
 
 
 def reconcile_all() -> None:
-    """Redis has lost its schedule: reconcile every project that the store knows."""
+    """Redis has lost its schedule: reconcile every connected project that the store knows."""
     runtime = process_runtime()
     connection = queue.connect(runtime.settings, retries=8)
     now = time.time()
     for key in runtime.store.artifacts.folder_names("projects"):
         number = key.partition(".")[0]
-        if number.isascii() and number.isdigit():
+        is_ours = number.isascii() and number.isdigit()
+        if is_ours and ProjectState(runtime.store, key).is_connected():
             schedule.add(connection, Kind.RECONCILE, int(number), now)
     schedule.set_known(connection)
 

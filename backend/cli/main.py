@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,7 +32,11 @@ from backend.cli.store import store_app
 from backend.cli.suggest import suggest_app
 from backend.errors import ClipError, SettingsError
 from backend.heap import use_one_heap
-from backend.messages.message import Message
+from backend.messages.catalogue import localized
+from backend.messages.message import Message, in_sequence
+
+if TYPE_CHECKING:
+    from backend.settings import Settings
 
 app = typer.Typer(
     cls=CommandGroup,
@@ -140,12 +144,31 @@ def connect(
             order=asked,
             revalidate=revalidate,
         )
+    report.warnings[:0] = other_settings(settings)
     if as_json:
         typer.echo(json.dumps(report.__dict__, ensure_ascii=False))
     else:
         print_report(report, settings.language)
     if report.failures:
         raise typer.Exit(1)
+
+
+def other_settings(settings: Settings) -> list[str]:
+    """That the running backend has other settings, in one sentence; nothing if it has not."""
+    from backend.doctor.context import Context
+    from backend.doctor.machine import differing_settings
+
+    names = differing_settings(Context(settings, None))
+    if not names:
+        return []
+    text = in_sequence(
+        Message("The running backend has another value of {names}.", names=names),
+        Message(
+            "Restart ls-clip serve (and ls-clip worker) with these settings, then run ls-clip "
+            "connect again."
+        ),
+    )
+    return [localized(text, settings.language)]
 
 
 @app.command()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from backend.cli.console import console, plain
+from backend.cli.line_breaks import flowing
 from backend.errors import FIX, ClipError, counted
 from backend.messages.catalogue import Language, localized
 from backend.messages.message import Message
@@ -34,7 +36,14 @@ def print_error(error: ClipError, language: Language) -> None:
 def print_note(text: str, language: Language) -> None:
     """Print something that a person should know."""
     note = localized(Message("Note:"), language)
-    console.print(f"[yellow]{note}[/] {plain(localized(text, language))}", highlight=False)
+    _say(f"[yellow]{note}[/] {plain(localized(text, language))}", language)
+
+
+def _say(markup: str, language: Language) -> None:
+    text = Text.from_markup(markup)
+    if language is Language.JAPANESE:
+        text = flowing(text, console.width)
+    console.print(text, highlight=False)
 
 
 def print_report(report: ConnectReport, language: Language) -> None:
@@ -47,7 +56,7 @@ def print_report(report: ConnectReport, language: Language) -> None:
     )
 
     def say(text: str) -> None:
-        console.print(plain(localized(text, language)), highlight=False)
+        _say(plain(localized(text, language)), language)
 
     _print_predicted(report, language)
     if report.ticks is not None:
@@ -71,7 +80,7 @@ def print_report(report: ConnectReport, language: Language) -> None:
         print_note(warning, language)
     for task, reason in list(report.failures.items())[:10]:
         title = localized(Message("Task {task}:", task=task), language)
-        console.print(f"[red]{title}[/] {plain(reason)}", highlight=False)
+        _say(f"[red]{title}[/] {plain(reason)}", language)
     if len(report.failures) > 10:
         more = Message("... and {more} more; all of them: --json", more=len(report.failures) - 10)
         console.print(localized(more, language))
@@ -96,7 +105,7 @@ def _print_predicted(report: ConnectReport, language: Language) -> None:
         text = Message("None of {tasks} has a prediction; the project shows none.", tasks=tasks)
     else:
         text = Message("The project has no tasks yet. Import images, then run this again.")
-    console.print(localized(text, language))
+    _say(localized(text, language), language)
 
 
 def print_findings(findings: list[Finding], language: Language) -> None:
@@ -113,12 +122,22 @@ def print_findings(findings: list[Finding], language: Language) -> None:
     for column in ("severity", "check"):
         table.add_column(column, no_wrap=True)
     table.add_column("finding", overflow="fold")
+    out = Console()
+    before = 2 + sum(
+        max(map(cell_len, texts), default=0)
+        for texts in (
+            [localized(word, language) for word, _ in words.values()],
+            [finding.check for finding in findings],
+        )
+    )
     for finding in findings:
         text = Text(localized(finding.what, language))
         if finding.why:
             text.append(f" {localized(finding.why, language)}", "dim")
         if finding.fix:
             text.append(f"{localized(FIX, language)}{localized(finding.fix, language)}", "bold")
+        if language is Language.JAPANESE:
+            text = flowing(text, max(20, out.width - before))
         word, colour = words[finding.severity]
         table.add_row(Text(localized(word, language), colour), Text(finding.check), text)
-    Console().print(table)
+    out.print(table)

@@ -133,13 +133,22 @@ def backend_login(context: Context) -> Iterator[Finding]:
         yield _slow("/setup", answer.seconds, SETUP_SECONDS)
 
 
-def backend_settings(context: Context) -> Iterator[Finding]:
-    """The running backend was started with these settings."""
+def differing_settings(context: Context) -> str | None:
+    """Names of the settings that the running backend has other values of.
+
+    Returns:
+        The names, with commas; empty if there are none; None if it does not tell.
+    """
     try:
         answer = context.compare()
-        differ = answer.body["differ"] if answer.status == 200 else None
+        return ", ".join(map(str, answer.body["differ"])) if answer.status == 200 else None
     except (requests.RequestException, KeyError, TypeError):
-        differ = None
+        return None
+
+
+def backend_settings(context: Context) -> Iterator[Finding]:
+    """The running backend was started with these settings."""
+    differ = differing_settings(context)
     if differ is None:
         yield Finding(
             "backend-settings",
@@ -154,7 +163,7 @@ def backend_settings(context: Context) -> Iterator[Finding]:
             Severity.WARNING,
             Message(
                 "The running backend has another value of {names}.",
-                names=", ".join(map(str, differ)),
+                names=differ,
             ),
             Message("The findings here may not apply to it: .env is read once, at the start."),
             Message(

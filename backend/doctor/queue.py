@@ -168,7 +168,9 @@ def training(context: Context) -> Iterator[Finding]:
         trainers = queue.workers(connection, queue.TRAIN)
         now = TrainingStore(connection).get(context.project_number)
     finding = partial(Finding, "training")
-    if now.state == TrainingState.IDLE and not (now.outcome or now.pending or now.blocked_on):
+    # What finds too few approvals has trained nothing.
+    is_new = not now.head and now.outcome in {Outcome.NONE, Outcome.TOO_FEW}
+    if is_new and now.state == TrainingState.IDLE and not (now.pending or now.blocked_on):
         yield finding(Severity.OK, Message("The project has had no training yet."))
         return
     if not trainers and (now.pending or now.state != TrainingState.IDLE):

@@ -8,7 +8,7 @@ from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
 from backend.labelstudio.projects import project_key
 from backend.messages.message import Message
-from backend.projects.review import CHEAPEST, order_sentence
+from backend.projects.review import WHY_RANDOM, order_sentence
 from backend.storage.project_state import ProjectState
 from backend.storage.review_record import ReviewOrder
 from jobs.review_order import order_of
@@ -25,7 +25,7 @@ def order(context: Context) -> Iterator[Finding]:
             "review-order",
             Severity.NOTE,
             order_sentence(served),
-            Message("{cheapest}.", cheapest=CHEAPEST),
+            Message("{why}.", why=WHY_RANDOM[served]),
             Message(
                 "Run ls-clip connect {number} --order random, unless the order is meant so.",
                 number=context.number,

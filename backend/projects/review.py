@@ -30,10 +30,16 @@ WORDS: Mapping[ReviewOrder, Message] = {
     ReviewOrder.SEQUENTIAL: Message("Tasks are served in the order of the Data Manager."),
 }
 """Order -> how tasks are served."""
-CHEAPEST = Message(
-    "Random order costs fewer clicks than the least certain tasks first, and its reviews also "
-    "correct the percentages"
-)
+WHY_RANDOM: Mapping[ReviewOrder, Message] = {
+    ReviewOrder.UNCERTAIN: Message(
+        "Random order costs fewer clicks than the least certain tasks first, and its reviews also "
+        "correct the percentages"
+    ),
+    ReviewOrder.SEQUENTIAL: Message(
+        "Reviews in random order tell of all tasks, so they also correct the percentages"
+    ),
+}
+"""Order that tasks are served in -> why the random one is better."""
 FEW_TICKS = 0.5
 """A task; below, people wonder where the suggestions are."""
 
@@ -132,10 +138,10 @@ def settle_order(
     if is_known or current is ReviewOrder.RANDOM:
         return current, ""
     return current, Message(
-        "The order of the project's tasks is left alone ({sampling}). {cheapest}: ls-clip connect "
+        "The order of the project's tasks is left alone ({sampling}). {why}: ls-clip connect "
         "{number} --order random.",
         sampling=project["sampling"],
-        cheapest=CHEAPEST,
+        why=WHY_RANDOM[current],
         number=number,
     )
 

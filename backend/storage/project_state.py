@@ -67,6 +67,14 @@ class ProjectState:
         self._store.artifacts.write(f"{self._folder}/known-label", {"field": field}, replace=True)
         self._store.generation.change()
 
+    def is_connected(self) -> bool:
+        """Whether the project was ever connected, not only filled by an import of an archive.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return {*self._store.artifacts.content(self._folder)} - {"known-label.json"} != set()
+
     def trained_on(self) -> tuple[dict[int, str], str]:
         """What the last training saw.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backend.cli.main import other_settings
 from backend.cli.report import print_findings
 from backend.doctor import machine, store
 from backend.doctor.checks import CHECKS, doctor
@@ -245,6 +246,15 @@ def test_a_server_that_was_started_with_other_settings_is_told(tmp_path: Path):
     assert "LS_CLIP_LABEL_STUDIO_API_KEY, LS_CLIP_REDIS_URL." in found["what"]
     assert "Restart ls-clip serve" in found["fix"]
     assert "new-and-secret" not in done.stdout
+
+
+def test_connect_tells_of_it_too(tmp_path: Path):
+    with served(tmp_path, LS_CLIP_STORE=str(tmp_path / "store")) as (url, _):
+        same = make_settings(tmp_path / "store", encoder="offline", public_url=url)
+        (told,) = other_settings(same.model_copy(update={"threshold": 0.7}))
+    assert "LS_CLIP_THRESHOLD" in told and "then run ls-clip connect again" in told
+    # Its own errors are told by other steps.
+    assert other_settings(same) == []
 
 
 @pytest.mark.parametrize("salt", ["", "\ud800", "x" * 100_000])

@@ -171,9 +171,11 @@ def test_a_training_that_failed_was_refused_or_has_no_worker_is_told(
     assert found.why and found.fix
 
 
+@pytest.mark.parametrize("outcome", [Outcome.NONE, Outcome.TOO_FEW])
 def test_before_the_first_training_it_is_not_said_that_it_went_well(
-    queue_settings: Settings, connection: Redis
+    queue_settings: Settings, connection: Redis, outcome: Outcome
 ):
+    TrainingStore(connection).end(4, outcome, "New approvals: 0.")
     findings = examine(Context(queue_settings, 4), doctor_queue.CHECKS)
     (found,) = [one for one in findings if one.check == "training"]
     assert (found.severity, found.what) == ("ok", "The project has had no training yet.")

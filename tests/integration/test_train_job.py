@@ -11,6 +11,8 @@ from redis import Redis
 from backend.errors import StudioError
 from backend.runtime import Runtime
 from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
+from backend.storage.project_state import ProjectState
+from backend.storage.review_record import ReviewOrder
 from backend.training.clicks_text import clicks_text
 from backend.vlpl.decisions import Provenance
 from jobs import queue, schedule
@@ -130,6 +132,17 @@ def test_an_accepted_head_survives_an_empty_redis(
     assert schedule.moment(connection, Kind.ROUND, PROJECT) is not None
     heads.set_serving(KEY, "h1")
     assert heads.candidate(KEY) == ""
+
+
+def test_a_project_that_only_an_archive_was_imported_into_is_not_reconciled(
+    runtime: Runtime, connection: Redis
+):
+    """Else its first connection would find orders and labels noted, and take it for an old one."""
+    ProjectState(runtime.store, "7.1795416973").set_known_field("known_label")
+    ProjectState(runtime.store, "8.1795416973").note_order(ReviewOrder.RANDOM, 1.0)
+    reconcile_all()
+    assert schedule.moment(connection, Kind.RECONCILE, 7) is None
+    assert schedule.moment(connection, Kind.RECONCILE, 8) is not None
 
 
 def test_an_accepted_head_of_another_encoder_is_dropped(
