@@ -45,13 +45,14 @@ def test_an_admin_trains_and_rolls_back_from_the_page(
     assert "zero-shot" in page.inner_text("main")
     assert not page.locator("text=Roll back").count()
     picture(page, "before")
-    # Too few for a training by themselves.
     review(connected, 11)
     page.click("button:has-text('Train')")
-    # What goes on is shown without a reload, and so is its end.
-    page.get_by_text("11 reviewed tasks").wait_for(timeout=90_000)
+    page.get_by_text("too few approvals").wait_for(timeout=60_000)
+    # What begins by itself is shown without a reload, and so is its end.
+    review(connected, 5, start=11)
+    page.get_by_text("reviewed tasks").wait_for(timeout=120_000)
     assert trainings.get(connected).outcome == "accepted"
-    assert figures(page)["reviewed"] == "11"
+    assert figures(page)["reviewed"] == "16"
     for name, (width, height) in SIZES.items():
         page.set_viewport_size({"width": width, "height": height})
         picture(page, f"after-{name}")

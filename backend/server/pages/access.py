@@ -116,6 +116,16 @@ def member_of(project: int) -> dict[str, Any]:
     return access().visitors.project(visitor(), project)
 
 
+def project_now(project: int) -> dict[str, Any]:
+    """The same with its present counts, which Label Studio is asked for.
+
+    Raises:
+        SignInError, CsrfError, NotAMemberError: as for `member_of`.
+        UnansweredError: Label Studio does not answer.
+    """
+    return access().visitors.project_now(visitor(), project)
+
+
 def is_admin(project: dict[str, Any]) -> bool:
     """Whether the visitor may run things: predict, train, cancel, roll back."""
     person = visitor().person

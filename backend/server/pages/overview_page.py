@@ -9,7 +9,14 @@ from flask import Blueprint, Response, jsonify
 from backend.messages.catalogue import localized
 from backend.projects.overview import activity, overview
 from backend.projects.state_words import OUTCOMES, RUN_STATES, TRAINING_STATES
-from backend.server.pages.access import access, csrf_token, is_admin, member_of, visitor
+from backend.server.pages.access import (
+    access,
+    csrf_token,
+    is_admin,
+    member_of,
+    project_now,
+    visitor,
+)
 from backend.server.pages.rendering import page
 from backend.server.pages.sign_in import studio_address
 from backend.server.state import state
@@ -21,7 +28,7 @@ blueprint = Blueprint("overview", __name__, url_prefix="/projects/<int:project>"
 @blueprint.get("/")
 def show(project: int) -> Response:
     """How a project stands."""
-    known = member_of(project)
+    known = project_now(project)
     return page(
         "overview.html",
         project=project,

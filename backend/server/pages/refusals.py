@@ -102,3 +102,15 @@ class NotAnAdminError(PageRefusedError):
             Message("Only admins of the project may do this."),
             Message("Ask whoever made the project, or one of LS_CLIP_ADMINS."),
         )
+
+
+class InternalError(PageRefusedError):
+    """A bug."""
+
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__(
+            Message("Something went wrong inside the backend."),
+            Message("The backend's log has the details; please report them."),
+        )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 
 from flask import Blueprint, jsonify, request
+from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from backend.errors import ClipError
 from backend.server.pages import access, actions, overview_page, sign_in
-from backend.server.pages.refusals import SignInError
+from backend.server.pages.refusals import InternalError, SignInError
 from backend.server.pages.rendering import FOLDER, error_page
 
 log = logging.getLogger(__name__)
@@ -36,3 +37,12 @@ def show_error(error: ClipError) -> Response:
     if isinstance(error, SignInError):
         return sign_in.sign_in_page(request.path if request.method == "GET" else "", 401)
     return error_page(error)
+
+
+@blueprint.errorhandler(Exception)
+def show_unexpected_error(error: Exception) -> Response | HTTPException:
+    """A bug, as a page; what Flask refuses is answered as on all other routes."""
+    if isinstance(error, HTTPException):
+        return error
+    log.exception("unexpected error in %s", request.path)
+    return show_error(InternalError())

@@ -80,6 +80,16 @@ class Visitors:
             raise NotAMemberError(number)
         return project
 
+    def project_now(self, visitor: Visitor, number: int) -> dict[str, Any]:
+        """A project as Label Studio shows it to this person now.
+
+        Raises:
+            SignInError, NotAMemberError, UnansweredError: as for `project`.
+        """
+        with self._lock:
+            self._kept.pop((visitor.credential.digest, number), None)
+        return self.project(visitor, number)
+
     def forget(self, credential: Credential) -> None:
         """Ask Label Studio anew the next time."""
         with self._lock:

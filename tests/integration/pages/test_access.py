@@ -95,6 +95,8 @@ def test_label_studio_is_asked_once_a_minute(client: FlaskClient, studio: StubSt
         assert show(client).status_code == 200
         clock.now += KEPT_SECONDS / 3 - 1
     assert studio.calls.count(WHOAMI) == 1
+    # What the page counts is asked for each time.
+    assert studio.calls.count(("GET", f"/api/projects/{PROJECT}/")) == 3
     studio.before = lambda *call: 401 if call == WHOAMI else None
     clock.now += KEPT_SECONDS
     assert show(client).status_code == 401
