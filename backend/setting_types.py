@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -34,6 +35,15 @@ LogLevel = Annotated[
 """Case-insensitive."""
 
 
+def _long_enough(value: SecretStr) -> SecretStr:
+    if 0 < len(value.get_secret_value()) < 16:
+        raise ValueError(Message("must have at least 16 characters"))
+    return value
+
+
+PageSecret = Annotated[SecretStr, AfterValidator(_long_enough)]
+
+
 class Spoken(BaseSettings):
     """The language alone: what is wrong with other settings has to be said in it, too."""
 
@@ -57,8 +67,25 @@ def spoken_language() -> Language:
         return Language.ENGLISH
 
 
-def told(problem: ErrorDetails) -> str:
-    """What is wrong with the value of a setting, of what pydantic found."""
+def told(error: ValidationError, names: Mapping[str, str]) -> Message:
+    """What is wrong with each setting, in one sentence.
+
+    Args:
+        error: what pydantic found.
+        names: of the settings' fields -> of their environment variables.
+    """
+    wrong = []
+    for problem in error.errors():
+        place = str(problem["loc"][0]) if problem["loc"] else ""
+        name = names.get(place.lower(), place)
+        wrong.append(Message("{name}: {problem}", name=name, problem=_told(problem)))
+    listed = wrong[0]
+    for other in wrong[1:]:
+        listed = Message("{before}; {other}", before=listed, other=other)
+    return listed
+
+
+def _told(problem: ErrorDetails) -> str:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, ValueError) and cause.args and isinstance(cause.args[0], Message):
         return Message("Value error, {cause}", cause=cause.args[0])

@@ -27,6 +27,7 @@ from backend.setting_types import (
     Device,
     Goal,
     LogLevel,
+    PageSecret,
     Precision,
     Regions,
     Spoken,
@@ -118,6 +119,16 @@ class Settings(Spoken):
         SecretStr(""),
         description="The value that the `X-Label-Studio-Clip-Secret` header of event webhooks "
         "must have.",
+    )
+    admins: str = Field(
+        "",
+        description="Who may predict, train, cancel and roll back on the pages: email addresses "
+        "of Label Studio users, with commas between them; default: whoever made the project.",
+    )
+    page_secret: PageSecret = Field(
+        SecretStr(""),
+        description="Encrypts what people paste on the pages to sign in; at least 16 characters, "
+        "the same for several backends; default: a new one at each start.",
     )
     threshold: float | None = Field(
         None,
@@ -340,6 +351,11 @@ class Settings(Spoken):
         return [host.strip().lower() for host in self.allowed_hosts.split(",") if host.strip()]
 
     @property
+    def admin_list(self) -> list[str]:
+        """``admins`` as a list, lower case, without blanks."""
+        return [email.strip().lower() for email in self.admins.split(",") if email.strip()]
+
+    @property
     def read_bucket_list(self) -> list[str]:
         """``read_buckets`` as a list, without blanks and without slashes at the end."""
         entries = map(str.strip, self.read_buckets.split(","))
@@ -365,20 +381,9 @@ def load_settings(**overrides: object) -> Settings:
             Message("The file .env is not UTF-8."), Message("Save it as UTF-8.")
         ) from error
     except ValidationError as error:
-        names = Settings.environment_names()
-        wrong = []
-        for problem in error.errors():
-            place = str(problem["loc"][0]) if problem["loc"] else ""
-            wrong.append(
-                Message(
-                    "{name}: {problem}", name=names.get(place.lower(), place), problem=told(problem)
-                )
-            )
-        listed = wrong[0]
-        for other in wrong[1:]:
-            listed = Message("{before}; {other}", before=listed, other=other)
+        problems = told(error, Settings.environment_names())
         raise SettingsError(
-            Message("{problems}.", problems=listed),
+            Message("{problems}.", problems=problems),
             Message("Correct the variable; docs/settings.md lists them all."),
         ) from error
 

@@ -16,7 +16,7 @@ from rq import Retry
 
 from backend import telemetry
 from backend.errors import ClipError, ImageError, ImageReason, QueueError, StoreError
-from backend.labelstudio.transport import UnansweredError
+from backend.labelstudio.failures import UnansweredError
 from backend.messages.message import Message
 from backend.runtime import Runtime, process_runtime
 from backend.storage.maintenance import dedupe

@@ -8,8 +8,8 @@ from contextlib import suppress
 
 from backend.errors import ClipError, StoreError
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.failures import StudioNotFoundError, UnansweredError
 from backend.labelstudio.projects import project_key
-from backend.labelstudio.transport import StudioNotFoundError, UnansweredError
 from backend.runtime import process_runtime
 from jobs import queue, review_round, schedule
 from jobs.review_round import RefreshBusyError

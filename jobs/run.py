@@ -42,6 +42,7 @@ class Trigger(StrEnum):
 
     CLI = "cli"
     HTTP = "http"
+    PAGE = "page"
     CONNECT = "connect"
     LABEL_STUDIO = "label-studio"
     WEBHOOK = "webhook"

@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from backend.errors import ClipError, QueueError, StoreError
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.failures import StudioNotFoundError, UnansweredError
 from backend.labelstudio.projects import project_key
-from backend.labelstudio.transport import StudioNotFoundError, UnansweredError
 from backend.messages.message import Message, in_sequence
 from backend.runtime import Runtime, process_runtime
 from backend.storage.project_state import ProjectState

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ from backend.cli.runs import (
     retries_for,
     warn_without_workers,
 )
-from backend.errors import QueueError, SettingsError
+from backend.errors import SettingsError
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -276,59 +275,29 @@ def rollback(
     The rollback lasts until new approvals train a head that is no worse.
     """
     settings = configured()
-    from backend.cli.wording import RUN_STATES
     from backend.labelstudio.client import LabelStudioClient
     from backend.labelstudio.projects import project_key
-    from backend.storage.artifacts import DamagedArtifactError
+    from backend.projects.rollback import is_in_use, previous_head, start_rollback
     from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
     from backend.storage.installations import open_store
-    from jobs import enqueue, queue
-    from jobs.run import RunState, Scope, Trigger
+    from jobs import queue
+    from jobs.run import RunState, Trigger
     from jobs.run_store import RunStore
-    from jobs.training_state import TrainingState
 
     studio = LabelStudioClient(settings)
     key = project_key(studio.projects.get(project))
     registry = HeadRegistry(open_store(settings))
     if head is None:
-        history = registry.history(key)
-        # What served before its first use: calling this twice goes two steps back.
-        before = history[: history.index(history[-1])] if history else []
-        if not before:
-            fix = "Name the head, or zero-shot."
-            if not registry.names(key):
-                fix = "There is nothing to return to: the project's suggestions are zero-shot."
-            raise SettingsError(f"No other head of project {project} has been in use before.", fix)
-        head = before[-1]
+        head = previous_head(registry, key, project)
     if head != ZERO_SHOT:
         registry.get(key, head)
-    with suppress(DamagedArtifactError):  # Whatever has served: the rollback writes it anew.
-        if head == registry.serving(key) == (registry.history(key) or [ZERO_SHOT])[-1]:
-            console.print(f"{head} is already in use.")
-            return
+    if is_in_use(registry, key, head):
+        console.print(f"{head} is already in use.")
+        return
     warn_without_workers(settings, queue.PREDICT)
     trainings = _trainings(settings, wait)
     runs = RunStore(trainings.connection)
-    with queue.explained():
-        if trainings.get(project).state != TrainingState.IDLE:
-            raise QueueError(
-                f"Project {project} is being trained, and the new head would end the rollback.",
-                f"Wait for the training to end (ls-clip heads {project}), then try again.",
-            )
-    # An accepted head that waits for its refresh is not to be put into use now. Before the run is
-    # enqueued, so that nothing can begin in between.
-    withdrawn = registry.withdraw_candidate(key)
-    run, is_new = enqueue.start_run(runs, project, Scope.UNLABELLED, Trigger.CLI, head)
-    if not is_new:
-        registry.set_candidate(key, withdrawn)
-        word, _ = RUN_STATES[run.state]
-        raise QueueError(
-            f"Project {project} already has a run in progress ({run.id}, {word}).",
-            f"Wait for it to end, or cancel it (ls-clip runs {project} --cancel {run.id}), then "
-            "try again.",
-        )
-    with queue.explained():
-        trainings.note(project, candidate="")
+    run = start_rollback(trainings, registry, key, project, head, trigger=Trigger.CLI)
     if not wait:
         console.print(f"Run [bold]{run.id}[/] returns to {head}.")
         return

@@ -267,7 +267,7 @@ def require_project(settings: Settings, project: int) -> None:
         StudioError: there is no such project, or the token is refused.
     """
     from backend.labelstudio import client
-    from backend.labelstudio.transport import UnansweredError
+    from backend.labelstudio.failures import UnansweredError
 
     try:
         client.require_project(settings, project)

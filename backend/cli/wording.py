@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from backend.errors import SettingsError
 from backend.messages.message import Message
+from backend.projects import state_words
 from backend.storage.review_record import ReviewOrder
 from jobs.run import RunState
-from jobs.training_state import Outcome, TrainingState
+from jobs.training_state import Outcome
 
+_RUN_COLOURS = {RunState.DONE: "green", RunState.FAILED: "red", RunState.CANCELLED: "yellow"}
+_OUTCOME_COLOURS = {Outcome.ACCEPTED: "green", Outcome.FAILED: "red"}
 RUN_STATES = {
-    RunState.QUEUED: ("queued", "cyan"),
-    RunState.LISTING: ("listing", "cyan"),
-    RunState.EMBEDDING: ("embedding", "cyan"),
-    RunState.IMPORTING: ("importing", "cyan"),
-    RunState.DONE: ("done", "green"),
-    RunState.FAILED: ("failed", "red"),
-    RunState.CANCELLED: ("cancelled", "yellow"),
+    state: (word, _RUN_COLOURS.get(state, "cyan")) for state, word in state_words.RUN_STATES.items()
 }
 """State -> word and colour."""
-TRAINING_STATES = {
-    TrainingState.IDLE: "idle",
-    TrainingState.QUEUED: "queued",
-    TrainingState.TRAINING: "in progress",
-}
+TRAINING_STATES = state_words.TRAINING_STATES
 """State -> word."""
 OUTCOMES = {
-    Outcome.NONE: ("none yet", "yellow"),
-    Outcome.ACCEPTED: ("accepted", "green"),
-    Outcome.REJECTED: ("rejected", "yellow"),
-    Outcome.TOO_FEW: ("too few approvals", "yellow"),
-    Outcome.NOTHING_NEW: ("nothing new", "yellow"),
-    Outcome.FAILED: ("failed", "red"),
+    outcome: (word, _OUTCOME_COLOURS.get(outcome, "yellow"))
+    for outcome, word in state_words.OUTCOMES.items()
 }
 """Outcome of a training -> word and colour."""
 ORDERS = (ReviewOrder.RANDOM, ReviewOrder.UNCERTAIN)

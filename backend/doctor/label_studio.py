@@ -12,9 +12,9 @@ import requests
 from backend.doctor.context import Context
 from backend.doctor.finding import Check, Finding, Severity
 from backend.errors import StudioError
+from backend.labelstudio.failures import URL_FIX, unreachable
 from backend.labelstudio.refusals import Refusal, read_refusal
 from backend.labelstudio.tokens import StudioTokenError
-from backend.labelstudio.transport import URL_FIX, unreachable
 from backend.messages.message import Message
 
 ACCESS_SECONDS = 300

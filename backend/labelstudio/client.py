@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backend.labelstudio.authorization import TokenAuthorization
 from backend.labelstudio.predictions import Predictions
 from backend.labelstudio.projects import Backends, Projects, Views, Webhooks
 from backend.labelstudio.tasks import Tasks
@@ -15,7 +16,7 @@ class LabelStudioClient:
     """One Label Studio, with the rights of the token's user.
 
     Calls go through Label Studio's SDK, or through plain HTTP where the SDK has no such call. Each
-    may raise `StudioError` (see `backend.labelstudio.transport`):
+    may raise `StudioError` (see `backend.labelstudio.failures`):
 
     - `StudioTokenError`: the token is missing or refused.
     - `StudioNotFoundError`: Label Studio answered 404.
@@ -33,10 +34,12 @@ class LabelStudioClient:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._transport = Transport(settings)
+        key = settings.label_studio_api_key.get_secret_value()
+        authorization = TokenAuthorization(settings.label_studio_url, key)
+        self._transport = Transport(settings.label_studio_url, authorization)
         self.url = self._transport.url
         self.projects = Projects(self._transport)
-        self.tasks = Tasks(self._transport)
+        self.tasks = Tasks(self._transport, authorization.sdk)
         self.predictions = Predictions(self._transport)
         self.backends = Backends(self._transport)
         self.webhooks = Webhooks(self._transport)

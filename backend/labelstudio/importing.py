@@ -17,7 +17,8 @@ from backend.errors import LabelConfigError, StudioError
 from backend.labels.config import parse_config
 from backend.labels.controls import ControlKind
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.transport import IMPORT_SECONDS, UnansweredError
+from backend.labelstudio.failures import UnansweredError
+from backend.labelstudio.transport import IMPORT_SECONDS
 from backend.messages.message import Message
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from backend.labelstudio.client import LabelStudioClient
-from backend.labelstudio.transport import StudioNotFoundError
+from backend.labelstudio.failures import StudioNotFoundError
 
 _COMPARED = ("from_name", "to_name", "type", "value")
 """Of a result item; Label Studio may add others."""

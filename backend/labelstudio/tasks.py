@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
 from label_studio_sdk.core.api_error import ApiError
 
 from backend.errors import SettingsError
+from backend.labelstudio.failures import explained, listing_error
 from backend.labelstudio.transport import IMPORT_SECONDS, Transport
 from backend.messages.message import Message
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
 
 _ANNOTATED_FIELDS = (
     "id,data,annotations,predictions,result,was_cancelled,completed_by,parent_prediction,"
@@ -28,10 +32,12 @@ class Tasks:
 
     Args:
         transport: makes the calls.
+        sdk: makes those that the SDK has.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, sdk: LabelStudio) -> None:
         self._transport = transport
+        self._sdk = sdk
 
     def iterate(
         self, project: int, page_size: int = 2000, after: int = 0
@@ -121,7 +127,7 @@ class Tasks:
         while True:
             filters = _more_than(total_annotations=0, id=after)
             try:
-                answer = self._transport.sdk.tasks.list(
+                answer = self._sdk.tasks.list(
                     project=project,
                     fields="all",
                     include=_ANNOTATED_FIELDS,
@@ -129,9 +135,9 @@ class Tasks:
                     page_size=page_size,
                 )
             except ApiError as error:
-                raise self._transport.refused(error) from error
+                raise listing_error(error) from error
             except httpx.HTTPError as error:
-                raise self._transport.explained(error) from error
+                raise explained(self._transport.url, error) from error
             tasks = answer.items or []
             for task in tasks:
                 yield {

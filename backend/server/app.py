@@ -10,18 +10,22 @@ from flask import Flask
 
 from backend.runtime import Runtime
 from backend.server import errors, metrics, ml_routes, run_routes, state, webhook_routes
+from backend.server.pages import access as pages
+from backend.server.pages import routes as page_routes
 
 
 def create_app(runtime: Runtime) -> Flask:
     """The WSGI application of one process."""
-    app = Flask("label-studio-clip")
+    app = Flask("label-studio-clip", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = runtime.settings.max_body_bytes
     state.attach(app, runtime)
+    pages.attach(app, runtime.settings)
     for blueprint in (
         ml_routes.blueprint,
         webhook_routes.blueprint,
         run_routes.blueprint,
         metrics.blueprint,
+        page_routes.blueprint,
     ):
         app.register_blueprint(blueprint)
     metrics.observe_requests(app)

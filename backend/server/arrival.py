@@ -25,8 +25,8 @@ PIECE = 262_144
 """Bytes that are read at once."""
 _END_OF_HEAD = b"\r\n\r\n"
 
-Admits = Callable[[Mapping[str, str]], bool]
-"""Whether a request with these headers (upper case) may send a body."""
+BodyLimit = Callable[[Mapping[str, str]], int]
+"""How many bytes the body of a request with these headers (upper case) may have; 0: none."""
 
 
 class Stage(Enum):
@@ -43,8 +43,7 @@ class Arrival:
     Args:
         config: gunicorn's.
         client: the caller's address.
-        admits: see `Admits`.
-        max_body: bytes of a body; a longer one is not read.
+        body_limit: see `BodyLimit`; a longer body is not read.
         started: when it began, on the monotonic clock.
 
     Attributes:
@@ -55,9 +54,7 @@ class Arrival:
         rest: bytes that belong to the next request of the connection.
     """
 
-    def __init__(
-        self, config: Any, client: Any, admits: Admits, max_body: int, started: float
-    ) -> None:
+    def __init__(self, config: Any, client: Any, body_limit: BodyLimit, started: float) -> None:
         self.started = started
         self.stage = Stage.HEAD
         self.path = ""
@@ -66,8 +63,8 @@ class Arrival:
         self.rest = b""
         self._config = config
         self._client = client
-        self._admits = admits
-        self._max_body = max_body
+        self._body_limit = body_limit
+        self._max_body = 0
         self._head = bytearray()
         self._content: Any = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         self._missing = 0
@@ -151,7 +148,8 @@ class Arrival:
             self._missing = reader.length
         if self._chunks is None and not self._missing:
             return Stage.READY
-        self.is_whole = self._missing <= self._max_body and self._admits(headers)
+        self._max_body = self._body_limit(headers)
+        self.is_whole = 0 < self._max_body >= self._missing
         return Stage.BODY if self.is_whole else Stage.READY
 
     def _feed_body(self, data: bytes) -> None:

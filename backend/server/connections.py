@@ -219,9 +219,7 @@ class ClipWorker(ThreadWorker):
 
     def _await_request(self, conn: Connection) -> None:
         now = time.monotonic()
-        conn.arrival = Arrival(
-            self.cfg, conn.client, self.app.admits, self.app.settings.max_body_bytes, now
-        )
+        conn.arrival = Arrival(self.cfg, conn.client, self.app.body_limit, now)
         conn.sock.setblocking(False)
         self._heads[conn] = now + min(HEAD_SECONDS, self._receive_seconds)
         self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._collect, conn))

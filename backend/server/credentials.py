@@ -14,18 +14,25 @@ from contextlib import suppress
 from backend.labelstudio.events import SECRET_HEADER
 from backend.settings import Settings
 
+PAGE_BODY_BYTES = 65_536
+"""What a page of ours may send, at most; who uses it is known only when Label Studio was asked."""
 
-def may_send_body(settings: Settings, headers: Mapping[str, str]) -> bool:
-    """Whether a caller is known well enough to be listened to.
+
+def body_limit(settings: Settings, headers: Mapping[str, str]) -> int:
+    """How long a request's body may be, in bytes: what strangers send is not collected.
 
     Args:
         settings: of this process.
         headers: of the request, names in upper case.
     """
     # "|" looks at both, always, so that the time tells nothing.
-    return login_matches(settings, headers.get("AUTHORIZATION", "")) | webhook_secret_matches(
+    is_known = login_matches(settings, headers.get("AUTHORIZATION", "")) | webhook_secret_matches(
         settings, headers.get(SECRET_HEADER.upper(), "")
     )
+    if is_known:
+        return settings.max_body_bytes
+    # Browsers name the page from which they send something.
+    return min(PAGE_BODY_BYTES, settings.max_body_bytes) if "ORIGIN" in headers else 0
 
 
 def login_matches(settings: Settings, authorization: str) -> bool:

@@ -23,7 +23,7 @@ from gunicorn.arbiter import Arbiter
 from backend.errors import ClipError, SettingsError
 from backend.messages.message import Message
 from backend.server.connections import ClipWorker, close_unless_whole
-from backend.server.credentials import may_send_body
+from backend.server.credentials import body_limit
 from backend.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,9 @@ class Server(BaseApplication):
         """Serve until stopped."""
         Keeper(self).run()
 
-    def admits(self, headers: Mapping[str, str]) -> bool:
-        """Whether a request with these headers may send a body."""
-        return may_send_body(self.settings, headers)
+    def body_limit(self, headers: Mapping[str, str]) -> int:
+        """See `backend.server.credentials.body_limit`."""
+        return body_limit(self.settings, headers)
 
     def load(self) -> Any:
         """Called by gunicorn: the WSGI application."""

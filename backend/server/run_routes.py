@@ -8,7 +8,7 @@ from flask import Blueprint, Response, jsonify, request
 
 from backend.errors import RequestError
 from backend.labelstudio.client import require_project
-from backend.labelstudio.transport import UnansweredError
+from backend.labelstudio.failures import UnansweredError
 from backend.server.auth import requires_login
 from backend.server.requests import json_body
 from backend.server.state import state

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from backend.labelstudio.events import SECRET_HEADER
 from backend.server.app import create_app
-from backend.server.credentials import login_matches, may_send_body, webhook_secret_matches
+from backend.server.credentials import (
+    PAGE_BODY_BYTES,
+    body_limit,
+    login_matches,
+    webhook_secret_matches,
+)
 from backend.settings import Settings
 from tests.support.builders import make_settings, predict_body, task
 from tests.support.fixtures import MakeRuntime
@@ -143,10 +148,11 @@ def test_only_a_known_caller_may_send_a_body(tmp_path: Any):
     configured = make_settings(
         tmp_path, basic_auth_user=USER, basic_auth_pass=PASSWORD, webhook_secret=SECRET
     )
-    assert not may_send_body(configured, {})
-    assert may_send_body(configured, {"AUTHORIZATION": RIGHT})
-    assert may_send_body(configured, {SECRET_HEADER.upper(): SECRET})
-    assert may_send_body(make_settings(tmp_path), {})
+    assert body_limit(configured, {}) == 0
+    assert body_limit(configured, {"AUTHORIZATION": RIGHT}) == configured.max_body_bytes
+    assert body_limit(configured, {SECRET_HEADER.upper(): SECRET}) == configured.max_body_bytes
+    assert body_limit(configured, {"ORIGIN": "http://127.0.0.1:9090"}) == PAGE_BODY_BYTES
+    assert body_limit(make_settings(tmp_path), {}) == configured.max_body_bytes
 
 
 @pytest.mark.parametrize(

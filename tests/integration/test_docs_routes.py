@@ -8,7 +8,7 @@ from backend.server.app import create_app
 from tests.support.builders import ROOT
 from tests.support.fixtures import MakeRuntime
 
-PLACES = {"<int:project>": "ID", "<run_id>": "RUN"}
+PLACES = {"<int:project>": "ID", "<run_id>": "RUN", "<path:filename>": "FILE"}
 
 
 def documented_routes() -> set[tuple[str, str]]:

@@ -7,15 +7,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
 import jwt
 import pytest
 
+from backend.labelstudio.authorization import TokenAuthorization
 from backend.labelstudio.transport import Transport
-from tests.support.builders import make_settings
 
 
 class ClosingHandler(BaseHTTPRequestHandler):
@@ -56,9 +55,7 @@ def closing() -> Iterator[tuple[Transport, list[str]]]:
         Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         yield (
-            Transport(
-                make_settings(Path("unused"), label_studio_url=url, label_studio_api_key="f" * 40)
-            ),
+            Transport(url, TokenAuthorization(url, "f" * 40)),
             answered,
         )
         server.shutdown()
@@ -74,10 +71,9 @@ def test_an_access_token_is_renewed_before_a_busy_label_studio_gets_to_read_it(
     monkeypatch.setattr(ClosingHandler, "lives", lives)
     url, answered = closing[0].url, closing[1]
     token = jwt.encode({"exp": time.time() + 9e8, "token_type": "refresh"}, "k" * 32)
-    personal = make_settings(Path("unused"), label_studio_url=url, label_studio_api_key=token)
-    transport = Transport(personal)
+    authorization = TokenAuthorization(url, token)
     for _ in range(3):
-        assert transport.headers()["Authorization"].startswith("Bearer ")
+        assert authorization.headers()["Authorization"].startswith("Bearer ")
     assert answered == ["POST"] * exchanges
 
 
@@ -96,10 +92,7 @@ def test_no_thread_is_without_a_token_while_another_one_renews_it(
 ):
     monkeypatch.setattr(ClosingHandler, "lives", 30.0)
     token = jwt.encode({"exp": time.time() + 9e8, "token_type": "refresh"}, "k" * 32)
-    personal = make_settings(
-        Path("unused"), label_studio_url=closing[0].url, label_studio_api_key=token
-    )
-    transport = Transport(personal)
+    authorization = TokenAuthorization(closing[0].url, token)
     with ThreadPoolExecutor(8) as pool:
-        sent = list(pool.map(lambda _: transport.headers()["Authorization"], range(200)))
+        sent = list(pool.map(lambda _: authorization.headers()["Authorization"], range(200)))
     assert not any(one.endswith("None") for one in sent)

@@ -8,12 +8,20 @@ from functools import cache
 from pathlib import Path
 from string import Formatter
 
+from jinja2 import Environment
+from jinja2.ext import extract_from_ast
+
 from tests.support.builders import ROOT
 
 
 def modules() -> list[Path]:
     """All modules of the product."""
     return sorted(path for room in ("backend", "jobs") for path in (ROOT / room).rglob("*.py"))
+
+
+def templates() -> list[Path]:
+    """The pages' templates, in which ``_`` says a text in the reader's language."""
+    return sorted((ROOT / "backend" / "server" / "pages" / "templates").glob("*.html"))
 
 
 def placeholders(template: str) -> set[str]:
@@ -47,6 +55,11 @@ def written() -> dict[str, Path]:
             continue
         for key in _keys(ast.parse(source)):
             found.setdefault(key, path)
+    for path in templates():
+        for _, name, said in extract_from_ast(Environment().parse(path.read_text("utf-8"))):
+            text = said if isinstance(said, str) else said[0]
+            if name == "_" and text is not None:
+                found.setdefault(text, path)
     return found
 
 

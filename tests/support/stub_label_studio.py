@@ -15,6 +15,11 @@ from tests.support.builders import choices_config
 
 PROJECT = 1
 KEY = "1.1795416973"
+FIXED = {
+    "/api/version": {"release": "1.23.2"},
+    "/api/current-user/whoami": {"id": 1, "email": "person@example.com"},
+}
+"""Path -> what is always answered."""
 CREATED = "2026-11-23T06:56:13Z"
 
 
@@ -79,8 +84,8 @@ class StubStudio:
     def _carry_out(
         self, method: str, path: str, asked: dict[str, str], body: Any
     ) -> tuple[int, Any]:
-        if path == "/api/version":
-            return 200, {"release": "1.23.2"}
+        if path in FIXED:
+            return 200, FIXED[path]
         if path == "/api/tasks/":
             return self._listing(asked)
         if path == "/api/predictions/":
@@ -110,7 +115,7 @@ class StubStudio:
             self.shown = (body or {}).get("model_version", self.shown)
             self.sampling = (body or {}).get("sampling", self.sampling)
             project = {"id": PROJECT, "created_at": CREATED, "label_config": self.config}
-            project |= {"sampling": self.sampling}
+            project |= {"sampling": self.sampling, "title": "Photos"}
             return 200, {**project, "model_version": self.shown, "task_number": len(self.tasks)}
         if path == "/api/dm/columns/":
             return 200, {"columns": []}

@@ -21,7 +21,7 @@ NEXT = b"GET /next HTTP/1.1\r\n"
 
 
 def arrival(max_body: int = 1000, admits: bool = True) -> Arrival:
-    return Arrival(Config(), CLIENT, lambda headers: admits, max_body, 0.0)
+    return Arrival(Config(), CLIENT, lambda headers: max_body if admits else 0, 0.0)
 
 
 def feed(request: Arrival, data: bytes, cuts: list[int]) -> bytes:

@@ -16,10 +16,10 @@ from redis.exceptions import RedisError
 
 from backend.errors import StoreError, StudioError
 from backend.labelstudio.client import LabelStudioClient
+from backend.labelstudio.failures import UnansweredError
 from backend.labelstudio.importing import Importer
 from backend.labelstudio.predictions import Predictions
 from backend.labelstudio.tasks import Tasks
-from backend.labelstudio.transport import UnansweredError
 from backend.projects.connect import run_by_workers
 from backend.runtime import Runtime
 from backend.settings import Settings

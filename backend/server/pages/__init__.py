@@ -1,0 +1,1 @@
+"""Pages for people, below ``/projects/ID/``: no build step, nothing from another host."""
