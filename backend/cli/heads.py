@@ -26,6 +26,8 @@ from backend.cli.runs import (
     warn_without_workers,
 )
 from backend.errors import SettingsError
+from backend.messages.catalogue import Language, localized
+from backend.messages.message import Message
 
 if TYPE_CHECKING:
     from backend.settings import Settings
@@ -72,7 +74,7 @@ def train(project: ProjectArgument, wait: WaitOption = False, as_json: JsonOptio
         answer = {**training.as_dict(), "refresh": None if run is None else run.as_dict()}
         typer.echo(json.dumps(answer, ensure_ascii=False))
     else:
-        print_training(training)
+        print_training(training, settings.language)
     made_none = training.outcome in {Outcome.FAILED, Outcome.TOO_FEW}
     raise typer.Exit(1 if made_none or (run is not None and run.state != RunState.DONE) else 0)
 
@@ -92,21 +94,25 @@ def _follow_refresh(settings: Settings, training: Training) -> Run | None:
     return run
 
 
-def print_training(training: Training) -> None:
-    """Print the outcome of a training."""
+def print_training(training: Training, language: Language) -> None:
+    """Print the outcome of a training; its reason is in the language of whoever trained."""
     from backend.cli.wording import OUTCOMES
+    from backend.training.clicks_text import clicks_text
+    from backend.vlpl.clicks import Clicks
     from jobs.training_state import Outcome
 
     word, colour = OUTCOMES[training.outcome]
     # After other outcomes, ``head`` is of an earlier training.
     made = training.head if training.outcome in {Outcome.ACCEPTED, Outcome.REJECTED} else ""
     head = f" {made}" if made else ""
-    console.print(f"[{colour}]{word}{head}[/]: {plain(training.reason)}", highlight=False)
+    told = f"{localized(word, language)}{head}"
+    console.print(f"[{colour}]{told}[/]: {plain(training.reason)}", highlight=False)
     # A rejected head leaves people with the suggestions that they have.
-    answer = training.as_dict()
-    clicks = answer["serving_clicks" if training.outcome == Outcome.REJECTED else "clicks"]
+    rejected = training.outcome == Outcome.REJECTED
+    clicks = training.serving_clicks if rejected else training.clicks
     if made and clicks is not None:
-        console.print(clicks["text"], highlight=False)
+        text = clicks_text(Clicks.from_dict(clicks), training.missing)
+        console.print(localized(text, language), highlight=False)
     for note in training.notes:
         console.print(plain(note), highlight=False)
 
@@ -196,8 +202,9 @@ def _print_state(settings: Settings, training: Training) -> None:
 
     if training.outcome:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(training.ended))
-        console.print(f"The last training ended {when}:")
-        print_training(training)
+        ended = Message("The last training ended {when}:", when=when)
+        console.print(localized(ended, settings.language))
+        print_training(training, settings.language)
     if training.pending:
         console.print(
             f"New approvals: {training.pending}. {training.needed} "

@@ -60,7 +60,7 @@ def print_report(report: ConnectReport, language: Language) -> None:
 
     _print_predicted(report, language)
     if report.ticks is not None:
-        say(ticks_sentence(report.ticks, report.tasks))
+        say(ticks_sentence(report.ticks, report.tasks, required=report.required))
     if report.blind:
         say(blind_sentence(report.blind, report.tasks))
     say(order_sentence(report.order))

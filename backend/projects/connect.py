@@ -60,6 +60,7 @@ class ConnectReport:
         warnings: what a person should know, one sentence each.
         ticks: labels that predictions tick, a task, in the mean of the project, or of a sample of
             `TICKED_TASKS`; None where nobody knows.
+        required: whether the config says of a control that each image has one of its labels.
         clicks: what suggestions cost on reviewed tasks, see `with_text`; None where nobody knows.
     """
 
@@ -73,6 +74,7 @@ class ConnectReport:
     failures: dict[int, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     ticks: float | None = None
+    required: bool = False
     clicks: dict[str, Any] | None = None
 
 
@@ -221,6 +223,7 @@ def _connect(
         failures={task: as_text(why, settings.language) for task, why in failures.items()},
         warnings=[localized(note, settings.language) for note in notes],
         ticks=_ticks(runtime, project_key(project), shown),
+        required=any(control.required for control in config.controls),
         clicks=clicks,
     )
 

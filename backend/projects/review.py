@@ -61,12 +61,13 @@ class Offer:
     warning: str = ""
 
 
-def ticks_sentence(ticks: float, tasks: int) -> Message:
+def ticks_sentence(ticks: float, tasks: int, *, required: bool) -> Message:
     """How many labels are ticked, a task, and why these are few, for a person.
 
     Args:
         ticks: their mean.
         tasks: of the project; of more than `TICKED_TASKS` so many were drawn.
+        required: whether the config says of a control that each image has one of its labels.
     """
     text = Message("Labels ticked: {ticks:.2f} a task.", ticks=ticks)
     if tasks > TICKED_TASKS:
@@ -79,10 +80,16 @@ def ticks_sentence(ticks: float, tasks: int) -> Message:
         return text
     why = Message(
         "A label is ticked only where it is likelier right than wrong. From about {needed} "
-        "reviewed tasks on, a head that is trained on them ticks more.",
+        "reviewed tasks on, a head that is trained on them can tick more.",
         needed=HEAD_FROM,
     )
-    return in_sequence(text, why)
+    if required:
+        return in_sequence(text, why)
+    more = Message(
+        'If every image has at least one of the labels, write required="true" into their control: '
+        "more is ticked then."
+    )
+    return in_sequence(text, why, more)
 
 
 def order_sentence(order: ReviewOrder) -> Message:

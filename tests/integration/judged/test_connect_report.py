@@ -76,12 +76,18 @@ def test_of_many_tasks_a_sample_is_counted_which_is_said(
     monkeypatch.setattr("backend.projects.connect.TICKED_TASKS", 20)
     assert len(studio.tasks) > 20
     assert connected(runtime).ticks == 2.0
-    assert ticks_sentence(1.0, 2001) == "Labels ticked: 1.00 a task, in a sample of 2000 tasks."
+    assert (
+        ticks_sentence(1.0, 2001, required=False)
+        == "Labels ticked: 1.00 a task, in a sample of 2000 tasks."
+    )
 
 
 def test_few_ticks_are_explained():
-    assert ticks_sentence(1.234, 10) == "Labels ticked: 1.23 a task."
-    assert "likelier right than wrong" in ticks_sentence(0.02, 10)
+    assert ticks_sentence(1.234, 10, required=False) == "Labels ticked: 1.23 a task."
+    for required in (False, True):
+        few = ticks_sentence(0.02, 10, required=required)
+        assert "likelier right than wrong" in few
+        assert ('required="true"' in few) is not required
 
 
 def test_without_a_queue_nobody_is_told_to_wait_for_a_head(runtime: Runtime, studio: StubStudio):
