@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree.ElementTree import Element
+
+from tinycss2 import parse_blocks_contents, parse_stylesheet, serialize
 
 from backend.labels.attributes import CONTROL_TAGS, Tag, attribute, tag_of
 
-_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _IMPORTANT = re.compile(r"\s*!\s*important\Z", re.IGNORECASE)
 _BROKEN = frozenset("<>&;")
 """What makes a selector invalid when it arrives, and with it the whole rule."""
@@ -31,7 +33,7 @@ _SIMPLE = re.compile(
 _ROOTS = frozenset({"html", "body", "div", "*", ":root"})
 """What is always around a labeling config."""
 _PRINTED = frozenset({"print", "speech"})
-_CONDITIONAL = frozenset({"@supports", "@layer", "@container", "@scope"})
+_CONDITIONAL = frozenset({"supports", "layer", "container", "scope"})
 _ZERO = re.compile(r"[+-]?(?:0+\.?0*|\.0+)(?:[a-z]*)", re.IGNORECASE)
 _NOTHING = re.compile(r"[+-]?(?:0+\.?0*|\.0+)(?:[a-z]*|%)", re.IGNORECASE)
 _CLIPPING = frozenset({"hidden", "auto", "scroll"})
@@ -114,7 +116,10 @@ class Styles:
 
     def __post_init__(self) -> None:
         texts = [tag.text or "" for tag in self.root.iter() if tag_of(tag) is Tag.STYLE]
-        self._rules = [rule for text in texts for rule in _rules_of(_COMMENT.sub("", text))]
+        sheets = [
+            parse_stylesheet(text, skip_comments=True, skip_whitespace=True) for text in texts
+        ]
+        self._rules = [rule for sheet in sheets for rule in _rules_of(sheet)]
         self._nameless = [
             rule
             for rule in self._rules
@@ -265,60 +270,43 @@ def _inline(element: Element) -> dict[str, str]:
 
 
 def _rules_of(
-    text: str, outer: tuple[str, ...] = (), at: str = "", is_certain: bool = True
+    nodes: Iterable[Any], outer: tuple[str, ...] = (), at: str = "", is_certain: bool = True
 ) -> Iterator[_Rule]:
     """The rules of a style sheet, or of a block in it.
 
     Args:
-        text: without comments.
+        nodes: of tinycss2, as the sheet or the block has them.
         outer: selectors of the rule around it; empty: none.
         at: the conditions around it, for people.
         is_certain: whether these are met.
     """
-    blocks = [*_blocks(text, is_nested=bool(outer))]
+    nodes = list(nodes)
     if outer:
-        yield _rule(outer, [head for head, body in blocks if body is None], at, is_certain)
-    for head, body in blocks:
-        if body is None:
-            continue
-        if head.startswith("@"):
-            kind = head.split(maxsplit=1)[0].lower()
+        declared = [node for node in nodes if node.type == "declaration"]
+        yield _rule(outer, declared, at, is_certain)
+    for node in nodes:
+        if node.type == "at-rule" and node.content is not None:
+            prelude = serialize(node.prelude)
+            kind = node.lower_at_keyword
             is_met: bool | None = None if kind in _CONDITIONAL else False
-            if kind == "@media":
-                is_met = _is_met(head[len(kind) :])
+            if kind == "media":
+                is_met = _is_met(prelude)
             if is_met is not False:
+                within = at if is_met else f"{at}@{node.at_keyword}{prelude.rstrip()} "
                 certain = is_certain and is_met is True
-                yield from _rules_of(body, outer, at if is_met else f"{at}{head} ", certain)
-        elif not _BROKEN & set(head):
+                yield from _rules_of(_content(node), outer, within, certain)
+        elif node.type == "qualified-rule":
+            head = serialize(node.prelude)
+            if _BROKEN & set(head):
+                continue
             own = [one.strip() for one in _COMMA.split(head)]
             selectors = tuple(f"{before} {one}" for before in outer for one in own)
-            yield from _rules_of(body, selectors or tuple(own), at, is_certain)
+            yield from _rules_of(_content(node), selectors or tuple(own), at, is_certain)
 
 
-def _blocks(text: str, *, is_nested: bool) -> Iterator[tuple[str, str | None]]:
-    """What stands before each block, and what in it; None for a declaration."""
-    start, depth, head, quote = 0, 0, "", ""
-    for place, sign in enumerate(text):
-        if quote or sign in "\"'":
-            quote = "" if sign == quote else quote or sign
-        elif sign == "{":
-            if depth == 0:
-                head, start = text[start:place].strip(), place + 1
-            depth += 1
-        elif sign == "}" and depth:
-            depth -= 1
-            if depth == 0:
-                yield head, text[start:place]
-                start = place + 1
-        elif sign == ";" and not depth and (is_nested or text[start:place].lstrip()[:1] == "@"):
-            yield text[start:place].strip(), None
-            start = place + 1
-    # What is not closed ends with the text.
-    rest = text[start:]
-    if depth:
-        yield head, rest
-    elif rest.strip():
-        yield rest.strip(), None
+def _content(node: Any) -> list[Any]:
+    nodes: list[Any] = parse_blocks_contents(node.content, skip_comments=True, skip_whitespace=True)
+    return nodes
 
 
 def _is_met(media: str) -> bool | None:
@@ -338,15 +326,13 @@ def _is_query_met(query: str) -> bool | None:
     return True if words[0] == "not" and words[1:] in (["print"], ["speech"]) else None
 
 
-def _rule(selectors: tuple[str, ...], lines: Iterable[str], at: str, is_certain: bool) -> _Rule:
+def _rule(selectors: tuple[str, ...], declared: Iterable[Any], at: str, is_certain: bool) -> _Rule:
     plain: dict[str, str] = {}
     important: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        bare = _IMPORTANT.sub("", value).strip().lower()
-        (plain if bare == value.strip().lower() else important)[name.strip().lower()] = bare
-    parsed = tuple(map(_selector, selectors))
-    return _Rule(at, parsed, plain, important, is_certain)
+    for node in declared:
+        value = serialize(node.value).strip().lower()
+        (important if node.important else plain)[node.lower_name] = value
+    return _Rule(at, tuple(map(_selector, selectors)), plain, important, is_certain)
 
 
 def _selector(text: str) -> _Selector:

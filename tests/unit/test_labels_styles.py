@@ -112,7 +112,7 @@ def test_a_style_attribute_hides_as_far_as_the_browser_does(style: str, hidden: 
     ("style", "named"),
     [
         (".inner:hover {display:none}", ".inner:hover"),
-        (".outer .inner[title='a b'] {opacity:0}", ".outer .inner[title='a b']"),
+        (".outer .inner[title='a b'] {opacity:0}", '.outer .inner[title="a b"]'),
         (".outer + .inner {display:none}", ".outer + .inner"),
         (".ant-checkbox {visibility:hidden}", ".ant-checkbox"),
         (".outer label {display:none}", ".outer label"),
