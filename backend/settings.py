@@ -341,6 +341,11 @@ class Settings(Spoken):
         return f"{readable}-{digest}" if readable else digest
 
     @property
+    def studio_address(self) -> str:
+        """Label Studio's address, as browsers reach it."""
+        return self.label_studio_public_url or self.label_studio_url
+
+    @property
     def backend_url(self) -> str:
         """How Label Studio reaches this backend."""
         return self.public_url or f"http://127.0.0.1:{self.port}"

@@ -9,7 +9,7 @@ import numpy as np
 
 from backend.encoders.base import Encoder, Floats, normalise
 from backend.errors import counted
-from backend.messages.message import Message
+from backend.messages.message import Message, in_sequence
 
 TEXT_BATCH = 256
 """Texts encoded at once; other labels wait so long for the encoder."""
@@ -81,21 +81,27 @@ def unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, st
         encoder: the English-only encoder.
         labels: from `unreadable_texts`, not empty; the first five are named.
     """
-    count = counted(len(labels), "label")
-    more = ", ..." if len(labels) > 5 else ""
+    later = Message(
+        "None is suggested before a head has learned it, from about six reviewed tasks that have "
+        "it."
+    )
     return (
-        Message(
-            "{encoder} reads English only, and cannot read {count}: {names}. None is suggested "
-            "before a head has learned it, from about six reviewed tasks that have it.",
-            encoder=encoder.short,
-            count=count,
-            names=", ".join(labels[:5]) + more,
-        ),
+        in_sequence(unreadable_sentence(encoder, labels), later),
         Message(
             'Say each in English (model_prompt="a photo of ..." in the labeling config, which '
             "ls-clip prompts PROJECT prepares), or take a multilingual model, e.g. "
             "LS_CLIP_ENCODER=open_clip:xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k."
         ),
+    )
+
+
+def unreadable_sentence(encoder: Encoder, labels: Sequence[str]) -> Message:
+    """That the text tower cannot read these; not empty; the first five are named."""
+    return Message(
+        "{encoder} reads English only, and cannot read {count}: {names}.",
+        encoder=encoder.short,
+        count=counted(len(labels), "label"),
+        names=", ".join(labels[:5]) + (", ..." if len(labels) > 5 else ""),
     )
 
 

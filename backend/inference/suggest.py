@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from backend.encoders.base import Encoder, ImageEmbeddings
+from backend.encoders.label_texts import unreadable_sentence
 from backend.encoders.registry import get_encoder
 from backend.encoders.table import TICK_FROM, Scores, Table, shipped_table
 from backend.errors import ImageError, ImageReason, counted
@@ -22,7 +23,7 @@ from backend.inference.suggestion import Suggestion, Suggestions, printable
 from backend.labels.config import LabelConfig
 from backend.labels.controls import Control
 from backend.logs import Progress
-from backend.messages.message import Message
+from backend.messages.message import Message, in_sequence
 from backend.settings import Settings
 from backend.storage.vectors import Embedding
 
@@ -144,12 +145,9 @@ def _in_project(table: Table, control: Control) -> Message:
 def _unreadable_message(encoder: Encoder, labels: Sequence[str]) -> tuple[str, str]:
     """A warning about labels that the text tower cannot read, and its fix; the first are named."""
     return (
-        Message(
-            "{encoder} reads English only, and cannot read {count}: {names}. Without a "
-            "probability, none is suggested.",
-            encoder=encoder.short,
-            count=counted(len(labels), "label"),
-            names=", ".join(labels[:5]) + (", ..." if len(labels) > 5 else ""),
+        in_sequence(
+            unreadable_sentence(encoder, labels),
+            Message("Without a probability, none is suggested."),
         ),
         Message(
             "Say each in English, in a CSV file with the columns label and prompt (--prompts "

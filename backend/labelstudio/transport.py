@@ -101,15 +101,7 @@ class Transport:
         Raises:
             StudioError: no answer came.
         """
-        try:
-            answer = self._session.get(
-                self.url + path,
-                headers=self.headers(),
-                timeout=(5.0, SECONDS),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise unreachable(self.url, error) from error
+        answer = self._send(self._session, "GET", path, SECONDS)
         return answer.content if answer.status_code == 200 else None
 
     def refusal(self, path: str, body: Mapping[str, Any]) -> Refusal | None:
@@ -120,16 +112,11 @@ class Transport:
             return read_refusal(error.reply)
         return None
 
-    def _once(
-        self,
-        session: requests.Session,
-        method: str,
-        path: str,
-        timeout: float,
-        content: Mapping[str, Any],
-    ) -> Any:
+    def _send(
+        self, session: requests.Session, method: str, path: str, timeout: float, **content: Any
+    ) -> requests.Response:
         try:
-            answer = session.request(
+            return session.request(
                 method,
                 self.url + path,
                 headers=self.headers(),
@@ -139,6 +126,16 @@ class Transport:
             )
         except requests.RequestException as error:
             raise unreachable(self.url, error) from error
+
+    def _once(
+        self,
+        session: requests.Session,
+        method: str,
+        path: str,
+        timeout: float,
+        content: Mapping[str, Any],
+    ) -> Any:
+        answer = self._send(session, method, path, timeout, **content)
         status = answer.status_code
         if status in BUSY:
             raise BusyError(

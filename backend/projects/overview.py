@@ -9,12 +9,12 @@ from typing import Any
 
 from redis import Redis
 
-from backend.errors import StoreError
 from backend.labelstudio.projects import project_key
 from backend.messages.message import Message
-from backend.runtime import Runtime
-from backend.storage.head_registry import HeadRegistry
+from backend.storage.artifacts import DamagedArtifactError
+from backend.storage.head_registry import ZERO_SHOT, HeadRegistry
 from backend.storage.head_set import HeadSet
+from backend.storage.store import Store
 from backend.training.clicks_text import clicks_text
 from jobs import queue
 from jobs.run import ENDED, Run
@@ -31,12 +31,10 @@ class TaskCounts:
     Attributes:
         all: tasks.
         reviewed: those with an annotation.
-        skipped: annotations that were cancelled by Skip.
     """
 
     all: int
     reviewed: int
-    skipped: int
 
     @property
     def open(self) -> int:
@@ -49,7 +47,6 @@ class TaskCounts:
         return cls(
             int(project.get("task_number") or 0),
             int(project.get("num_tasks_with_annotations") or 0),
-            int(project.get("skipped_annotations_number") or 0),
         )
 
 
@@ -88,7 +85,6 @@ class Overview:
         tasks: how many.
         version: the model version that Label Studio shows; empty: none.
         serving: the head in use; None: suggestions are zero-shot.
-        heads: all that there are, oldest first; one that is damaged is missing.
         activity: None without a queue.
     """
 
@@ -96,7 +92,6 @@ class Overview:
     tasks: TaskCounts
     version: str
     serving: HeadSet | None
-    heads: Sequence[HeadSet]
     activity: Activity | None
 
     @property
@@ -114,32 +109,31 @@ class Overview:
         return clicks_text(self.serving.clicks, missing)
 
 
-def overview(runtime: Runtime, project: Mapping[str, Any]) -> Overview:
+def overview(store: Store, project: Mapping[str, Any], connection: Redis | None) -> Overview:
     """How a project stands now.
 
     Args:
-        runtime: of this process.
+        store: with its heads.
         project: Label Studio's answer about it.
+        connection: to Redis; None without a queue.
 
     Raises:
         StoreError: the store cannot be read.
         QueueError: the queue cannot be asked.
     """
-    number, key = int(project["id"]), project_key(project)
-    registry = HeadRegistry(runtime.store)
-    damaged = registry.damage(key)
-    heads = [registry.get(key, name) for name in registry.names(key) if name not in damaged]
-    serving = ""
-    with suppress(StoreError):
-        serving = registry.serving(key)
-    has_queue = bool(runtime.settings.redis_url.get_secret_value())
+    key = project_key(project)
+    registry = HeadRegistry(store)
+    serving = None
+    # Heads that are damaged do not serve.
+    with suppress(DamagedArtifactError):
+        name = registry.serving(key)
+        serving = None if name == ZERO_SHOT else registry.get(key, name)
     return Overview(
         str(project.get("title") or ""),
         TaskCounts.from_project(project),
         str(project.get("model_version") or ""),
-        next((head for head in heads if head.name == serving), None),
-        heads,
-        activity(queue.connect(runtime.settings, retries=0), number) if has_queue else None,
+        serving,
+        None if connection is None else activity(connection, int(project["id"])),
     )
 
 

@@ -9,9 +9,23 @@ from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from backend.errors import ClipError
+from backend.messages.message import Message
 from backend.server.state import state
 
 log = logging.getLogger(__name__)
+
+
+class InternalError(ClipError):
+    """A bug."""
+
+    code = "internal"
+
+    def __init__(self) -> None:
+        super().__init__(
+            Message("Something went wrong inside the backend."),
+            Message("The backend's log has the details; please report them."),
+        )
+
 
 _HTTP_ERRORS = {
     400: ("bad_request", "The request cannot be read.", "Send a valid request."),
@@ -57,6 +71,4 @@ def _bad_framing(error: Exception) -> tuple[Response, int]:
 
 def _unexpected_error(error: Exception) -> tuple[Response, int]:
     log.exception("unexpected error in %s", request.path)
-    message = "Something went wrong inside the backend."
-    fix = "The backend's log has the details; please report them."
-    return jsonify({"error": {"code": "internal", "message": message, "fix": fix}}), 500
+    return jsonify({"error": InternalError().as_dict()}), 500

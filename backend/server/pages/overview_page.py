@@ -18,7 +18,6 @@ from backend.server.pages.access import (
     visitor,
 )
 from backend.server.pages.rendering import page
-from backend.server.pages.sign_in import studio_address
 from backend.server.state import state
 from jobs.run import ENDED, Run
 
@@ -29,10 +28,12 @@ blueprint = Blueprint("overview", __name__, url_prefix="/projects/<int:project>"
 def show(project: int) -> Response:
     """How a project stands."""
     known = project_now(project)
+    has_queue = bool(access().settings.redis_url.get_secret_value())
+    connection = state().trainings.connection if has_queue else None
     return page(
         "overview.html",
         project=project,
-        now=overview(state().runtime, known),
+        now=overview(state().runtime.store, known, connection),
         visitor=visitor(),
         is_admin=is_admin(known),
         csrf=csrf_token(),
@@ -40,7 +41,7 @@ def show(project: int) -> Response:
         training_states=TRAINING_STATES,
         outcomes=OUTCOMES,
         ended=ENDED,
-        studio=studio_address(),
+        studio=access().settings.studio_address,
     )
 
 

@@ -65,8 +65,7 @@ def require_safe_connection(request: Request, settings: Settings) -> None:
     Raises:
         InsecureConnectionError
     """
-    public = settings.label_studio_public_url or settings.label_studio_url
-    if urlsplit(public).scheme == "https" and not is_https(request):
+    if urlsplit(settings.studio_address).scheme == "https" and not is_https(request):
         raise InsecureConnectionError
 
 
@@ -86,8 +85,7 @@ def require_own_origin(request: Request) -> None:
 
 def may_use_session(request: Request, settings: Settings) -> bool:
     """Whether the browser's session cookie is Label Studio's: it is, on the same host name."""
-    public = settings.label_studio_public_url or settings.label_studio_url
-    theirs = (urlsplit(public).hostname or "").lower()
+    theirs = (urlsplit(settings.studio_address).hostname or "").lower()
     ours = (urlsplit(f"//{request.host}").hostname or "").lower()
     return ours == theirs or (settings.label_studio_public_url == "" and {ours, theirs} <= LOOPBACK)
 

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from backend.errors import ClipError
 from backend.messages.message import Message
 
 
 class PageRefusedError(ClipError):
-    """Base class of those below."""
+    """One that is told in the same words each time; base class.
+
+    Attributes:
+        told: what is wrong.
+        remedy: what fixes it.
+    """
+
+    told: ClassVar[Message]
+    remedy: ClassVar[Message]
+
+    def __init__(self) -> None:
+        super().__init__(self.told, self.remedy)
 
 
 class TooManyPagesError(PageRefusedError):
@@ -15,12 +28,8 @@ class TooManyPagesError(PageRefusedError):
 
     code = "busy"
     http_status = 503
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("Too many pages are being loaded at once."),
-            Message("Load this page again in a few seconds."),
-        )
+    told = Message("Too many pages are being loaded at once.")
+    remedy = Message("Load this page again in a few seconds.")
 
 
 class InsecureConnectionError(PageRefusedError):
@@ -28,15 +37,11 @@ class InsecureConnectionError(PageRefusedError):
 
     code = "insecure"
     http_status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("Pages are shown over https only, as Label Studio is."),
-            Message(
-                "Open the https address of the proxy before this server; it has to send "
-                "X-Forwarded-Proto: https."
-            ),
-        )
+    told = Message("Pages are shown over https only, as Label Studio is.")
+    remedy = Message(
+        "Open the https address of the proxy before this server; it has to send "
+        "X-Forwarded-Proto: https."
+    )
 
 
 class ForeignOriginError(PageRefusedError):
@@ -44,12 +49,8 @@ class ForeignOriginError(PageRefusedError):
 
     code = "foreign_origin"
     http_status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("This request comes from another page."),
-            Message("Load this page anew, and use it itself."),
-        )
+    told = Message("This request comes from another page.")
+    remedy = Message("Load this page anew, and use it itself.")
 
 
 class CsrfError(PageRefusedError):
@@ -57,12 +58,8 @@ class CsrfError(PageRefusedError):
 
     code = "csrf"
     http_status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("This page was loaded by somebody else, or before you signed in."),
-            Message("Load the page again."),
-        )
+    told = Message("This page was loaded by somebody else, or before you signed in.")
+    remedy = Message("Load the page again.")
 
 
 class SignInError(PageRefusedError):
@@ -70,15 +67,11 @@ class SignInError(PageRefusedError):
 
     code = "sign_in"
     http_status = 401
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("You are not signed in."),
-            Message("Sign in to Label Studio, then load this page again."),
-        )
+    told = Message("You are not signed in.")
+    remedy = Message("Sign in to Label Studio, then load this page again.")
 
 
-class NotAMemberError(PageRefusedError):
+class NotAMemberError(ClipError):
     """They may not see this project, or there is none."""
 
     code = "no_project"
@@ -96,21 +89,5 @@ class NotAnAdminError(PageRefusedError):
 
     code = "no_admin"
     http_status = 403
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("Only admins of the project may do this."),
-            Message("Ask whoever made the project, or one of LS_CLIP_ADMINS."),
-        )
-
-
-class InternalError(PageRefusedError):
-    """A bug."""
-
-    code = "internal"
-
-    def __init__(self) -> None:
-        super().__init__(
-            Message("Something went wrong inside the backend."),
-            Message("The backend's log has the details; please report them."),
-        )
+    told = Message("Only admins of the project may do this.")
+    remedy = Message("Ask whoever made the project, or one of LS_CLIP_ADMINS.")

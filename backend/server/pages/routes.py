@@ -9,8 +9,9 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from backend.errors import ClipError
+from backend.server.errors import InternalError
 from backend.server.pages import access, actions, overview_page, sign_in
-from backend.server.pages.refusals import InternalError, SignInError
+from backend.server.pages.refusals import SignInError
 from backend.server.pages.rendering import FOLDER, error_page
 
 log = logging.getLogger(__name__)

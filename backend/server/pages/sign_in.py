@@ -57,15 +57,9 @@ def sign_in_page(after: str, status: int, *, refused: bool = False) -> Response:
         status,
         after=_own_path(after),
         refused=refused,
-        studio=studio_address(),
+        studio=access().settings.studio_address,
         visitor=None,
     )
-
-
-def studio_address() -> str:
-    """Label Studio's address, as browsers reach it."""
-    settings = access().settings
-    return settings.label_studio_public_url or settings.label_studio_url
 
 
 def _own_path(path: str) -> str:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from cachetools import TTLCache
@@ -96,9 +97,14 @@ class Visitors:
             for key in [key for key in self._kept if credential.digest in key]:
                 del self._kept[key]
 
+    def _studio(self, credential: Credential) -> PersonalStudio:
+        # A token is exchanged once, and connections are used again.
+        make = partial(PersonalStudio, self._url, credential)
+        return self._ask((credential.digest, "studio"), make)
+
     def _person(self, credential: Credential) -> Person | None:
         try:
-            return PersonalStudio(self._url, credential).person()
+            return self._studio(credential).person()
         except StudioError as error:
             if _is_refused(error):
                 return None
@@ -106,7 +112,7 @@ class Visitors:
 
     def _project(self, credential: Credential, number: int) -> dict[str, Any] | None:
         try:
-            return PersonalStudio(self._url, credential).project(number)
+            return self._studio(credential).project(number)
         except StudioNotFoundError:
             return None
         except StudioError as error:
